@@ -1,0 +1,40 @@
+//! The wish to stop, as one flag that every thread can see and sleep on.
+//!
+//! Knows nothing of why. Once set it stays set.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Condvar, Mutex, PoisonError};
+use std::time::Duration;
+
+/// Shared by the shell, which sets it, and the story, which looks at it between two steps.
+#[derive(Debug, Default)]
+pub struct Cancel {
+    set: AtomicBool,
+    lock: Mutex<()>,
+    changed: Condvar,
+}
+
+impl Cancel {
+    /// Asks for the end. Does not block for longer than a sleeper takes to notice.
+    pub fn set(&self) {
+        self.set.store(true, Ordering::Release);
+        // Taking the lock orders this before a sleeper's check: no wake-up is lost.
+        drop(self.lock.lock().unwrap_or_else(PoisonError::into_inner));
+        self.changed.notify_all();
+    }
+
+    /// Whether the end was asked for.
+    pub fn is_set(&self) -> bool {
+        self.set.load(Ordering::Acquire)
+    }
+
+    /// Blocks for `time` or until the end is asked for; says whether it was.
+    pub fn sleep(&self, time: Duration) -> bool {
+        let guard = self.lock.lock().unwrap_or_else(PoisonError::into_inner);
+        let _guard = self
+            .changed
+            .wait_timeout_while(guard, time, |()| !self.is_set())
+            .unwrap_or_else(PoisonError::into_inner);
+        self.is_set()
+    }
+}

@@ -1,0 +1,468 @@
+//! Every flag, its environment variable and its help text, and the pages that `--help` prints.
+//!
+//! Values are only parsed here; what follows from them is for `config`. The first paragraph of a
+//! field's comment is its line in `--help`; all of it is its entry in `docs/options.md`.
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+
+use clap::{Arg, ArgAction, Args, Command, CommandFactory, FromArgMatches, Parser, Subcommand};
+
+use crate::error::{Error, Result};
+use crate::exit::Exit;
+use crate::options::{
+    Address, AppCheck, Commands, Existing, LogFormat, LogLevel, ProbePath, Size, Span, Status, Workers,
+};
+use crate::users::Spec;
+
+/// Seeds a container's persistent volume before its app starts: in parallel, once, and with health
+/// answers all the way.
+#[derive(Debug, Parser)]
+#[command(name = "volseed", version, disable_help_subcommand = true, args_override_self = true)]
+pub struct Cli {
+    /// What to do.
+    #[command(subcommand)]
+    pub verb: Verb,
+}
+
+/// The commands.
+#[derive(Debug, Subcommand)]
+pub enum Verb {
+    /// Seed the volume if needed, then become CMD (the default)
+    Run(RunArgs),
+    /// Seed the volume if needed, then exit
+    Seed(SeedArgs),
+    /// Never seed: exit once the volume is seeded
+    Wait(WaitArgs),
+    /// Ask the volseed in this container how it is: exit 0 or 1
+    Health(HealthArgs),
+    /// Say what the volume's state records
+    Status(StatusArgs),
+}
+
+/// `volseed run`.
+#[derive(Debug, Args)]
+pub struct RunArgs {
+    #[command(flatten)]
+    #[allow(missing_docs)]
+    pub volume: VolumeArgs,
+    #[command(flatten)]
+    #[allow(missing_docs)]
+    pub copy: CopyArgs,
+    #[command(flatten)]
+    #[allow(missing_docs)]
+    pub server: ServerArgs,
+    #[command(flatten)]
+    #[allow(missing_docs)]
+    pub app: AppArgs,
+    #[command(flatten)]
+    #[allow(missing_docs)]
+    pub log: LogArgs,
+}
+
+/// `volseed seed`.
+#[derive(Debug, Args)]
+pub struct SeedArgs {
+    #[command(flatten)]
+    #[allow(missing_docs)]
+    pub volume: VolumeArgs,
+    #[command(flatten)]
+    #[allow(missing_docs)]
+    pub copy: CopyArgs,
+    #[command(flatten)]
+    #[allow(missing_docs)]
+    pub server: ServerArgs,
+    #[command(flatten)]
+    #[allow(missing_docs)]
+    pub log: LogArgs,
+}
+
+/// `volseed wait`.
+#[derive(Debug, Args)]
+pub struct WaitArgs {
+    #[command(flatten)]
+    #[allow(missing_docs)]
+    pub volume: VolumeArgs,
+    #[command(flatten)]
+    #[allow(missing_docs)]
+    pub server: ServerArgs,
+    #[command(flatten)]
+    #[allow(missing_docs)]
+    pub log: LogArgs,
+}
+
+/// `volseed health`.
+#[derive(Debug, Args)]
+pub struct HealthArgs {
+    /// Is it alive? (the default)
+    #[arg(long, group = "probe", help_heading = "Question")]
+    pub live: bool,
+    /// Is the app started?
+    #[arg(long, group = "probe", help_heading = "Question")]
+    pub started: bool,
+    /// Is the app ready?
+    #[arg(long, group = "probe", help_heading = "Question")]
+    pub ready: bool,
+    /// Wait so long for an answer [3s]
+    #[arg(long, value_name = "DUR", help_heading = "Question")]
+    pub timeout: Option<Span>,
+    #[command(flatten)]
+    #[allow(missing_docs)]
+    pub app: AppCheckArgs,
+    #[command(flatten)]
+    #[allow(missing_docs)]
+    pub server: ServerArgs,
+    /// TOML file [/etc/volseed.toml]
+    #[arg(long, env = "VOLSEED_CONFIG", value_name = "FILE", help_heading = "Configuration")]
+    pub config: Option<PathBuf>,
+}
+
+/// `volseed status`.
+#[derive(Debug, Args)]
+pub struct StatusArgs {
+    #[command(flatten)]
+    #[allow(missing_docs)]
+    pub volume: VolumeArgs,
+    /// One JSON document, for machines
+    #[arg(long, help_heading = "Output")]
+    pub json: bool,
+}
+
+/// Which volume, and how its state is recognised.
+#[derive(Debug, Args, Default, Clone)]
+#[command(next_help_heading = "Volume")]
+pub struct VolumeArgs {
+    /// Root of the volume
+    ///
+    /// The directory that the volume is mounted on. It must exist.
+    #[arg(long, env = "VOLSEED_TO", value_name = "DIR")]
+    pub to: Option<PathBuf>,
+    /// A file that shows a seeded volume
+    ///
+    /// Relative to the volume's root. Where it is present without volseed's own state, the volume was
+    /// seeded before volseed came, and is adopted as it is. In the seed it is published last; where
+    /// the seed has none it is created.
+    #[arg(long, env = "VOLSEED_SENTINEL", value_name = "PATH")]
+    pub sentinel: Option<PathBuf>,
+    /// Longest wait for another replica
+    ///
+    /// Then volseed exits with 75. Without it volseed waits for as long as the other replica works.
+    #[arg(long, env = "VOLSEED_WAIT_TIMEOUT", value_name = "DUR")]
+    pub wait_timeout: Option<Span>,
+    /// TOML file [/etc/volseed.toml]
+    ///
+    /// Several volumes, one `[[volume]]` table each, with the names of the options as keys. Flags
+    /// beat environment variables, and those beat the file. The default is read only if it is there.
+    #[arg(long, env = "VOLSEED_CONFIG", value_name = "FILE")]
+    pub config: Option<PathBuf>,
+}
+
+/// What is copied, and how.
+#[derive(Debug, Args, Default, Clone)]
+#[command(next_help_heading = "Copying")]
+pub struct CopyArgs {
+    /// Directory, archive, - for stdin
+    ///
+    /// What the volume shall hold. Archives are known by their content, not by their name: tar, plain
+    /// or in gzip, zstd, bzip2 or xz. `-` reads an archive from standard input.
+    #[arg(long, env = "VOLSEED_FROM", value_name = "PATH")]
+    pub from: Option<PathBuf>,
+    /// keep, overwrite or fail [keep]
+    ///
+    /// What happens to files that are already on an unseeded volume: they stay and the seed's are
+    /// left out (`keep`), the seed's replace them (`overwrite`), or a volume that is not empty is
+    /// refused with exit code 78 (`fail`).
+    #[arg(long, env = "VOLSEED_EXISTING", value_name = "WHAT")]
+    pub existing: Option<Existing>,
+    /// Owner of everything seeded
+    ///
+    /// `USER` or `USER:GROUP`, by name or number, spelled like Docker's `COPY --chown`. A user alone
+    /// gives its number to the group too. Without it everything keeps the source's owner.
+    #[arg(long, env = "VOLSEED_CHOWN", value_name = "USER[:GROUP]")]
+    pub chown: Option<Spec>,
+    /// Leave modification times alone
+    ///
+    /// Saves a round trip a file on a network volume. An interrupted seed then starts anew.
+    #[arg(long, env = "VOLSEED_NO_TIMES", value_parser = clap::builder::BoolishValueParser::new())]
+    pub no_times: bool,
+    /// What cannot be kept is an error
+    ///
+    /// Owners, modes and extended attributes that the volume refuses to keep end the seed with exit
+    /// code 77. Without it they are counted in one warning.
+    #[arg(long, env = "VOLSEED_STRICT", value_parser = clap::builder::BoolishValueParser::new())]
+    pub strict: bool,
+    /// Parallel writers, or auto [auto]
+    ///
+    /// 1 to 1024. `auto` goes by the kind of the volume's file system.
+    #[arg(long, env = "VOLSEED_WORKERS", value_name = "N")]
+    pub workers: Option<Workers>,
+    /// File data in flight [64MiB]
+    ///
+    /// The ceiling for buffers, from 4 MiB. What volseed needs besides is under 24 MiB.
+    #[arg(long, env = "VOLSEED_MEMORY", value_name = "SIZE")]
+    pub memory: Option<Size>,
+    /// Most entries in a seed [2000000]
+    ///
+    /// A seed with more is refused with exit code 65: its names are held in memory.
+    #[arg(long, env = "VOLSEED_MAX_ENTRIES", value_name = "N")]
+    pub max_entries: Option<u64>,
+}
+
+/// The health server.
+#[derive(Debug, Args, Default, Clone)]
+#[command(next_help_heading = "Health")]
+pub struct ServerArgs {
+    /// Health server, such as :80
+    ///
+    /// Answers from before the volume is first touched until the hand-over. Usually the app's own
+    /// port: it is closed before the app starts. `volseed health` asks there.
+    #[arg(long, env = "VOLSEED_LISTEN", value_name = "ADDR")]
+    pub listen: Option<Address>,
+    /// Live paths [/livez, /healthz]
+    ///
+    /// 200 while the work moves, 503 once it stalls. `/healthz` is always one. Repeatable, or with
+    /// commas.
+    #[arg(long, env = "VOLSEED_LIVE_PATH", value_name = "PATH", value_delimiter = ',')]
+    pub live_path: Vec<ProbePath>,
+    /// Readiness paths [/readyz]
+    ///
+    /// 503 until the app answers in volseed's place. Repeatable, or with commas.
+    #[arg(long, env = "VOLSEED_READY_PATH", value_name = "PATH", value_delimiter = ',')]
+    pub ready_path: Vec<ProbePath>,
+    /// Startup paths [/startupz]
+    ///
+    /// 503 until the app answers in volseed's place. Repeatable, or with commas.
+    #[arg(long, env = "VOLSEED_STARTED_PATH", value_name = "PATH", value_delimiter = ',')]
+    pub started_path: Vec<ProbePath>,
+    /// Answer on other paths [503]
+    ///
+    /// 200 to 599: what every path answers that is no probe's while the volume is seeded.
+    #[arg(long, env = "VOLSEED_SEEDING_STATUS", value_name = "CODE")]
+    pub seeding_status: Option<Status>,
+    /// Dead after so long [2m]
+    ///
+    /// Live turns to 503 when nothing has moved for so long.
+    #[arg(long, env = "VOLSEED_STALL", value_name = "DUR")]
+    pub stall: Option<Span>,
+}
+
+/// How `volseed health` asks the app.
+#[derive(Debug, Args, Default, Clone)]
+#[command(next_help_heading = "Health")]
+pub struct AppCheckArgs {
+    /// http://… or tcp:PORT
+    ///
+    /// How `volseed health` asks the app after the hand-over. Without it the container is healthy
+    /// once its main process is another program.
+    #[arg(long, env = "VOLSEED_APP_CHECK", value_name = "HOW")]
+    pub app_check: Option<AppCheck>,
+}
+
+/// The app.
+#[derive(Debug, Args, Default, Clone)]
+#[command(next_help_heading = "App")]
+pub struct AppArgs {
+    /// Who the app runs as
+    ///
+    /// By name or number, from the image's `/etc/passwd` and `/etc/group`. A user alone brings all
+    /// its groups. `HOME` is set. Replaces gosu and su-exec.
+    #[arg(long, env = "VOLSEED_USER", value_name = "USER[:GROUP]")]
+    pub user: Option<Spec>,
+    /// Seed only if CMD matches
+    ///
+    /// Shell patterns on the command's path or last component. Any other command is started at once
+    /// and the volume is not touched: `docker run image bash`.
+    #[arg(long, env = "VOLSEED_ONLY_FOR", value_name = "GLOB,…")]
+    pub only_for: Option<Commands>,
+    /// The command to become, with its arguments
+    #[arg(value_name = "CMD", trailing_var_arg = true, allow_hyphen_values = true)]
+    pub command: Vec<OsString>,
+}
+
+/// What is logged.
+#[derive(Debug, Args, Default, Clone)]
+#[command(next_help_heading = "Log, on standard error")]
+pub struct LogArgs {
+    /// text or json [text]
+    ///
+    /// `json` writes one object a line.
+    #[arg(long, env = "VOLSEED_LOG", value_name = "FORMAT")]
+    pub log: Option<LogFormat>,
+    /// error, warn, info, debug [info]
+    #[arg(long, env = "VOLSEED_LOG_LEVEL", value_name = "LEVEL")]
+    pub log_level: Option<LogLevel>,
+}
+
+/// What a command line asks for.
+#[derive(Debug)]
+pub enum Asked {
+    /// A command, parsed.
+    Verb(Verb),
+    /// A page for standard output: help or version.
+    Page(String),
+}
+
+/// Parses the command line and the environment. `args` begins with the program's name. Without a
+/// command, it is `run`.
+///
+/// # Errors
+/// Exit 64, with what is wrong and where to read on.
+pub fn parse(mut args: Vec<OsString>) -> Result<Asked> {
+    let first = args.get(1).and_then(|arg| arg.to_str());
+    let root = command();
+    let known = |name: &str| root.get_subcommands().any(|verb| verb.get_name() == name);
+    let page = ["-h", "--help", "help", "-V", "--version"];
+    match first {
+        Some("help") => {
+            let topic = args.get(2).and_then(|arg| arg.to_str()).filter(|name| known(name));
+            args = ["volseed"].into_iter().chain(topic).chain(["--help"]).map(OsString::from).collect();
+        }
+        Some(name) if known(name) || page.contains(&name) => {}
+        _ => args.insert(1.min(args.len()), "run".into()),
+    }
+    match root.try_get_matches_from(args).and_then(|matches| Cli::from_arg_matches(&matches)) {
+        Ok(cli) => Ok(Asked::Verb(cli.verb)),
+        Err(error) if !error.use_stderr() => Ok(Asked::Page(error.to_string())),
+        Err(error) => Err(usage_error(&error)),
+    }
+}
+
+/// The name of every environment variable that volseed reads.
+pub fn environment() -> Vec<String> {
+    let mut names: Vec<String> = command()
+        .get_subcommands()
+        .flat_map(|verb| verb.get_arguments().filter_map(|arg| Some(arg.get_env()?.to_str()?.to_owned())))
+        .collect();
+    names.sort();
+    names.dedup();
+    names
+}
+
+/// The commands and options as they are, with their pages.
+pub fn command() -> Command {
+    let root = Cli::command();
+    let names: Vec<String> = root.get_subcommands().map(|verb| verb.get_name().to_owned()).collect();
+    let page = root_page(&root);
+    let root = names.into_iter().fold(root, |root, name| {
+        root.mut_subcommand(name, |verb| {
+            let page = verb_page(&verb);
+            verb.override_help(page)
+        })
+    });
+    root.override_help(page)
+}
+
+fn usage_error(error: &clap::Error) -> Error {
+    let text = error.to_string();
+    let text = text.strip_prefix("error: ").unwrap_or(&text);
+    // clap's first paragraph is the message; its tips and usage follow.
+    let message = text.split("\n\n").next().unwrap_or(text).split_whitespace().collect::<Vec<_>>().join(" ");
+    let tip = text.lines().find_map(|line| line.trim().strip_prefix("tip: "));
+    let help = tip.map_or_else(
+        || "volseed --help shows the commands, volseed COMMAND --help their options".into(),
+        str::to_owned,
+    );
+    Error::new(Exit::Usage, "command line", message).help(help)
+}
+
+fn root_page(root: &Command) -> String {
+    let mut page = format!(
+        "volseed {}\n{}\n\nUsage: volseed [run] [OPTIONS] -- CMD [ARG]...\n       volseed COMMAND [OPTIONS]\n\nCommands:\n",
+        env!("CARGO_PKG_VERSION"),
+        "Seeds a container's persistent volume before its app starts: in parallel, once,\nand with health answers all the way.",
+    );
+    for verb in root.get_subcommands() {
+        let about = verb.get_about().map(ToString::to_string).unwrap_or_default();
+        page.push_str(&format!("  {:<8}{about}\n", verb.get_name()));
+    }
+    page.push_str(
+        "
+volseed COMMAND --help shows a command's options. Each has an environment variable,
+best set with ENV in the image, so that every command and `docker exec` agree.
+
+Example, in a Dockerfile:
+  ENV VOLSEED_FROM=/seed.tar.gz VOLSEED_TO=/var/www/html VOLSEED_LISTEN=:80
+  HEALTHCHECK CMD [\"volseed\", \"health\"]
+  ENTRYPOINT [\"volseed\", \"--\"]
+  CMD [\"apache2-foreground\"]
+",
+    );
+    page
+}
+
+const FLAG_WIDTH: usize = 24;
+const ENV_WIDTH: usize = 25;
+const PAGE_WIDTH: usize = 80;
+
+fn verb_page(verb: &Command) -> String {
+    let about = verb.get_about().map(ToString::to_string).unwrap_or_default();
+    let takes_command = verb.get_arguments().any(|arg| arg.get_id() == "command");
+    let tail = if takes_command { " -- CMD [ARG]..." } else { "" };
+    let mut page = format!("{about}\n\nUsage: volseed {} [OPTIONS]{tail}\n", verb.get_name());
+    let options: Vec<&Arg> =
+        verb.get_arguments().filter(|arg| arg.get_long().is_some_and(|long| long != "help")).collect();
+    let mut headings: Vec<&str> = options.iter().filter_map(|arg| arg.get_help_heading()).collect();
+    headings.dedup();
+    for heading in headings {
+        page.push_str(&format!("\n{heading}:\n"));
+        for arg in options.iter().filter(|arg| arg.get_help_heading() == Some(heading)) {
+            page.push_str(&option_lines(arg));
+        }
+    }
+    page
+}
+
+/// The flag of an option with its value's name: `--from PATH`.
+pub fn flag(arg: &Arg) -> String {
+    let value = match arg.get_action() {
+        ArgAction::SetTrue => String::new(),
+        _ => arg
+            .get_value_names()
+            .and_then(|names| names.first())
+            .map(|name| format!(" {name}"))
+            .unwrap_or_default(),
+    };
+    format!("--{}{value}", arg.get_long().unwrap_or_default())
+}
+
+fn option_lines(arg: &Arg) -> String {
+    let flag = flag(arg);
+    let env = arg.get_env().and_then(|name| name.to_str()).unwrap_or_default();
+    let help = arg.get_help().map(ToString::to_string).unwrap_or_default();
+    let mut lines = format!("  {flag:<FLAG_WIDTH$}{env:<ENV_WIDTH$}");
+    let mut column = lines.chars().count();
+    for word in help.split(' ') {
+        if column + word.chars().count() > PAGE_WIDTH {
+            lines = format!("{}\n{:indent$}", lines.trim_end(), "", indent = 2 + FLAG_WIDTH + ENV_WIDTH);
+            column = 2 + FLAG_WIDTH + ENV_WIDTH;
+        }
+        lines.push_str(word);
+        lines.push(' ');
+        column += word.chars().count() + 1;
+    }
+    format!("{}\n", lines.trim_end())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_option_but_a_question_has_an_environment_variable_of_its_name() {
+        for verb in command().get_subcommands() {
+            for arg in verb.get_arguments().filter(|arg| arg.get_env().is_some()) {
+                let name = arg.get_long().unwrap().replace('-', "_").to_uppercase();
+                assert_eq!(arg.get_env().unwrap().to_str().unwrap(), format!("VOLSEED_{name}"));
+            }
+        }
+    }
+
+    #[test]
+    fn every_page_fits_a_screen() {
+        for verb in command().get_subcommands() {
+            let page = verb_page(verb);
+            assert!(page.lines().all(|line| line.chars().count() <= 80), "{page}");
+            assert!(page.lines().count() <= 50, "{page}");
+        }
+    }
+}

@@ -1,0 +1,318 @@
+//! `Config`: what this run shall do, resolved once, valid by construction.
+//!
+//! Flags beat environment variables (the command line's parser has merged those two), both beat the
+//! file, and the file beats the defaults. Touches no volume and no source.
+
+mod file;
+
+use std::ffi::OsString;
+use std::path::{Component, Path, PathBuf};
+use std::time::Duration;
+
+use crate::cli::{AppArgs, AppCheckArgs, CopyArgs, LogArgs, ServerArgs, VolumeArgs};
+use crate::error::{Error, Result};
+use crate::exit::Exit;
+use crate::options::{
+    Address, AppCheck, Commands, Existing, LogFormat, LogLevel, ProbePath, Size, Span, Status, Workers,
+};
+use crate::users::{Database, Identity};
+
+/// Default of `--memory`: what 64 writers need for one write of 1 MiB each, the largest that an NFS
+/// mount sends at once.
+const MEMORY: Size = Size(64 << 20);
+/// Least `--memory`: four buffers of 1 MiB keep two processors busy.
+const MEMORY_LEAST: Size = Size(4 << 20);
+/// Default of `--max-entries`: some 400 MB of names, and fifty times the largest image that we know.
+const MAX_ENTRIES: u64 = 2_000_000;
+/// Default of `--stall`.
+const STALL: Duration = Duration::from_secs(120);
+/// Default of `volseed health --timeout`: below Docker's 30 s and Kubernetes' habit of a few.
+const HEALTH_TIMEOUT: Duration = Duration::from_secs(3);
+
+/// What all volumes of a run have in common, and the volumes.
+#[derive(Debug)]
+pub struct Config {
+    /// In the order in which they are seeded; at least one.
+    pub volumes: Vec<VolumeConfig>,
+    /// The health server, where one is wanted.
+    pub server: Option<ServerConfig>,
+}
+
+/// One volume and its seed.
+#[derive(Debug, Clone)]
+pub struct VolumeConfig {
+    /// The volume's root.
+    pub to: PathBuf,
+    /// What it shall hold. `-` is standard input.
+    pub from: PathBuf,
+    /// Relative to the root, plain components only.
+    pub sentinel: Option<PathBuf>,
+    /// What happens to files that are already there.
+    pub existing: Existing,
+    /// Owner and group of everything seeded.
+    pub owner: Option<(u32, u32)>,
+    /// Whether modification times are set.
+    pub times: bool,
+    /// Whether what cannot be kept is an error.
+    pub strict: bool,
+    /// Parallel writers.
+    pub workers: Workers,
+    /// Ceiling for file data in flight, in bytes.
+    pub memory: u64,
+    /// Most entries of a seed.
+    pub max_entries: u64,
+    /// Longest wait for another replica.
+    pub wait_timeout: Option<Duration>,
+}
+
+/// The health server.
+#[derive(Debug, Clone)]
+pub struct ServerConfig {
+    /// Where it listens.
+    pub listen: Address,
+    /// Paths of the liveness probe.
+    pub live: Vec<String>,
+    /// Paths of the readiness probe.
+    pub ready: Vec<String>,
+    /// Paths of the startup probe.
+    pub started: Vec<String>,
+    /// What every other path answers while seeding.
+    pub seeding_status: u16,
+    /// Not live when nothing has moved for so long.
+    pub stall: Duration,
+}
+
+/// The app to become.
+#[derive(Debug)]
+pub struct AppConfig {
+    /// The command and its arguments; not empty.
+    pub command: Vec<OsString>,
+    /// Who it runs as.
+    pub user: Option<Identity>,
+    /// Whether this command wants the volumes seeded.
+    pub seeds: bool,
+}
+
+/// The question of `volseed health`.
+#[derive(Debug)]
+pub struct HealthConfig {
+    /// Where the server would be.
+    pub listen: Option<Address>,
+    /// The path to ask.
+    pub path: String,
+    /// How long to wait for the answer.
+    pub timeout: Duration,
+    /// How to ask the app after the hand-over.
+    pub app_check: Option<AppCheck>,
+}
+
+/// What is logged.
+#[derive(Debug, Clone, Copy)]
+pub struct LogConfig {
+    /// For people or for machines.
+    pub format: LogFormat,
+    /// How much.
+    pub level: LogLevel,
+}
+
+/// The configuration file's content, each value as the type that its option has.
+#[derive(Debug, Default)]
+pub struct File {
+    volumes: Vec<(VolumeArgs, CopyArgs)>,
+    server: ServerArgs,
+    app_check: AppCheckArgs,
+    app: AppArgs,
+    log: LogArgs,
+}
+
+impl File {
+    /// Reads the file named, or `/etc/volseed.toml` where there is one.
+    ///
+    /// # Errors
+    /// Exit 64 or 66, with table and key.
+    pub fn read(named: Option<&Path>) -> Result<File> {
+        file::read(named)
+    }
+}
+
+/// What is logged, by flags, environment and file.
+pub fn log(args: &LogArgs, file: &File) -> LogConfig {
+    LogConfig {
+        format: args.log.or(file.log.log).unwrap_or(LogFormat::Text),
+        level: args.log_level.or(file.log.log_level).unwrap_or(LogLevel(tracing::Level::INFO)),
+    }
+}
+
+/// The volumes to seed, or, for `wait` and `status`, to look at: those need no source.
+///
+/// # Errors
+/// Exit 64: what is missing or contradicts itself.
+pub fn volumes(args: &VolumeArgs, copy: Option<&CopyArgs>, file: &File) -> Result<Vec<VolumeConfig>> {
+    let wants_source = copy.is_some();
+    let copy = copy.cloned().unwrap_or_default();
+    let several = file.volumes.len() > 1;
+    for (flag, given) in [
+        ("--to", args.to.is_some()),
+        ("--from", copy.from.is_some()),
+        ("--sentinel", args.sentinel.is_some()),
+    ] {
+        if several && given {
+            return Err(usage(format!(
+                "{flag} names one volume, but the configuration file has {}",
+                file.volumes.len()
+            )));
+        }
+    }
+    let none = [(VolumeArgs::default(), CopyArgs::default())];
+    let tables = if file.volumes.is_empty() { &none[..] } else { &file.volumes[..] };
+    let mut volumes: Vec<VolumeConfig> = Vec::with_capacity(tables.len());
+    for (of_volume, of_copy) in tables {
+        let volume = volume(&merge_volume(args, of_volume), &merge_copy(&copy, of_copy), wants_source)?;
+        if volumes.iter().any(|other| other.to == volume.to) {
+            return Err(usage(format!("two volumes have the root {}", volume.to.display())));
+        }
+        volumes.push(volume);
+    }
+    if wants_source && volumes.iter().filter(|volume| volume.from.as_os_str() == "-").count() > 1 {
+        return Err(usage("standard input can seed one volume only".into()));
+    }
+    Ok(volumes)
+}
+
+/// The health server, where `--listen` asks for one.
+pub fn server(args: &ServerArgs, file: &File) -> Option<ServerConfig> {
+    let file = &file.server;
+    let paths = |flags: &[ProbePath], file: &[ProbePath], default: &str| -> Vec<String> {
+        let given = if flags.is_empty() { file } else { flags };
+        match given {
+            [] => vec![default.to_owned()],
+            given => given.iter().map(|path| path.0.clone()).collect(),
+        }
+    };
+    let mut live = paths(&args.live_path, &file.live_path, "/livez");
+    if !live.iter().any(|path| path == "/healthz") {
+        live.push("/healthz".to_owned());
+    }
+    Some(ServerConfig {
+        listen: args.listen.or(file.listen)?,
+        live,
+        ready: paths(&args.ready_path, &file.ready_path, "/readyz"),
+        started: paths(&args.started_path, &file.started_path, "/startupz"),
+        seeding_status: args.seeding_status.or(file.seeding_status).unwrap_or(Status(503)).0,
+        stall: args.stall.or(file.stall).map_or(STALL, |span| span.0),
+    })
+}
+
+/// The app to become.
+///
+/// # Errors
+/// Exit 64 when no command is given or the user is not known.
+pub fn app(args: &AppArgs, file: &File) -> Result<AppConfig> {
+    let Some(name) = args.command.first() else {
+        return Err(usage("no command to become".into())
+            .help("volseed run [OPTIONS] -- CMD; volseed seed [OPTIONS] seeds and exits"));
+    };
+    let user = args.user.as_ref().or(file.app.user.as_ref());
+    let user = user
+        .map(|spec| {
+            Database::default()
+                .identity(spec)
+                .map_err(|cause| Error::new(Exit::Usage, "option --user", cause))
+        })
+        .transpose()?;
+    let only_for: Option<&Commands> = args.only_for.as_ref().or(file.app.only_for.as_ref());
+    Ok(AppConfig {
+        seeds: only_for.is_none_or(|commands| commands.matches(name)),
+        command: args.command.clone(),
+        user,
+    })
+}
+
+/// The question of `volseed health`.
+pub fn health(args: &crate::cli::HealthArgs, file: &File) -> HealthConfig {
+    let server = server(&args.server, file);
+    let path = server.as_ref().map(|server| {
+        let paths = match (args.started, args.ready) {
+            (true, _) => &server.started,
+            (_, true) => &server.ready,
+            _ => &server.live,
+        };
+        paths[0].clone()
+    });
+    HealthConfig {
+        listen: server.map(|server| server.listen),
+        path: path.unwrap_or_default(),
+        timeout: args.timeout.map_or(HEALTH_TIMEOUT, |Span(timeout)| timeout),
+        app_check: args.app.app_check.clone().or(file.app_check.app_check.clone()),
+    }
+}
+
+fn volume(args: &VolumeArgs, copy: &CopyArgs, wants_source: bool) -> Result<VolumeConfig> {
+    let missing =
+        |flag: &str, env: &str| usage(format!("{flag} is missing")).help(format!("give {flag} or set {env}"));
+    let to = args.to.clone().ok_or_else(|| missing("--to DIR", "VOLSEED_TO"))?;
+    let from = match &copy.from {
+        Some(from) => from.clone(),
+        None if wants_source => return Err(missing("--from PATH", "VOLSEED_FROM")),
+        None => PathBuf::new(),
+    };
+    if let Some(sentinel) = &args.sentinel {
+        let plain = sentinel.components().all(|part| matches!(part, Component::Normal(_)));
+        if !plain || sentinel.as_os_str().is_empty() || sentinel.starts_with(crate::state::DIRECTORY) {
+            return Err(usage(format!(
+                "--sentinel {} must be a path below the volume's root, without '..', and not volseed's own",
+                sentinel.display()
+            )));
+        }
+    }
+    let memory = copy.memory.unwrap_or(MEMORY);
+    if memory.0 < MEMORY_LEAST.0 {
+        return Err(usage(format!("--memory {memory} is less than {MEMORY_LEAST}")));
+    }
+    let owner = copy
+        .chown
+        .as_ref()
+        .map(|spec| {
+            Database::default().owner(spec).map_err(|cause| Error::new(Exit::Usage, "option --chown", cause))
+        })
+        .transpose()?;
+    Ok(VolumeConfig {
+        to,
+        from,
+        sentinel: args.sentinel.clone(),
+        existing: copy.existing.unwrap_or(Existing::Keep),
+        owner,
+        times: !copy.no_times,
+        strict: copy.strict,
+        workers: copy.workers.unwrap_or(Workers::Auto),
+        memory: memory.0,
+        max_entries: copy.max_entries.unwrap_or(MAX_ENTRIES),
+        wait_timeout: args.wait_timeout.map(|span| span.0),
+    })
+}
+
+fn merge_volume(flags: &VolumeArgs, file: &VolumeArgs) -> VolumeArgs {
+    VolumeArgs {
+        to: flags.to.clone().or_else(|| file.to.clone()),
+        sentinel: flags.sentinel.clone().or_else(|| file.sentinel.clone()),
+        wait_timeout: flags.wait_timeout.or(file.wait_timeout),
+        config: None,
+    }
+}
+
+fn merge_copy(flags: &CopyArgs, file: &CopyArgs) -> CopyArgs {
+    CopyArgs {
+        from: flags.from.clone().or_else(|| file.from.clone()),
+        existing: flags.existing.or(file.existing),
+        chown: flags.chown.clone().or_else(|| file.chown.clone()),
+        no_times: flags.no_times || file.no_times,
+        strict: flags.strict || file.strict,
+        workers: flags.workers.or(file.workers),
+        memory: flags.memory.or(file.memory),
+        max_entries: flags.max_entries.or(file.max_entries),
+    }
+}
+
+fn usage(cause: String) -> Error {
+    Error::new(Exit::Usage, "command line", cause)
+}

@@ -1,0 +1,192 @@
+//! The shell around the story: signals, health, the bar, and in the end the hand-over.
+//!
+//! One runtime on the main thread waits for whatever comes first; the story runs on a thread of its
+//! own. **Nothing here touches a volume**: a stat on a network volume may hang for minutes, and
+//! probes must still be answered.
+
+use std::net::TcpListener;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::io::AsyncReadExt;
+use tokio::sync::oneshot;
+use tokio::task::JoinHandle;
+
+use crate::cancel::Cancel;
+use crate::config::{Config, ServerConfig};
+use crate::error::{Context, Error, Result};
+use crate::exit::Exit;
+use crate::health::server;
+use crate::log::{self, Console};
+use crate::prepare;
+use crate::progress::{Phase, Progress};
+use crate::signals::{self, Signals};
+
+/// What the story may take to stop after a signal: less than the second that a container's stop may
+/// take, more than any call on a volume that answers.
+const STOPPING: Duration = Duration::from_millis(500);
+/// How often a log that is not a terminal says how far the seed is.
+const LOG_EVERY: Duration = Duration::from_secs(5);
+/// How often a terminal's bar is drawn.
+const DRAW_EVERY: Duration = Duration::from_millis(100);
+/// Stack of the story's thread, in bytes.
+const STORY_STACK: usize = 2 << 20;
+
+/// What the story tells.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Story {
+    /// Seed what is not seeded.
+    Seed,
+    /// Wait until it is.
+    Wait,
+}
+
+/// How it ended.
+#[derive(Debug)]
+pub enum Ending {
+    /// Every volume is complete.
+    Complete,
+    /// A signal came first.
+    Stopped(u8),
+}
+
+/// Tells the story and answers for it meanwhile. Returns when it is over and nothing of it is left:
+/// no thread, no runtime, no socket. Only a volume that hangs after a signal may leave a thread
+/// behind.
+///
+/// # Errors
+/// The story's, or exit 71 when the health server cannot listen.
+pub fn run(story: Story, config: Config, signals: &Signals, console: &Console) -> Result<Ending> {
+    let progress = Arc::new(Progress::default());
+    let cancel = Arc::new(Cancel::default());
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let runtime = runtime.context("start", "runtime").map_err(|error| error.exit(Exit::System))?;
+    // Before the volume is first touched.
+    let listener = config.server.as_ref().map(listen).transpose()?;
+    let ending = runtime.block_on(async {
+        let (stop, stopped) = oneshot::channel::<()>();
+        let server = match (listener, config.server.clone()) {
+            (Some(listener), Some(config)) => Some(answer(listener, config, &progress, stopped)?),
+            _ => None,
+        };
+        let outcome = start(story, config, &progress, &cancel)?;
+        let ending = wait_for(outcome, signals, &cancel, &progress, console).await;
+        if ending.is_err() {
+            progress.enter(Phase::Failed);
+        }
+        drop(stop);
+        if let Some(server) = server {
+            let _ = server.await;
+        }
+        ending
+    });
+    console.clear();
+    // A story that hangs is left; one that is over has been joined.
+    runtime.shutdown_background();
+    ending
+}
+
+fn start(
+    story: Story,
+    config: Config,
+    progress: &Arc<Progress>,
+    cancel: &Arc<Cancel>,
+) -> Result<oneshot::Receiver<(Result<()>, std::thread::JoinHandle<()>)>> {
+    let (tell, told) = oneshot::channel();
+    let (give_handle, own_handle) = std::sync::mpsc::channel();
+    let (progress, cancel) = (Arc::clone(progress), Arc::clone(cancel));
+    let guard = signals::blocked();
+    let thread = std::thread::Builder::new().name("story".into()).stack_size(STORY_STACK).spawn(move || {
+        let result = match story {
+            Story::Seed => prepare::seed(&config.volumes, &progress, &cancel),
+            Story::Wait => prepare::wait(&config.volumes, &progress, &cancel),
+        };
+        if let Ok(handle) = own_handle.recv() {
+            let _ = tell.send((result, handle));
+        }
+    });
+    drop(guard);
+    let thread = thread.context("start", "thread").map_err(|error| error.exit(Exit::System))?;
+    let _ = give_handle.send(thread);
+    Ok(told)
+}
+
+type Outcome = oneshot::Receiver<(Result<()>, std::thread::JoinHandle<()>)>;
+
+async fn wait_for(
+    mut outcome: Outcome,
+    signals: &Signals,
+    cancel: &Cancel,
+    progress: &Progress,
+    console: &Console,
+) -> Result<Ending> {
+    let waker = signals.waker().and_then(tokio::net::UnixStream::from_std);
+    let mut waker = waker.context("watch", "signals").map_err(|error| error.exit(Exit::System))?;
+    let mut byte = [0];
+    let (every, terminal) = if console.is_terminal() { (DRAW_EVERY, true) } else { (LOG_EVERY, false) };
+    let mut tick = tokio::time::interval_at(tokio::time::Instant::now() + every, every);
+    let result = loop {
+        tokio::select! {
+            biased;
+            _ = waker.read(&mut byte) => break None,
+            told = &mut outcome => break Some(told),
+            _ = tick.tick() => {
+                if terminal {
+                    console.draw(progress);
+                } else if matches!(progress.phase(), Phase::Seeding | Phase::Syncing | Phase::Publishing) {
+                    log::progress(progress);
+                }
+            }
+        }
+    };
+    let told = match result {
+        Some(told) => told,
+        None => {
+            cancel.set();
+            let signal = signals.received().unwrap_or_default();
+            tracing::info!(signal, "stopping");
+            let finished = tokio::time::timeout(STOPPING, outcome).await;
+            if let Ok(Ok((_, thread))) = finished {
+                let _ = thread.join();
+            }
+            return Ok(Ending::Stopped(signal));
+        }
+    };
+    match told {
+        Ok((result, thread)) => {
+            // It has told its result and has nothing left to do.
+            let _ = thread.join();
+            result.map(|()| Ending::Complete)
+        }
+        Err(_) => Err(Error::new(Exit::Bug, "seed", "the story's thread ended without a word")),
+    }
+}
+
+fn listen(config: &ServerConfig) -> Result<TcpListener> {
+    let address = config.listen.0;
+    let bind = || -> std::io::Result<TcpListener> {
+        let listener = TcpListener::bind(address)?;
+        listener.set_nonblocking(true)?;
+        Ok(listener)
+    };
+    let listener = bind().context("listen on", address.to_string()).map_err(|error| {
+        error.exit(Exit::System).help("is the port in use, or below 1024 and this user not root?")
+    })?;
+    let bound = listener.local_addr().map_or(address, |bound| bound);
+    tracing::info!(address = %bound, "listening");
+    Ok(listener)
+}
+
+fn answer(
+    listener: TcpListener,
+    config: ServerConfig,
+    progress: &Arc<Progress>,
+    stopped: oneshot::Receiver<()>,
+) -> Result<JoinHandle<()>> {
+    let address = config.listen.0.to_string();
+    let listener = tokio::net::TcpListener::from_std(listener).context("listen on", address)?;
+    let until = async {
+        let _ = stopped.await;
+    };
+    Ok(tokio::spawn(server::serve(listener, Arc::new(config), Arc::clone(progress), until)))
+}

@@ -1,0 +1,72 @@
+//! The exit codes: one table for the code, the documentation and the tests.
+//!
+//! Knows nothing of the rest. The numbers are those of BSD's `sysexits.h` where it has one, and of
+//! the shell for commands that cannot be run and for signals.
+
+/// Why volseed ended. After a hand-over the code is the app's own and none of these.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Exit {
+    /// The command line, an environment variable or the configuration file is wrong.
+    Usage,
+    /// The archive is corrupt, cut short, or holds what no seed may hold.
+    Archive,
+    /// The source is not there.
+    Source,
+    /// An error in volseed itself.
+    Bug,
+    /// A call to the operating system went wrong.
+    System,
+    /// The volume is read-only or full.
+    Volume,
+    /// Reading or writing went wrong.
+    Io,
+    /// Another replica holds the volume; try again.
+    Held,
+    /// A permission is missing.
+    Permission,
+    /// The volume's state conflicts with what was asked.
+    Refused,
+    /// The app is there and cannot be executed.
+    NotExecutable,
+    /// The app was not found.
+    NotFound,
+    /// Ended by a signal.
+    Signal(u8),
+}
+
+/// Every code with a fixed number: the code, its name in `sysexits.h` or the shell, its meaning.
+pub const TABLE: &[(Exit, &str, &str)] = &[
+    (Exit::Usage, "EX_USAGE", "the command line, an environment variable or the configuration file is wrong"),
+    (Exit::Archive, "EX_DATAERR", "the archive is corrupt, cut short, or holds what no seed may hold"),
+    (Exit::Source, "EX_NOINPUT", "the source is not there"),
+    (Exit::Bug, "EX_SOFTWARE", "an error in volseed itself; please report it"),
+    (Exit::System, "EX_OSERR", "a call to the operating system went wrong"),
+    (Exit::Volume, "EX_CANTCREAT", "the volume is read-only or full"),
+    (Exit::Io, "EX_IOERR", "reading or writing went wrong"),
+    (Exit::Held, "EX_TEMPFAIL", "another replica holds the volume for longer than --wait-timeout; try again"),
+    (Exit::Permission, "EX_NOPERM", "a permission is missing"),
+    (Exit::Refused, "EX_CONFIG", "the volume's state conflicts with what was asked"),
+    (Exit::NotExecutable, "shell", "the app is there and cannot be executed"),
+    (Exit::NotFound, "shell", "the app was not found"),
+];
+
+impl Exit {
+    /// The number that the process exits with, 64 to 255.
+    pub fn code(self) -> u8 {
+        match self {
+            Exit::Usage => 64,
+            Exit::Archive => 65,
+            Exit::Source => 66,
+            Exit::Bug => 70,
+            Exit::System => 71,
+            Exit::Volume => 73,
+            Exit::Io => 74,
+            Exit::Held => 75,
+            Exit::Permission => 77,
+            Exit::Refused => 78,
+            Exit::NotExecutable => 126,
+            Exit::NotFound => 127,
+            Exit::Signal(number) => 128u8.saturating_add(number),
+        }
+    }
+}

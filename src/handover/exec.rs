@@ -1,0 +1,97 @@
+//! execvp(3), with the environment handed in: musl's does not run a script without `#!`.
+
+use std::convert::Infallible;
+use std::ffi::{CString, OsStr, OsString};
+use std::os::unix::ffi::OsStrExt;
+
+use nix::errno::Errno;
+use nix::unistd::execve;
+
+use crate::environment::Environment;
+use crate::error::{Error, Quoted, Result};
+use crate::exit::Exit;
+
+/// Where commands are looked for when `PATH` is not set (glibc's `_CS_PATH`).
+const DEFAULT_PATH: &str = "/bin:/usr/bin";
+
+/// Replaces this process by `command`.
+///
+/// # Errors
+/// Exit 127 when there is no such command, 126 when it cannot be executed.
+pub fn exec(command: &[OsString], environment: &Environment) -> Result<Infallible> {
+    let name = command[0].as_os_str();
+    let nul = |_| Error::new(Exit::NotExecutable, "execute", "a NUL in the command").on(name.as_bytes());
+    let arguments =
+        command.iter().map(|text| CString::new(text.as_bytes())).collect::<std::result::Result<Vec<_>, _>>();
+    let arguments = arguments.map_err(nul)?;
+    let environment = environment
+        .iter()
+        .map(|(name, value)| CString::new([name.as_bytes(), b"=", value.as_bytes()].concat()))
+        .collect::<std::result::Result<Vec<_>, _>>()
+        .map_err(nul)?;
+    let mut failed = Errno::ENOENT;
+    for candidate in candidates(name, &path(&environment)) {
+        let Ok(candidate) = CString::new(candidate) else { continue };
+        let Err(error) = execve(&candidate, &arguments, &environment);
+        match error {
+            Errno::ENOEXEC => {
+                let shell =
+                    [c"/bin/sh".to_owned(), candidate].into_iter().chain(arguments.iter().skip(1).cloned());
+                let Err(error) = execve(c"/bin/sh", &shell.collect::<Vec<_>>(), &environment);
+                return Err(failure(name, error));
+            }
+            // Another one further on may do; a refusal is remembered.
+            Errno::ENOENT | Errno::ENOTDIR => {}
+            Errno::EACCES => failed = error,
+            error => return Err(failure(name, error)),
+        }
+    }
+    Err(failure(name, failed))
+}
+
+fn path(environment: &[CString]) -> Vec<u8> {
+    let found = environment.iter().find_map(|entry| entry.as_bytes().strip_prefix(b"PATH="));
+    found.unwrap_or(DEFAULT_PATH.as_bytes()).to_vec()
+}
+
+fn candidates(name: &OsStr, path: &[u8]) -> Vec<Vec<u8>> {
+    let name = name.as_bytes();
+    if name.is_empty() {
+        return Vec::new();
+    }
+    if name.contains(&b'/') {
+        return vec![name.to_vec()];
+    }
+    path.split(|byte| *byte == b':')
+        .map(|directory| if directory.is_empty() { name.to_vec() } else { [directory, b"/", name].concat() })
+        .collect()
+}
+
+fn failure(name: &OsStr, error: Errno) -> Error {
+    let missing = matches!(error, Errno::ENOENT | Errno::ENOTDIR);
+    let cause = if missing && !name.as_bytes().contains(&b'/') {
+        "no such command in PATH".to_owned()
+    } else {
+        crate::error::lowercase_first(&std::io::Error::from(error).to_string())
+    };
+    let help = match error {
+        _ if missing => "is it installed in the image, and its interpreter (#!) and libraries too?",
+        Errno::EACCES => "it is not executable, or a directory on its way cannot be entered by this user",
+        _ => "is it built for this machine?",
+    };
+    let exit = if missing { Exit::NotFound } else { Exit::NotExecutable };
+    Error::new(exit, format!("execute {}", name.as_bytes().quoted()), cause).help(help)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn commands_are_looked_for_as_a_shell_does() {
+        let found = |name: &str, path: &str| candidates(OsStr::new(name), path.as_bytes());
+        assert_eq!(found("sh", "/a::/b"), [b"/a/sh".to_vec(), b"sh".to_vec(), b"/b/sh".to_vec()]);
+        assert_eq!(found("./run", "/a"), [b"./run".to_vec()]);
+        assert!(found("", "/a").is_empty());
+    }
+}

@@ -1,0 +1,52 @@
+//! Who the app runs as: groups, group, user, in this order, then a look whether it is so.
+
+use nix::unistd::{Gid, Uid, getgroups, getresgid, getresuid, setgroups, setresgid, setresuid};
+
+use crate::error::{Error, Result};
+use crate::exit::Exit;
+use crate::users::Identity;
+
+/// Becomes `user` for good. Nothing is done when this process is that user already.
+///
+/// # Errors
+/// Exit 77 when the system refuses, 71 when it says yes and does otherwise.
+pub fn assume(user: &Identity) -> Result<()> {
+    if is(user) {
+        return Ok(());
+    }
+    let (uid, gid) = (Uid::from_raw(user.uid), Gid::from_raw(user.gid));
+    let groups: Vec<Gid> = user.groups.iter().copied().map(Gid::from_raw).collect();
+    let name = format!("{}:{}", user.uid, user.gid);
+    setgroups(&groups)
+        .and_then(|()| setresgid(gid, gid, gid))
+        .and_then(|()| setresuid(uid, uid, uid))
+        .map_err(|error| {
+            Error::os("become user", name.as_str(), std::io::Error::from(error))
+                .exit(Exit::Permission)
+                .help("start volseed as root with CAP_SETUID and CAP_SETGID, or leave out --user")
+        })?;
+    if !is(user) {
+        return Err(Error::new(Exit::System, "become user", "the system said yes and did otherwise")
+            .on(name.as_str()));
+    }
+    Ok(())
+}
+
+fn is(user: &Identity) -> bool {
+    let uids = getresuid()
+        .is_ok_and(|ids| [ids.real, ids.effective, ids.saved].iter().all(|id| id.as_raw() == user.uid));
+    let gids = getresgid()
+        .is_ok_and(|ids| [ids.real, ids.effective, ids.saved].iter().all(|id| id.as_raw() == user.gid));
+    uids && gids && same_groups(user)
+}
+
+fn same_groups(user: &Identity) -> bool {
+    let sorted = |mut groups: Vec<u32>| {
+        groups.push(user.gid);
+        groups.sort_unstable();
+        groups.dedup();
+        groups
+    };
+    let ours = getgroups().unwrap_or_default().into_iter().map(Gid::as_raw).collect();
+    sorted(ours) == sorted(user.groups.clone())
+}

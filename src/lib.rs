@@ -1,0 +1,168 @@
+//! volseed seeds a container's persistent volume before its app starts.
+//!
+//! The map of the house. What is told here in order, each room says of itself at its top:
+//!
+//! - [`cli`] and [`environment`] → [`config`]: what was asked for, resolved once.
+//! - [`control`]: the shell, which waits for signals and answers probes, around
+//! - [`prepare`]: the story: look, [`decision`], [`coordinate`], [`seed`], record.
+//! - [`volume`] and [`state`]: what is on the volume.
+//! - [`health`] and [`log`]: who is told, out of [`progress`].
+//! - [`handover`]: the app.
+//!
+//! Who may know whom is in `ARCHITECTURE.md`.
+
+pub mod cancel;
+pub mod cli;
+pub mod config;
+pub mod control;
+pub mod coordinate;
+pub mod decision;
+pub mod environment;
+pub mod error;
+pub mod exit;
+pub mod handover;
+pub mod health;
+pub mod log;
+pub mod options;
+pub mod prepare;
+pub mod progress;
+pub mod seed;
+pub mod signals;
+pub mod state;
+pub mod status;
+pub mod users;
+pub mod volume;
+
+use std::ffi::OsString;
+use std::io::Write;
+
+use cli::{Asked, CopyArgs, HealthArgs, LogArgs, RunArgs, StatusArgs, Verb, VolumeArgs};
+use config::{Config, File};
+use control::{Ending, Story};
+use environment::Environment;
+use error::{Error, Result};
+use exit::Exit;
+use log::{Console, print_error};
+use signals::Signals;
+
+/// Runs volseed with the command line `args`, and returns the code to exit with. Does not return
+/// where volseed becomes the app.
+pub fn run(args: Vec<OsString>, environment: Environment, signals: &Signals) -> u8 {
+    let result = match cli::parse(args) {
+        Ok(Asked::Page(page)) => print(&page),
+        Ok(Asked::Verb(verb)) => act(verb, environment, signals),
+        Err(error) => Err(error),
+    };
+    result.unwrap_or_else(|error| {
+        print_error(&error);
+        error.exit_code().code()
+    })
+}
+
+fn act(verb: Verb, environment: Environment, signals: &Signals) -> Result<u8> {
+    match verb {
+        Verb::Run(args) => run_app(args, environment, signals),
+        Verb::Seed(args) => {
+            let file = File::read(args.volume.config.as_deref())?;
+            let console = start_log(&args.log, &file, &environment);
+            let volumes = config::volumes(&args.volume, Some(&args.copy), &file);
+            let server = config::server(&args.server, &file);
+            finish(
+                &console,
+                tell(Story::Seed, volumes.map(|volumes| Config { volumes, server }), signals, &console),
+            )
+        }
+        Verb::Wait(args) => {
+            let file = File::read(args.volume.config.as_deref())?;
+            let console = start_log(&args.log, &file, &environment);
+            let volumes = config::volumes(&args.volume, None, &file);
+            let server = config::server(&args.server, &file);
+            finish(
+                &console,
+                tell(Story::Wait, volumes.map(|volumes| Config { volumes, server }), signals, &console),
+            )
+        }
+        Verb::Health(args) => health(&args),
+        Verb::Status(args) => status(&args),
+    }
+}
+
+fn run_app(args: RunArgs, environment: Environment, signals: &Signals) -> Result<u8> {
+    let RunArgs { volume, copy, server, app, log } = args;
+    let file = File::read(volume.config.as_deref())?;
+    let console = start_log(&log, &file, &environment);
+    let become_app = || -> Result<u8> {
+        let app = config::app(&app, &file)?;
+        if app.seeds {
+            let config = seed_config(&volume, &copy, &file)
+                .map(|volumes| Config { volumes, server: config::server(&server, &file) });
+            let code = tell(Story::Seed, config, signals, &console)?;
+            if code != 0 {
+                return Ok(code);
+            }
+        }
+        let never = handover::become_app(&app, environment, signals)?;
+        match never {}
+    };
+    finish(&console, become_app())
+}
+
+fn seed_config(volume: &VolumeArgs, copy: &CopyArgs, file: &File) -> Result<Vec<config::VolumeConfig>> {
+    config::volumes(volume, Some(copy), file)
+}
+
+fn tell(story: Story, config: Result<Config>, signals: &Signals, console: &Console) -> Result<u8> {
+    match control::run(story, config?, signals, console)? {
+        Ending::Complete => Ok(0),
+        Ending::Stopped(signal) => Ok(Exit::Signal(signal).code()),
+    }
+}
+
+fn health(args: &HealthArgs) -> Result<u8> {
+    let file = File::read(args.config.as_deref())?;
+    let config = config::health(args, &file);
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let runtime = runtime.map_err(|error| Error::os("start", "runtime", error).exit(Exit::System))?;
+    let verdict = runtime.block_on(health::client::ask(&config));
+    print(&format!("{}\n", verdict.line))?;
+    Ok(u8::from(!verdict.healthy))
+}
+
+fn status(args: &StatusArgs) -> Result<u8> {
+    let file = File::read(args.volume.config.as_deref())?;
+    let volumes = config::volumes(&args.volume, None, &file)?;
+    let statuses = volumes.iter().map(status::status).collect::<Result<Vec<_>>>()?;
+    let text = if args.json {
+        let json = serde_json::to_string_pretty(&statuses).expect("a status has string keys only");
+        format!("{json}\n")
+    } else {
+        status::text(&statuses)
+    };
+    print(&text)
+}
+
+fn start_log(args: &LogArgs, file: &File, environment: &Environment) -> Console {
+    let console = Console::start(config::log(args, file));
+    for (name, nearest) in environment::unknown(environment, &cli::environment()) {
+        tracing::warn!(name, nearest, "unknown environment variable");
+    }
+    console
+}
+
+/// Says what went wrong in the log's format.
+fn finish(console: &Console, result: Result<u8>) -> Result<u8> {
+    result.or_else(|error| {
+        console.error(&error);
+        Ok(error.exit_code().code())
+    })
+}
+
+fn print(text: &str) -> Result<u8> {
+    match std::io::stdout().write_all(text.as_bytes()) {
+        // Nobody reads any more: `volseed --help | head`.
+        Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => {
+            Err(Error::os("write", "standard output", error))
+        }
+        _ => Ok(0),
+    }
+}

@@ -1,0 +1,26 @@
+//! The binary: signal handlers first, then volseed, then the only `exit`.
+
+use std::process::exit;
+
+use volseed::exit::Exit;
+use volseed::signals::Signals;
+use volseed::{environment, log};
+
+fn main() {
+    let signals = Signals::install();
+    let environment = environment::capture();
+    std::panic::set_hook(Box::new(|panic| {
+        eprintln!(
+            "error: volseed: {panic}\nhelp: this is an error in volseed; please report it with this line"
+        );
+        exit(Exit::Bug.code().into());
+    }));
+    let code = match &signals {
+        Ok(signals) => volseed::run(std::env::args_os().collect(), environment, signals),
+        Err(error) => {
+            log::print_error(error);
+            error.exit_code().code()
+        }
+    };
+    exit(code.into());
+}

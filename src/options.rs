@@ -1,0 +1,292 @@
+//! The types that option values are parsed into, once: what has such a type is valid.
+//!
+//! The command line, the environment and the configuration file all go through these.
+
+use std::fmt;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::str::FromStr;
+use std::time::Duration;
+
+use globset::{Glob, GlobSet, GlobSetBuilder};
+
+/// A size in bytes: `64MiB`, `1G`, `1048576`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Size(pub u64);
+
+impl FromStr for Size {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Size, String> {
+        let digits = text.bytes().take_while(u8::is_ascii_digit).count();
+        let (number, unit) = text.split_at(digits);
+        let shift = match unit.trim().to_ascii_lowercase().as_str() {
+            "" | "b" => 0,
+            "k" | "kb" | "kib" => 10,
+            "m" | "mb" | "mib" => 20,
+            "g" | "gb" | "gib" => 30,
+            _ => return Err("expected a size such as 64MiB".into()),
+        };
+        let number: u64 = number.parse().map_err(|_| "expected a size such as 64MiB".to_string())?;
+        number.checked_mul(1 << shift).map(Size).ok_or_else(|| "too large".into())
+    }
+}
+
+impl fmt::Display for Size {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (shift, unit) in [(30, "GiB"), (20, "MiB"), (10, "KiB")] {
+            if self.0 >= 1 << shift && self.0 % (1 << shift) == 0 {
+                return write!(f, "{}{unit}", self.0 >> shift);
+            }
+        }
+        write!(f, "{}", self.0)
+    }
+}
+
+/// Number of parallel writers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Workers {
+    /// By the kind of the volume's file system.
+    Auto,
+    /// 1 to 1024.
+    Count(usize),
+}
+
+impl FromStr for Workers {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Workers, String> {
+        match text.parse() {
+            _ if text == "auto" => Ok(Workers::Auto),
+            Ok(count @ 1..=1024) => Ok(Workers::Count(count)),
+            _ => Err("expected a number from 1 to 1024, or auto".into()),
+        }
+    }
+}
+
+/// What happens to files that are already on an unseeded volume.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub enum Existing {
+    /// They stay; the seed's are left out.
+    Keep,
+    /// The seed's replace them.
+    Overwrite,
+    /// The volume is refused unless it is empty.
+    Fail,
+}
+
+impl FromStr for Existing {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Existing, String> {
+        match text {
+            "keep" => Ok(Existing::Keep),
+            "overwrite" => Ok(Existing::Overwrite),
+            "fail" => Ok(Existing::Fail),
+            _ => Err("expected keep, overwrite or fail".into()),
+        }
+    }
+}
+
+/// How log lines look.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LogFormat {
+    /// For people.
+    Text,
+    /// One JSON object a line.
+    Json,
+}
+
+impl FromStr for LogFormat {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<LogFormat, String> {
+        match text {
+            "text" => Ok(LogFormat::Text),
+            "json" => Ok(LogFormat::Json),
+            _ => Err("expected text or json".into()),
+        }
+    }
+}
+
+/// How much is logged.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct LogLevel(pub tracing::Level);
+
+impl FromStr for LogLevel {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<LogLevel, String> {
+        let levels = ["error", "warn", "info", "debug"];
+        let known = levels.contains(&text).then(|| text.parse().ok()).flatten();
+        known.map(LogLevel).ok_or_else(|| "expected error, warn, info or debug".into())
+    }
+}
+
+/// A span of time: `90s`, `2m`, `1h 30m`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Span(pub Duration);
+
+impl FromStr for Span {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Span, String> {
+        let span =
+            humantime::parse_duration(text).map_err(|_| "expected a time such as 90s or 2m".to_string())?;
+        if span.is_zero() { Err("expected a time greater than zero".into()) } else { Ok(Span(span)) }
+    }
+}
+
+/// Where the health server listens: `:80`, `127.0.0.1:8080`, `[::1]:80`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Address(pub SocketAddr);
+
+impl FromStr for Address {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Address, String> {
+        let address = match text.strip_prefix(':') {
+            Some(port) => port.parse().map(|port| SocketAddr::from((Ipv4Addr::UNSPECIFIED, port))).ok(),
+            None => text.parse().ok(),
+        };
+        address
+            .map(Address)
+            .ok_or_else(|| "expected an address such as :80, 127.0.0.1:8080 or [::1]:80".into())
+    }
+}
+
+/// A path that the health server answers: `/livez`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ProbePath(pub String);
+
+impl FromStr for ProbePath {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<ProbePath, String> {
+        let plain = text.bytes().all(|byte| byte.is_ascii_graphic() && byte != b'?' && byte != b'#');
+        if text.starts_with('/') && plain {
+            Ok(ProbePath(text.into()))
+        } else {
+            Err("expected a path such as /livez".into())
+        }
+    }
+}
+
+/// An HTTP status code, 200 to 599.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Status(pub u16);
+
+impl FromStr for Status {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Status, String> {
+        match text.parse() {
+            Ok(code @ 200..=599) => Ok(Status(code)),
+            _ => Err("expected an HTTP status from 200 to 599".into()),
+        }
+    }
+}
+
+/// How `volseed health` asks the app once volseed has handed over.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum AppCheck {
+    /// The URL answers with a status below 400.
+    Http {
+        /// Host and port to connect to.
+        authority: String,
+        /// Path and query to ask for.
+        path: String,
+    },
+    /// The port on loopback accepts a connection.
+    Tcp(u16),
+}
+
+impl FromStr for AppCheck {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<AppCheck, String> {
+        let wrong = || "expected http://HOST[:PORT]/PATH or tcp:PORT".to_string();
+        if let Some(port) = text.strip_prefix("tcp:") {
+            return port.parse().ok().filter(|port| *port > 0).map(AppCheck::Tcp).ok_or_else(wrong);
+        }
+        let uri: hyper::Uri = text.parse().map_err(|_| wrong())?;
+        match (uri.scheme_str(), uri.host()) {
+            (Some("http"), Some(host)) => Ok(AppCheck::Http {
+                authority: format!("{host}:{}", uri.port_u16().unwrap_or(80)),
+                path: uri.path_and_query().map_or("/", |path| path.as_str()).into(),
+            }),
+            _ => Err(wrong()),
+        }
+    }
+}
+
+/// Commands that a volume is seeded for: shell patterns on the command's name or path.
+#[derive(Debug, Clone)]
+pub struct Commands {
+    patterns: GlobSet,
+}
+
+impl FromStr for Commands {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Commands, String> {
+        let mut patterns = GlobSetBuilder::new();
+        for pattern in text.split(',').map(str::trim).filter(|pattern| !pattern.is_empty()) {
+            patterns.add(Glob::new(pattern).map_err(|error| error.kind().to_string())?);
+        }
+        Ok(Commands { patterns: patterns.build().map_err(|error| error.kind().to_string())? })
+    }
+}
+
+impl Commands {
+    /// Whether `command`, as it was given or by its last component, matches any pattern.
+    pub fn matches(&self, command: &std::ffi::OsStr) -> bool {
+        let path = std::path::Path::new(command);
+        self.patterns.is_match(path) || path.file_name().is_some_and(|name| self.patterns.is_match(name))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sizes() {
+        for (text, bytes) in [("1", 1), ("4k", 4096), ("64MiB", 64 << 20), ("1 GiB", 1 << 30)] {
+            assert_eq!(text.parse(), Ok(Size(bytes)), "{text}");
+        }
+        for text in ["", "MiB", "-1", "1.5G", "1TB2", "99999999999999G"] {
+            assert!(text.parse::<Size>().is_err(), "{text}");
+        }
+        assert_eq!(Size(64 << 20).to_string(), "64MiB");
+    }
+
+    #[test]
+    fn commands_match_by_path_or_name() {
+        let commands: Commands = "apache2*, php-fpm".parse().unwrap();
+        for (command, matches) in
+            [("apache2-foreground", true), ("/usr/sbin/apache2", true), ("php-fpm", true), ("bash", false)]
+        {
+            assert_eq!(commands.matches(command.as_ref()), matches, "{command}");
+        }
+    }
+
+    #[test]
+    fn addresses() {
+        for text in [":80", "127.0.0.1:0", "[::1]:8080"] {
+            assert!(text.parse::<Address>().is_ok(), "{text}");
+        }
+        for text in ["80", "localhost:80", ":99999", ""] {
+            assert!(text.parse::<Address>().is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn app_checks() {
+        assert_eq!("tcp:80".parse(), Ok(AppCheck::Tcp(80)));
+        let http = AppCheck::Http { authority: "127.0.0.1:80".into(), path: "/health?x=1".into() };
+        assert_eq!("http://127.0.0.1/health?x=1".parse(), Ok(http));
+        for text in ["https://x/", "tcp:0", "tcp:x", "/livez", "http://"] {
+            assert!(text.parse::<AppCheck>().is_err(), "{text}");
+        }
+    }
+}

@@ -1,0 +1,490 @@
+//! Seeding one volume: the source goes to the stage, the stage is made durable and sealed, and what
+//! is sealed is published.
+//!
+//! Works below descriptors that it is handed; who may do so, and when, is decided elsewhere. Nothing
+//! outside the stage is touched before the seal.
+
+mod archive;
+mod decompress;
+mod directory;
+mod entry;
+mod extension;
+mod fidelity;
+mod pipeline;
+mod publish;
+mod queue;
+mod schedule;
+mod slab;
+mod tape;
+mod tree;
+mod workers;
+mod writer;
+
+use std::collections::HashSet;
+use std::io::Read;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Component, Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
+use std::time::{Duration, Instant};
+
+use rustix::fs::{self, AtFlags, FileType, Gid, Mode, OFlags, Uid};
+use rustix::io::Errno;
+
+use crate::cancel::Cancel;
+use crate::config::VolumeConfig;
+use crate::error::{Context, Error, Result};
+use crate::exit::Exit;
+use crate::progress::{Phase, Progress, seconds};
+use crate::state::{self, Name, Root, Sealed, Staged};
+use crate::volume::{self, Kind, Place, Volume, is_type, openat, remove_tree, stat_entry};
+use directory::Wishes;
+use entry::Meta;
+use fidelity::Fidelity;
+pub use fidelity::Lost;
+use pipeline::Limits;
+use publish::Crossing;
+pub use publish::Published;
+use tree::Tree;
+use writer::Shared;
+
+/// The staged tree's name in the stage.
+const TREE: &str = "tree";
+/// Where the content for a mount point below the volume is staged, in that mount's own `.volseed`.
+const NESTED: &str = "nested";
+
+/// Where a seed is made, and from what.
+pub struct Site<'a> {
+    /// The volume.
+    pub volume: &'a Volume,
+    /// The private stage on it.
+    pub stage: BorrowedFd<'a>,
+    /// The stage's path, for messages.
+    pub stage_path: PathBuf,
+    /// What is wished.
+    pub config: &'a VolumeConfig,
+    /// Hears how far it is.
+    pub progress: &'a Arc<Progress>,
+    /// Stops it.
+    pub cancel: &'a Cancel,
+}
+
+/// What staging did, for the report.
+#[derive(Debug)]
+pub struct Staging {
+    /// What was staged.
+    pub sealed: Sealed,
+    /// Files that an earlier run had finished.
+    pub reused: u64,
+    /// Writers at work.
+    pub writers: usize,
+    /// What the writers took together.
+    pub busy: Duration,
+    /// Sockets and devices of the source, which are not copied.
+    pub skipped: u64,
+    /// What the volume did not keep.
+    pub lost: Lost,
+    /// From the first look at the source to the last close.
+    pub stage_time: Duration,
+    /// The sync.
+    pub sync_time: Duration,
+}
+
+/// The source, opened.
+enum Source {
+    Directory(OwnedFd),
+    Archive(Box<dyn Read>),
+}
+
+/// What a source says besides its entries.
+struct Produced {
+    root: Option<Meta>,
+    skipped: u64,
+}
+
+/// Whether an earlier run sealed this stage. One whose record cannot be read was not.
+pub fn sealed(stage: BorrowedFd<'_>, path: &Path) -> Option<Sealed> {
+    Staged::read(stage, path).ok().flatten()?.sealed
+}
+
+impl Site<'_> {
+    /// Stages the whole seed, makes it durable and seals it. Blocks until then; a stage that was
+    /// left by an earlier run is gone on with, as far as it can be trusted.
+    ///
+    /// # Errors
+    /// The first thing that went wrong. The stage stays for the next run.
+    pub fn stage(&self) -> Result<Staging> {
+        let began = Instant::now();
+        let (source, fingerprint) = self.open_source()?;
+        let kind = self.volume.kind()?;
+        let mut staged = self.prepare(kind, &fingerprint)?;
+        let fidelity = Fidelity::new(self.config.strict);
+        let tree_fd =
+            open_directory(self.stage, TREE).context("open directory", self.tree_path().as_path())?;
+        let resumed =
+            !volume::names(tree_fd.as_fd()).context("read directory", self.tree_path().as_path())?.is_empty();
+        let writers = workers::count(self.config.workers, kind);
+        self.progress.enter(Phase::Seeding);
+        tracing::info!(
+            volume = %self.volume.path().display(),
+            source = %self.config.from.display(),
+            filesystem = %kind,
+            writers,
+            resumed,
+            "seeding"
+        );
+        let tree = Tree::new(tree_fd, &self.tree_path(), resumed, workers::most_open_directories());
+        let (produced, work, reused) = self.run(&tree, source, &fidelity, writers)?;
+        if let Some(paths) = &work.paths {
+            self.prune(tree.fd(tree.root())?.as_fd(), &mut Vec::new(), paths)?;
+        }
+        self.ensure_sentinel(tree.fd(tree.root())?.as_fd())?;
+        let stage_time = began.elapsed();
+        tracing::info!(
+            files = work.totals.files,
+            bytes = work.totals.bytes,
+            reused,
+            seconds = seconds(stage_time),
+            "staged"
+        );
+        let sync_time = self.sync()?;
+        let mut top = volume::names(tree.fd(tree.root())?.as_fd())
+            .context("read directory", self.tree_path().as_path())?;
+        top.sort();
+        let sealed = Sealed {
+            totals: work.totals,
+            top: top.iter().map(|name| Name::from(name.as_slice())).collect(),
+            root: self.root(produced.root, staged.empty),
+        };
+        staged.sealed = Some(sealed.clone());
+        staged.write(self.stage, &self.stage_path)?;
+        Ok(Staging {
+            sealed,
+            reused,
+            writers,
+            busy: work.busy,
+            skipped: produced.skipped,
+            lost: fidelity.lost(),
+            stage_time,
+            sync_time,
+        })
+    }
+
+    /// Moves what is sealed to its place. Blocks until then; run again after a kill it moves what is
+    /// left.
+    ///
+    /// # Errors
+    /// Exit 78 on a conflict with what is on the volume; else what the file system says.
+    pub fn publish(&self, sealed: &Sealed) -> Result<Published> {
+        self.progress.enter(Phase::Publishing);
+        let tree = match open_directory(self.stage, TREE) {
+            Ok(tree) => tree,
+            // All of it was published and removed before the run before this one was killed.
+            Err(Errno::NOENT) => return Ok(Published::default()),
+            Err(error) => return Err(error).context("open directory", self.tree_path().as_path()),
+        };
+        let published = publish::publish(
+            tree.as_fd(),
+            self.volume.root(),
+            self.volume.path(),
+            self.config.sentinel.as_deref(),
+            self.config.existing,
+            |crossing| self.fill_mount(&crossing),
+        )?;
+        if let Some(root) = &sealed.root {
+            set_root(self.volume.root(), root).context("set owner and mode of", self.volume.path())?;
+        }
+        drop(tree);
+        remove_tree(self.stage, TREE.as_bytes()).context("remove", self.tree_path().as_path())?;
+        Ok(published)
+    }
+
+    fn open_source(&self) -> Result<(Source, String)> {
+        let path = self.config.from.as_path();
+        let wishes = format!("owner {:?}", self.config.owner);
+        if path.as_os_str() == "-" {
+            let source = decompress::open(Box::new(std::io::stdin()), Arc::clone(self.progress));
+            let source = source.map_err(|error| self.not_an_archive(&error))?;
+            return Ok((Source::Archive(source), format!("standard input, {wishes}")));
+        }
+        let flags = OFlags::RDONLY | OFlags::CLOEXEC;
+        let missing = |error: Error| match path.symlink_metadata() {
+            Ok(_) => error,
+            Err(_) => error.exit(Exit::Source).help("--from names what the image ships: is it in the image?"),
+        };
+        let file = fs::open(path, flags, Mode::empty()).context("open source", path).map_err(missing)?;
+        let stat = fs::fstat(&file).context("stat", path)?;
+        let fingerprint = format!(
+            "{:?}, size {}, time {}.{:09}, {wishes}",
+            path.as_os_str(),
+            stat.st_size,
+            stat.st_mtime,
+            stat.st_mtime_nsec
+        );
+        if is_type(&stat, FileType::Directory) {
+            return Ok((Source::Directory(file), fingerprint));
+        }
+        if is_type(&stat, FileType::RegularFile) {
+            self.progress.enter(Phase::Seeding);
+            self.progress.set_source_size(stat.st_size as u64);
+        }
+        let source = decompress::open(Box::new(std::fs::File::from(file)), Arc::clone(self.progress));
+        Ok((Source::Archive(source.map_err(|error| self.not_an_archive(&error))?), fingerprint))
+    }
+
+    fn not_an_archive(&self, error: &std::io::Error) -> Error {
+        let path = self.config.from.as_path();
+        match error.raw_os_error() {
+            Some(code) => Error::os("read archive", path, std::io::Error::from_raw_os_error(code)),
+            None => Error::new(Exit::Archive, "read archive", error.to_string())
+                .on(path)
+                .help("--from takes a directory or a tar, plain or in gzip, zstd, bzip2 or xz"),
+        }
+    }
+
+    /// Makes the stage ready: keeps what an earlier run left where that can be trusted, and begins
+    /// anew where it cannot.
+    fn prepare(&self, kind: Kind, fingerprint: &str) -> Result<Staged> {
+        // A record that cannot be read says nothing that could be trusted.
+        let earlier = Staged::read(self.stage, &self.stage_path).unwrap_or_default();
+        let new = Staged::new(fingerprint.to_owned(), self.volume.names()?.is_empty());
+        let trusted = earlier.is_some_and(|earlier| {
+            let same_kernel = earlier.boot.is_some() && earlier.boot == new.boot;
+            let durable = kind.place == Place::Network;
+            self.config.times && earlier.fingerprint == new.fingerprint && (same_kernel || durable)
+        });
+        if !trusted {
+            remove_tree(self.stage, TREE.as_bytes()).context("remove", self.tree_path().as_path())?;
+        }
+        new.write(self.stage, &self.stage_path)?;
+        state::make_private(self.stage, TREE.as_bytes())
+            .context("create directory", self.tree_path().as_path())?;
+        Ok(new)
+    }
+
+    fn run(
+        &self,
+        tree: &Tree,
+        source: Source,
+        fidelity: &Fidelity,
+        writers: usize,
+    ) -> Result<(Produced, pipeline::Work, u64)> {
+        let config = self.config;
+        let wishes = Wishes { owner: config.owner, times: config.times };
+        let limits = Limits { writers, memory: config.memory, entries: config.max_entries };
+        let _umask = Umask::cleared();
+        // Lives longer than what borrows it below.
+        let (directory, reader) = match source {
+            Source::Directory(root) => (Some(root), None),
+            Source::Archive(reader) => (None, Some(reader)),
+        };
+        let shared = Shared {
+            tree,
+            source: directory.as_ref().map(AsFd::as_fd),
+            source_path: config.from.clone(),
+            fidelity,
+            progress: self.progress,
+            cancel: self.cancel,
+            reused: AtomicU64::new(0),
+        };
+        let mut produced = Produced { root: None, skipped: 0 };
+        let work = pipeline::run(&shared, limits, |feed| {
+            if let Some(root) = &directory {
+                let volume = fs::fstat(self.volume.root()).context("stat", self.volume.path())?;
+                let walked = directory::produce(root, &config.from, &volume, wishes, feed)?;
+                produced = Produced { root: Some(walked.root), skipped: walked.skipped };
+            }
+            if let Some(reader) = reader {
+                let pool = slab::Pool::new(config.memory);
+                produced.root = archive::produce(reader, &config.from, wishes, &pool, feed)?;
+            }
+            Ok(())
+        })?;
+        Ok((produced, work, shared.reused.into_inner()))
+    }
+
+    /// Removes what an earlier run staged and this seed does not hold.
+    fn prune(&self, directory: BorrowedFd<'_>, path: &mut Vec<u8>, wanted: &HashSet<Vec<u8>>) -> Result<()> {
+        let full = |path: &[u8]| self.tree_path().join(std::ffi::OsStr::from_bytes(path));
+        for name in volume::names(directory).context("read directory", full(path).as_path())? {
+            let length = path.len();
+            if length > 0 {
+                path.push(b'/');
+            }
+            path.extend_from_slice(&name);
+            if !wanted.contains(path) {
+                remove_tree(directory, &name).context("remove", full(path).as_path())?;
+            } else if let Ok(below) =
+                openat(directory, &name, OFlags::DIRECTORY | OFlags::RDONLY, Mode::empty())
+            {
+                self.prune(below.as_fd(), path, wanted)?;
+            }
+            path.truncate(length);
+        }
+        Ok(())
+    }
+
+    /// Stages an empty sentinel where one is wished for and the seed has none.
+    fn ensure_sentinel(&self, tree: BorrowedFd<'_>) -> Result<()> {
+        let Some(sentinel) = &self.config.sentinel else { return Ok(()) };
+        let full = self.tree_path().join(sentinel);
+        let name = sentinel.file_name().unwrap_or_default().as_bytes();
+        let mut directory = openat(tree, b".", OFlags::DIRECTORY | OFlags::RDONLY, Mode::empty())
+            .context("open directory", full.as_path())?;
+        for part in sentinel.parent().unwrap_or(Path::new("")).components() {
+            let Component::Normal(part) = part else { continue };
+            let part = part.as_bytes();
+            match fs::mkdirat(&directory, part, Mode::from_raw_mode(0o755)) {
+                Ok(()) => self.own(directory.as_fd(), part).context("change owner of", full.as_path())?,
+                Err(Errno::EXIST) => {}
+                Err(error) => return Err(error).context("create directory of", full.as_path()),
+            }
+            let below = openat(directory.as_fd(), part, OFlags::DIRECTORY | OFlags::RDONLY, Mode::empty());
+            directory = below.context("open directory of sentinel", full.as_path()).map_err(|error| {
+                error
+                    .exit(Exit::Refused)
+                    .help("--sentinel must lie in real directories of the seed, not behind a link")
+            })?;
+        }
+        if stat_entry(directory.as_fd(), name).context("stat", full.as_path())?.is_some() {
+            return Ok(());
+        }
+        let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL;
+        let made = openat(directory.as_fd(), name, flags, Mode::from_raw_mode(0o644));
+        let made = made.and_then(state::close).and_then(|()| self.own(directory.as_fd(), name));
+        made.context("create sentinel", full.as_path())
+    }
+
+    fn own(&self, directory: BorrowedFd<'_>, name: &[u8]) -> rustix::io::Result<()> {
+        let Some((uid, gid)) = self.config.owner else { return Ok(()) };
+        let owner = (Some(Uid::from_raw(uid)), Some(Gid::from_raw(gid)));
+        match fs::chownat(directory, name, owner.0, owner.1, AtFlags::SYMLINK_NOFOLLOW) {
+            Err(Errno::PERM) if !self.config.strict => Ok(()),
+            result => result,
+        }
+    }
+
+    /// Makes the stage durable, in one call for the whole file system: on ext4, xfs and btrfs a
+    /// record may otherwise outlive its data. On a network file system every close has done so
+    /// already, and this finds nothing to do.
+    fn sync(&self) -> Result<Duration> {
+        self.progress.enter(Phase::Syncing);
+        let began = Instant::now();
+        fs::syncfs(self.volume.root()).context("sync volume", self.volume.path())?;
+        tracing::info!(seconds = seconds(began.elapsed()), "synced");
+        Ok(began.elapsed())
+    }
+
+    fn root(&self, source: Option<Meta>, empty: bool) -> Option<Root> {
+        if !empty {
+            return None;
+        }
+        let time = |meta: &Meta| meta.mtime.map(|time| (time.seconds, time.nanoseconds));
+        match (source, self.config.owner) {
+            (Some(meta), _) => {
+                Some(Root { uid: meta.uid, gid: meta.gid, mode: Some(meta.mode), mtime: time(&meta) })
+            }
+            (None, Some((uid, gid))) => Some(Root { uid, gid, mode: None, mtime: None }),
+            (None, None) => None,
+        }
+    }
+
+    /// Copies what is staged for a mount point below the volume: no rename crosses into it. It is a
+    /// seed of its own, from the stage to a stage on that mount, with the same order of things.
+    fn fill_mount(&self, crossing: &Crossing) -> Result<Published> {
+        let path = self.volume.path().join(std::ffi::OsStr::from_bytes(&crossing.path));
+        tracing::info!(mount = %path.display(), "copying to a mount point on the volume");
+        let mounted =
+            Volume::adopt(&path, crossing.mounted.try_clone().context("open volume", path.as_path())?);
+        let state = state::StateDir::create(&mounted)?;
+        remove_tree(state.fd(), NESTED.as_bytes()).context("remove", state.path().join(NESTED).as_path())?;
+        state::make_private(state.fd(), NESTED.as_bytes()).context("create directory", state.path())?;
+        let stage = open_directory(state.fd(), NESTED).context("open directory", state.path())?;
+        let source = crossing.staged.try_clone().context("open staged", path.as_path())?;
+        let config = VolumeConfig {
+            to: path.clone(),
+            owner: None,
+            sentinel: None,
+            times: true,
+            ..self.config.clone()
+        };
+        let nested = Site {
+            volume: &mounted,
+            stage: stage.as_fd(),
+            stage_path: state.path().join(NESTED),
+            config: &config,
+            progress: self.progress,
+            cancel: self.cancel,
+        };
+        let empty = mounted.names()?.is_empty();
+        state::make_private(stage.as_fd(), TREE.as_bytes())
+            .context("create directory", nested.stage_path.as_path())?;
+        let tree =
+            open_directory(stage.as_fd(), TREE).context("open directory", nested.stage_path.as_path())?;
+        let tree = Tree::new(tree, &nested.tree_path(), false, workers::most_open_directories());
+        let fidelity = Fidelity::new(config.strict);
+        let writers = workers::count(config.workers, mounted.kind()?);
+        let (produced, work, _) = nested.run(&tree, Source::Directory(source), &fidelity, writers)?;
+        drop(tree);
+        fs::syncfs(mounted.root()).context("sync volume", path.as_path())?;
+        let sealed = Sealed { totals: work.totals, top: Vec::new(), root: nested.root(produced.root, empty) };
+        let published = nested.publish(&sealed)?;
+        remove_tree(state.fd(), NESTED.as_bytes()).context("remove", nested.stage_path.as_path())?;
+        // Somebody else's state may be in there too; then it stays.
+        let _ = fs::unlinkat(mounted.root(), state::DIRECTORY, AtFlags::REMOVEDIR);
+        Ok(published)
+    }
+
+    fn tree_path(&self) -> PathBuf {
+        self.stage_path.join(TREE)
+    }
+}
+
+fn set_root(volume: BorrowedFd<'_>, root: &Root) -> rustix::io::Result<()> {
+    let found = fs::fstat(volume)?;
+    if (found.st_uid, found.st_gid) != (root.uid, root.gid) {
+        match fs::fchown(volume, Some(Uid::from_raw(root.uid)), Some(Gid::from_raw(root.gid))) {
+            // An access point or a squashing server gives the root an owner of its own.
+            Err(Errno::PERM) => {
+                tracing::warn!(uid = root.uid, gid = root.gid, "the volume's root keeps its owner")
+            }
+            result => result?,
+        }
+    }
+    if let Some(mode) = root.mode
+        && found.st_mode & 0o7777 != mode
+    {
+        match fs::fchmod(volume, Mode::from_raw_mode(mode)) {
+            Err(Errno::PERM) => tracing::warn!("the volume's root keeps its mode"),
+            result => result?,
+        }
+    }
+    if let Some((seconds, nanoseconds)) = root.mtime {
+        match fs::futimens(volume, &entry::Time { seconds, nanoseconds }.timestamps()) {
+            Err(Errno::PERM | Errno::ACCESS) => {}
+            result => result?,
+        }
+    }
+    Ok(())
+}
+
+fn open_directory(parent: BorrowedFd<'_>, name: &str) -> rustix::io::Result<OwnedFd> {
+    openat(parent, name.as_bytes(), OFlags::DIRECTORY | OFlags::RDONLY, Mode::empty())
+}
+
+/// The process's file mode creation mask, cleared while files are made with the modes that they
+/// shall have, and put back for the app.
+struct Umask(Mode);
+
+impl Umask {
+    fn cleared() -> Umask {
+        Umask(rustix::process::umask(Mode::empty()))
+    }
+}
+
+impl Drop for Umask {
+    fn drop(&mut self) {
+        rustix::process::umask(self.0);
+    }
+}

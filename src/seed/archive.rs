@@ -1,0 +1,596 @@
+//! A tar archive as the source: every member checked before anything of it is written.
+//!
+//! The tar crate frames the members; names, links and extension headers are ours to judge. What no
+//! seed may hold refuses the whole archive, and since nothing is published before its end mark and
+//! its checksums were read, nothing of a refused archive ever shows.
+
+use std::collections::HashMap;
+use std::io::{self, Read};
+use std::path::Path;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use tar::{Entry as Member, EntryType, Header};
+
+use super::directory::Wishes;
+use super::entry::{Meta, Time};
+use super::extension::{self, Extension, Segment, Sparse};
+use super::pipeline::Feed;
+use super::slab::{Piece, Pool, SLAB};
+use super::tape::{Reel, Tape};
+use super::tree::Dir;
+use super::writer::{Chunk, Entry, File, Job};
+use crate::error::{Error, Quoted, Result, lowercase_first};
+use crate::exit::Exit;
+
+/// The longest path of a member, in bytes (`PATH_MAX`, limits.h).
+const LONGEST_PATH: usize = 4096;
+/// The longest component, in bytes (`NAME_MAX`).
+const LONGEST_NAME: usize = 255;
+/// The deepest member. Real trees stay below 50.
+const DEEPEST: usize = 256;
+/// The most segments in the map of a sparse file: it is held in memory.
+const MOST_SEGMENTS: u64 = 65_536;
+/// A slow source's files are written after so long, even if their slab has room left.
+const SLAB_PATIENCE: Duration = Duration::from_millis(50);
+
+/// Feeds every member of the tar that `source` holds. `path` is for messages. Returns what the
+/// archive says of its root, if it does.
+///
+/// # Errors
+/// Exit 65 when the archive is refused, with the member; or a writer's.
+pub fn produce(
+    source: Box<dyn Read>,
+    path: &Path,
+    wishes: Wishes,
+    pool: &Arc<Pool>,
+    feed: &mut Feed<'_>,
+) -> Result<Option<Meta>> {
+    let (tape, reel) = Tape::new(source);
+    let mut archive = tar::Archive::new(tape);
+    let mut reading = Reading {
+        path,
+        wishes,
+        feed,
+        known: HashMap::new(),
+        dirs: Vec::new(),
+        root: None,
+        member: None,
+        slab: Slab::new(pool),
+    };
+    let mut members = archive.entries().map_err(|error| reading.refused_io(&error))?;
+    let data_end = loop {
+        let data_end = reel.position();
+        reel.keep();
+        let next = members.next();
+        let kept = reel.kept();
+        let Some(member) = next else { break data_end };
+        let mut member = member.map_err(|error| reading.refused_io(&error))?;
+        let between = Between::new(&kept, data_end, member.raw_header_position());
+        reading.member(&mut member, &between)?;
+        reading.skip(&mut member)?;
+    };
+    drop(members);
+    reading.end(archive, &reel, data_end.next_multiple_of(512))?;
+    Ok(reading.root)
+}
+
+/// What stands between the data of two members.
+struct Between<'a> {
+    /// Extension headers and their data.
+    extensions: &'a [u8],
+    /// What follows the member's own header: the rest of an old GNU sparse map.
+    after_header: &'a [u8],
+}
+
+impl<'a> Between<'a> {
+    /// `kept` was read from `data_end` on, where the data of the member before ended; `header` is
+    /// where the member's own header is.
+    fn new(kept: &'a [u8], data_end: u64, header: u64) -> Between<'a> {
+        let index = |position: u64| {
+            usize::try_from(position.saturating_sub(data_end)).unwrap_or(usize::MAX).min(kept.len())
+        };
+        let (start, header, after) =
+            (index(data_end.next_multiple_of(512)), index(header), index(header + 512));
+        Between { extensions: &kept[start.min(header)..header], after_header: &kept[after..] }
+    }
+}
+
+/// What a name of the seed stands for.
+#[derive(Debug, Clone)]
+enum Known {
+    Directory(Arc<Dir>),
+    File,
+    Symlink,
+    Fifo,
+    /// Another name for this one.
+    Link(Arc<Dir>, Box<[u8]>),
+}
+
+impl Known {
+    fn noun(&self) -> &'static str {
+        match self {
+            Known::Directory(_) => "directory",
+            Known::File => "file",
+            Known::Symlink => "symbolic link",
+            Known::Fifo => "FIFO",
+            Known::Link(..) => "hard link",
+        }
+    }
+}
+
+/// The slab that is being filled, and the jobs that wait for it to be full.
+struct Slab<'a> {
+    pool: &'a Arc<Pool>,
+    buffer: Option<Vec<u8>>,
+    files: Vec<(File, std::ops::Range<usize>)>,
+    since: Instant,
+}
+
+impl<'a> Slab<'a> {
+    fn new(pool: &'a Arc<Pool>) -> Slab<'a> {
+        Slab { pool, buffer: None, files: Vec::new(), since: Instant::now() }
+    }
+}
+
+struct Reading<'a, 'f> {
+    path: &'a Path,
+    wishes: Wishes,
+    feed: &'a mut Feed<'f>,
+    known: HashMap<Box<[u8]>, Known>,
+    dirs: Vec<Arc<Dir>>,
+    root: Option<Meta>,
+    member: Option<Vec<u8>>,
+    slab: Slab<'a>,
+}
+
+type TarMember<'a> = Member<'a, Tape<Box<dyn Read>>>;
+
+impl Reading<'_, '_> {
+    fn member(&mut self, member: &mut TarMember<'_>, between: &Between<'_>) -> Result<()> {
+        let header = member.header().clone();
+        self.member = Some(header.path_bytes().into_owned());
+        let extension = Extension::parse(between.extensions).map_err(|cause| self.refused(cause))?;
+        if header.entry_type() == EntryType::XGlobalHeader {
+            return self.global(member);
+        }
+        let path = extension.path.clone().unwrap_or_else(|| header.path_bytes().into_owned());
+        self.member = Some(path.clone());
+        if extension.size.is_some_and(|size| size != member.size()) && !header.entry_type().is_gnu_sparse() {
+            return Err(self.refused("its headers disagree about its size"));
+        }
+        let parts = self.components(&path)?;
+        let meta = self.meta(&header, &extension)?;
+        let named_like_directory = path.ends_with(b"/");
+        let Some((name, parents)) = parts.split_last() else {
+            if header.entry_type().is_dir() {
+                self.root = Some(meta);
+                return Ok(());
+            }
+            return Err(self.refused("the root must be a directory"));
+        };
+        let dir = self.parent(parents)?;
+        match header.entry_type() {
+            EntryType::Directory => self.directory(&dir, name, meta),
+            // Before POSIX a slash at the end was what made a directory.
+            EntryType::Regular if named_like_directory => self.directory(&dir, name, meta),
+            EntryType::Regular | EntryType::Continuous | EntryType::GNUSparse => {
+                self.begin(&dir, name, Known::File)?;
+                let segments = self.segments(member, &header, between.after_header, extension.sparse)?;
+                self.file(member, &dir, name, meta, segments)
+            }
+            EntryType::Symlink => {
+                let target = self.link_name(&header, extension.link)?;
+                self.begin(&dir, name, Known::Symlink)?;
+                self.flush()?;
+                self.feed.symlink(Entry { dir, name: name.clone(), meta }, target.into())
+            }
+            EntryType::Fifo => {
+                self.begin(&dir, name, Known::Fifo)?;
+                self.flush()?;
+                self.feed.fifo(Entry { dir, name: name.clone(), meta })
+            }
+            EntryType::Link => {
+                let target = self.link_name(&header, extension.link)?;
+                let (target_dir, target_name) = self.link_target(&target)?;
+                if (target_dir.path(), &*target_name) == (dir.path(), &**name) {
+                    return Err(self.refused("a hard link to itself"));
+                }
+                self.begin(&dir, name, Known::Link(Arc::clone(&target_dir), target_name.clone()))?;
+                self.feed.link(Entry { dir, name: name.clone(), meta }, target_dir, target_name)
+            }
+            EntryType::Char | EntryType::Block => Err(self.refused("a device node")),
+            other => Err(self.refused(format!("a member of unknown type {:?}", char::from(other.as_byte())))),
+        }
+    }
+
+    fn global(&mut self, member: &mut TarMember<'_>) -> Result<()> {
+        let mut records = Vec::new();
+        let most = super::tape::MOST_EXTENSIONS;
+        member.take(most).read_to_end(&mut records).map_err(|error| self.refused_io(&error))?;
+        let mut extension = Extension::default();
+        extension.records(&records).map_err(|cause| self.refused(cause))?;
+        // `git archive` writes only a comment. Anything that would change members is too rare to be
+        // right by accident.
+        let Extension {
+            path: None,
+            link: None,
+            size: None,
+            uid: None,
+            gid: None,
+            mtime: None,
+            sparse: None,
+            ..
+        } = extension
+        else {
+            return Err(self.refused("a global header that changes members"));
+        };
+        Ok(())
+    }
+
+    fn components(&self, path: &[u8]) -> Result<Vec<Box<[u8]>>> {
+        if path.first() == Some(&b'/') {
+            return Err(self.refused("an absolute name"));
+        }
+        if path.len() > LONGEST_PATH {
+            return Err(self.refused(format!("a name of more than {LONGEST_PATH} bytes")));
+        }
+        let parts = path.split(|byte| *byte == b'/').filter(|part| !part.is_empty() && *part != b".");
+        let parts: Vec<Box<[u8]>> = parts.map(Into::into).collect();
+        if parts.iter().any(|part| &**part == b"..") {
+            return Err(self.refused("a name with '..' in it"));
+        }
+        if parts.iter().any(|part| part.len() > LONGEST_NAME) {
+            return Err(self.refused(format!("a name with a component of more than {LONGEST_NAME} bytes")));
+        }
+        if parts.len() > DEEPEST {
+            return Err(self.refused(format!("a name of more than {DEEPEST} components")));
+        }
+        if parts.first().is_some_and(|first| &**first == crate::state::DIRECTORY.as_bytes()) {
+            return Err(self.refused("'.volseed' is volseed's own name"));
+        }
+        Ok(parts)
+    }
+
+    fn parent(&mut self, parts: &[Box<[u8]>]) -> Result<Arc<Dir>> {
+        let mut dir = self.feed.root();
+        for part in parts {
+            let path = dir.child_path(part).into_boxed_slice();
+            dir = match self.known.get(&path) {
+                Some(Known::Directory(dir)) => Arc::clone(dir),
+                Some(other) => {
+                    return Err(self.refused(format!("its parent {} is a {}", path.quoted(), other.noun())));
+                }
+                None => self.new_directory(&dir, part, None)?,
+            };
+        }
+        Ok(dir)
+    }
+
+    fn directory(&mut self, parent: &Arc<Dir>, name: &[u8], meta: Meta) -> Result<()> {
+        match self.known.get(&*parent.child_path(name)) {
+            None => {
+                self.new_directory(parent, name, Some(meta))?;
+                Ok(())
+            }
+            Some(Known::Directory(dir)) => {
+                dir.set_meta(meta);
+                Ok(())
+            }
+            Some(other) => {
+                let cause = format!("a directory, and before a {}", other.noun());
+                Err(self.refused(cause))
+            }
+        }
+    }
+
+    fn new_directory(&mut self, parent: &Arc<Dir>, name: &[u8], meta: Option<Meta>) -> Result<Arc<Dir>> {
+        let meta = meta.or_else(|| {
+            // Implied by a name below it: as `tar` would make it.
+            let owner = self
+                .wishes
+                .owner
+                .unwrap_or((rustix::process::geteuid().as_raw(), rustix::process::getegid().as_raw()));
+            Some(Meta { mode: 0o755, uid: owner.0, gid: owner.1, ..Meta::default() })
+        });
+        let dir = self.feed.directory(parent, name, meta)?;
+        self.known.insert(dir.path().into(), Known::Directory(Arc::clone(&dir)));
+        self.dirs.push(Arc::clone(&dir));
+        Ok(dir)
+    }
+
+    /// Enters a name. One that is known as the same type gives way, as in `tar`: the last one counts.
+    fn begin(&mut self, dir: &Arc<Dir>, name: &[u8], known: Known) -> Result<()> {
+        let path = dir.child_path(name);
+        if let Some(before) = self.known.get(&*path) {
+            if before.noun() != known.noun() {
+                let cause = format!("a {}, and before a {}", known.noun(), before.noun());
+                return Err(self.refused(cause));
+            }
+            self.flush()?;
+            self.feed.replace(dir, name)?;
+        }
+        self.known.insert(path.into(), known);
+        Ok(())
+    }
+
+    fn link_name(&self, header: &Header, long: Option<Vec<u8>>) -> Result<Vec<u8>> {
+        let name =
+            long.or_else(|| header.link_name_bytes().map(|name| name.into_owned())).unwrap_or_default();
+        if name.is_empty() || name.len() > LONGEST_PATH {
+            return Err(self.refused("a link to an impossible name"));
+        }
+        Ok(name)
+    }
+
+    fn link_target(&self, target: &[u8]) -> Result<(Arc<Dir>, Box<[u8]>)> {
+        let parts = self.components(target)?;
+        let path = parts.join(&b'/');
+        match self.known.get(&*path) {
+            Some(Known::Link(dir, name)) => return Ok((Arc::clone(dir), name.clone())),
+            Some(Known::Directory(_)) => {
+                return Err(self.refused(format!("a hard link to the directory {}", target.quoted())));
+            }
+            Some(_) => {}
+            None => {
+                return Err(self.refused(format!(
+                    "a hard link to {}, which is not before it in the archive",
+                    target.quoted()
+                )));
+            }
+        }
+        let (name, parents) = parts.split_last().ok_or_else(|| self.refused("a hard link to the root"))?;
+        if parents.is_empty() {
+            return Ok((self.feed.root(), name.clone()));
+        }
+        match self.known.get(&*parents.join(&b'/')) {
+            Some(Known::Directory(dir)) => Ok((Arc::clone(dir), name.clone())),
+            _ => Err(self.refused("a hard link to an impossible name")),
+        }
+    }
+
+    fn meta(&self, header: &Header, extension: &Extension) -> Result<Meta> {
+        let number = |value: io::Result<u64>, what: &str| {
+            value.map_err(|_| self.refused(format!("a malformed {what}")))
+        };
+        let owner = |value: Option<u64>, in_header: io::Result<u64>, what: &str| {
+            let id = value.map_or_else(|| number(in_header, what), Ok)?;
+            u32::try_from(id)
+                .ok()
+                .filter(|id| *id != u32::MAX)
+                .ok_or_else(|| self.refused(format!("an impossible {what}")))
+        };
+        let mtime = match extension.mtime {
+            Some(mtime) => mtime,
+            None => {
+                Time { seconds: header_time(header).map_err(|cause| self.refused(cause))?, nanoseconds: 0 }
+            }
+        };
+        let mut meta = Meta {
+            mode: number(header.mode().map(u64::from), "mode")? as u32 & 0o7777,
+            uid: owner(extension.uid, header.uid(), "user number")?,
+            gid: owner(extension.gid, header.gid(), "group number")?,
+            mtime: Some(mtime),
+            xattrs: (!extension.xattrs.is_empty()).then(|| Box::new(extension.xattrs.clone())),
+        };
+        self.wishes.apply(&mut meta);
+        Ok(meta)
+    }
+
+    /// Where the data of a sparse file goes, and the file's length; `None` for any other.
+    fn segments(
+        &self,
+        member: &mut TarMember<'_>,
+        header: &Header,
+        after_header: &[u8],
+        sparse: Option<Sparse>,
+    ) -> Result<Option<(Vec<Segment>, u64)>> {
+        if header.entry_type().is_gnu_sparse() {
+            let size = member.size();
+            let segments =
+                extension::gnu_segments(header, after_header, size).map_err(|cause| self.refused(cause))?;
+            return Ok(Some((segments, size)));
+        }
+        let Some(Sparse { size, segments }) = sparse else { return Ok(None) };
+        let (segments, data) = match segments {
+            Some(segments) => (segments, member.size()),
+            None => {
+                let (numbers, used) = self.sparse_map(member)?;
+                let segments = extension::segments(&numbers, size).map_err(|cause| self.refused(cause))?;
+                (segments, member.size() - used)
+            }
+        };
+        let listed: u64 = segments.iter().map(|segment| segment.length).sum();
+        if listed != data {
+            return Err(self.refused("a sparse map that does not fit its data"));
+        }
+        Ok(Some((segments, size)))
+    }
+
+    /// The map of sparse format 1.0, which stands before the data in decimal lines, padded to a block.
+    fn sparse_map(&self, member: &mut TarMember<'_>) -> Result<(Vec<u64>, u64)> {
+        let mut block = [0u8; 512];
+        let (mut used, mut numbers, mut digits) = (0u64, Vec::new(), Vec::new());
+        let mut expected = None;
+        while expected.is_none_or(|expected| (numbers.len() as u64) < expected) {
+            member.read_exact(&mut block).map_err(|error| self.refused_io(&error))?;
+            used += 512;
+            for byte in block {
+                if byte != b'\n' {
+                    digits.push(byte);
+                    if digits.len() > 20 {
+                        return Err(self.refused("a malformed sparse map"));
+                    }
+                    continue;
+                }
+                let number = extension::number(&digits).map_err(|cause| self.refused(cause))?;
+                digits.clear();
+                match expected {
+                    None if number > MOST_SEGMENTS => {
+                        return Err(
+                            self.refused(format!("a sparse file of more than {MOST_SEGMENTS} segments"))
+                        );
+                    }
+                    None => expected = Some(number * 2),
+                    Some(_) => numbers.push(number),
+                }
+                if expected == Some(numbers.len() as u64) {
+                    break;
+                }
+            }
+        }
+        Ok((numbers, used))
+    }
+
+    fn file(
+        &mut self,
+        member: &mut TarMember<'_>,
+        dir: &Arc<Dir>,
+        name: &[u8],
+        meta: Meta,
+        sparse: Option<(Vec<Segment>, u64)>,
+    ) -> Result<()> {
+        let size = sparse.as_ref().map_or(member.size(), |(_, size)| *size);
+        let file = File { dir: Arc::clone(dir), name: name.into(), meta, size };
+        let Some((segments, _)) = sparse else {
+            return match usize::try_from(size) {
+                Ok(size) if size <= SLAB => self.small_file(member, file, size),
+                _ => self.large_file(member, file, &[Segment { offset: 0, length: size }], false),
+            };
+        };
+        // The tar crate gives the holes of an old GNU sparse member as zeros; they are skipped.
+        let zeros_for_holes = member.header().entry_type().is_gnu_sparse();
+        self.large_file(member, file, &segments, zeros_for_holes)
+    }
+
+    fn small_file(&mut self, member: &mut TarMember<'_>, file: File, size: usize) -> Result<()> {
+        let full = self.slab.buffer.as_ref().is_some_and(|buffer| buffer.len() + size > SLAB);
+        if full || self.slab.since.elapsed() > SLAB_PATIENCE {
+            self.flush()?;
+        }
+        let mut buffer = match self.slab.buffer.take() {
+            Some(buffer) => buffer,
+            None => {
+                self.slab.since = Instant::now();
+                self.slab.pool.take()
+            }
+        };
+        let start = buffer.len();
+        self.fill(member, &mut buffer, size)?;
+        self.slab.files.push((file, start..start + size));
+        self.slab.buffer = Some(buffer);
+        Ok(())
+    }
+
+    fn large_file(
+        &mut self,
+        member: &mut TarMember<'_>,
+        file: File,
+        segments: &[Segment],
+        zeros: bool,
+    ) -> Result<()> {
+        self.flush()?;
+        let large = self.feed.large_file(file)?;
+        let mut position = 0;
+        for segment in segments {
+            if zeros {
+                self.discard(member, segment.offset - position)?;
+            }
+            let mut offset = segment.offset;
+            position = segment.offset + segment.length;
+            while offset < position {
+                let mut buffer = self.slab.pool.take();
+                let length = usize::try_from(position - offset).unwrap_or(usize::MAX).min(SLAB);
+                self.fill(member, &mut buffer, length)?;
+                let piece = Piece { slab: self.slab.pool.seal(buffer), range: 0..length };
+                self.feed.chunk(&large, Chunk::Write { offset, piece })?;
+                self.feed.flush()?;
+                offset += length as u64;
+            }
+        }
+        self.feed.chunk(&large, Chunk::Last)
+    }
+
+    fn fill(&self, member: &mut TarMember<'_>, buffer: &mut Vec<u8>, length: usize) -> Result<()> {
+        let read = member.take(length as u64).read_to_end(buffer).map_err(|error| self.refused_io(&error))?;
+        if read < length { Err(self.refused("it ends in the middle of this member")) } else { Ok(()) }
+    }
+
+    fn discard(&self, member: &mut TarMember<'_>, length: u64) -> Result<()> {
+        let read =
+            io::copy(&mut member.take(length), &mut io::sink()).map_err(|error| self.refused_io(&error))?;
+        if read < length { Err(self.refused("it ends in the middle of this member")) } else { Ok(()) }
+    }
+
+    /// Reads what is left of a member, so that what comes next is within the tape's budget.
+    fn skip(&self, member: &mut TarMember<'_>) -> Result<()> {
+        io::copy(member, &mut io::sink()).map(drop).map_err(|error| self.refused_io(&error))
+    }
+
+    /// Hands the slab over, with the files in it.
+    fn flush(&mut self) -> Result<()> {
+        if let Some(buffer) = self.slab.buffer.take() {
+            let slab = self.slab.pool.seal(buffer);
+            for (file, range) in self.slab.files.drain(..) {
+                let piece = Piece { slab: Arc::clone(&slab), range };
+                self.feed.file(file, |file| Job::Write(file, piece))?;
+            }
+        }
+        self.feed.flush()
+    }
+
+    /// Past the last member: the end mark must be there, and the checksums after it must hold.
+    fn end(&mut self, archive: tar::Archive<Tape<Box<dyn Read>>>, reel: &Rc<Reel>, end: u64) -> Result<()> {
+        self.member = None;
+        if reel.position() < end + 512 {
+            return Err(self.refused("it ends without its end mark: it was cut short"));
+        }
+        io::copy(&mut archive.into_inner(), &mut io::sink()).map_err(|error| self.refused_io(&error))?;
+        self.flush()?;
+        for dir in std::mem::take(&mut self.dirs) {
+            self.feed.directory_done(dir)?;
+        }
+        self.feed.shared().progress.all_found();
+        Ok(())
+    }
+
+    fn refused(&self, cause: impl Into<String>) -> Error {
+        self.refused_at("member", cause.into())
+    }
+
+    fn refused_io(&self, error: &io::Error) -> Error {
+        if error.raw_os_error().is_some() {
+            return Error::new(Exit::Io, "read archive", lowercase_first(&error.to_string())).on(self.path);
+        }
+        // Found while the next header was looked for: the last good member is all that can be named.
+        self.refused_at(
+            "at or after member",
+            match error.kind() {
+                io::ErrorKind::UnexpectedEof => "it was cut short".to_owned(),
+                _ => lowercase_first(&error.to_string()),
+            },
+        )
+    }
+
+    fn refused_at(&self, place: &str, cause: String) -> Error {
+        let archive = self.path.quoted();
+        let act = match &self.member {
+            Some(member) => format!("archive {archive}, {place} {}", member.as_slice().quoted()),
+            None => format!("archive {archive}"),
+        };
+        Error::new(Exit::Archive, act, cause).help("nothing of it was published; build the archive anew")
+    }
+}
+
+/// The header's time; base-256 values may be negative.
+fn header_time(header: &Header) -> std::result::Result<i64, String> {
+    let field = &header.as_old().mtime;
+    if field[0] & 0x80 != 0 {
+        let mut low = [0u8; 8];
+        low.copy_from_slice(&field[4..12]);
+        return Ok(i64::from_be_bytes(low));
+    }
+    let time = header.mtime().map_err(|_| "a malformed time")?;
+    i64::try_from(time).map_err(|_| "an impossible time".to_owned())
+}

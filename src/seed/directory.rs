@@ -1,0 +1,211 @@
+//! A directory as the source: walked by the producer, read by the writers.
+//!
+//! The walk lists and stats; a file's data and extended attributes are read where it is written.
+//! Nothing is followed: a link is a link.
+
+use std::collections::HashMap;
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use rustix::fs::{self, FileType, Mode, OFlags, Stat};
+
+use super::entry::{Meta, Time};
+use super::pipeline::Feed;
+use super::tree::Dir;
+use super::writer::{Chunk, Entry, File, Job};
+use crate::error::{Context, Error, Result, printable};
+use crate::exit::Exit;
+use crate::volume::{names, open_beneath, stat_entry};
+
+/// Files from here on are cut into chunks of this size, so that one does not hold up the end. In
+/// bytes; small enough that two writers share a 16 MiB file.
+const CHUNK: u64 = 8 << 20;
+
+/// What differs from the source by the user's wish.
+#[derive(Debug, Clone, Copy)]
+pub struct Wishes {
+    /// Owner and group of everything.
+    pub owner: Option<(u32, u32)>,
+    /// Whether times are kept.
+    pub times: bool,
+}
+
+impl Wishes {
+    /// Applies them.
+    pub fn apply(&self, meta: &mut Meta) {
+        if let Some((uid, gid)) = self.owner {
+            (meta.uid, meta.gid) = (uid, gid);
+        }
+        if !self.times {
+            meta.mtime = None;
+        }
+    }
+}
+
+/// What a walk met besides what it fed.
+#[derive(Debug, Default)]
+pub struct Walked {
+    /// What the root of the source carries.
+    pub root: Meta,
+    /// Sockets and devices, which are not copied.
+    pub skipped: u64,
+}
+
+/// Feeds everything below `root`. `volume` is refused as a part of it.
+///
+/// # Errors
+/// When something cannot be read, or a writer has failed.
+pub fn produce(
+    root: &OwnedFd,
+    path: &Path,
+    volume: &Stat,
+    wishes: Wishes,
+    feed: &mut Feed<'_>,
+) -> Result<Walked> {
+    let stat = fs::fstat(root).context("stat", path)?;
+    let mut walk = Walk { root, path, volume, wishes, feed, linked: HashMap::new(), skipped: 0 };
+    walk.refuse_volume(&stat)?;
+    let root_meta = walk.meta(&stat);
+    let top = walk.feed.root();
+    let mut open = vec![top];
+    while let Some(dir) = open.pop() {
+        walk.list(&dir, &mut open)?;
+        if !dir.path().is_empty() {
+            walk.feed.directory_done(dir)?;
+        }
+    }
+    walk.feed.shared().progress.all_found();
+    Ok(Walked { root: root_meta, skipped: walk.skipped })
+}
+
+struct Walk<'a, 'f> {
+    root: &'a OwnedFd,
+    path: &'a Path,
+    volume: &'a Stat,
+    wishes: Wishes,
+    feed: &'a mut Feed<'f>,
+    linked: HashMap<(u64, u64), (Arc<Dir>, Box<[u8]>)>,
+    skipped: u64,
+}
+
+impl Walk<'_, '_> {
+    fn list(&mut self, dir: &Arc<Dir>, open: &mut Vec<Arc<Dir>>) -> Result<()> {
+        let path = self.full_path(dir.path());
+        let flags = OFlags::DIRECTORY | OFlags::RDONLY;
+        let here = if dir.path().is_empty() { b"." } else { dir.path() };
+        let fd = open_beneath(self.root.as_fd(), here, flags, Mode::empty())
+            .context("open directory", path.as_path())?;
+        if !dir.path().is_empty()
+            && let Some(xattrs) = self.feed.shared().fidelity.read_xattrs(&fd, || path.clone())?
+        {
+            dir.set_xattrs(xattrs);
+        }
+        for name in names(fd.as_fd()).context("read directory", path.as_path())? {
+            let child = self.full_path(&dir.child_path(&name));
+            let Some(stat) = stat_entry(fd.as_fd(), &name).context("stat", child.as_path())? else {
+                continue;
+            };
+            if dir.path().is_empty() && name == crate::state::DIRECTORY.as_bytes() {
+                return Err(Error::new(
+                    Exit::Archive,
+                    "read directory",
+                    "'.volseed' in it is volseed's own name",
+                )
+                .on(self.path)
+                .help("seed from what the volume was seeded from, not from a volume"));
+            }
+            self.entry(dir, &fd, name, &stat, open)?;
+        }
+        Ok(())
+    }
+
+    fn entry(
+        &mut self,
+        dir: &Arc<Dir>,
+        fd: &OwnedFd,
+        name: Vec<u8>,
+        stat: &Stat,
+        open: &mut Vec<Arc<Dir>>,
+    ) -> Result<()> {
+        let file_type = FileType::from_raw_mode(stat.st_mode);
+        if file_type == FileType::Directory {
+            self.refuse_volume(stat)?;
+            let meta = self.meta(stat);
+            open.push(self.feed.directory(dir, &name, Some(meta))?);
+            return Ok(());
+        }
+        if stat.st_nlink > 1
+            && let Some((first, first_name)) = self.linked.get(&(stat.st_dev, stat.st_ino))
+        {
+            let (first, first_name) = (Arc::clone(first), first_name.clone());
+            let entry = self.plain(dir, name, stat);
+            return self.feed.link(entry, first, first_name);
+        }
+        let boxed: Box<[u8]> = name.into();
+        match file_type {
+            FileType::RegularFile => self.file(dir, boxed.clone(), stat)?,
+            FileType::Symlink => {
+                let target = fs::readlinkat(fd, &*boxed, Vec::new())
+                    .context("read link", self.full_path(&dir.child_path(&boxed)).as_path())?;
+                let entry = self.plain(dir, boxed.to_vec(), stat);
+                self.feed.symlink(entry, target.into_bytes().into())?;
+            }
+            FileType::Fifo => {
+                let entry = self.plain(dir, boxed.to_vec(), stat);
+                self.feed.fifo(entry)?;
+            }
+            _ => {
+                self.skipped += 1;
+                tracing::debug!(path = printable(&dir.child_path(&boxed)), "skipped a socket or device");
+                return Ok(());
+            }
+        }
+        if stat.st_nlink > 1 {
+            self.linked.insert((stat.st_dev, stat.st_ino), (Arc::clone(dir), boxed));
+        }
+        Ok(())
+    }
+
+    fn file(&mut self, dir: &Arc<Dir>, name: Box<[u8]>, stat: &Stat) -> Result<()> {
+        let size = stat.st_size as u64;
+        let file = File { dir: Arc::clone(dir), name, meta: self.meta(stat), size };
+        // stat(2) counts blocks of 512 bytes.
+        let holes = (stat.st_blocks as u64).saturating_mul(512) < size;
+        if holes || size <= CHUNK {
+            return self.feed.file(file, |file| Job::Copy(file, holes));
+        }
+        let large = self.feed.large_file(file)?;
+        let mut offset = 0;
+        while offset < size {
+            let length = CHUNK.min(size - offset);
+            self.feed.chunk(&large, Chunk::Copy { offset, length })?;
+            offset += length;
+        }
+        self.feed.chunk(&large, Chunk::Last)
+    }
+
+    fn refuse_volume(&self, stat: &Stat) -> Result<()> {
+        if (stat.st_dev, stat.st_ino) == (self.volume.st_dev, self.volume.st_ino) {
+            return Err(Error::new(Exit::Usage, "seed from", "the volume itself is in there").on(self.path));
+        }
+        Ok(())
+    }
+
+    fn plain(&self, dir: &Arc<Dir>, name: Vec<u8>, stat: &Stat) -> Entry {
+        Entry { dir: Arc::clone(dir), name: name.into(), meta: self.meta(stat) }
+    }
+
+    fn meta(&self, stat: &Stat) -> Meta {
+        let mtime = Time { seconds: stat.st_mtime as i64, nanoseconds: stat.st_mtime_nsec as u32 };
+        let mode = stat.st_mode & 0o7777;
+        let mut meta = Meta { mode, uid: stat.st_uid, gid: stat.st_gid, mtime: Some(mtime), xattrs: None };
+        self.wishes.apply(&mut meta);
+        meta
+    }
+
+    fn full_path(&self, path: &[u8]) -> PathBuf {
+        use std::os::unix::ffi::OsStrExt;
+        self.path.join(std::ffi::OsStr::from_bytes(path))
+    }
+}

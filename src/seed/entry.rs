@@ -1,0 +1,45 @@
+//! What a seed is made of: metadata as a source has it and as a file gets it.
+
+use rustix::fs::{Timespec, Timestamps};
+
+/// Extended attributes: names and values.
+pub type Xattrs = Vec<(Vec<u8>, Vec<u8>)>;
+
+/// What an entry carries besides its content.
+#[derive(Debug, Clone, Default)]
+pub struct Meta {
+    /// Permission bits with set-user-ID, set-group-ID and sticky: 0 to 0o7777.
+    pub mode: u32,
+    /// User number.
+    pub uid: u32,
+    /// Group number.
+    pub gid: u32,
+    /// Modification time; `None` leaves it alone.
+    pub mtime: Option<Time>,
+    /// Extended attributes; a directory source's files have theirs read by the writer.
+    pub xattrs: Option<Box<Xattrs>>,
+}
+
+/// A time since 1970, to the nanosecond.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Time {
+    /// Seconds; negative before 1970.
+    pub seconds: i64,
+    /// Nanoseconds, 0 to 999,999,999.
+    pub nanoseconds: u32,
+}
+
+impl Time {
+    /// As `futimens` wants it; the access time is left alone.
+    pub fn timestamps(self) -> Timestamps {
+        Timestamps {
+            last_access: Timespec { tv_sec: 0, tv_nsec: rustix::fs::UTIME_OMIT },
+            last_modification: Timespec { tv_sec: self.seconds, tv_nsec: self.nanoseconds.into() },
+        }
+    }
+}
+
+/// Whether volseed carries this extended attribute from a source to a volume.
+pub fn carried(name: &[u8]) -> bool {
+    name.starts_with(b"user.") || name == b"security.capability"
+}

@@ -1,0 +1,252 @@
+//! Owner, mode, extended attributes and times: what an entry was born with against what it shall
+//! have, and what the volume refuses to keep.
+//!
+//! Only what differs is set. Order: owner (it clears set-user-ID and capabilities), mode, attributes,
+//! time. A refusal is counted, or an error under `--strict`.
+
+use std::fmt;
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
+
+use rustix::fs::{self, AtFlags, Gid, Mode, Stat, Uid, XattrFlags};
+use rustix::io::Errno;
+
+use super::entry::{Meta, Xattrs, carried};
+use crate::error::{Context, Error, Result};
+use crate::exit::Exit;
+
+/// Owner and mode that an entry has on the volume.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Birth {
+    uid: u32,
+    gid: u32,
+    mode: u32,
+}
+
+impl Birth {
+    /// As `stat` tells.
+    pub fn of(stat: &Stat) -> Birth {
+        Birth { uid: stat.st_uid, gid: stat.st_gid, mode: stat.st_mode & 0o7777 }
+    }
+}
+
+/// What was not kept, by kind.
+#[derive(Debug, Default)]
+pub struct Fidelity {
+    strict: bool,
+    owners: AtomicU64,
+    modes: AtomicU64,
+    xattrs: AtomicU64,
+    /// The source's file system has no extended attributes: do not ask again.
+    source_without_xattrs: AtomicBool,
+}
+
+/// How many entries lost what.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Lost {
+    /// Entries with another owner than they should have.
+    pub owners: u64,
+    /// Entries with another mode.
+    pub modes: u64,
+    /// Extended attributes that are not there.
+    pub xattrs: u64,
+}
+
+impl fmt::Display for Lost {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "owners={} modes={} xattrs={}", self.owners, self.modes, self.xattrs)
+    }
+}
+
+impl Fidelity {
+    /// Under `strict` a refusal is an error.
+    pub fn new(strict: bool) -> Fidelity {
+        Fidelity { strict, ..Fidelity::default() }
+    }
+
+    /// What was not kept so far.
+    pub fn lost(&self) -> Lost {
+        Lost {
+            owners: self.owners.load(Relaxed),
+            modes: self.modes.load(Relaxed),
+            xattrs: self.xattrs.load(Relaxed),
+        }
+    }
+
+    /// Gives a file that was just created its owner, while it is still empty. Returns the permission
+    /// bits that it may have: without its owner a file loses set-user-ID and set-group-ID.
+    ///
+    /// # Errors
+    /// Exit 77 under `--strict` when the owner is refused.
+    pub fn own_file(
+        &self,
+        fd: &OwnedFd,
+        meta: &Meta,
+        birth: Birth,
+        path: impl Fn() -> PathBuf,
+    ) -> Result<u32> {
+        if (birth.uid, birth.gid) == (meta.uid, meta.gid) {
+            return Ok(meta.mode);
+        }
+        let owner = (Uid::from_raw(meta.uid), Gid::from_raw(meta.gid));
+        let kept = self.counted(
+            "change owner of",
+            &self.owners,
+            fs::fchown(fd, Some(owner.0), Some(owner.1)),
+            &path,
+        )?;
+        Ok(if kept { meta.mode } else { self.without_special_bits(meta.mode) })
+    }
+
+    /// Gives a file whose data is written the rest: mode, attributes, time.
+    ///
+    /// # Errors
+    /// When something is refused and may not be.
+    pub fn finish_file(
+        &self,
+        fd: &OwnedFd,
+        meta: &Meta,
+        mode: u32,
+        birth: Birth,
+        path: impl Fn() -> PathBuf,
+    ) -> Result<()> {
+        // A change of owner and a write may each have cleared the special bits.
+        if birth.mode != mode || mode & 0o6000 != 0 {
+            let result = fs::fchmod(fd, Mode::from_raw_mode(mode));
+            self.counted("change mode of", &self.modes, result, &path)?;
+        }
+        if let Some(xattrs) = &meta.xattrs {
+            self.set_xattrs(fd, xattrs, &path)?;
+        }
+        if let Some(mtime) = meta.mtime {
+            fs::futimens(fd, &mtime.timestamps()).context("set time of", path().as_path())?;
+        }
+        Ok(())
+    }
+
+    /// Gives a directory that is filled all that it shall have.
+    ///
+    /// # Errors
+    /// When something is refused and may not be.
+    pub fn finish_directory(
+        &self,
+        fd: &OwnedFd,
+        meta: &Meta,
+        birth: Birth,
+        path: impl Fn() -> PathBuf,
+    ) -> Result<()> {
+        let mode = self.own_file(fd, meta, birth, &path)?;
+        self.finish_file(fd, meta, mode, birth, path)
+    }
+
+    /// Gives a symbolic link or a FIFO, which was just made, what it shall have.
+    ///
+    /// # Errors
+    /// When something is refused and may not be.
+    pub fn finish_special(
+        &self,
+        directory: &OwnedFd,
+        name: &[u8],
+        meta: &Meta,
+        is_link: bool,
+        path: impl Fn() -> PathBuf,
+    ) -> Result<()> {
+        let flags = AtFlags::SYMLINK_NOFOLLOW;
+        let stat = fs::statat(directory, name, flags).context("stat", path().as_path())?;
+        let birth = Birth::of(&stat);
+        if (birth.uid, birth.gid) != (meta.uid, meta.gid) {
+            let owner = (Uid::from_raw(meta.uid), Gid::from_raw(meta.gid));
+            let result = fs::chownat(directory, name, Some(owner.0), Some(owner.1), flags);
+            self.counted("change owner of", &self.owners, result, &path)?;
+        }
+        if !is_link && birth.mode != meta.mode {
+            // Ours and private: nobody can have put a link in its place.
+            let result = fs::chmodat(directory, name, Mode::from_raw_mode(meta.mode), AtFlags::empty());
+            self.counted("change mode of", &self.modes, result, &path)?;
+        }
+        if let Some(mtime) = meta.mtime {
+            fs::utimensat(directory, name, &mtime.timestamps(), flags)
+                .context("set time of", path().as_path())?;
+        }
+        Ok(())
+    }
+
+    /// The attributes of a source's file or directory that are carried.
+    ///
+    /// # Errors
+    /// When they cannot be read.
+    pub fn read_xattrs(&self, fd: impl AsFd, path: impl Fn() -> PathBuf) -> Result<Option<Box<Xattrs>>> {
+        if self.source_without_xattrs.load(Relaxed) {
+            return Ok(None);
+        }
+        let fd = fd.as_fd();
+        let mut names = [0u8; 4096];
+        let length = match fs::flistxattr(fd, &mut names) {
+            Ok(0) => return Ok(None),
+            Ok(length) => length,
+            Err(Errno::NOTSUP | Errno::NOSYS) => {
+                self.source_without_xattrs.store(true, Relaxed);
+                return Ok(None);
+            }
+            Err(Errno::RANGE) => return Err(too_many_xattrs(&path())),
+            Err(error) => return Err(error).context("list extended attributes of", path().as_path()),
+        };
+        let mut found = Xattrs::new();
+        for name in names[..length].split(|byte| *byte == 0).filter(|name| carried(name)) {
+            // 64 KiB is the kernel's own limit (xattr(7)).
+            let mut value = vec![0u8; 65_536];
+            match fs::fgetxattr(fd, name, &mut value) {
+                Ok(size) => {
+                    value.truncate(size);
+                    found.push((name.to_vec(), value));
+                }
+                Err(Errno::NODATA) => {}
+                Err(error) => return Err(error).context("read extended attribute of", path().as_path()),
+            }
+        }
+        Ok((!found.is_empty()).then(|| Box::new(found)))
+    }
+
+    fn set_xattrs(&self, fd: &OwnedFd, xattrs: &Xattrs, path: impl Fn() -> PathBuf) -> Result<()> {
+        for (name, value) in xattrs {
+            let result = fs::fsetxattr(fd, name.as_slice(), value, XattrFlags::empty());
+            self.counted("set extended attribute of", &self.xattrs, result, &path)?;
+        }
+        Ok(())
+    }
+
+    fn without_special_bits(&self, mode: u32) -> u32 {
+        if mode & 0o6000 != 0 {
+            self.modes.fetch_add(1, Relaxed);
+        }
+        mode & !0o6000
+    }
+
+    /// Whether it was done; a refusal is counted.
+    fn counted(
+        &self,
+        act: &'static str,
+        refused: &AtomicU64,
+        result: rustix::io::Result<()>,
+        path: impl Fn() -> PathBuf,
+    ) -> Result<bool> {
+        match result {
+            Ok(()) => Ok(true),
+            Err(Errno::PERM | Errno::ACCESS | Errno::NOTSUP | Errno::NOSYS | Errno::INVAL)
+                if !self.strict =>
+            {
+                refused.fetch_add(1, Relaxed);
+                Ok(false)
+            }
+            Err(error) if self.strict => Err(Error::os(act, path().as_path(), error)
+                .exit(Exit::Permission)
+                .help("without --strict what the volume does not keep is counted in a warning")),
+            Err(error) => Err(error).context(act, path().as_path()),
+        }
+    }
+}
+
+fn too_many_xattrs(path: &std::path::Path) -> Error {
+    Error::new(Exit::Io, "list extended attributes of", "more than 4096 bytes of names").on(path)
+}

@@ -1,0 +1,224 @@
+//! The staged tree's directories: made before what is in them, finished after it.
+//!
+//! A directory is made by whoever first needs it, and gets its owner, narrow mode, attributes and
+//! time when the last of its children is done. Descriptors are kept within a limit: the oldest is
+//! closed, and opened again from its parent if it is needed once more.
+
+use std::collections::VecDeque;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use rustix::fs::{self, AtFlags, FileType, Mode, OFlags};
+use rustix::io::Errno;
+
+use super::entry::{Meta, Xattrs};
+use super::fidelity::{Birth, Fidelity};
+use crate::error::{Context, Result};
+use crate::volume::{is_type, openat, remove_tree, stat_entry};
+
+/// A directory of the seed. The root's path is empty.
+#[derive(Debug)]
+pub struct Dir {
+    parent: Option<Arc<Dir>>,
+    path: Box<[u8]>,
+    meta: Mutex<Option<Meta>>,
+    slot: Mutex<Slot>,
+    /// What is not finished yet: children, and the producer while it may add some.
+    pending: AtomicUsize,
+}
+
+#[derive(Debug, Default)]
+struct Slot {
+    fd: Option<Arc<OwnedFd>>,
+    birth: Option<Birth>,
+}
+
+impl Dir {
+    /// The path below the root, without a leading slash.
+    pub fn path(&self) -> &[u8] {
+        &self.path
+    }
+
+    /// The path of a child.
+    pub fn child_path(&self, name: &[u8]) -> Vec<u8> {
+        let mut path = Vec::with_capacity(self.path.len() + 1 + name.len());
+        path.extend_from_slice(&self.path);
+        if !path.is_empty() {
+            path.push(b'/');
+        }
+        path.extend_from_slice(name);
+        path
+    }
+
+    /// Says what the directory shall carry. The last word counts.
+    pub fn set_meta(&self, meta: Meta) {
+        *lock(&self.meta) = Some(meta);
+    }
+
+    /// Adds the extended attributes to what was said before.
+    pub fn set_xattrs(&self, xattrs: Box<Xattrs>) {
+        lock(&self.meta).get_or_insert_default().xattrs = Some(xattrs);
+    }
+
+    /// One more thing to wait for before the directory is finished.
+    pub fn hold(&self) {
+        self.pending.fetch_add(1, Ordering::Relaxed);
+    }
+
+    fn name(&self) -> &[u8] {
+        self.path.rsplit(|byte| *byte == b'/').next().unwrap_or_default()
+    }
+}
+
+/// All directories of one stage.
+#[derive(Debug)]
+pub struct Tree {
+    root: Arc<Dir>,
+    path: PathBuf,
+    resumed: bool,
+    most_open: usize,
+    open: Mutex<VecDeque<Arc<Dir>>>,
+}
+
+impl Tree {
+    /// The tree below `root`. In a `resumed` one things may be there already. At most `most_open`
+    /// descriptors are kept.
+    pub fn new(root: OwnedFd, path: &Path, resumed: bool, most_open: usize) -> Tree {
+        let slot = Slot { fd: Some(Arc::new(root)), birth: Some(Birth::default()) };
+        let root = Dir {
+            parent: None,
+            path: Box::default(),
+            meta: Mutex::default(),
+            slot: Mutex::new(slot),
+            pending: AtomicUsize::new(1),
+        };
+        Tree {
+            root: Arc::new(root),
+            path: path.to_owned(),
+            resumed,
+            most_open: most_open.max(16),
+            open: Mutex::default(),
+        }
+    }
+
+    /// The root.
+    pub fn root(&self) -> &Arc<Dir> {
+        &self.root
+    }
+
+    /// Whether an earlier run may have left something in it.
+    pub fn resumed(&self) -> bool {
+        self.resumed
+    }
+
+    /// The path of something below the root, for messages.
+    pub fn full_path(&self, path: &[u8]) -> PathBuf {
+        use std::os::unix::ffi::OsStrExt;
+        self.path.join(std::ffi::OsStr::from_bytes(path))
+    }
+
+    /// A new directory in `parent`, held by its maker until [`Tree::release`]. Nothing is done on
+    /// the volume yet.
+    pub fn directory(&self, parent: &Arc<Dir>, name: &[u8]) -> Arc<Dir> {
+        parent.hold();
+        Arc::new(Dir {
+            parent: Some(Arc::clone(parent)),
+            path: parent.child_path(name).into(),
+            meta: Mutex::default(),
+            slot: Mutex::default(),
+            pending: AtomicUsize::new(1),
+        })
+    }
+
+    /// The directory's descriptor; makes the directory, and its parents, where that is still to do.
+    ///
+    /// # Errors
+    /// When it cannot be made or opened.
+    pub fn fd(&self, dir: &Arc<Dir>) -> Result<Arc<OwnedFd>> {
+        let mut slot = lock(&dir.slot);
+        if let Some(fd) = &slot.fd {
+            return Ok(Arc::clone(fd));
+        }
+        let parent = self.fd(dir.parent.as_ref().expect("the root's descriptor is kept"))?;
+        let made = slot.birth.is_some();
+        if !made {
+            let mode = lock(&dir.meta).as_ref().map_or(0o755, |meta| meta.mode);
+            self.make(parent.as_fd(), dir, mode)
+                .context("create directory", self.full_path(&dir.path).as_path())?;
+        }
+        let open = || {
+            let fd = openat(parent.as_fd(), dir.name(), OFlags::DIRECTORY | OFlags::RDONLY, Mode::empty())?;
+            let birth = if made { None } else { Some(Birth::of(&fs::fstat(&fd)?)) };
+            Ok::<_, Errno>((Arc::new(fd), birth))
+        };
+        let (fd, birth) = open().context("open directory", self.full_path(&dir.path).as_path())?;
+        if let Some(birth) = birth {
+            slot.birth = Some(birth);
+        }
+        slot.fd = Some(Arc::clone(&fd));
+        drop(slot);
+        self.close_oldest(dir);
+        Ok(fd)
+    }
+
+    /// One thing less to wait for. The last one finishes the directory, and so on upwards.
+    ///
+    /// # Errors
+    /// When its owner, mode, attributes or time cannot be set and must be.
+    pub fn release(&self, dir: &Arc<Dir>, fidelity: &Fidelity) -> Result<()> {
+        let mut dir = dir;
+        while dir.pending.fetch_sub(1, Ordering::AcqRel) == 1 {
+            let Some(parent) = &dir.parent else { return Ok(()) };
+            self.finish(dir, fidelity)?;
+            dir = parent;
+        }
+        Ok(())
+    }
+
+    fn finish(&self, dir: &Arc<Dir>, fidelity: &Fidelity) -> Result<()> {
+        let fd = self.fd(dir)?;
+        let birth = lock(&dir.slot).birth.unwrap_or_default();
+        if let Some(meta) = lock(&dir.meta).take() {
+            fidelity.finish_directory(&fd, &meta, birth, || self.full_path(&dir.path))?;
+        }
+        lock(&dir.slot).fd = None;
+        Ok(())
+    }
+
+    fn make(&self, parent: BorrowedFd<'_>, dir: &Dir, mode: u32) -> rustix::io::Result<()> {
+        // Wide enough for us to fill it; a narrow mode and the special bits come last.
+        let mode = Mode::from_raw_mode(mode & 0o777 | 0o700);
+        match fs::mkdirat(parent, dir.name(), mode) {
+            Err(Errno::EXIST) if self.resumed => {
+                let there = stat_entry(parent, dir.name())?;
+                if there.is_some_and(|stat| is_type(&stat, FileType::Directory)) {
+                    return fs::chmodat(parent, dir.name(), mode, AtFlags::empty());
+                }
+                remove_tree(parent, dir.name())?;
+                fs::mkdirat(parent, dir.name(), mode)
+            }
+            made => made,
+        }
+    }
+
+    fn close_oldest(&self, opened: &Arc<Dir>) {
+        let mut open = lock(&self.open);
+        open.push_back(Arc::clone(opened));
+        let mut tries = open.len();
+        while open.len() > self.most_open && tries > 0 {
+            tries -= 1;
+            let Some(oldest) = open.pop_front() else { return };
+            // One that somebody is at work with right now keeps its place at the end of the line.
+            let closed = oldest.slot.try_lock().map(|mut slot| slot.fd = None).is_ok();
+            if !closed {
+                open.push_back(oldest);
+            }
+        }
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

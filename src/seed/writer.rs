@@ -1,0 +1,442 @@
+//! What a writer does with one entry: the calls on the volume, in the order that keeps them few.
+//!
+//! A file is created with its mode, gets its owner while it is empty, its data, what else it carries,
+//! and last its time: a staged file with the right time is therefore whole. Large files are written
+//! in chunks by as many writers as come along; the last one finishes the file.
+
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use rustix::fs::{self, AtFlags, FileType, Mode, OFlags, SeekFrom};
+use rustix::io::Errno;
+
+use super::entry::Meta;
+use super::fidelity::{Birth, Fidelity};
+use super::slab::Piece;
+use super::tree::{Dir, Tree};
+use crate::cancel::Cancel;
+use crate::error::{Context, Error, Result};
+use crate::exit::Exit;
+use crate::progress::Progress;
+use crate::state::close;
+use crate::volume::{is_type, open_beneath, openat, remove_tree, stat_entry};
+
+/// A file as its producer describes it.
+#[derive(Debug)]
+pub struct File {
+    /// Where it goes.
+    pub dir: Arc<Dir>,
+    /// Its name there.
+    pub name: Box<[u8]>,
+    /// What it carries.
+    pub meta: Meta,
+    /// Its length in bytes, holes included.
+    pub size: u64,
+}
+
+/// A unit of work for a writer.
+#[derive(Debug)]
+pub enum Job {
+    /// Nothing more will be added to this directory.
+    Directory(Arc<Dir>),
+    /// A whole file out of the source directory; `true` where it has holes.
+    Copy(File, bool),
+    /// A whole file out of a slab.
+    Write(File, Piece),
+    /// A part of a large file.
+    Chunk(Arc<LargeFile>, Chunk),
+    /// A symbolic link and where it points.
+    Symlink(Entry, Box<[u8]>),
+    /// A FIFO.
+    Fifo(Entry),
+    /// Another name for the file at a place that is already written.
+    Link(Entry, Arc<Dir>, Box<[u8]>),
+}
+
+/// An entry without data.
+#[derive(Debug)]
+pub struct Entry {
+    /// Where it goes.
+    pub dir: Arc<Dir>,
+    /// Its name there.
+    pub name: Box<[u8]>,
+    /// What it carries.
+    pub meta: Meta,
+}
+
+/// A part of a large file.
+#[derive(Debug)]
+pub enum Chunk {
+    /// So many bytes at this offset of the source's file.
+    Copy {
+        /// In bytes from the file's start.
+        offset: u64,
+        /// In bytes.
+        length: u64,
+    },
+    /// This piece goes to this offset.
+    Write {
+        /// In bytes from the file's start.
+        offset: u64,
+        /// The data.
+        piece: Piece,
+    },
+    /// The producer has handed out all others.
+    Last,
+}
+
+/// A file that several writers write at once.
+#[derive(Debug)]
+pub struct LargeFile {
+    file: File,
+    /// Chunks that are not written; the last one finishes the file.
+    pending: AtomicU64,
+    opened: Mutex<Option<Opened>>,
+}
+
+#[derive(Debug, Clone)]
+enum Opened {
+    Reused,
+    Open(Arc<Handles>),
+}
+
+#[derive(Debug)]
+struct Handles {
+    source: Option<OwnedFd>,
+    target: OwnedFd,
+    birth: Birth,
+    mode: u32,
+}
+
+impl LargeFile {
+    /// A file of which `chunks` will come.
+    pub fn new(file: File, chunks: u64) -> Arc<LargeFile> {
+        Arc::new(LargeFile { file, pending: AtomicU64::new(chunks), opened: Mutex::default() })
+    }
+
+    /// One more chunk will come.
+    pub fn hold(&self) {
+        self.pending.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+/// What all writers of a seed share.
+pub struct Shared<'a> {
+    /// The stage.
+    pub tree: &'a Tree,
+    /// The source directory, where it is one.
+    pub source: Option<BorrowedFd<'a>>,
+    /// The source directory's path, for messages.
+    pub source_path: PathBuf,
+    /// What could not be kept.
+    pub fidelity: &'a Fidelity,
+    /// How far the seed is.
+    pub progress: &'a Progress,
+    /// Asked between two pieces of a large file.
+    pub cancel: &'a Cancel,
+    /// Files that an earlier run had finished.
+    pub reused: AtomicU64,
+}
+
+/// One writer: the shared parts and a buffer of its own.
+pub struct Writer<'a> {
+    shared: &'a Shared<'a>,
+    buffer: Vec<u8>,
+    most_buffer: usize,
+}
+
+impl<'a> Writer<'a> {
+    /// A writer whose buffer grows to `most_buffer` bytes at the most.
+    pub fn new(shared: &'a Shared<'a>, most_buffer: usize) -> Writer<'a> {
+        Writer { shared, buffer: Vec::new(), most_buffer }
+    }
+
+    /// Does one job.
+    ///
+    /// # Errors
+    /// The first thing that went wrong with it.
+    pub fn run(&mut self, job: Job) -> Result<()> {
+        let tree = self.shared.tree;
+        match job {
+            Job::Directory(dir) => {
+                tree.fd(&dir)?;
+                self.release(&dir)
+            }
+            Job::Copy(file, holes) => {
+                self.copy(&file, holes)?;
+                self.release(&file.dir)
+            }
+            Job::Write(file, piece) => {
+                self.write(&file, &piece)?;
+                self.release(&file.dir)
+            }
+            Job::Chunk(large, chunk) => self.chunk(&large, &chunk),
+            Job::Symlink(entry, target) => {
+                self.make("create symbolic link", &entry, |fd| fs::symlinkat(&*target, fd, &*entry.name))?;
+                self.finish_special(&entry, true)
+            }
+            Job::Fifo(entry) => {
+                let mode = Mode::from_raw_mode(entry.meta.mode & 0o777);
+                self.make("create FIFO", &entry, |fd| {
+                    fs::mknodat(fd, &*entry.name, FileType::Fifo, mode, 0)
+                })?;
+                self.finish_special(&entry, false)
+            }
+            Job::Link(entry, dir, name) => {
+                let target = tree.fd(&dir)?;
+                let flags = AtFlags::empty();
+                self.make("create hard link", &entry, |fd| {
+                    fs::linkat(&target, &*name, fd, &*entry.name, flags)
+                })?;
+                self.release(&entry.dir)
+            }
+        }
+    }
+
+    fn copy(&mut self, file: &File, holes: bool) -> Result<()> {
+        let directory = self.shared.tree.fd(&file.dir)?;
+        if self.reusable(&directory, file)? {
+            return Ok(());
+        }
+        let source = self.open_source(file)?;
+        let (target, birth, mode) = self.create(&directory, file)?;
+        if holes {
+            self.copy_data_only(file, &source, &target)?;
+        } else {
+            self.copy_range(file, &source, &target, 0, file.size)?;
+        }
+        self.finish(file, Some(&source), target, birth, mode)
+    }
+
+    fn write(&mut self, file: &File, piece: &Piece) -> Result<()> {
+        let directory = self.shared.tree.fd(&file.dir)?;
+        if self.reusable(&directory, file)? {
+            return Ok(());
+        }
+        let (target, birth, mode) = self.create(&directory, file)?;
+        self.write_at(file, &target, piece.bytes(), 0)?;
+        self.finish(file, None, target, birth, mode)
+    }
+
+    fn chunk(&mut self, large: &LargeFile, chunk: &Chunk) -> Result<()> {
+        let opened = self.open_large(large, matches!(chunk, Chunk::Copy { .. }))?;
+        if let Opened::Open(handles) = &opened {
+            match chunk {
+                Chunk::Copy { offset, length } => {
+                    let source = handles.source.as_ref().expect("a copied file's source is opened with it");
+                    self.copy_range(&large.file, source, &handles.target, *offset, *length)?;
+                }
+                Chunk::Write { offset, piece } => {
+                    self.write_at(&large.file, &handles.target, piece.bytes(), *offset)?;
+                }
+                Chunk::Last => {}
+            }
+        }
+        // Before this chunk counts as done: whoever finishes the file must be its only user.
+        drop(opened);
+        if large.pending.fetch_sub(1, Ordering::AcqRel) > 1 {
+            return Ok(());
+        }
+        let opened = large.opened.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some(Opened::Open(handles)) = opened {
+            let Handles { source, target, birth, mode } =
+                Arc::into_inner(handles).expect("every other chunk let go of its handles before it was done");
+            // A hole at the end is not written by anybody.
+            fs::ftruncate(&target, large.file.size)
+                .context("set size of", self.path(&large.file).as_path())?;
+            self.finish(&large.file, source.as_ref(), target, birth, mode)?;
+        }
+        self.release(&large.file.dir)
+    }
+
+    fn open_large(&mut self, large: &LargeFile, copied: bool) -> Result<Opened> {
+        let mut opened = large.opened.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(opened) = &*opened {
+            return Ok(opened.clone());
+        }
+        let file = &large.file;
+        let directory = self.shared.tree.fd(&file.dir)?;
+        let new = if self.reusable(&directory, file)? {
+            Opened::Reused
+        } else {
+            let source = if copied { Some(self.open_source(file)?) } else { None };
+            let (target, birth, mode) = self.create(&directory, file)?;
+            Opened::Open(Arc::new(Handles { source, target, birth, mode }))
+        };
+        Ok(opened.insert(new).clone())
+    }
+
+    /// Whether an earlier run has finished this very file. What else stands in its place is removed.
+    fn reusable(&self, directory: &OwnedFd, file: &File) -> Result<bool> {
+        if !self.shared.tree.resumed() {
+            return Ok(false);
+        }
+        let found = stat_entry(directory.as_fd(), &file.name).context("stat", self.path(file).as_path())?;
+        let Some(found) = found else { return Ok(false) };
+        let same_time = file.meta.mtime.is_some_and(|time| {
+            (found.st_mtime as i64, found.st_mtime_nsec as u32) == (time.seconds, time.nanoseconds)
+        });
+        if same_time && is_type(&found, FileType::RegularFile) && found.st_size as u64 == file.size {
+            self.shared.reused.fetch_add(1, Ordering::Relaxed);
+            self.shared.progress.bytes_done(file.size);
+            self.shared.progress.file_done();
+            return Ok(true);
+        }
+        remove_tree(directory.as_fd(), &file.name).context("remove", self.path(file).as_path())?;
+        Ok(false)
+    }
+
+    fn open_source(&self, file: &File) -> Result<OwnedFd> {
+        let root = self.shared.source.expect("only a directory source has files to copy");
+        let path = file.dir.child_path(&file.name);
+        open_beneath(root, &path, OFlags::RDONLY, Mode::empty())
+            .context("open", self.source_path(file).as_path())
+            .map_err(|error| error.exit(Exit::Source))
+    }
+
+    /// Creates the file with its owner and says what it was born with and which mode it may have.
+    fn create(&self, directory: &OwnedFd, file: &File) -> Result<(OwnedFd, Birth, u32)> {
+        // Without O_EXCL: nobody else can reach the stage, and it would cost an NFS client a SETATTR.
+        let flags = OFlags::WRONLY | OFlags::CREATE;
+        let mode = Mode::from_raw_mode(file.meta.mode & 0o777);
+        let created = openat(directory.as_fd(), &file.name, flags, mode);
+        let fd = created.context("create file", self.path(file).as_path())?;
+        let birth = Birth::of(&fs::fstat(&fd).context("stat", self.path(file).as_path())?);
+        let mode = self.shared.fidelity.own_file(&fd, &file.meta, birth, || self.path(file))?;
+        Ok((fd, birth, mode))
+    }
+
+    fn finish(
+        &self,
+        file: &File,
+        source: Option<&OwnedFd>,
+        target: OwnedFd,
+        birth: Birth,
+        mode: u32,
+    ) -> Result<()> {
+        let fidelity = self.shared.fidelity;
+        let path = || self.path(file);
+        match source
+            .map(|source| fidelity.read_xattrs(source, || self.source_path(file)))
+            .transpose()?
+            .flatten()
+        {
+            Some(xattrs) => {
+                let meta = Meta { xattrs: Some(xattrs), ..file.meta.clone() };
+                fidelity.finish_file(&target, &meta, mode, birth, path)?;
+            }
+            None => fidelity.finish_file(&target, &file.meta, mode, birth, path)?,
+        }
+        close(target).context("close", self.path(file).as_path())?;
+        self.shared.progress.file_done();
+        Ok(())
+    }
+
+    fn copy_range(
+        &mut self,
+        file: &File,
+        source: &OwnedFd,
+        target: &OwnedFd,
+        start: u64,
+        length: u64,
+    ) -> Result<()> {
+        let wanted = usize::try_from(length).unwrap_or(usize::MAX).min(self.most_buffer);
+        if self.buffer.len() < wanted {
+            self.buffer.resize(wanted, 0);
+        }
+        let mut offset = start;
+        let end = start + length;
+        while offset < end {
+            if self.shared.cancel.is_set() {
+                return Err(Error::cancelled());
+            }
+            let room = usize::try_from(end - offset).unwrap_or(usize::MAX).min(self.most_buffer);
+            let read =
+                rustix::io::retry_on_intr(|| rustix::io::pread(source, &mut self.buffer[..room], offset))
+                    .context("read", self.source_path(file).as_path())?;
+            if read == 0 {
+                return Err(Error::new(Exit::Io, "read", "it became shorter while it was read")
+                    .on(self.source_path(file).as_path()));
+            }
+            self.write_at(file, target, &self.buffer[..read], offset)?;
+            offset += read as u64;
+        }
+        Ok(())
+    }
+
+    /// Copies what is not a hole (lseek(2), `SEEK_DATA`).
+    fn copy_data_only(&mut self, file: &File, source: &OwnedFd, target: &OwnedFd) -> Result<()> {
+        let seek = |position| match fs::seek(source, position) {
+            Ok(offset) => Ok(Some(offset.min(file.size))),
+            Err(Errno::NXIO) => Ok(None),
+            Err(error) => Err(error).context("seek in", self.source_path(file).as_path()),
+        };
+        let mut segments = Vec::new();
+        let mut offset = 0;
+        while offset < file.size {
+            let Some(start) = seek(SeekFrom::Data(offset))? else { break };
+            let end = seek(SeekFrom::Hole(start))?.unwrap_or(file.size);
+            segments.push((start, end));
+            offset = end.max(start + 1);
+        }
+        for (start, end) in segments {
+            self.copy_range(file, source, target, start, end - start)?;
+        }
+        fs::ftruncate(target, file.size).context("set size of", self.path(file).as_path())
+    }
+
+    fn write_at(&self, file: &File, target: &OwnedFd, bytes: &[u8], offset: u64) -> Result<()> {
+        let (mut rest, mut offset) = (bytes, offset);
+        while !rest.is_empty() {
+            let written = rustix::io::retry_on_intr(|| rustix::io::pwrite(target, rest, offset))
+                .context("write", self.path(file).as_path())?;
+            rest = &rest[written..];
+            offset += written as u64;
+        }
+        self.shared.progress.bytes_done(bytes.len() as u64);
+        Ok(())
+    }
+
+    /// Makes an entry without data; in a resumed tree it replaces what is there.
+    fn make(
+        &self,
+        act: &'static str,
+        entry: &Entry,
+        make: impl Fn(&OwnedFd) -> rustix::io::Result<()>,
+    ) -> Result<()> {
+        let directory = self.shared.tree.fd(&entry.dir)?;
+        let mut made = make(&directory);
+        if made == Err(Errno::EXIST) && self.shared.tree.resumed() {
+            made = remove_tree(directory.as_fd(), &entry.name).and_then(|()| make(&directory));
+        }
+        made.context(act, self.entry_path(entry).as_path())?;
+        self.shared.progress.touch();
+        Ok(())
+    }
+
+    fn finish_special(&self, entry: &Entry, is_link: bool) -> Result<()> {
+        let directory = self.shared.tree.fd(&entry.dir)?;
+        let path = || self.entry_path(entry);
+        self.shared.fidelity.finish_special(&directory, &entry.name, &entry.meta, is_link, path)?;
+        self.release(&entry.dir)
+    }
+
+    fn release(&self, dir: &Arc<Dir>) -> Result<()> {
+        self.shared.tree.release(dir, self.shared.fidelity)
+    }
+
+    fn path(&self, file: &File) -> PathBuf {
+        self.shared.tree.full_path(&file.dir.child_path(&file.name))
+    }
+
+    fn entry_path(&self, entry: &Entry) -> PathBuf {
+        self.shared.tree.full_path(&entry.dir.child_path(&entry.name))
+    }
+
+    fn source_path(&self, file: &File) -> PathBuf {
+        use std::os::unix::ffi::OsStrExt;
+        self.shared.source_path.join(std::ffi::OsStr::from_bytes(&file.dir.child_path(&file.name)))
+    }
+}

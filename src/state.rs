@@ -1,0 +1,378 @@
+//! The records under `.volseed/`: read bounded, written whole.
+//!
+//! A record is one JSON document. It is written to a temporary, synced, renamed and its directory
+//! synced, so that it is there whole or not at all, and it is read up to a fixed size, from a
+//! regular file only. What a record means is for others to say.
+
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{self, AtFlags, FileType, Mode, OFlags};
+use rustix::io::Errno;
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+
+use crate::error::{Context, Result};
+use crate::volume::{self, Volume, is_type, not_ours};
+
+/// Everything of ours on a volume is in this directory in its root.
+pub const DIRECTORY: &str = ".volseed";
+
+/// The record that says that the volume is complete.
+pub const COMPLETE: &str = "state.json";
+
+/// The layout of the records that this volseed writes and reads.
+const FORMAT: u32 = 1;
+
+/// The largest record that is read, in bytes: it lists at most [`TOP_LISTED`] names of 255 bytes.
+const LARGEST: u64 = 1 << 20;
+
+/// How many top-level names a record lists. More say nothing more about whether they are still there.
+const TOP_LISTED: usize = 256;
+
+/// A file name in JSON: text where it is UTF-8, else its bytes.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(untagged)]
+pub enum Name {
+    /// UTF-8.
+    Text(String),
+    /// Anything else.
+    Bytes(Vec<u8>),
+}
+
+impl Name {
+    /// The name's bytes.
+    pub fn as_bytes(&self) -> &[u8] {
+        match self {
+            Name::Text(text) => text.as_bytes(),
+            Name::Bytes(bytes) => bytes,
+        }
+    }
+}
+
+impl From<&[u8]> for Name {
+    fn from(bytes: &[u8]) -> Name {
+        match std::str::from_utf8(bytes) {
+            Ok(text) => Name::Text(text.to_owned()),
+            Err(_) => Name::Bytes(bytes.to_owned()),
+        }
+    }
+}
+
+/// How a volume came to be complete.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Origin {
+    /// By volseed.
+    Seeded,
+    /// Before volseed: its sentinel was there.
+    Adopted,
+}
+
+/// What a seed held.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Totals {
+    /// Regular files, without further links to them.
+    pub files: u64,
+    /// Directories, without the root.
+    pub directories: u64,
+    /// Symbolic and hard links, and FIFOs.
+    pub links: u64,
+    /// Bytes of file data.
+    pub bytes: u64,
+}
+
+/// `state.json`: the volume is complete.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Complete {
+    /// Layout of this record.
+    pub format: u32,
+    /// How often this volume was seeded or upgraded, from 1.
+    pub generation: u64,
+    /// The claim that completed it.
+    pub epoch: u64,
+    /// How it came to be complete.
+    pub origin: Origin,
+    /// Where the seed came from.
+    pub source: Name,
+    /// What the seed held.
+    pub totals: Totals,
+    /// Top-level names of the seed; at least one of them is there on a volume that nobody emptied.
+    pub top: Vec<Name>,
+    /// When it was completed, in seconds since 1970, for people.
+    pub finished: u64,
+    /// The volseed that wrote this.
+    pub volseed: String,
+}
+
+impl Complete {
+    /// A record of this volseed's.
+    pub fn new(
+        origin: Origin,
+        epoch: u64,
+        generation: u64,
+        source: &Path,
+        totals: Totals,
+        top: Vec<Name>,
+    ) -> Complete {
+        use std::os::unix::ffi::OsStrExt;
+        let mut top = top;
+        top.truncate(TOP_LISTED);
+        Complete {
+            format: FORMAT,
+            generation,
+            epoch,
+            origin,
+            source: source.as_os_str().as_bytes().into(),
+            totals,
+            top,
+            finished: now(),
+            volseed: env!("CARGO_PKG_VERSION").to_owned(),
+        }
+    }
+}
+
+/// `stage.json`, beside the staged tree: what of it may be trusted.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Staged {
+    /// Layout of this record.
+    pub format: u32,
+    /// The boot that everything unsynced was written under.
+    pub boot: Option<String>,
+    /// What the source looked like: a stage of another one is worth nothing.
+    pub fingerprint: String,
+    /// Whether the volume held nothing when the seed began: its root then becomes the seed's.
+    pub empty: bool,
+    /// Set once the whole tree is staged and synced; from here on only publishing is left.
+    pub sealed: Option<Sealed>,
+}
+
+/// A stage that is whole and durable.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Sealed {
+    /// What the seed held.
+    pub totals: Totals,
+    /// Its top-level names.
+    pub top: Vec<Name>,
+    /// What the volume's root becomes, where it was empty and the seed says.
+    pub root: Option<Root>,
+}
+
+/// Owner, mode and time of the seed's root.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Root {
+    /// User number.
+    pub uid: u32,
+    /// Group number.
+    pub gid: u32,
+    /// Permission bits, where the seed says.
+    pub mode: Option<u32>,
+    /// Modification time, seconds and nanoseconds since 1970; `None` where times are not set.
+    pub mtime: Option<(i64, u32)>,
+}
+
+impl Staged {
+    /// The record's name in the stage.
+    pub const FILE: &str = "stage.json";
+
+    /// The record of a stage that is begun now.
+    pub fn new(fingerprint: String, empty: bool) -> Staged {
+        Staged { format: FORMAT, boot: boot_id(), fingerprint, empty, sealed: None }
+    }
+
+    /// Reads the record of a stage, where it has one of this layout.
+    ///
+    /// # Errors
+    /// When there is one and it cannot be read.
+    pub fn read(stage: BorrowedFd<'_>, path: &Path) -> Result<Option<Staged>> {
+        let record: Option<Staged> = read(stage, Staged::FILE, path)?;
+        Ok(record.filter(|record| record.format == FORMAT))
+    }
+
+    /// Writes the record; it is durable on return.
+    ///
+    /// # Errors
+    /// When it could not be made durable.
+    pub fn write(&self, stage: BorrowedFd<'_>, path: &Path) -> Result<()> {
+        write(stage, Staged::FILE, self, path)
+    }
+}
+
+/// Seconds since 1970, for people: nothing is decided by it.
+pub fn now() -> u64 {
+    std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).map_or(0, |time| time.as_secs())
+}
+
+/// This boot of this kernel, where the kernel says (proc(5), `/proc/sys/kernel/random/boot_id`).
+pub fn boot_id() -> Option<String> {
+    let id = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").ok()?;
+    Some(id.trim().to_owned()).filter(|id| !id.is_empty())
+}
+
+/// The volume's `.volseed`.
+#[derive(Debug)]
+pub struct StateDir {
+    fd: OwnedFd,
+    path: PathBuf,
+}
+
+impl StateDir {
+    /// Opens it where it is.
+    ///
+    /// # Errors
+    /// Exit 78 when something else has its name.
+    pub fn open(volume: &Volume) -> Result<Option<StateDir>> {
+        let path = volume.path().join(DIRECTORY);
+        let flags = OFlags::DIRECTORY | OFlags::RDONLY;
+        match volume::openat(volume.root(), DIRECTORY.as_bytes(), flags, Mode::empty()) {
+            Ok(fd) => Ok(Some(StateDir { fd, path })),
+            Err(Errno::NOENT) => Ok(None),
+            Err(Errno::NOTDIR | Errno::LOOP) => Err(not_ours(&path, "not a directory")),
+            Err(error) => Err(error).context("open directory", path.as_path()),
+        }
+    }
+
+    /// Opens it, and makes it first where it is not: 0700, since the root is often a web root.
+    ///
+    /// # Errors
+    /// Exit 73 or 77 when it cannot be made, 78 when something else has its name.
+    pub fn create(volume: &Volume) -> Result<StateDir> {
+        if let Some(found) = StateDir::open(volume)? {
+            return Ok(found);
+        }
+        make_private(volume.root(), DIRECTORY.as_bytes())
+            .context("create directory", volume.path().join(DIRECTORY).as_path())?;
+        match StateDir::open(volume)? {
+            Some(made) => Ok(made),
+            None => Err(not_ours(&volume.path().join(DIRECTORY), "it was removed while volseed started")),
+        }
+    }
+
+    /// Its descriptor.
+    pub fn fd(&self) -> BorrowedFd<'_> {
+        self.fd.as_fd()
+    }
+
+    /// Its path, for messages.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// The complete record, where there is one.
+    ///
+    /// # Errors
+    /// Exit 78 when what is there cannot be a record of ours.
+    pub fn complete(&self) -> Result<Option<Complete>> {
+        let record: Option<Complete> = read(self.fd(), COMPLETE, &self.path)?;
+        if let Some(record) = &record
+            && record.format != FORMAT
+        {
+            let cause = format!("format {} was written by another version of volseed", record.format);
+            return Err(not_ours(&self.path.join(COMPLETE), &cause));
+        }
+        Ok(record)
+    }
+
+    /// Writes the complete record; it is durable on return.
+    ///
+    /// # Errors
+    /// When it could not be made durable. Then there is none, or a whole one.
+    pub fn write_complete(&self, record: &Complete) -> Result<()> {
+        write(self.fd(), COMPLETE, record, &self.path)
+    }
+}
+
+/// Makes a directory that only we can enter, whatever the parent passes on to its children. One
+/// that is there already is left as it is.
+///
+/// # Errors
+/// As `mkdirat`.
+pub fn make_private(parent: BorrowedFd<'_>, name: &[u8]) -> rustix::io::Result<()> {
+    match fs::mkdirat(parent, name, Mode::RWXU) {
+        Err(Errno::EXIST) => return Ok(()),
+        made => made?,
+    }
+    // A set-group-ID bit or a default ACL of the parent's would reach every seeded file.
+    let fd = volume::openat(parent, name, OFlags::DIRECTORY | OFlags::RDONLY, Mode::empty())?;
+    match fs::fremovexattr(&fd, "system.posix_acl_default") {
+        Ok(()) | Err(Errno::NODATA | Errno::NOTSUP | Errno::NOSYS) => {}
+        Err(error) => return Err(error),
+    }
+    if fs::fstat(&fd)?.st_mode & 0o7777 != 0o700 {
+        fs::fchmod(&fd, Mode::RWXU)?;
+    }
+    Ok(())
+}
+
+/// Reads the record `name` in `directory`, where there is one.
+///
+/// # Errors
+/// Exit 78 when it is no regular file, too large, or not what `T` looks like.
+pub fn read<T: DeserializeOwned>(directory: BorrowedFd<'_>, name: &str, path: &Path) -> Result<Option<T>> {
+    use std::io::Read;
+    let path = path.join(name);
+    // Without O_NONBLOCK a FIFO in the record's place would hold us for ever.
+    let fd =
+        match volume::openat(directory, name.as_bytes(), OFlags::RDONLY | OFlags::NONBLOCK, Mode::empty()) {
+            Ok(fd) => fd,
+            Err(Errno::NOENT) => return Ok(None),
+            Err(Errno::LOOP | Errno::NXIO) => return Err(not_ours(&path, "not a regular file")),
+            Err(error) => return Err(error).context("open record", path.as_path()),
+        };
+    let stat = fs::fstat(&fd).context("stat record", path.as_path())?;
+    if !is_type(&stat, FileType::RegularFile) {
+        return Err(not_ours(&path, "not a regular file"));
+    }
+    let size = u64::try_from(stat.st_size).unwrap_or(u64::MAX);
+    if size > LARGEST {
+        return Err(not_ours(&path, "too large to be a record"));
+    }
+    let mut bytes = vec![0; size as usize];
+    std::fs::File::from(fd).read_exact(&mut bytes).context("read record", path.as_path())?;
+    match serde_json::from_slice(&bytes) {
+        Ok(record) => Ok(Some(record)),
+        Err(error) => Err(not_ours(&path, &format!("not a record of volseed's ({error})"))),
+    }
+}
+
+/// Writes the record `name` in `directory`, durable on return.
+///
+/// # Errors
+/// When it could not be made durable.
+pub fn write<T: Serialize>(directory: BorrowedFd<'_>, name: &str, record: &T, path: &Path) -> Result<()> {
+    let temporary = format!("{name}.tmp");
+    let path = path.join(name);
+    let bytes = serde_json::to_vec_pretty(record).expect("a record has string keys only");
+    write_whole(directory, temporary.as_bytes(), &bytes).context("write record", path.as_path())?;
+    fs::renameat(directory, temporary.as_bytes(), directory, name.as_bytes())
+        .context("rename record", path.as_path())?;
+    fs::fsync(directory).context("sync directory of record", path.as_path())
+}
+
+fn write_whole(directory: BorrowedFd<'_>, name: &[u8], bytes: &[u8]) -> rustix::io::Result<()> {
+    match fs::unlinkat(directory, name, AtFlags::empty()) {
+        Ok(()) | Err(Errno::NOENT) => {}
+        Err(error) => return Err(error),
+    }
+    let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL;
+    let fd = volume::openat(directory, name, flags, Mode::RUSR | Mode::WUSR)?;
+    let mut rest = bytes;
+    while !rest.is_empty() {
+        let written = rustix::io::retry_on_intr(|| rustix::io::write(&fd, rest))?;
+        rest = &rest[written..];
+    }
+    fs::fsync(&fd)?;
+    close(fd)
+}
+
+/// Closes a descriptor and says what `close` says: on a network file system it may be the first to
+/// report that the data did not fit.
+///
+/// # Errors
+/// As `close`, but for `EINTR`, after which Linux has closed it all the same (close(2)).
+pub fn close(fd: OwnedFd) -> rustix::io::Result<()> {
+    match nix::unistd::close(fd) {
+        Ok(()) | Err(nix::errno::Errno::EINTR) => Ok(()),
+        Err(error) => Err(Errno::from_raw_os_error(error as i32)),
+    }
+}

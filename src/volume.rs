@@ -1,0 +1,328 @@
+//! The volume: its root descriptor, the kind of its file system, and paths that cannot leave it.
+//!
+//! Every path below the root is opened component by component without following links, by the
+//! kernel (`openat2`, Linux 5.6) or, where that is not to be had, by us.
+
+use std::fmt;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{self, AtFlags, Mode, OFlags, ResolveFlags, Stat};
+use rustix::io::Errno;
+
+use crate::error::{Context, Error, Result};
+use crate::exit::Exit;
+
+/// A volume, held by a descriptor of its root: a rename of the mount point does not move it.
+#[derive(Debug)]
+pub struct Volume {
+    path: PathBuf,
+    root: OwnedFd,
+}
+
+impl Volume {
+    /// Opens the root. Blocks for as long as the file system does.
+    ///
+    /// # Errors
+    /// Exit 73 when it is not there or not a directory.
+    pub fn open(path: &Path) -> Result<Volume> {
+        let flags = OFlags::DIRECTORY | OFlags::RDONLY | OFlags::CLOEXEC;
+        let root =
+            fs::open(path, flags, Mode::empty()).context("open volume", path).map_err(|error| match path
+                .symlink_metadata()
+            {
+                Ok(found) if found.is_dir() => error,
+                Ok(_) => {
+                    error.exit(Exit::Volume).help("--to names the directory that the volume is mounted on")
+                }
+                Err(_) => error
+                    .exit(Exit::Volume)
+                    .help("mount the volume there, or create the directory in the image"),
+            })?;
+        Ok(Volume { path: path.to_owned(), root })
+    }
+
+    /// The volume whose root is open already; `path` is for messages.
+    pub fn adopt(path: &Path, root: OwnedFd) -> Volume {
+        Volume { path: path.to_owned(), root }
+    }
+
+    /// The root as it was named.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// The root's descriptor.
+    pub fn root(&self) -> BorrowedFd<'_> {
+        self.root.as_fd()
+    }
+
+    /// What kind of file system holds the root.
+    ///
+    /// # Errors
+    /// When the file system cannot be asked.
+    pub fn kind(&self) -> Result<Kind> {
+        let found = fs::fstatfs(&self.root).context("statfs", self.path())?;
+        Ok(Kind::of_magic(found.f_type as u64))
+    }
+
+    /// What is at `path` below the root, where anything is; a link is not followed.
+    ///
+    /// # Errors
+    /// When it cannot be told. A missing or linked parent counts as nothing there.
+    pub fn find(&self, path: &Path) -> Result<Option<Stat>> {
+        let whole = self.path.join(path);
+        let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty());
+        let name = path.file_name().unwrap_or_default();
+        let opened;
+        let directory = match parent {
+            None => self.root.as_fd(),
+            Some(parent) => {
+                let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+                match open_beneath(self.root.as_fd(), parent.as_os_str().as_bytes(), flags, Mode::empty()) {
+                    Ok(fd) => opened = fd,
+                    Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP) => return Ok(None),
+                    Err(error) => return Err(error).context("open directory", whole.as_path()),
+                }
+                opened.as_fd()
+            }
+        };
+        stat_entry(directory, name.as_bytes()).context("stat", whole.as_path())
+    }
+
+    /// The names in the root, but for volseed's own and `lost+found`.
+    ///
+    /// # Errors
+    /// When the root cannot be read.
+    pub fn names(&self) -> Result<Vec<Vec<u8>>> {
+        let mut names = names(self.root.as_fd()).context("read directory", self.path())?;
+        names.retain(|name| name != crate::state::DIRECTORY.as_bytes() && name != b"lost+found");
+        Ok(names)
+    }
+}
+
+/// The kind of a file system, as far as volseed treats them differently.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Kind {
+    /// The name that `mount` knows it by, or `unknown`.
+    pub name: &'static str,
+    /// Where the data is kept.
+    pub place: Place,
+}
+
+/// Where a file system keeps its data.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Place {
+    /// In memory: nothing outlives the machine's boot.
+    Memory,
+    /// On a device of this machine.
+    Local,
+    /// On a server: every call may be a round trip.
+    Network,
+    /// Not known; treated with a network's caution.
+    Unknown,
+}
+
+impl Kind {
+    /// Magic numbers from statfs(2) and `linux/magic.h`.
+    fn of_magic(magic: u64) -> Kind {
+        let (name, place) = match magic as u32 {
+            0xef53 => ("ext4", Place::Local),
+            0x5846_5342 => ("xfs", Place::Local),
+            0x9123_683e => ("btrfs", Place::Local),
+            0xf2f5_2010 => ("f2fs", Place::Local),
+            0x2fc1_2fc1 => ("zfs", Place::Local),
+            0xca45_1a4e => ("bcachefs", Place::Local),
+            0x794c_7630 => ("overlay", Place::Local),
+            0x0102_1994 | 0x8584_58f6 => ("tmpfs", Place::Memory),
+            0x6969 => ("nfs", Place::Network),
+            0x517b | 0xff53_4d42 | 0xfe53_4d42 => ("cifs", Place::Network),
+            0x00c3_6400 => ("ceph", Place::Network),
+            0x0102_1997 => ("9p", Place::Network),
+            0x0bd0_0bd0 => ("lustre", Place::Network),
+            0x6573_5546 => ("fuse", Place::Unknown),
+            _ => ("unknown", Place::Unknown),
+        };
+        Kind { name, place }
+    }
+}
+
+impl fmt::Display for Kind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name)
+    }
+}
+
+/// Opens `path` below `directory`, following no link and leaving by no `..`.
+///
+/// # Errors
+/// `ELOOP` or `ENOTDIR` where a component is a link; `EXDEV` where it would leave; the rest as
+/// `openat`.
+pub fn open_beneath(
+    directory: BorrowedFd<'_>,
+    path: &[u8],
+    flags: OFlags,
+    mode: Mode,
+) -> rustix::io::Result<OwnedFd> {
+    let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_MAGICLINKS;
+    loop {
+        match fs::openat2(directory, path, flags | OFlags::CLOEXEC, mode, resolve) {
+            Err(Errno::INTR | Errno::AGAIN) => {}
+            // An old kernel, or a seccomp profile that does not know the call.
+            Err(Errno::NOSYS | Errno::PERM) => return open_by_components(directory, path, flags, mode),
+            result => return result,
+        }
+    }
+}
+
+fn open_by_components(
+    directory: BorrowedFd<'_>,
+    path: &[u8],
+    flags: OFlags,
+    mode: Mode,
+) -> rustix::io::Result<OwnedFd> {
+    let mut parts =
+        path.split(|byte| *byte == b'/').filter(|part| !part.is_empty() && *part != b".").peekable();
+    let mut parent: Option<OwnedFd> = None;
+    while let Some(part) = parts.next() {
+        if part == b".." {
+            return Err(Errno::XDEV);
+        }
+        let below = parent.as_ref().map_or(directory, AsFd::as_fd);
+        let last = parts.peek().is_none();
+        let (flags, mode) =
+            if last { (flags, mode) } else { (OFlags::PATH | OFlags::DIRECTORY, Mode::empty()) };
+        let fd = openat(below, part, flags, mode)?;
+        if last {
+            return Ok(fd);
+        }
+        parent = Some(fd);
+    }
+    openat(directory, b".", flags, mode)
+}
+
+/// Opens one name in `directory` without following a link.
+///
+/// # Errors
+/// As `openat`.
+pub fn openat(
+    directory: BorrowedFd<'_>,
+    name: &[u8],
+    flags: OFlags,
+    mode: Mode,
+) -> rustix::io::Result<OwnedFd> {
+    let flags = flags | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    rustix::io::retry_on_intr(|| fs::openat(directory, name, flags, mode))
+}
+
+/// What `name` in `directory` is, where there is such a name; a link is not followed.
+///
+/// # Errors
+/// As `fstatat`, but for `ENOENT`.
+pub fn stat_entry(directory: BorrowedFd<'_>, name: &[u8]) -> rustix::io::Result<Option<Stat>> {
+    match fs::statat(directory, name, AtFlags::SYMLINK_NOFOLLOW) {
+        Ok(stat) => Ok(Some(stat)),
+        Err(Errno::NOENT) => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+/// The names in a directory, in the order of the file system.
+///
+/// # Errors
+/// As `getdents`.
+pub fn names(directory: BorrowedFd<'_>) -> rustix::io::Result<Vec<Vec<u8>>> {
+    let mut names = Vec::new();
+    for entry in fs::Dir::read_from(directory)? {
+        let entry = entry?;
+        let name = entry.file_name().to_bytes();
+        if name != b"." && name != b".." {
+            names.push(name.to_vec());
+        }
+    }
+    Ok(names)
+}
+
+/// Removes `name` in `directory` and all that is below it, following no link.
+///
+/// # Errors
+/// The first that stops it. A name that is not there is none.
+pub fn remove_tree(directory: BorrowedFd<'_>, name: &[u8]) -> rustix::io::Result<()> {
+    match fs::unlinkat(directory, name, AtFlags::empty()) {
+        Ok(()) | Err(Errno::NOENT) => return Ok(()),
+        Err(Errno::ISDIR | Errno::PERM) => {}
+        Err(error) => return Err(error),
+    }
+    let flags = OFlags::DIRECTORY | OFlags::RDONLY;
+    let below = match openat(directory, name, flags, Mode::empty()) {
+        Err(Errno::ACCESS) => {
+            fs::chmodat(directory, name, Mode::RWXU, AtFlags::empty())?;
+            openat(directory, name, flags, Mode::empty())?
+        }
+        opened => opened?,
+    };
+    let children = names(below.as_fd())?;
+    if !children.is_empty() {
+        // Ours to remove, whatever mode it was given.
+        let _ = fs::fchmod(&below, Mode::RWXU);
+    }
+    for child in children {
+        remove_tree(below.as_fd(), &child)?;
+    }
+    match fs::unlinkat(directory, name, AtFlags::REMOVEDIR) {
+        Ok(()) | Err(Errno::NOENT) => Ok(()),
+        Err(error) => Err(error),
+    }
+}
+
+/// Whether `stat` is of the type that `type_bits` (`S_IFDIR`, …) names.
+pub fn is_type(stat: &Stat, file_type: rustix::fs::FileType) -> bool {
+    rustix::fs::FileType::from_raw_mode(stat.st_mode) == file_type
+}
+
+/// The error for something on the volume that is not what volseed left there.
+pub fn not_ours(path: &Path, cause: &str) -> Error {
+    Error::new(Exit::Refused, "read state", cause.to_owned())
+        .on(path)
+        .help("look at what is there; remove .volseed from the volume to have it seeded anew")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::fs::symlink;
+
+    type Opener = fn(BorrowedFd<'_>, &[u8], OFlags, Mode) -> rustix::io::Result<OwnedFd>;
+
+    #[test]
+    fn paths_do_not_leave_the_directory() {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::create_dir_all(dir.path().join("root/a/b")).unwrap();
+        std::fs::write(dir.path().join("root/a/b/file"), "x").unwrap();
+        symlink("b", dir.path().join("root/a/link")).unwrap();
+        let root = std::fs::File::open(dir.path().join("root")).unwrap();
+        for opener in [open_beneath as Opener, open_by_components] {
+            let open = |path: &str| opener(root.as_fd(), path.as_bytes(), OFlags::RDONLY, Mode::empty());
+            assert!(open("a/b/file").is_ok());
+            assert!(open("a").is_ok());
+            assert!(open("a/link/file").is_err());
+            assert!(open("a/link").is_err());
+            assert!(open("../root/a").is_err());
+            assert!(open("a/../../root").is_err());
+        }
+    }
+
+    #[test]
+    fn a_tree_is_removed_without_following_links() {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::create_dir_all(dir.path().join("out")).unwrap();
+        std::fs::write(dir.path().join("out/kept"), "x").unwrap();
+        std::fs::create_dir_all(dir.path().join("tree/deep/er")).unwrap();
+        symlink("../../out", dir.path().join("tree/deep/link")).unwrap();
+        let root = std::fs::File::open(dir.path()).unwrap();
+        remove_tree(root.as_fd(), b"tree").unwrap();
+        assert!(!dir.path().join("tree").exists());
+        assert!(dir.path().join("out/kept").exists());
+    }
+}
