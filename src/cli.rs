@@ -137,14 +137,14 @@ pub struct VolumeArgs {
     /// The directory that the volume is mounted on. It must exist.
     #[arg(long, env = "VOLSEED_TO", value_name = "DIR")]
     pub to: Option<PathBuf>,
-    /// A file that shows a seeded volume
+    /// File that shows it is seeded
     ///
     /// Relative to the volume's root. Where it is present without volseed's own state, the volume was
     /// seeded before volseed came, and is adopted as it is. In the seed it is published last; where
     /// the seed has none it is created.
     #[arg(long, env = "VOLSEED_SENTINEL", value_name = "PATH")]
     pub sentinel: Option<PathBuf>,
-    /// Longest wait for another replica
+    /// Longest wait for a replica
     ///
     /// Then volseed exits with 75. Without it volseed waits for as long as the other replica works.
     #[arg(long, env = "VOLSEED_WAIT_TIMEOUT", value_name = "DUR")]
@@ -156,6 +156,9 @@ pub struct VolumeArgs {
     #[arg(long, env = "VOLSEED_CONFIG", value_name = "FILE")]
     pub config: Option<PathBuf>,
 }
+
+/// Name of a switch's value, which is seldom given: `--strict=false` turns off what the file turns on.
+const SWITCH: &str = "true|false";
 
 /// What is copied, and how.
 #[derive(Debug, Args, Default, Clone)]
@@ -183,15 +186,15 @@ pub struct CopyArgs {
     /// Leave modification times alone
     ///
     /// Saves a round trip a file on a network volume. An interrupted seed then starts anew.
-    #[arg(long, env = "VOLSEED_NO_TIMES", value_parser = clap::builder::BoolishValueParser::new())]
-    pub no_times: bool,
+    #[arg(long, env = "VOLSEED_NO_TIMES", value_name = SWITCH, num_args = 0..=1, require_equals = true, default_missing_value = "true", value_parser = clap::builder::BoolishValueParser::new())]
+    pub no_times: Option<bool>,
     /// What cannot be kept is an error
     ///
     /// Owners, modes and extended attributes that the volume refuses to keep end the seed with exit
     /// code 77. Without it they are counted in one warning.
-    #[arg(long, env = "VOLSEED_STRICT", value_parser = clap::builder::BoolishValueParser::new())]
-    pub strict: bool,
-    /// Parallel writers, or auto [auto]
+    #[arg(long, env = "VOLSEED_STRICT", value_name = SWITCH, num_args = 0..=1, require_equals = true, default_missing_value = "true", value_parser = clap::builder::BoolishValueParser::new())]
+    pub strict: Option<bool>,
+    /// Writers, or auto [auto]
     ///
     /// 1 to 1024. `auto` goes by the kind of the volume's file system.
     #[arg(long, env = "VOLSEED_WORKERS", value_name = "N")]
@@ -201,7 +204,7 @@ pub struct CopyArgs {
     /// The ceiling for buffers, from 4 MiB. What volseed needs besides is under 24 MiB.
     #[arg(long, env = "VOLSEED_MEMORY", value_name = "SIZE")]
     pub memory: Option<Size>,
-    /// Most entries in a seed [2000000]
+    /// Most entries [2000000]
     ///
     /// A seed with more is refused with exit code 65: its names are held in memory.
     #[arg(long, env = "VOLSEED_MAX_ENTRIES", value_name = "N")]
@@ -297,7 +300,7 @@ pub struct LogArgs {
 #[derive(Debug)]
 pub enum Asked {
     /// A command, parsed.
-    Verb(Verb),
+    Verb(Box<Verb>),
     /// A page for standard output: help or version.
     Page(String),
 }
@@ -321,7 +324,7 @@ pub fn parse(mut args: Vec<OsString>) -> Result<Asked> {
         _ => args.insert(1.min(args.len()), "run".into()),
     }
     match root.try_get_matches_from(args).and_then(|matches| Cli::from_arg_matches(&matches)) {
-        Ok(cli) => Ok(Asked::Verb(cli.verb)),
+        Ok(cli) => Ok(Asked::Verb(Box::new(cli.verb))),
         Err(error) if !error.use_stderr() => Ok(Asked::Page(error.to_string())),
         Err(error) => Err(usage_error(&error)),
     }
@@ -377,8 +380,8 @@ fn root_page(root: &Command) -> String {
     }
     page.push_str(
         "
-volseed COMMAND --help shows a command's options. Each has an environment variable,
-best set with ENV in the image, so that every command and `docker exec` agree.
+volseed COMMAND --help shows a command's options. Each has an environment
+variable, best set with ENV in the image, so that `docker exec` agrees.
 
 Example, in a Dockerfile:
   ENV VOLSEED_FROM=/seed.tar.gz VOLSEED_TO=/var/www/html VOLSEED_LISTEN=:80
@@ -390,8 +393,8 @@ Example, in a Dockerfile:
     page
 }
 
-const FLAG_WIDTH: usize = 24;
-const ENV_WIDTH: usize = 25;
+const FLAG_WIDTH: usize = 23;
+const ENV_WIDTH: usize = 24;
 const PAGE_WIDTH: usize = 80;
 
 fn verb_page(verb: &Command) -> String {
@@ -416,6 +419,9 @@ fn verb_page(verb: &Command) -> String {
 pub fn flag(arg: &Arg) -> String {
     let value = match arg.get_action() {
         ArgAction::SetTrue => String::new(),
+        _ if arg.get_value_names().is_some_and(|names| names.iter().any(|name| name == SWITCH)) => {
+            String::new()
+        }
         _ => arg
             .get_value_names()
             .and_then(|names| names.first())

@@ -10,7 +10,7 @@ use std::path::{Component, Path, PathBuf};
 use std::time::Duration;
 
 use crate::cli::{AppArgs, AppCheckArgs, CopyArgs, LogArgs, ServerArgs, VolumeArgs};
-use crate::error::{Error, Result};
+use crate::error::{Error, Quoted, Result};
 use crate::exit::Exit;
 use crate::options::{
     Address, AppCheck, Commands, Existing, LogFormat, LogLevel, ProbePath, Size, Span, Status, Workers,
@@ -118,6 +118,7 @@ pub struct LogConfig {
 /// The configuration file's content, each value as the type that its option has.
 #[derive(Debug, Default)]
 pub struct File {
+    path: PathBuf,
     volumes: Vec<(VolumeArgs, CopyArgs)>,
     server: ServerArgs,
     app_check: AppCheckArgs,
@@ -165,9 +166,14 @@ pub fn volumes(args: &VolumeArgs, copy: Option<&CopyArgs>, file: &File) -> Resul
     }
     let none = [(VolumeArgs::default(), CopyArgs::default())];
     let tables = if file.volumes.is_empty() { &none[..] } else { &file.volumes[..] };
+    let in_file = |number: usize, error: Error| match file.volumes.len() {
+        0 => error,
+        _ => error.within(&format!("configuration {}, [[volume]] {number}", file.path.as_path().quoted())),
+    };
     let mut volumes: Vec<VolumeConfig> = Vec::with_capacity(tables.len());
-    for (of_volume, of_copy) in tables {
-        let volume = volume(&merge_volume(args, of_volume), &merge_copy(&copy, of_copy), wants_source)?;
+    for (number, (of_volume, of_copy)) in tables.iter().enumerate() {
+        let volume = volume(&merge_volume(args, of_volume), &merge_copy(&copy, of_copy), wants_source)
+            .map_err(|error| in_file(number + 1, error))?;
         if volumes.iter().any(|other| other.to == volume.to) {
             return Err(usage(format!("two volumes have the root {}", volume.to.display())));
         }
@@ -282,8 +288,8 @@ fn volume(args: &VolumeArgs, copy: &CopyArgs, wants_source: bool) -> Result<Volu
         sentinel: args.sentinel.clone(),
         existing: copy.existing.unwrap_or(Existing::Keep),
         owner,
-        times: !copy.no_times,
-        strict: copy.strict,
+        times: !copy.no_times.unwrap_or(false),
+        strict: copy.strict.unwrap_or(false),
         workers: copy.workers.unwrap_or(Workers::Auto),
         memory: memory.0,
         max_entries: copy.max_entries.unwrap_or(MAX_ENTRIES),
@@ -305,8 +311,8 @@ fn merge_copy(flags: &CopyArgs, file: &CopyArgs) -> CopyArgs {
         from: flags.from.clone().or_else(|| file.from.clone()),
         existing: flags.existing.or(file.existing),
         chown: flags.chown.clone().or_else(|| file.chown.clone()),
-        no_times: flags.no_times || file.no_times,
-        strict: flags.strict || file.strict,
+        no_times: flags.no_times.or(file.no_times),
+        strict: flags.strict.or(file.strict),
         workers: flags.workers.or(file.workers),
         memory: flags.memory.or(file.memory),
         max_entries: flags.max_entries.or(file.max_entries),

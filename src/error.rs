@@ -49,6 +49,12 @@ impl Error {
         Error::new(Exit::Signal(0), "seed", "stopped")
     }
 
+    /// Says where the act belongs, in place of what it was before.
+    pub fn within(mut self, place: &str) -> Error {
+        self.act = Cow::Owned(place.to_owned());
+        self
+    }
+
     /// Names the object of the act.
     pub fn on(mut self, object: impl Quoted) -> Error {
         self.object = Some(object.quoted());

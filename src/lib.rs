@@ -50,7 +50,7 @@ use signals::Signals;
 pub fn run(args: Vec<OsString>, environment: Environment, signals: &Signals) -> u8 {
     let result = match cli::parse(args) {
         Ok(Asked::Page(page)) => print(&page),
-        Ok(Asked::Verb(verb)) => act(verb, environment, signals),
+        Ok(Asked::Verb(verb)) => act(*verb, environment, signals),
         Err(error) => Err(error),
     };
     result.unwrap_or_else(|error| {
@@ -161,7 +161,8 @@ fn print(text: &str) -> Result<u8> {
     match std::io::stdout().write_all(text.as_bytes()) {
         // Nobody reads any more: `volseed --help | head`.
         Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => {
-            Err(Error::os("write", "standard output", error))
+            let cause = error::lowercase_first(&error.to_string());
+            Err(Error::new(Exit::Io, "write standard output", cause))
         }
         _ => Ok(0),
     }

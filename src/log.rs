@@ -27,6 +27,8 @@ impl Console {
             .with_max_level(config.level.0)
             .with_target(false)
             .with_ansi(false)
+            // It would print to standard error, which is what just failed.
+            .log_internal_errors(false)
             .with_writer(console.clone());
         match config.format {
             LogFormat::Text => builder.init(),

@@ -15,7 +15,7 @@ use crate::error::{Context, Error, Result};
 use crate::exit::Exit;
 use crate::options::Existing;
 use crate::progress::{Phase, Progress, seconds};
-use crate::seed::{self, Published, Site, Staging};
+use crate::seed::{self, Lost, Published, Site, Source, Staging};
 use crate::state::{Complete, Origin, Sealed, StateDir, Totals};
 use crate::volume::{Volume, stat_entry};
 
@@ -101,8 +101,10 @@ impl Preparation<'_> {
             .on(volume.path())
             .help("empty it, or choose --existing keep or overwrite"));
         }
+        // What is wrong with the source is said before anything is changed.
+        let source = Source::open(self.config, volume)?;
         let claim = Claim::take(state, lock)?;
-        let staging = self.site(volume, &claim).stage()?;
+        let staging = self.site(volume, &claim).stage(source)?;
         let sealed = staging.sealed.clone();
         self.complete_seed(volume, state, claim, generation, Some(staging), sealed)
     }
@@ -248,21 +250,22 @@ impl Preparation<'_> {
     ) {
         let volume = self.config.to.display();
         let Totals { files, directories, links, bytes } = *totals;
-        let Some(staging) = staging else {
-            tracing::info!(%volume, files, directories, links, bytes, kept = published.kept, "seeded");
-            return;
-        };
-        if staging.skipped > 0 {
-            tracing::warn!(count = staging.skipped, "skipped sockets and devices of the source");
-        }
-        let lost = staging.lost;
-        if lost != seed::Lost::default() {
+        let mut lost = published.lost;
+        lost += staging.map_or(Lost::default(), |staging| staging.lost);
+        if lost != Lost::default() {
             tracing::warn!(
                 owners = lost.owners,
                 modes = lost.modes,
                 xattrs = lost.xattrs,
                 "the volume does not keep all that the source has (--strict makes this an error)"
             );
+        }
+        let Some(staging) = staging else {
+            tracing::info!(%volume, files, directories, links, bytes, kept = published.kept, "seeded");
+            return;
+        };
+        if staging.skipped > 0 {
+            tracing::warn!(count = staging.skipped, "skipped sockets and devices of the source");
         }
         if files + directories + links == 0 {
             tracing::warn!(source = %self.config.from.display(), "the source holds nothing");

@@ -20,7 +20,7 @@ mod tree;
 mod workers;
 mod writer;
 
-use std::collections::HashSet;
+use std::fs::File;
 use std::io::Read;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
@@ -29,6 +29,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 use std::time::{Duration, Instant};
 
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::{self, AtFlags, FileType, Gid, Mode, OFlags, Uid};
 use rustix::io::Errno;
 
@@ -38,7 +39,7 @@ use crate::error::{Context, Error, Result};
 use crate::exit::Exit;
 use crate::progress::{Phase, Progress, seconds};
 use crate::state::{self, Name, Root, Sealed, Staged};
-use crate::volume::{self, Kind, Place, Volume, is_type, openat, remove_tree, stat_entry};
+use crate::volume::{self, Kind, Place, Volume, openat, remove_tree, stat_entry};
 use directory::Wishes;
 use entry::Meta;
 use fidelity::Fidelity;
@@ -92,9 +93,19 @@ pub struct Staging {
 }
 
 /// The source, opened.
-enum Source {
+#[derive(Debug)]
+pub struct Source {
+    content: Content,
+    /// What it looked like, with the wishes: a stage of anything else is not gone on with.
+    fingerprint: String,
+}
+
+#[derive(Debug)]
+enum Content {
     Directory(OwnedFd),
-    Archive(Box<dyn Read>),
+    /// With its size in bytes, where it has one.
+    File(File, Option<u64>),
+    Stdin,
 }
 
 /// What a source says besides its entries.
@@ -108,17 +119,57 @@ pub fn sealed(stage: BorrowedFd<'_>, path: &Path) -> Option<Sealed> {
     Staged::read(stage, path).ok().flatten()?.sealed
 }
 
+impl Source {
+    /// Opens the source of a volume. Nothing of it is read yet.
+    ///
+    /// # Errors
+    /// Exit 66 when it is not there, 64 when it is the volume.
+    pub fn open(config: &VolumeConfig, volume: &Volume) -> Result<Source> {
+        let path = config.from.as_path();
+        let wishes = format!("owner {:?}", config.owner);
+        if path.as_os_str() == "-" {
+            return Ok(Source { content: Content::Stdin, fingerprint: format!("standard input, {wishes}") });
+        }
+        // Not there, or not in what leads there: the image is not what was meant.
+        let missing = |error: Error| match path.symlink_metadata() {
+            Err(cause) if cause.kind() == std::io::ErrorKind::NotFound => {
+                error.exit(Exit::Source).help("--from names what the image ships: is it in the image?")
+            }
+            _ => error,
+        };
+        let file = fs::open(path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty());
+        let file = file.context("open source", path).map_err(missing)?;
+        let stat = fs::fstat(&file).context("stat", path)?;
+        let root = fs::fstat(volume.root()).context("stat", volume.path())?;
+        if (stat.st_dev, stat.st_ino) == (root.st_dev, root.st_ino) {
+            return Err(Error::new(Exit::Usage, "seed from", "it is the volume itself").on(path));
+        }
+        let fingerprint = format!(
+            "{:?}, size {}, time {}.{:09}, {wishes}",
+            path.as_os_str(),
+            stat.st_size,
+            stat.st_mtime,
+            stat.st_mtime_nsec
+        );
+        let content = match FileType::from_raw_mode(stat.st_mode) {
+            FileType::Directory => Content::Directory(file),
+            FileType::RegularFile => Content::File(file.into(), Some(stat.st_size as u64)),
+            _ => Content::File(file.into(), None),
+        };
+        Ok(Source { content, fingerprint })
+    }
+}
+
 impl Site<'_> {
     /// Stages the whole seed, makes it durable and seals it. Blocks until then; a stage that was
     /// left by an earlier run is gone on with, as far as it can be trusted.
     ///
     /// # Errors
     /// The first thing that went wrong. The stage stays for the next run.
-    pub fn stage(&self) -> Result<Staging> {
+    pub fn stage(&self, source: Source) -> Result<Staging> {
         let began = Instant::now();
-        let (source, fingerprint) = self.open_source()?;
         let kind = self.volume.kind()?;
-        let mut staged = self.prepare(kind, &fingerprint)?;
+        let mut staged = self.prepare(kind, &source.fingerprint)?;
         let fidelity = Fidelity::new(self.config.strict);
         let tree_fd =
             open_directory(self.stage, TREE).context("open directory", self.tree_path().as_path())?;
@@ -135,10 +186,8 @@ impl Site<'_> {
             "seeding"
         );
         let tree = Tree::new(tree_fd, &self.tree_path(), resumed, workers::most_open_directories());
-        let (produced, work, reused) = self.run(&tree, source, &fidelity, writers)?;
-        if let Some(paths) = &work.paths {
-            self.prune(tree.fd(tree.root())?.as_fd(), &mut Vec::new(), paths)?;
-        }
+        let (produced, work, reused) = self.run(&tree, source.content, &fidelity, writers)?;
+        tree.prune(tree.root())?;
         self.ensure_sentinel(tree.fd(tree.root())?.as_fd())?;
         let stage_time = began.elapsed();
         tracing::info!(
@@ -184,7 +233,7 @@ impl Site<'_> {
             Err(Errno::NOENT) => return Ok(Published::default()),
             Err(error) => return Err(error).context("open directory", self.tree_path().as_path()),
         };
-        let published = publish::publish(
+        let mut published = publish::publish(
             tree.as_fd(),
             self.volume.root(),
             self.volume.path(),
@@ -193,54 +242,13 @@ impl Site<'_> {
             |crossing| self.fill_mount(&crossing),
         )?;
         if let Some(root) = &sealed.root {
-            set_root(self.volume.root(), root).context("set owner and mode of", self.volume.path())?;
+            let fidelity = Fidelity::new(self.config.strict);
+            fidelity.finish_root(self.volume.root(), root, self.volume.path())?;
+            published.lost += fidelity.lost();
         }
         drop(tree);
         remove_tree(self.stage, TREE.as_bytes()).context("remove", self.tree_path().as_path())?;
         Ok(published)
-    }
-
-    fn open_source(&self) -> Result<(Source, String)> {
-        let path = self.config.from.as_path();
-        let wishes = format!("owner {:?}", self.config.owner);
-        if path.as_os_str() == "-" {
-            let source = decompress::open(Box::new(std::io::stdin()), Arc::clone(self.progress));
-            let source = source.map_err(|error| self.not_an_archive(&error))?;
-            return Ok((Source::Archive(source), format!("standard input, {wishes}")));
-        }
-        let flags = OFlags::RDONLY | OFlags::CLOEXEC;
-        let missing = |error: Error| match path.symlink_metadata() {
-            Ok(_) => error,
-            Err(_) => error.exit(Exit::Source).help("--from names what the image ships: is it in the image?"),
-        };
-        let file = fs::open(path, flags, Mode::empty()).context("open source", path).map_err(missing)?;
-        let stat = fs::fstat(&file).context("stat", path)?;
-        let fingerprint = format!(
-            "{:?}, size {}, time {}.{:09}, {wishes}",
-            path.as_os_str(),
-            stat.st_size,
-            stat.st_mtime,
-            stat.st_mtime_nsec
-        );
-        if is_type(&stat, FileType::Directory) {
-            return Ok((Source::Directory(file), fingerprint));
-        }
-        if is_type(&stat, FileType::RegularFile) {
-            self.progress.enter(Phase::Seeding);
-            self.progress.set_source_size(stat.st_size as u64);
-        }
-        let source = decompress::open(Box::new(std::fs::File::from(file)), Arc::clone(self.progress));
-        Ok((Source::Archive(source.map_err(|error| self.not_an_archive(&error))?), fingerprint))
-    }
-
-    fn not_an_archive(&self, error: &std::io::Error) -> Error {
-        let path = self.config.from.as_path();
-        match error.raw_os_error() {
-            Some(code) => Error::os("read archive", path, std::io::Error::from_raw_os_error(code)),
-            None => Error::new(Exit::Archive, "read archive", error.to_string())
-                .on(path)
-                .help("--from takes a directory or a tar, plain or in gzip, zstd, bzip2 or xz"),
-        }
     }
 
     /// Makes the stage ready: keeps what an earlier run left where that can be trusted, and begins
@@ -266,7 +274,7 @@ impl Site<'_> {
     fn run(
         &self,
         tree: &Tree,
-        source: Source,
+        source: Content,
         fidelity: &Fidelity,
         writers: usize,
     ) -> Result<(Produced, pipeline::Work, u64)> {
@@ -274,14 +282,9 @@ impl Site<'_> {
         let wishes = Wishes { owner: config.owner, times: config.times };
         let limits = Limits { writers, memory: config.memory, entries: config.max_entries };
         let _umask = Umask::cleared();
-        // Lives longer than what borrows it below.
-        let (directory, reader) = match source {
-            Source::Directory(root) => (Some(root), None),
-            Source::Archive(reader) => (None, Some(reader)),
-        };
         let shared = Shared {
             tree,
-            source: directory.as_ref().map(AsFd::as_fd),
+            source: if let Content::Directory(root) = &source { Some(root.as_fd()) } else { None },
             source_path: config.from.clone(),
             fidelity,
             progress: self.progress,
@@ -290,39 +293,30 @@ impl Site<'_> {
         };
         let mut produced = Produced { root: None, skipped: 0 };
         let work = pipeline::run(&shared, limits, |feed| {
-            if let Some(root) = &directory {
-                let volume = fs::fstat(self.volume.root()).context("stat", self.volume.path())?;
-                let walked = directory::produce(root, &config.from, &volume, wishes, feed)?;
-                produced = Produced { root: Some(walked.root), skipped: walked.skipped };
-            }
-            if let Some(reader) = reader {
-                let pool = slab::Pool::new(config.memory);
-                produced.root = archive::produce(reader, &config.from, wishes, &pool, feed)?;
+            let pool = slab::Pool::new(config.memory);
+            let archive = |bytes: Box<dyn Read>, idle: &dyn Fn() -> bool, feed: &mut pipeline::Feed<'_>| {
+                let tar = decompress::open(bytes, Arc::clone(self.progress));
+                let tar = tar.map_err(|error| archive::unreadable(&config.from, &error))?;
+                archive::produce(tar, &config.from, wishes, &pool, idle, feed)
+            };
+            match &source {
+                Content::Directory(root) => {
+                    let volume = fs::fstat(self.volume.root()).context("stat", self.volume.path())?;
+                    let walked = directory::produce(root, &config.from, &volume, wishes, feed)?;
+                    produced = Produced { root: Some(walked.root), skipped: walked.skipped };
+                }
+                Content::File(file, size) => {
+                    size.iter().for_each(|size| self.progress.set_source_size(*size));
+                    let file = file.try_clone().context("open source", config.from.as_path())?;
+                    produced.root = archive(Box::new(file), &|| false, feed)?;
+                }
+                Content::Stdin => {
+                    produced.root = archive(Box::new(std::io::stdin()), &stdin_is_silent, feed)?
+                }
             }
             Ok(())
         })?;
         Ok((produced, work, shared.reused.into_inner()))
-    }
-
-    /// Removes what an earlier run staged and this seed does not hold.
-    fn prune(&self, directory: BorrowedFd<'_>, path: &mut Vec<u8>, wanted: &HashSet<Vec<u8>>) -> Result<()> {
-        let full = |path: &[u8]| self.tree_path().join(std::ffi::OsStr::from_bytes(path));
-        for name in volume::names(directory).context("read directory", full(path).as_path())? {
-            let length = path.len();
-            if length > 0 {
-                path.push(b'/');
-            }
-            path.extend_from_slice(&name);
-            if !wanted.contains(path) {
-                remove_tree(directory, &name).context("remove", full(path).as_path())?;
-            } else if let Ok(below) =
-                openat(directory, &name, OFlags::DIRECTORY | OFlags::RDONLY, Mode::empty())
-            {
-                self.prune(below.as_fd(), path, wanted)?;
-            }
-            path.truncate(length);
-        }
-        Ok(())
     }
 
     /// Stages an empty sentinel where one is wished for and the seed has none.
@@ -335,10 +329,12 @@ impl Site<'_> {
         for part in sentinel.parent().unwrap_or(Path::new("")).components() {
             let Component::Normal(part) = part else { continue };
             let part = part.as_bytes();
-            match fs::mkdirat(&directory, part, Mode::from_raw_mode(0o755)) {
-                Ok(()) => self.own(directory.as_fd(), part).context("change owner of", full.as_path())?,
-                Err(Errno::EXIST) => {}
-                Err(error) => return Err(error).context("create directory of", full.as_path()),
+            if stat_entry(directory.as_fd(), part).context("stat", full.as_path())?.is_none() {
+                let made = keeping_time(&directory, || {
+                    fs::mkdirat(&directory, part, Mode::from_raw_mode(0o755))?;
+                    self.own(directory.as_fd(), part)
+                });
+                made.context("create directory of", full.as_path())?;
             }
             let below = openat(directory.as_fd(), part, OFlags::DIRECTORY | OFlags::RDONLY, Mode::empty());
             directory = below.context("open directory of sentinel", full.as_path()).map_err(|error| {
@@ -350,9 +346,11 @@ impl Site<'_> {
         if stat_entry(directory.as_fd(), name).context("stat", full.as_path())?.is_some() {
             return Ok(());
         }
-        let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL;
-        let made = openat(directory.as_fd(), name, flags, Mode::from_raw_mode(0o644));
-        let made = made.and_then(state::close).and_then(|()| self.own(directory.as_fd(), name));
+        let made = keeping_time(&directory, || {
+            let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL;
+            state::close(openat(directory.as_fd(), name, flags, Mode::from_raw_mode(0o644))?)?;
+            self.own(directory.as_fd(), name)
+        });
         made.context("create sentinel", full.as_path())
     }
 
@@ -425,11 +423,12 @@ impl Site<'_> {
         let tree = Tree::new(tree, &nested.tree_path(), false, workers::most_open_directories());
         let fidelity = Fidelity::new(config.strict);
         let writers = workers::count(config.workers, mounted.kind()?);
-        let (produced, work, _) = nested.run(&tree, Source::Directory(source), &fidelity, writers)?;
+        let (produced, work, _) = nested.run(&tree, Content::Directory(source), &fidelity, writers)?;
         drop(tree);
         fs::syncfs(mounted.root()).context("sync volume", path.as_path())?;
         let sealed = Sealed { totals: work.totals, top: Vec::new(), root: nested.root(produced.root, empty) };
-        let published = nested.publish(&sealed)?;
+        let mut published = nested.publish(&sealed)?;
+        published.lost += fidelity.lost();
         remove_tree(state.fd(), NESTED.as_bytes()).context("remove", nested.stage_path.as_path())?;
         // Somebody else's state may be in there too; then it stays.
         let _ = fs::unlinkat(mounted.root(), state::DIRECTORY, AtFlags::REMOVEDIR);
@@ -441,32 +440,18 @@ impl Site<'_> {
     }
 }
 
-fn set_root(volume: BorrowedFd<'_>, root: &Root) -> rustix::io::Result<()> {
-    let found = fs::fstat(volume)?;
-    if (found.st_uid, found.st_gid) != (root.uid, root.gid) {
-        match fs::fchown(volume, Some(Uid::from_raw(root.uid)), Some(Gid::from_raw(root.gid))) {
-            // An access point or a squashing server gives the root an owner of its own.
-            Err(Errno::PERM) => {
-                tracing::warn!(uid = root.uid, gid = root.gid, "the volume's root keeps its owner")
-            }
-            result => result?,
-        }
-    }
-    if let Some(mode) = root.mode
-        && found.st_mode & 0o7777 != mode
-    {
-        match fs::fchmod(volume, Mode::from_raw_mode(mode)) {
-            Err(Errno::PERM) => tracing::warn!("the volume's root keeps its mode"),
-            result => result?,
-        }
-    }
-    if let Some((seconds, nanoseconds)) = root.mtime {
-        match fs::futimens(volume, &entry::Time { seconds, nanoseconds }.timestamps()) {
-            Err(Errno::PERM | Errno::ACCESS) => {}
-            result => result?,
-        }
-    }
-    Ok(())
+/// Changes a finished directory and gives it back the time that it had.
+fn keeping_time(directory: &OwnedFd, change: impl Fn() -> rustix::io::Result<()>) -> rustix::io::Result<()> {
+    let stat = fs::fstat(directory)?;
+    change()?;
+    fs::futimens(directory, &entry::Time::of(&stat).timestamps())
+}
+
+/// Whether standard input has nothing to read right now.
+fn stdin_is_silent() -> bool {
+    let stdin = std::io::stdin();
+    let mut wait = [PollFd::new(&stdin, PollFlags::IN)];
+    matches!(poll(&mut wait, Some(&Timespec::default())), Ok(0))
 }
 
 fn open_directory(parent: BorrowedFd<'_>, name: &str) -> rustix::io::Result<OwnedFd> {

@@ -238,6 +238,12 @@ impl StateDir {
     /// Exit 73 or 77 when it cannot be made, 78 when something else has its name.
     pub fn create(volume: &Volume) -> Result<StateDir> {
         if let Some(found) = StateDir::open(volume)? {
+            let stat = fs::fstat(&found.fd).context("stat", found.path())?;
+            if stat.st_mode & 0o7077 != 0 {
+                // A volume plug-in opens everything to a group (Kubernetes' fsGroup), or we were
+                // killed before this was done the first time.
+                fs::fchmod(&found.fd, Mode::RWXU).context("change mode of", found.path())?;
+            }
             return Ok(found);
         }
         make_private(volume.root(), DIRECTORY.as_bytes())

@@ -70,7 +70,7 @@ impl Reader<'_> {
                 _ => return Err(at.error("unknown key".into())),
             }
         }
-        Ok(File { volumes, server, app_check, app, log })
+        Ok(File { path: self.path.to_owned(), volumes, server, app_check, app, log })
     }
 
     fn volumes(&self, value: &Value) -> Result<Vec<(VolumeArgs, CopyArgs)>> {
@@ -97,8 +97,8 @@ impl Reader<'_> {
                 "from" => copy.from = Some(at.path(value)?),
                 "existing" => copy.existing = Some(at.parse(value)?),
                 "chown" => copy.chown = Some(at.parse(value)?),
-                "no-times" => copy.no_times = at.flag(value)?,
-                "strict" => copy.strict = at.flag(value)?,
+                "no-times" => copy.no_times = Some(at.flag(value)?),
+                "strict" => copy.strict = Some(at.flag(value)?),
                 "workers" => copy.workers = Some(at.parse(value)?),
                 "memory" => copy.memory = Some(at.parse(value)?),
                 "max-entries" => copy.max_entries = Some(at.parse(value)?),

@@ -36,7 +36,8 @@ const MOST_SEGMENTS: u64 = 65_536;
 const SLAB_PATIENCE: Duration = Duration::from_millis(50);
 
 /// Feeds every member of the tar that `source` holds. `path` is for messages. Returns what the
-/// archive says of its root, if it does.
+/// archive says of its root, if it does. Where `idle` says that the source is silent, what has
+/// gathered is written without waiting for more.
 ///
 /// # Errors
 /// Exit 65 when the archive is refused, with the member; or a writer's.
@@ -45,6 +46,7 @@ pub fn produce(
     path: &Path,
     wishes: Wishes,
     pool: &Arc<Pool>,
+    idle: &dyn Fn() -> bool,
     feed: &mut Feed<'_>,
 ) -> Result<Option<Meta>> {
     let (tape, reel) = Tape::new(source);
@@ -70,10 +72,34 @@ pub fn produce(
         let between = Between::new(&kept, data_end, member.raw_header_position());
         reading.member(&mut member, &between)?;
         reading.skip(&mut member)?;
+        if idle() {
+            reading.flush()?;
+        }
     };
-    drop(members);
     reading.end(archive, &reel, data_end.next_multiple_of(512))?;
     Ok(reading.root)
+}
+
+/// The error for an archive that cannot be begun.
+pub fn unreadable(path: &Path, error: &io::Error) -> Error {
+    match error.raw_os_error() {
+        Some(code) => Error::os("read archive", shown(path).as_slice(), io::Error::from_raw_os_error(code)),
+        None => Error::new(
+            Exit::Archive,
+            format!("read archive {}", shown(path).quoted()),
+            lowercase_first(&error.to_string()),
+        )
+        .help("--from takes a directory or a tar, plain or in gzip, zstd, bzip2 or xz"),
+    }
+}
+
+/// The archive's name for messages.
+fn shown(path: &Path) -> Vec<u8> {
+    use std::os::unix::ffi::OsStrExt;
+    match path.as_os_str().as_bytes() {
+        b"-" => b"standard input".to_vec(),
+        bytes => bytes.to_vec(),
+    }
 }
 
 /// What stands between the data of two members.
@@ -104,8 +130,8 @@ enum Known {
     File,
     Symlink,
     Fifo,
-    /// Another name for this one.
-    Link(Arc<Dir>, Box<[u8]>),
+    /// Another name for this one; `None` once it is made and can be linked to itself.
+    Link(Option<(Arc<Dir>, Box<[u8]>)>),
 }
 
 impl Known {
@@ -197,7 +223,7 @@ impl Reading<'_, '_> {
                 if (target_dir.path(), &*target_name) == (dir.path(), &**name) {
                     return Err(self.refused("a hard link to itself"));
                 }
-                self.begin(&dir, name, Known::Link(Arc::clone(&target_dir), target_name.clone()))?;
+                self.begin(&dir, name, Known::Link(Some((Arc::clone(&target_dir), target_name.clone()))))?;
                 self.feed.link(Entry { dir, name: name.clone(), meta }, target_dir, target_name)
             }
             EntryType::Char | EntryType::Block => Err(self.refused("a device node")),
@@ -310,6 +336,12 @@ impl Reading<'_, '_> {
             }
             self.flush()?;
             self.feed.replace(dir, name)?;
+            // That made all links so far: they keep what they point to, whatever takes its name.
+            for link in self.known.values_mut() {
+                if let Known::Link(to) = link {
+                    *to = None;
+                }
+            }
         }
         self.known.insert(path.into(), known);
         Ok(())
@@ -328,7 +360,7 @@ impl Reading<'_, '_> {
         let parts = self.components(target)?;
         let path = parts.join(&b'/');
         match self.known.get(&*path) {
-            Some(Known::Link(dir, name)) => return Ok((Arc::clone(dir), name.clone())),
+            Some(Known::Link(Some((dir, name)))) => return Ok((Arc::clone(dir), name.clone())),
             Some(Known::Directory(_)) => {
                 return Err(self.refused(format!("a hard link to the directory {}", target.quoted())));
             }
@@ -561,7 +593,8 @@ impl Reading<'_, '_> {
 
     fn refused_io(&self, error: &io::Error) -> Error {
         if error.raw_os_error().is_some() {
-            return Error::new(Exit::Io, "read archive", lowercase_first(&error.to_string())).on(self.path);
+            return Error::new(Exit::Io, "read archive", lowercase_first(&error.to_string()))
+                .on(shown(self.path).as_slice());
         }
         // Found while the next header was looked for: the last good member is all that can be named.
         self.refused_at(
@@ -574,7 +607,7 @@ impl Reading<'_, '_> {
     }
 
     fn refused_at(&self, place: &str, cause: String) -> Error {
-        let archive = self.path.quoted();
+        let archive = shown(self.path).as_slice().quoted();
         let act = match &self.member {
             Some(member) => format!("archive {archive}, {place} {}", member.as_slice().quoted()),
             None => format!("archive {archive}"),

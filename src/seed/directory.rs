@@ -79,13 +79,17 @@ pub fn produce(
     Ok(Walked { root: root_meta, skipped: walk.skipped })
 }
 
+/// A directory and a name in it.
+type Place = (Arc<Dir>, Box<[u8]>);
+
 struct Walk<'a, 'f> {
     root: &'a OwnedFd,
     path: &'a Path,
     volume: &'a Stat,
     wishes: Wishes,
     feed: &'a mut Feed<'f>,
-    linked: HashMap<(u64, u64), (Arc<Dir>, Box<[u8]>)>,
+    /// Where a file with several names was met first, by device and inode.
+    linked: HashMap<(u64, u64), Place>,
     skipped: u64,
 }
 
@@ -197,9 +201,9 @@ impl Walk<'_, '_> {
     }
 
     fn meta(&self, stat: &Stat) -> Meta {
-        let mtime = Time { seconds: stat.st_mtime as i64, nanoseconds: stat.st_mtime_nsec as u32 };
         let mode = stat.st_mode & 0o7777;
-        let mut meta = Meta { mode, uid: stat.st_uid, gid: stat.st_gid, mtime: Some(mtime), xattrs: None };
+        let mut meta =
+            Meta { mode, uid: stat.st_uid, gid: stat.st_gid, mtime: Some(Time::of(stat)), xattrs: None };
         self.wishes.apply(&mut meta);
         meta
     }

@@ -1,6 +1,6 @@
 //! What a seed is made of: metadata as a source has it and as a file gets it.
 
-use rustix::fs::{Timespec, Timestamps};
+use rustix::fs::{Stat, Timespec, Timestamps};
 
 /// Extended attributes: names and values.
 pub type Xattrs = Vec<(Vec<u8>, Vec<u8>)>;
@@ -30,6 +30,12 @@ pub struct Time {
 }
 
 impl Time {
+    /// Of the last modification of what was stat'ed.
+    pub fn of(stat: &Stat) -> Time {
+        // Below 1,000,000,000 (inode(7)).
+        Time { seconds: stat.st_mtime, nanoseconds: stat.st_mtime_nsec as u32 }
+    }
+
     /// As `futimens` wants it; the access time is left alone.
     pub fn timestamps(self) -> Timestamps {
         Timestamps {

@@ -108,6 +108,9 @@ impl Extension {
     }
 }
 
+/// A sparse file and the name that its records give it.
+type SparseFile = (Sparse, Option<Vec<u8>>);
+
 #[derive(Default)]
 struct PaxSparse {
     seen: bool,
@@ -133,7 +136,7 @@ impl PaxSparse {
         Ok(())
     }
 
-    fn finish(self) -> Result<Option<(Sparse, Option<Vec<u8>>)>, String> {
+    fn finish(self) -> Result<Option<SparseFile>, String> {
         if !self.seen {
             return Ok(None);
         }

@@ -1,20 +1,20 @@
 //! Owner, mode, extended attributes and times: what an entry was born with against what it shall
 //! have, and what the volume refuses to keep.
 //!
-//! Only what differs is set. Order: owner (it clears set-user-ID and capabilities), mode, attributes,
-//! time. A refusal is counted, or an error under `--strict`.
+//! Only what differs is set. Order: owner (it clears set-user-ID and capabilities), attributes (a file
+//! that may not be written takes none), mode, time. A refusal is counted, or an error under `--strict`.
 
-use std::fmt;
-use std::os::fd::{AsFd, OwnedFd};
-use std::path::PathBuf;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 
 use rustix::fs::{self, AtFlags, Gid, Mode, Stat, Uid, XattrFlags};
 use rustix::io::Errno;
 
-use super::entry::{Meta, Xattrs, carried};
+use super::entry::{Meta, Time, Xattrs, carried};
 use crate::error::{Context, Error, Result};
 use crate::exit::Exit;
+use crate::state::Root;
 
 /// Owner and mode that an entry has on the volume.
 #[derive(Debug, Clone, Copy, Default)]
@@ -53,9 +53,11 @@ pub struct Lost {
     pub xattrs: u64,
 }
 
-impl fmt::Display for Lost {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "owners={} modes={} xattrs={}", self.owners, self.modes, self.xattrs)
+impl std::ops::AddAssign for Lost {
+    fn add_assign(&mut self, other: Lost) {
+        self.owners += other.owners;
+        self.modes += other.modes;
+        self.xattrs += other.xattrs;
     }
 }
 
@@ -63,6 +65,23 @@ impl Fidelity {
     /// Under `strict` a refusal is an error.
     pub fn new(strict: bool) -> Fidelity {
         Fidelity { strict, ..Fidelity::default() }
+    }
+
+    /// Gives the volume's root what the seed's root has.
+    ///
+    /// # Errors
+    /// When something is refused and may not be.
+    pub fn finish_root(&self, root: BorrowedFd<'_>, wished: &Root, path: &Path) -> Result<()> {
+        let birth = Birth::of(&fs::fstat(root).context("stat", path)?);
+        let mtime = wished.mtime.map(|(seconds, nanoseconds)| Time { seconds, nanoseconds });
+        let mode = wished.mode.unwrap_or(birth.mode);
+        let meta = Meta { mode, uid: wished.uid, gid: wished.gid, mtime: None, xattrs: None };
+        self.finish_directory(root, &meta, birth, || path.to_owned())?;
+        match mtime.map(|mtime| fs::futimens(root, &mtime.timestamps())) {
+            // Only its owner may; nothing depends on it.
+            None | Some(Ok(()) | Err(Errno::PERM | Errno::ACCESS)) => Ok(()),
+            Some(Err(error)) => Err(error).context("set time of", path),
+        }
     }
 
     /// What was not kept so far.
@@ -81,7 +100,7 @@ impl Fidelity {
     /// Exit 77 under `--strict` when the owner is refused.
     pub fn own_file(
         &self,
-        fd: &OwnedFd,
+        fd: impl AsFd,
         meta: &Meta,
         birth: Birth,
         path: impl Fn() -> PathBuf,
@@ -99,25 +118,26 @@ impl Fidelity {
         Ok(if kept { meta.mode } else { self.without_special_bits(meta.mode) })
     }
 
-    /// Gives a file whose data is written the rest: mode, attributes, time.
+    /// Gives a file whose data is written the rest: attributes, mode, time.
     ///
     /// # Errors
     /// When something is refused and may not be.
     pub fn finish_file(
         &self,
-        fd: &OwnedFd,
+        fd: impl AsFd,
         meta: &Meta,
         mode: u32,
         birth: Birth,
         path: impl Fn() -> PathBuf,
     ) -> Result<()> {
+        let fd = fd.as_fd();
+        if let Some(xattrs) = &meta.xattrs {
+            self.set_xattrs(fd, xattrs, &path)?;
+        }
         // A change of owner and a write may each have cleared the special bits.
         if birth.mode != mode || mode & 0o6000 != 0 {
             let result = fs::fchmod(fd, Mode::from_raw_mode(mode));
             self.counted("change mode of", &self.modes, result, &path)?;
-        }
-        if let Some(xattrs) = &meta.xattrs {
-            self.set_xattrs(fd, xattrs, &path)?;
         }
         if let Some(mtime) = meta.mtime {
             fs::futimens(fd, &mtime.timestamps()).context("set time of", path().as_path())?;
@@ -131,11 +151,12 @@ impl Fidelity {
     /// When something is refused and may not be.
     pub fn finish_directory(
         &self,
-        fd: &OwnedFd,
+        fd: impl AsFd,
         meta: &Meta,
         birth: Birth,
         path: impl Fn() -> PathBuf,
     ) -> Result<()> {
+        let fd = fd.as_fd();
         let mode = self.own_file(fd, meta, birth, &path)?;
         self.finish_file(fd, meta, mode, birth, path)
     }
@@ -208,7 +229,7 @@ impl Fidelity {
         Ok((!found.is_empty()).then(|| Box::new(found)))
     }
 
-    fn set_xattrs(&self, fd: &OwnedFd, xattrs: &Xattrs, path: impl Fn() -> PathBuf) -> Result<()> {
+    fn set_xattrs(&self, fd: BorrowedFd<'_>, xattrs: &Xattrs, path: impl Fn() -> PathBuf) -> Result<()> {
         for (name, value) in xattrs {
             let result = fs::fsetxattr(fd, name.as_slice(), value, XattrFlags::empty());
             self.counted("set extended attribute of", &self.xattrs, result, &path)?;
@@ -247,6 +268,6 @@ impl Fidelity {
     }
 }
 
-fn too_many_xattrs(path: &std::path::Path) -> Error {
+fn too_many_xattrs(path: &Path) -> Error {
     Error::new(Exit::Io, "list extended attributes of", "more than 4096 bytes of names").on(path)
 }

@@ -3,7 +3,6 @@
 //! The producer runs on the thread that calls [`run`]; the writers are joined before it returns.
 //! Hard links wait until everything that they can point to is written.
 
-use std::collections::HashSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::{Duration, Instant};
@@ -32,8 +31,6 @@ pub struct Work {
     pub totals: Totals,
     /// What the writers took together, waiting for the volume included.
     pub busy: Duration,
-    /// Every path that it was given, where an earlier run may have left others.
-    pub paths: Option<HashSet<Vec<u8>>>,
 }
 
 /// The producer's side of the pipeline.
@@ -86,9 +83,14 @@ pub fn run(
             }
         }
         shared.progress.set_writers(started);
-        let work = Work { paths: shared.tree.resumed().then(HashSet::new), ..Work::default() };
-        let mut feed =
-            Feed { shared, queue: &queue, batch: Vec::new(), links: Vec::new(), work, most_entries };
+        let mut feed = Feed {
+            shared,
+            queue: &queue,
+            batch: Vec::new(),
+            links: Vec::new(),
+            work: Work::default(),
+            most_entries,
+        };
         let fed = producer(&mut feed).and_then(|()| feed.finish());
         match fed {
             Ok(()) => queue.close(),
@@ -272,9 +274,7 @@ impl Feed<'_> {
             )
             .help("raise --max-entries if the seed is meant to be so large"));
         }
-        if let Some(paths) = &mut self.work.paths {
-            paths.insert(dir.child_path(name));
-        }
+        self.shared.tree.expect(dir, name);
         Ok(())
     }
 

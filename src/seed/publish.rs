@@ -12,6 +12,7 @@ use std::path::{Path, PathBuf};
 use rustix::fs::{self, AtFlags, FileType, Mode, OFlags, RenameFlags, ResolveFlags, Stat};
 use rustix::io::Errno;
 
+use super::fidelity::Lost;
 use crate::error::{Context, Error, Result, printable};
 use crate::exit::Exit;
 use crate::options::Existing;
@@ -24,6 +25,8 @@ pub struct Published {
     pub moved: u64,
     /// Entries of the seed that were left out since the volume had something of that name.
     pub kept: u64,
+    /// What the volume did not keep of what was copied to mount points, and of the root.
+    pub lost: Lost,
 }
 
 impl Published {
@@ -91,6 +94,7 @@ pub fn publish(
         let copied = cross(crossing)?;
         published.moved += copied.moved;
         published.kept += copied.kept;
+        published.lost += copied.lost;
     }
     for entry in last {
         published.count(entry.run(volume_path, existing)?);
@@ -160,6 +164,11 @@ impl Plan<'_> {
                 self.directory(below.into(), target.into(), &path)
             }
             (false, false) if self.existing == Existing::Overwrite => {
+                if is_mount_point(to.as_fd(), &name, there).context("open", full.as_path())? {
+                    return Err(Error::new(Exit::Refused, "publish", "a file of its own is mounted there")
+                        .on(full.as_path())
+                        .help("unmount it, or leave --existing at keep"));
+                }
                 self.moves.push(Move { path, name, from: from.clone(), to: to.clone() });
                 Ok(())
             }
@@ -249,8 +258,8 @@ impl Move {
 /// Whether `name` in `parent` is the root of another mount. `openat2` knows; where it is not to be
 /// had, another device does.
 fn is_mount_point(parent: BorrowedFd<'_>, name: &[u8], there: &Stat) -> rustix::io::Result<bool> {
-    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
-    let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_XDEV;
+    let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_XDEV;
     match fs::openat2(parent, name, flags, Mode::empty(), resolve) {
         Ok(_) => Ok(false),
         Err(Errno::XDEV) => Ok(true),

@@ -29,6 +29,12 @@ struct State<T> {
     poisoned: bool,
 }
 
+impl<T> State<T> {
+    fn is_drained(&self) -> bool {
+        self.in_flight == 0 && self.schedule.is_empty()
+    }
+}
+
 /// See the module.
 #[derive(Debug)]
 pub struct Queue<T> {
@@ -101,7 +107,7 @@ impl<T> Queue<T> {
     pub fn done(&self) {
         let mut state = self.lock();
         state.in_flight -= 1;
-        if state.in_flight == 0 && state.schedule.is_empty() {
+        if state.is_drained() {
             self.emptied.notify_all();
         }
     }
@@ -112,7 +118,7 @@ impl<T> Queue<T> {
     /// When the queue is poisoned.
     pub fn drain(&self) -> Result<(), Poisoned> {
         let mut state = self.lock();
-        while !state.poisoned && !(state.in_flight == 0 && state.schedule.is_empty()) {
+        while !(state.poisoned || state.is_drained()) {
             state = self.emptied.wait(state).unwrap_or_else(PoisonError::into_inner);
         }
         if state.poisoned { Err(Poisoned) } else { Ok(()) }

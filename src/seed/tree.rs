@@ -4,7 +4,7 @@
 //! time when the last of its children is done. Descriptors are kept within a limit: the oldest is
 //! closed, and opened again from its parent if it is needed once more.
 
-use std::collections::VecDeque;
+use std::collections::{HashSet, VecDeque};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -16,7 +16,7 @@ use rustix::io::Errno;
 use super::entry::{Meta, Xattrs};
 use super::fidelity::{Birth, Fidelity};
 use crate::error::{Context, Result};
-use crate::volume::{is_type, openat, remove_tree, stat_entry};
+use crate::volume::{is_type, names, openat, remove_tree, stat_entry};
 
 /// A directory of the seed. The root's path is empty.
 #[derive(Debug)]
@@ -25,6 +25,8 @@ pub struct Dir {
     path: Box<[u8]>,
     meta: Mutex<Option<Meta>>,
     slot: Mutex<Slot>,
+    /// The names that the seed has in here, where an earlier run may have left others.
+    names: Mutex<HashSet<Box<[u8]>>>,
     /// What is not finished yet: children, and the producer while it may add some.
     pending: AtomicUsize,
 }
@@ -92,6 +94,7 @@ impl Tree {
             path: Box::default(),
             meta: Mutex::default(),
             slot: Mutex::new(slot),
+            names: Mutex::default(),
             pending: AtomicUsize::new(1),
         };
         Tree {
@@ -128,8 +131,36 @@ impl Tree {
             path: parent.child_path(name).into(),
             meta: Mutex::default(),
             slot: Mutex::default(),
+            names: Mutex::default(),
             pending: AtomicUsize::new(1),
         })
+    }
+
+    /// The seed has this name in `dir`.
+    pub fn expect(&self, dir: &Dir, name: &[u8]) {
+        if self.resumed {
+            lock(&dir.names).insert(name.into());
+        }
+    }
+
+    /// Removes what an earlier run left in `dir` and the seed does not have.
+    ///
+    /// # Errors
+    /// When it cannot be removed.
+    pub fn prune(&self, dir: &Arc<Dir>) -> Result<()> {
+        if !self.resumed {
+            return Ok(());
+        }
+        let fd = self.fd(dir)?;
+        let wanted = std::mem::take(&mut *lock(&dir.names));
+        let path = || self.full_path(&dir.path);
+        for name in names(fd.as_fd()).context("read directory", path().as_path())? {
+            if !wanted.contains(&*name) {
+                remove_tree(fd.as_fd(), &name)
+                    .context("remove", self.full_path(&dir.child_path(&name)).as_path())?;
+            }
+        }
+        Ok(())
     }
 
     /// The directory's descriptor; makes the directory, and its parents, where that is still to do.
@@ -179,9 +210,10 @@ impl Tree {
 
     fn finish(&self, dir: &Arc<Dir>, fidelity: &Fidelity) -> Result<()> {
         let fd = self.fd(dir)?;
+        self.prune(dir)?;
         let birth = lock(&dir.slot).birth.unwrap_or_default();
         if let Some(meta) = lock(&dir.meta).take() {
-            fidelity.finish_directory(&fd, &meta, birth, || self.full_path(&dir.path))?;
+            fidelity.finish_directory(&*fd, &meta, birth, || self.full_path(&dir.path))?;
         }
         lock(&dir.slot).fd = None;
         Ok(())

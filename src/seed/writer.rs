@@ -12,12 +12,12 @@ use std::sync::{Arc, Mutex, PoisonError};
 use rustix::fs::{self, AtFlags, FileType, Mode, OFlags, SeekFrom};
 use rustix::io::Errno;
 
-use super::entry::Meta;
+use super::entry::{Meta, Time, Xattrs};
 use super::fidelity::{Birth, Fidelity};
 use super::slab::Piece;
 use super::tree::{Dir, Tree};
 use crate::cancel::Cancel;
-use crate::error::{Context, Error, Result};
+use crate::error::{Context, Error, Result, printable};
 use crate::exit::Exit;
 use crate::progress::Progress;
 use crate::state::close;
@@ -105,9 +105,18 @@ enum Opened {
 #[derive(Debug)]
 struct Handles {
     source: Option<OwnedFd>,
-    target: OwnedFd,
+    target: Target,
+}
+
+/// A file that was created and is not finished.
+#[derive(Debug)]
+struct Target {
+    fd: OwnedFd,
     birth: Birth,
+    /// The mode that it may have, by its owner.
     mode: u32,
+    /// The source's, where it is a directory.
+    xattrs: Option<Box<Xattrs>>,
 }
 
 impl LargeFile {
@@ -200,14 +209,14 @@ impl<'a> Writer<'a> {
         if self.reusable(&directory, file)? {
             return Ok(());
         }
-        let source = self.open_source(file)?;
-        let (target, birth, mode) = self.create(&directory, file)?;
+        let (source, xattrs) = self.open_source(file)?;
+        let target = self.create(&directory, file, xattrs)?;
         if holes {
-            self.copy_data_only(file, &source, &target)?;
+            self.copy_data_only(file, &source, &target.fd)?;
         } else {
-            self.copy_range(file, &source, &target, 0, file.size)?;
+            self.copy_range(file, &source, &target.fd, 0, file.size)?;
         }
-        self.finish(file, Some(&source), target, birth, mode)
+        self.finish(file, target)
     }
 
     fn write(&mut self, file: &File, piece: &Piece) -> Result<()> {
@@ -215,9 +224,9 @@ impl<'a> Writer<'a> {
         if self.reusable(&directory, file)? {
             return Ok(());
         }
-        let (target, birth, mode) = self.create(&directory, file)?;
-        self.write_at(file, &target, piece.bytes(), 0)?;
-        self.finish(file, None, target, birth, mode)
+        let target = self.create(&directory, file, None)?;
+        self.write_at(file, &target.fd, piece.bytes(), 0)?;
+        self.finish(file, target)
     }
 
     fn chunk(&mut self, large: &LargeFile, chunk: &Chunk) -> Result<()> {
@@ -226,10 +235,10 @@ impl<'a> Writer<'a> {
             match chunk {
                 Chunk::Copy { offset, length } => {
                     let source = handles.source.as_ref().expect("a copied file's source is opened with it");
-                    self.copy_range(&large.file, source, &handles.target, *offset, *length)?;
+                    self.copy_range(&large.file, source, &handles.target.fd, *offset, *length)?;
                 }
                 Chunk::Write { offset, piece } => {
-                    self.write_at(&large.file, &handles.target, piece.bytes(), *offset)?;
+                    self.write_at(&large.file, &handles.target.fd, piece.bytes(), *offset)?;
                 }
                 Chunk::Last => {}
             }
@@ -241,12 +250,12 @@ impl<'a> Writer<'a> {
         }
         let opened = large.opened.lock().unwrap_or_else(PoisonError::into_inner).take();
         if let Some(Opened::Open(handles)) = opened {
-            let Handles { source, target, birth, mode } =
+            let Handles { target, .. } =
                 Arc::into_inner(handles).expect("every other chunk let go of its handles before it was done");
             // A hole at the end is not written by anybody.
-            fs::ftruncate(&target, large.file.size)
+            fs::ftruncate(&target.fd, large.file.size)
                 .context("set size of", self.path(&large.file).as_path())?;
-            self.finish(&large.file, source.as_ref(), target, birth, mode)?;
+            self.finish(&large.file, target)?;
         }
         self.release(&large.file.dir)
     }
@@ -261,9 +270,9 @@ impl<'a> Writer<'a> {
         let new = if self.reusable(&directory, file)? {
             Opened::Reused
         } else {
-            let source = if copied { Some(self.open_source(file)?) } else { None };
-            let (target, birth, mode) = self.create(&directory, file)?;
-            Opened::Open(Arc::new(Handles { source, target, birth, mode }))
+            let (source, xattrs) = if copied { Some(self.open_source(file)?) } else { None }.unzip();
+            let target = self.create(&directory, file, xattrs.flatten())?;
+            Opened::Open(Arc::new(Handles { source, target }))
         };
         Ok(opened.insert(new).clone())
     }
@@ -275,9 +284,7 @@ impl<'a> Writer<'a> {
         }
         let found = stat_entry(directory.as_fd(), &file.name).context("stat", self.path(file).as_path())?;
         let Some(found) = found else { return Ok(false) };
-        let same_time = file.meta.mtime.is_some_and(|time| {
-            (found.st_mtime as i64, found.st_mtime_nsec as u32) == (time.seconds, time.nanoseconds)
-        });
+        let same_time = file.meta.mtime == Some(Time::of(&found));
         if same_time && is_type(&found, FileType::RegularFile) && found.st_size as u64 == file.size {
             self.shared.reused.fetch_add(1, Ordering::Relaxed);
             self.shared.progress.bytes_done(file.size);
@@ -288,49 +295,37 @@ impl<'a> Writer<'a> {
         Ok(false)
     }
 
-    fn open_source(&self, file: &File) -> Result<OwnedFd> {
+    fn open_source(&self, file: &File) -> Result<(OwnedFd, Option<Box<Xattrs>>)> {
         let root = self.shared.source.expect("only a directory source has files to copy");
         let path = file.dir.child_path(&file.name);
-        open_beneath(root, &path, OFlags::RDONLY, Mode::empty())
-            .context("open", self.source_path(file).as_path())
-            .map_err(|error| error.exit(Exit::Source))
+        let fd = open_beneath(root, &path, OFlags::RDONLY, Mode::empty());
+        let fd = fd.context("open", self.source_path(file).as_path())?;
+        let xattrs = self.shared.fidelity.read_xattrs(&fd, || self.source_path(file))?;
+        Ok((fd, xattrs))
     }
 
-    /// Creates the file with its owner and says what it was born with and which mode it may have.
-    fn create(&self, directory: &OwnedFd, file: &File) -> Result<(OwnedFd, Birth, u32)> {
+    /// Creates the file with its owner.
+    fn create(&self, directory: &OwnedFd, file: &File, xattrs: Option<Box<Xattrs>>) -> Result<Target> {
         // Without O_EXCL: nobody else can reach the stage, and it would cost an NFS client a SETATTR.
         let flags = OFlags::WRONLY | OFlags::CREATE;
-        let mode = Mode::from_raw_mode(file.meta.mode & 0o777);
+        // Attributes can only be set on what may be written.
+        let writable = if xattrs.is_some() || file.meta.xattrs.is_some() { 0o200 } else { 0 };
+        let mode = Mode::from_raw_mode(file.meta.mode & 0o777 | writable);
         let created = openat(directory.as_fd(), &file.name, flags, mode);
         let fd = created.context("create file", self.path(file).as_path())?;
         let birth = Birth::of(&fs::fstat(&fd).context("stat", self.path(file).as_path())?);
         let mode = self.shared.fidelity.own_file(&fd, &file.meta, birth, || self.path(file))?;
-        Ok((fd, birth, mode))
+        Ok(Target { fd, birth, mode, xattrs })
     }
 
-    fn finish(
-        &self,
-        file: &File,
-        source: Option<&OwnedFd>,
-        target: OwnedFd,
-        birth: Birth,
-        mode: u32,
-    ) -> Result<()> {
-        let fidelity = self.shared.fidelity;
-        let path = || self.path(file);
-        match source
-            .map(|source| fidelity.read_xattrs(source, || self.source_path(file)))
-            .transpose()?
-            .flatten()
-        {
-            Some(xattrs) => {
-                let meta = Meta { xattrs: Some(xattrs), ..file.meta.clone() };
-                fidelity.finish_file(&target, &meta, mode, birth, path)?;
-            }
-            None => fidelity.finish_file(&target, &file.meta, mode, birth, path)?,
-        }
-        close(target).context("close", self.path(file).as_path())?;
+    fn finish(&self, file: &File, target: Target) -> Result<()> {
+        let Target { fd, birth, mode, xattrs } = target;
+        let with_xattrs = xattrs.map(|xattrs| Meta { xattrs: Some(xattrs), ..file.meta.clone() });
+        let meta = with_xattrs.as_ref().unwrap_or(&file.meta);
+        self.shared.fidelity.finish_file(&fd, meta, mode, birth, || self.path(file))?;
+        close(fd).context("close", self.path(file).as_path())?;
         self.shared.progress.file_done();
+        tracing::debug!(path = %printable(&file.dir.child_path(&file.name)), bytes = file.size, "file");
         Ok(())
     }
 

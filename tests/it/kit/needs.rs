@@ -1,0 +1,39 @@
+//! What a test needs of the machine. Missing: said aloud and passed over; with `CI` set: a failure.
+
+use std::path::Path;
+
+/// Root, for owners, mounts and devices.
+#[track_caller]
+pub fn root() -> bool {
+    met(nix::unistd::geteuid().is_root(), "root")
+}
+
+/// Command-line tools.
+#[track_caller]
+pub fn tools(names: &[&str]) -> bool {
+    names.iter().all(|name| met(in_path(name), name))
+}
+
+/// Everything a loop device with this file system takes.
+#[track_caller]
+pub fn file_system(kind: &str) -> bool {
+    root()
+        && tools(&["mount", &format!("mkfs.{kind}")])
+        && met(Path::new("/dev/loop-control").exists(), "loop devices in /dev")
+}
+
+#[track_caller]
+fn met(there: bool, what: &str) -> bool {
+    if !there {
+        assert!(std::env::var_os("CI").is_none(), "CI has to have {what}");
+        eprintln!("skipped: needs {what}");
+    }
+    there
+}
+
+fn in_path(name: &str) -> bool {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    std::env::split_paths(&path)
+        .chain(["/usr/sbin".into(), "/sbin".into()])
+        .any(|directory| directory.join(name).exists())
+}

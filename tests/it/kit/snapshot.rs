@@ -1,0 +1,167 @@
+//! A whole tree as it stands: bytes, modes, owners, times, links and extended attributes.
+
+use std::collections::{BTreeMap, HashMap};
+use std::ffi::{OsStr, OsString};
+use std::fs;
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::os::unix::fs::{FileTypeExt, MetadataExt};
+use std::path::{Path, PathBuf};
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Snapshot {
+    nodes: BTreeMap<PathBuf, Node>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Node {
+    what: What,
+    /// Permission bits with setuid, setgid and sticky.
+    mode: u32,
+    owner: (u32, u32),
+    modified: (i64, i64),
+    attributes: BTreeMap<OsString, Vec<u8>>,
+    /// The first name of the same file in this tree.
+    same_as: Option<PathBuf>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum What {
+    Directory,
+    File { length: usize, hash: u64 },
+    Symlink(PathBuf),
+    Fifo,
+    Other,
+}
+
+/// Fails with every difference between two trees, one a line.
+#[track_caller]
+pub fn assert_same_tree(expected: &Path, found: &Path) {
+    Snapshot::of(expected).assert_same(&Snapshot::of(found));
+}
+
+impl Snapshot {
+    /// What a user sees of a tree: without volseed's directory, without the time of the root,
+    /// which changes with every entry.
+    pub fn of(root: &Path) -> Self {
+        let mut nodes = BTreeMap::new();
+        let mut first_names = HashMap::new();
+        visit(root, Path::new("."), &mut nodes, &mut first_names);
+        if let Some(node) = nodes.get_mut(Path::new(".")) {
+            node.modified = (0, 0);
+        }
+        Self { nodes }
+    }
+
+    /// The same tree, had it been seeded for this owner.
+    pub fn owned_by(mut self, user: u32, group: u32) -> Self {
+        self.nodes.values_mut().for_each(|node| node.owner = (user, group));
+        self
+    }
+
+    /// The same tree with one time everywhere.
+    pub fn without_times(mut self) -> Self {
+        self.nodes.values_mut().for_each(|node| node.modified = (0, 0));
+        self
+    }
+
+    /// The same tree without what its root is.
+    pub fn without_root(mut self) -> Self {
+        self.nodes.remove(Path::new("."));
+        self
+    }
+
+    #[track_caller]
+    pub fn assert_same(&self, found: &Self) {
+        let mut differences = Vec::new();
+        for (path, node) in &self.nodes {
+            match found.nodes.get(path) {
+                None => differences.push(format!("missing: {path:?}")),
+                Some(other) if other != node => {
+                    differences.push(format!("{path:?}\n  expected {node:?}\n  found    {other:?}"));
+                }
+                Some(_) => {}
+            }
+        }
+        let extra = found.nodes.keys().filter(|path| !self.nodes.contains_key(*path));
+        differences.extend(extra.map(|path| format!("not expected: {path:?}")));
+        assert!(
+            differences.is_empty(),
+            "{} differences:\n{}",
+            differences.len(),
+            differences.into_iter().take(20).collect::<Vec<_>>().join("\n")
+        );
+    }
+}
+
+fn visit(
+    root: &Path,
+    path: &Path,
+    nodes: &mut BTreeMap<PathBuf, Node>,
+    first_names: &mut HashMap<u64, PathBuf>,
+) {
+    let full = root.join(path);
+    let metadata = fs::symlink_metadata(&full).unwrap();
+    let kind = metadata.file_type();
+    let what = if kind.is_dir() {
+        What::Directory
+    } else if kind.is_file() {
+        file(&full)
+    } else if kind.is_symlink() {
+        What::Symlink(fs::read_link(&full).unwrap())
+    } else if kind.is_fifo() {
+        What::Fifo
+    } else {
+        What::Other
+    };
+    let mut children = Vec::new();
+    if kind.is_dir() {
+        children = fs::read_dir(&full).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+        children.sort();
+    }
+    let first = first_names.entry(metadata.ino()).or_insert_with(|| path.to_owned());
+    let same_as = (!kind.is_dir() && first != path).then(|| first.clone());
+    nodes.insert(
+        path.to_owned(),
+        Node {
+            what,
+            mode: metadata.mode() & 0o7777,
+            owner: (metadata.uid(), metadata.gid()),
+            modified: (metadata.mtime(), metadata.mtime_nsec()),
+            attributes: attributes(&full),
+            same_as,
+        },
+    );
+    for name in children {
+        let at_the_root = path == Path::new(".");
+        if !(at_the_root && (name == ".volseed" || name == "lost+found")) {
+            let child = if at_the_root { PathBuf::from(&name) } else { path.join(&name) };
+            visit(root, &child, nodes, first_names);
+        }
+    }
+}
+
+fn file(path: &Path) -> What {
+    let bytes = fs::read(path).unwrap();
+    let mut hasher = DefaultHasher::new();
+    bytes.hash(&mut hasher);
+    What::File { length: bytes.len(), hash: hasher.finish() }
+}
+
+/// The attributes that volseed promises to keep; others are the file system's own affair.
+fn attributes(path: &Path) -> BTreeMap<OsString, Vec<u8>> {
+    let mut names = vec![0; 64 << 10];
+    let Ok(length) = rustix::fs::llistxattr(path, &mut names[..]) else {
+        return BTreeMap::new();
+    };
+    names[..length]
+        .split(|&byte| byte == 0)
+        .filter(|name| name.starts_with(b"user.") || *name == b"security.capability")
+        .map(|name| {
+            let mut value = vec![0; 64 << 10];
+            let length = rustix::fs::lgetxattr(path, OsStr::from_bytes(name), &mut value[..]).unwrap();
+            value.truncate(length);
+            (OsString::from_vec(name.to_vec()), value)
+        })
+        .collect()
+}

@@ -1,0 +1,298 @@
+//! A handle on the real binary: start it, wait for its lines, ask its health, signal it, see it end.
+
+use std::ffi::{OsStr, OsString};
+use std::net::SocketAddr;
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+
+use super::http::{self, Answer};
+use super::pipes::{Feeder, Transcript};
+use super::{Outcome, PATIENCE, eventually};
+
+/// What is going to be started.
+#[derive(Default)]
+pub struct Volseed {
+    wrapper: Vec<OsString>,
+    arguments: Vec<OsString>,
+    app: Vec<OsString>,
+    environment: Vec<(OsString, OsString)>,
+    user: Option<(u32, u32)>,
+    directory: Option<PathBuf>,
+    input: Input,
+    in_namespace: bool,
+}
+
+#[derive(Default)]
+enum Input {
+    #[default]
+    Nothing,
+    Whole(Vec<u8>),
+    Fed,
+}
+
+/// `volseed` with these arguments.
+pub fn volseed<A: AsRef<OsStr>>(arguments: impl IntoIterator<Item = A>) -> Volseed {
+    Volseed::default().arguments(arguments)
+}
+
+/// `volseed seed --from … --to …`.
+pub fn seed(from: impl AsRef<OsStr>, to: impl AsRef<OsStr>) -> Volseed {
+    volseed(["seed"]).option("--from", from).option("--to", to)
+}
+
+/// `volseed run --from … --to … -- APP…`.
+pub fn run<A: AsRef<OsStr>>(
+    from: impl AsRef<OsStr>,
+    to: impl AsRef<OsStr>,
+    app: impl IntoIterator<Item = A>,
+) -> Volseed {
+    let mut run = volseed(["run"]).option("--from", from).option("--to", to);
+    run.app = app.into_iter().map(|part| part.as_ref().to_owned()).collect();
+    run
+}
+
+/// `volseed health --listen …`.
+pub fn health(address: SocketAddr) -> Volseed {
+    volseed(["health"]).option("--listen", address.to_string())
+}
+
+impl Volseed {
+    pub fn arguments<A: AsRef<OsStr>>(mut self, arguments: impl IntoIterator<Item = A>) -> Self {
+        self.arguments.extend(arguments.into_iter().map(|part| part.as_ref().to_owned()));
+        self
+    }
+
+    pub fn flag(self, name: &str) -> Self {
+        self.arguments([name])
+    }
+
+    pub fn option(self, name: &str, value: impl AsRef<OsStr>) -> Self {
+        self.arguments([OsStr::new(name), value.as_ref()])
+    }
+
+    /// Log lines as JSON, which `Outcome::line` reads.
+    pub fn json(self) -> Self {
+        self.option("--log", "json")
+    }
+
+    pub fn listening(self) -> Self {
+        self.option("--listen", "127.0.0.1:0")
+    }
+
+    pub fn env(mut self, name: &str, value: impl AsRef<OsStr>) -> Self {
+        self.environment.push((name.into(), value.as_ref().to_owned()));
+        self
+    }
+
+    pub fn in_directory(mut self, directory: &Path) -> Self {
+        self.directory = Some(directory.to_owned());
+        self
+    }
+
+    /// Another user, without supplementary groups. Needs root.
+    pub fn started_by(mut self, user: u32, group: u32) -> Self {
+        self.user = Some((user, group));
+        self
+    }
+
+    /// Below another program, like `env --ignore-signal=HUP`.
+    pub fn under<A: AsRef<OsStr>>(mut self, wrapper: impl IntoIterator<Item = A>) -> Self {
+        self.wrapper = wrapper.into_iter().map(|part| part.as_ref().to_owned()).collect();
+        self
+    }
+
+    /// As process 1 of a PID namespace with a `/proc` of its own, like in a container. Needs root.
+    pub fn in_container(mut self) -> Self {
+        self.in_namespace = true;
+        self.under(["unshare", "--pid", "--fork", "--mount-proc", "--kill-child"])
+    }
+
+    /// All of standard input.
+    pub fn input(mut self, bytes: impl Into<Vec<u8>>) -> Self {
+        self.input = Input::Whole(bytes.into());
+        self
+    }
+
+    /// Standard input that comes when the test says so.
+    pub fn fed(mut self) -> Self {
+        self.input = Input::Fed;
+        self
+    }
+
+    /// Starts it and waits for its end.
+    #[track_caller]
+    pub fn ends(self) -> Outcome {
+        self.start().ends()
+    }
+
+    #[track_caller]
+    pub fn start(self) -> Running {
+        let binary = OsString::from(env!("CARGO_BIN_EXE_volseed"));
+        let mut line = self.wrapper;
+        line.push(binary);
+        line.extend(self.arguments);
+        if !self.app.is_empty() {
+            line.push("--".into());
+            line.extend(self.app);
+        }
+        let mut command = Command::new(&line[0]);
+        command.args(&line[1..]).stdout(Stdio::piped()).stderr(Stdio::piped());
+        for (name, _) in std::env::vars_os() {
+            if name.to_string_lossy().starts_with("VOLSEED_") {
+                command.env_remove(name);
+            }
+        }
+        command.envs(self.environment);
+        if let Some((user, group)) = self.user {
+            command.uid(user).gid(group);
+        }
+        if let Some(directory) = self.directory {
+            command.current_dir(directory);
+        }
+        command.stdin(match self.input {
+            Input::Nothing => Stdio::null(),
+            _ => Stdio::piped(),
+        });
+        let mut child = command.spawn().unwrap();
+        let feeder = child.stdin.take().map(Feeder::start);
+        let mut running = Running {
+            stdout: Transcript::of(child.stdout.take().unwrap()),
+            stderr: Transcript::of(child.stderr.take().unwrap()),
+            child,
+            feeder,
+            in_namespace: self.in_namespace,
+        };
+        if let Input::Whole(bytes) = self.input {
+            running.feed(bytes);
+            running.end_input();
+        }
+        running
+    }
+}
+
+/// A volseed, or the app it became. Killed with the test.
+pub struct Running {
+    child: Child,
+    stdout: Transcript,
+    stderr: Transcript,
+    feeder: Option<Feeder>,
+    in_namespace: bool,
+}
+
+impl Running {
+    /// The process's number as the test sees it.
+    pub fn pid(&self) -> i32 {
+        let started = self.child.id() as i32;
+        if !self.in_namespace {
+            return started;
+        }
+        let children = format!("/proc/{started}/task/{started}/children");
+        let mut inner = None;
+        eventually("a process 1 in the namespace", || {
+            let text = std::fs::read_to_string(&children).unwrap_or_default();
+            inner = text.split_whitespace().next().and_then(|pid| pid.parse().ok());
+            inner.is_some()
+        });
+        inner.unwrap()
+    }
+
+    /// Waits for a line with this text on standard error.
+    #[track_caller]
+    pub fn says(&self, text: &str) -> String {
+        self.stderr.line_with(text)
+    }
+
+    /// Waits for a line with this text on the app's standard output.
+    #[track_caller]
+    pub fn prints(&self, text: &str) -> String {
+        self.stdout.line_with(text)
+    }
+
+    /// Everything on standard error so far.
+    pub fn stderr(&self) -> String {
+        self.stderr.text()
+    }
+
+    /// Where the health server listens.
+    #[track_caller]
+    pub fn address(&self) -> SocketAddr {
+        let line = self.says("listening");
+        let field = line.split("address").nth(1).unwrap_or_default();
+        let address: String = field
+            .chars()
+            .skip_while(|sign| !(sign.is_ascii_digit() || *sign == '['))
+            .take_while(|sign| sign.is_ascii_hexdigit() || ".:[]".contains(*sign))
+            .collect();
+        address.parse().unwrap_or_else(|_| panic!("no address in {line:?}"))
+    }
+
+    #[track_caller]
+    pub fn get(&self, path: &str) -> Answer {
+        http::get(self.address(), path)
+    }
+
+    /// Gives it some of its standard input; never blocks the test.
+    pub fn feed(&self, bytes: impl Into<Vec<u8>>) {
+        self.feeder.as_ref().expect("started with an input").send(bytes.into());
+    }
+
+    /// Ends its standard input once all of it was taken.
+    pub fn end_input(&mut self) {
+        if let Some(feeder) = &mut self.feeder {
+            feeder.end();
+        }
+    }
+
+    #[track_caller]
+    pub fn signal(&self, signal: Signal) {
+        kill(Pid::from_raw(self.pid()), signal).unwrap();
+    }
+
+    /// Sends the signal and says how it ended, and after how long.
+    #[track_caller]
+    pub fn stopped_by(self, signal: Signal) -> (Outcome, Duration) {
+        let sent = Instant::now();
+        self.signal(signal);
+        let outcome = self.ends();
+        (outcome, sent.elapsed())
+    }
+
+    pub fn is_running(&mut self) -> bool {
+        self.child.try_wait().unwrap().is_none()
+    }
+
+    /// Another volseed in the same PID namespace, as `docker exec` or a HEALTHCHECK starts it.
+    pub fn beside(&self, arguments: &[&str]) -> Volseed {
+        let target = self.pid().to_string();
+        volseed(arguments).under(["nsenter", "--pid", "--mount", "--target", &target, "--"])
+    }
+
+    /// Waits for its end.
+    #[track_caller]
+    pub fn ends(mut self) -> Outcome {
+        let deadline = Instant::now() + PATIENCE;
+        let status = loop {
+            if let Some(status) = self.child.try_wait().unwrap() {
+                break status;
+            }
+            assert!(Instant::now() < deadline, "did not end; it said:\n{}", self.stderr());
+            std::thread::sleep(Duration::from_millis(2));
+        };
+        self.end_input();
+        Outcome { status, stdout: self.stdout.whole(), stderr: self.stderr.whole() }
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        // `unshare --kill-child` takes the namespace with it.
+        self.child.kill().ok();
+        self.child.wait().ok();
+        self.end_input();
+    }
+}

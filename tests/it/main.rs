@@ -1,0 +1,23 @@
+//! What volseed does, seen from outside: every test starts the real binary.
+//!
+//! One binary, one file per capability, and a kit. Nothing here uses the library. Tests that need
+//! root or a tool say so and pass where it is missing; where `CI` is set that is a failure.
+
+#![allow(clippy::unwrap_used)]
+
+mod kit;
+
+mod archives_damaged;
+mod archives_refused;
+mod archives_sparse;
+mod engine;
+mod existing;
+mod fidelity;
+mod handover;
+mod health;
+mod options;
+mod order;
+mod owners;
+mod resume;
+mod sources;
+mod status;

@@ -1,0 +1,161 @@
+//! Who owns what was seeded: as in the source, as `--chown` says, or as far as a user's powers go.
+
+use std::fs;
+use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
+
+use rustix::fs::XattrFlags;
+
+use crate::fidelity::kept;
+use crate::kit::sandbox::SOMEBODY;
+use crate::kit::{Sandbox, Snapshot, Tree, assert_nothing_published, needs, seed};
+
+#[test]
+fn owners_and_groups_are_kept_on_files_directories_and_symlinks() {
+    if !needs::root() {
+        return;
+    }
+    let tree = Tree::new().directory("d").owner(33, 34).file("d/f", "x").owner(1000, 33).file("su", "x");
+    kept(&tree.mode(0o4755).owner(33, 33).symlink("l", "d/f").owner(5, 6).fifo("p").owner(7, 8));
+}
+
+#[test]
+fn chown_takes_names_and_numbers_for_everything_that_is_seeded() {
+    if !needs::root() {
+        return;
+    }
+    for (spelled, owner) in [
+        ("12:34", (12, 34)),
+        ("12", (12, 12)),
+        ("daemon", (1, 1)),
+        ("daemon:34", (1, 34)),
+        ("12:daemon", (12, 1)),
+    ] {
+        let sandbox = Sandbox::new();
+        let tree = Tree::sample().file("su", "x").mode(0o4755).owner(33, 33);
+        let source = tree.write_to(&sandbox.directory("source"));
+        let volume = sandbox.volume();
+        seed(&source, &volume).option("--chown", spelled).ends().exits(0);
+        Snapshot::of(&source).owned_by(owner.0, owner.1).assert_same(&Snapshot::of(&volume));
+    }
+}
+
+#[test]
+fn chown_to_a_user_that_is_not_known_is_wrong_usage() {
+    for spelled in ["nosuchuser", "4294967296", "4294967295", "-1", "0day", "1:0day", "1:nosuchgroup"] {
+        let option = format!("--chown={spelled}");
+        seed("/nowhere", "/nowhere").flag(&option).ends().fails(64, "--chown");
+    }
+}
+
+#[test]
+fn somebody_else_s_owners_are_one_warning_that_counts_them() {
+    if !needs::root() {
+        return;
+    }
+    let sandbox = Sandbox::new();
+    let tree = Tree::new().owner(SOMEBODY, SOMEBODY).file("a", "x").file("b", "x").file("c", "x");
+    let source = tree.write_to(&sandbox.directory("source"));
+    let volume = sandbox.volume_of(SOMEBODY);
+    let outcome = seed(&source, &volume).started_by(SOMEBODY, SOMEBODY).json().ends().exits(0);
+    outcome.warns_once(3);
+    Snapshot::of(&source).owned_by(SOMEBODY, SOMEBODY).assert_same(&Snapshot::of(&volume));
+}
+
+#[test]
+fn the_owner_of_the_root_is_counted_with_the_others() {
+    if !needs::root() {
+        return;
+    }
+    let sandbox = Sandbox::new();
+    let source = Tree::new().file("a", "x").owner(SOMEBODY, SOMEBODY).write_to(&sandbox.directory("source"));
+    let volume = sandbox.volume_of(SOMEBODY);
+    let start = || seed(&source, &volume).started_by(SOMEBODY, SOMEBODY);
+    start().flag("--strict").ends().fails(77, "owner");
+    start().json().ends().exits(0).warns_once(1);
+}
+
+#[test]
+fn somebody_else_s_owners_are_an_error_with_strict() {
+    if !needs::root() {
+        return;
+    }
+    let sandbox = Sandbox::new();
+    let source = Tree::sample().write_to(&sandbox.directory("source"));
+    let volume = sandbox.volume_of(SOMEBODY);
+    let outcome = seed(&source, &volume).started_by(SOMEBODY, SOMEBODY).flag("--strict").ends();
+    outcome.fails(77, "owner");
+    assert_nothing_published(&volume);
+}
+
+#[test]
+fn setuid_bits_are_not_given_to_another_owner() {
+    if !needs::root() {
+        return;
+    }
+    let sandbox = Sandbox::new();
+    let source = Tree::new().file("su", "x").mode(0o4755).write_to(&sandbox.directory("source"));
+    let volume = sandbox.volume_of(SOMEBODY);
+    seed(&source, &volume).started_by(SOMEBODY, SOMEBODY).ends().exits(0);
+    assert_eq!(fs::metadata(volume.join("su")).unwrap().mode() & 0o7777, 0o755);
+}
+
+#[test]
+fn a_user_s_own_read_only_directories_are_filled_and_published() {
+    if !needs::root() {
+        return;
+    }
+    let sandbox = Sandbox::new();
+    let tree = Tree::new().directory("closed").mode(0o555).file("closed/inner/f", "x").mode(0o444);
+    let source = tree.write_to(&sandbox.directory("source"));
+    let volume = sandbox.volume_of(SOMEBODY);
+    seed(&source, &volume).started_by(SOMEBODY, SOMEBODY).ends().exits(0);
+    let expected = Snapshot::of(&source).owned_by(SOMEBODY, SOMEBODY).without_root();
+    expected.assert_same(&Snapshot::of(&volume).without_root());
+}
+
+#[test]
+fn attributes_of_read_only_files_and_directories_are_kept_without_root_too() {
+    if !needs::root() {
+        return;
+    }
+    let sandbox = Sandbox::new();
+    let tree = Tree::new().owner(SOMEBODY, SOMEBODY).file("f", "x").mode(0o444).attribute("user.a", "1");
+    let tree = tree.directory("d").mode(0o555).attribute("user.b", "2").file("d/f", "x").mode(0o400);
+    let tree = tree.owner(SOMEBODY, SOMEBODY).attribute("user.c", "3");
+    let source = tree.write_to(&sandbox.directory("source"));
+    let volume = sandbox.volume_of(SOMEBODY);
+    seed(&source, &volume).started_by(SOMEBODY, SOMEBODY).ends().exits(0);
+    Snapshot::of(&source).owned_by(SOMEBODY, SOMEBODY).assert_same(&Snapshot::of(&volume));
+}
+
+#[test]
+fn what_a_volume_s_root_passes_on_does_not_reach_the_seed() {
+    if !needs::root() {
+        return;
+    }
+    for in_use in [false, true] {
+        let sandbox = Sandbox::new();
+        let source = Tree::sample().write_to(&sandbox.directory("source"));
+        let volume = sandbox.volume();
+        if in_use {
+            fs::write(volume.join("mine"), "mine").unwrap();
+        }
+        chown(&volume, None, Some(34)).unwrap();
+        fs::set_permissions(&volume, fs::Permissions::from_mode(0o2775)).unwrap();
+        // acl(5) as linux/posix_acl_xattr.h has it: rwx for the owner, user 33, group, mask, others.
+        let mut acl = 2_u32.to_le_bytes().to_vec();
+        for (tag, user) in [(1, u32::MAX), (2, 33), (4, u32::MAX), (0x10, u32::MAX), (0x20, u32::MAX)] {
+            acl.extend([tag, 0, 7, 0]);
+            acl.extend(user.to_le_bytes());
+        }
+        rustix::fs::lsetxattr(&volume, "system.posix_acl_default", &acl, XattrFlags::empty()).unwrap();
+        seed(&source, &volume).ends().exits(0);
+        let in_directory = |name: &str| Snapshot::of(&volume.join(name)).without_root();
+        Snapshot::of(&source.join("releases")).without_root().assert_same(&in_directory("releases"));
+        let file = fs::metadata(volume.join("index.php")).unwrap();
+        assert_eq!((file.gid(), file.mode() & 0o7777), (0, 0o644));
+        let mut names = [0; 1024];
+        let length = rustix::fs::llistxattr(volume.join("bin/tool"), &mut names[..]).unwrap();
+        assert_eq!(length, 0, "{}", names[..length].escape_ascii());
+    }
+}

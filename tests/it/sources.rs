@@ -1,0 +1,201 @@
+//! Where a seed comes from: a directory, an archive in any packing, standard input.
+
+use std::fs::{self, Permissions};
+use std::os::unix::fs::{PermissionsExt, symlink};
+use std::path::PathBuf;
+use std::process::Command;
+
+use crate::kit::compress::pipe;
+use crate::kit::sandbox::SOMEBODY;
+use crate::kit::{
+    Packing, Sandbox, Snapshot, Tarball, Tree, assert_nothing_published, assert_same_tree, needs, seed,
+};
+
+/// A sandbox with the sample tree as a directory and an empty volume.
+fn sandbox() -> (Sandbox, PathBuf, PathBuf) {
+    let sandbox = Sandbox::new();
+    let source = Tree::sample().write_to(&sandbox.directory("source"));
+    let volume = sandbox.volume();
+    (sandbox, source, volume)
+}
+
+#[test]
+fn a_directory_is_seeded_whole() {
+    let (_sandbox, source, volume) = sandbox();
+    seed(&source, &volume).ends().exits(0);
+    assert_same_tree(&source, &volume);
+}
+
+#[test]
+fn an_archive_is_known_by_its_magic_whatever_it_is_called() {
+    for packing in Packing::ALL {
+        let Some(archive) = packing.pack(&Tree::sample().archive()) else {
+            continue;
+        };
+        for name in ["seed", "seed.txt", "seed.tar.gz"] {
+            let (sandbox, source, volume) = sandbox();
+            seed(sandbox.file(name, &archive), &volume).ends().exits(0);
+            assert_same_tree(&source, &volume);
+        }
+    }
+}
+
+#[test]
+fn every_packing_comes_through_standard_input() {
+    for packing in Packing::ALL {
+        let Some(archive) = packing.pack(&Tree::sample().archive()) else {
+            continue;
+        };
+        let (_sandbox, source, volume) = sandbox();
+        seed("-", &volume).input(archive).ends().exits(0);
+        assert_same_tree(&source, &volume);
+    }
+}
+
+#[test]
+fn packed_streams_one_after_another_are_one_archive() {
+    for packing in Packing::COMPRESSED {
+        let archive = Tree::sample().archive();
+        let (front, back) = archive.split_at(archive.len() / 2);
+        let (Some(mut packed), Some(rest)) = (packing.pack(front), packing.pack(back)) else {
+            continue;
+        };
+        packed.extend(rest);
+        let (_sandbox, source, volume) = sandbox();
+        seed("-", &volume).input(packed).ends().exits(0);
+        assert_same_tree(&source, &volume);
+    }
+}
+
+#[test]
+fn archives_of_the_system_s_own_tar_are_read_in_either_format() {
+    if !needs::tools(&["tar"]) {
+        return;
+    }
+    let long = format!("{}/{}", "d".repeat(120), "f".repeat(130));
+    let sandbox = Sandbox::new();
+    let tree = Tree::sample().file(long.as_str(), "far away").symlink("far", &long);
+    let source = tree.write_to(&sandbox.directory("source"));
+    for format in ["gnu", "posix"] {
+        let mut tar = Command::new("tar");
+        tar.args(["--sort=name", "-c", "--format", format, "-C"]).arg(&source).arg(".");
+        let volume = sandbox.directory(format);
+        seed("-", &volume).input(pipe(&mut tar, b"")).ends().exits(0);
+        // The old format has whole seconds.
+        let (expected, found) = (Snapshot::of(&source), Snapshot::of(&volume));
+        match format {
+            "gnu" => expected.without_times().assert_same(&found.without_times()),
+            _ => expected.assert_same(&found),
+        }
+    }
+}
+
+#[test]
+fn records_for_the_whole_archive_are_passed_over() {
+    let (_sandbox, _, volume) = sandbox();
+    let archive = Tarball::new().pax_global(&[("comment", b"4b825dc642cb6eb9a060e54bf8d69288fbee4904")]);
+    seed("-", &volume).input(archive.file("a", "a").build()).ends().exits(0);
+    assert_eq!(fs::read(volume.join("a")).unwrap(), b"a");
+}
+
+#[test]
+fn names_written_with_dots_and_double_slashes_are_the_plain_ones() {
+    let (_sandbox, _, volume) = sandbox();
+    let archive = Tarball::new().file("./a", "1").directory("./b//").file(".//b/./c", "2").build();
+    seed("-", &volume).input(archive).ends().exits(0);
+    assert_eq!(fs::read(volume.join("a")).unwrap(), b"1");
+    assert_eq!(fs::read(volume.join("b/c")).unwrap(), b"2");
+}
+
+#[test]
+fn parents_that_an_archive_does_not_name_are_made() {
+    let (_sandbox, _, volume) = sandbox();
+    seed("-", &volume).input(Tarball::new().file("a/b/c", "deep").build()).ends().exits(0);
+    assert_eq!(fs::read(volume.join("a/b/c")).unwrap(), b"deep");
+}
+
+#[test]
+fn a_file_that_comes_again_later_in_the_archive_wins() {
+    let (_sandbox, _, volume) = sandbox();
+    let first = "first ".repeat(40_000);
+    let archive = Tarball::new().file("a", first).file("b", "b").file("a", "last").build();
+    seed("-", &volume).input(archive).ends().exits(0);
+    assert_eq!(fs::read(volume.join("a")).unwrap(), b"last");
+}
+
+#[test]
+fn a_second_name_keeps_its_bytes_when_the_first_one_comes_again() {
+    let (_sandbox, _, volume) = sandbox();
+    let archive = Tarball::new().file("a", "first").hard_link("b", "a").file("a", "last");
+    let archive = archive.hard_link("c", "b").hard_link("d", "a").build();
+    seed("-", &volume).input(archive).ends().exits(0);
+    for (name, bytes) in [("a", "last"), ("b", "first"), ("c", "first"), ("d", "last")] {
+        assert_eq!(fs::read_to_string(volume.join(name)).unwrap(), bytes, "{name}");
+    }
+}
+
+#[test]
+fn an_empty_archive_or_directory_is_a_seed_too() {
+    let (sandbox, _, volume) = sandbox();
+    seed("-", &volume).input(Tarball::new().build()).ends().exits(0);
+    let other = sandbox.directory("other");
+    seed(sandbox.directory("nothing"), &other).ends().exits(0).says("seeded");
+}
+
+#[test]
+fn a_link_to_the_source_is_followed() {
+    let (sandbox, source, volume) = sandbox();
+    let link = sandbox.path("link");
+    symlink(&source, &link).unwrap();
+    seed(link, &volume).ends().exits(0);
+    assert_same_tree(&source, &volume);
+}
+
+#[test]
+fn a_missing_source_exits_66_and_leaves_the_volume_alone() {
+    let (sandbox, _, volume) = sandbox();
+    let outcome = seed(sandbox.path("missing.tar"), &volume).ends();
+    outcome.fails(66, "missing.tar").says("no such file or directory");
+    assert_nothing_published(&volume);
+}
+
+#[test]
+fn a_missing_source_does_not_matter_to_a_seeded_volume() {
+    let (sandbox, source, volume) = sandbox();
+    seed(source, &volume).ends().exits(0);
+    seed(sandbox.path("missing.tar"), &volume).ends().exits(0).says("already seeded");
+}
+
+#[test]
+fn what_is_no_archive_is_refused_by_name() {
+    for bytes in [&b""[..], b"hello", &[b'x'; 4096], b"PK\x03\x04 and so on", &[0x1f, 0x8b]] {
+        let (sandbox, _, volume) = sandbox();
+        seed(sandbox.file("seed.tar", bytes), &volume).ends().fails(65, "seed.tar");
+        assert_nothing_published(&volume);
+    }
+}
+
+#[test]
+fn an_unreadable_source_exits_77_and_is_named() {
+    if !needs::root() {
+        return;
+    }
+    let sandbox = Sandbox::new();
+    let archive = sandbox.file("seed.tar", Tree::sample().archive());
+    fs::set_permissions(&archive, Permissions::from_mode(0o600)).unwrap();
+    let outcome = seed(archive, sandbox.volume_of(SOMEBODY)).started_by(SOMEBODY, SOMEBODY).ends();
+    outcome.fails(77, "seed.tar").says("permission denied");
+}
+
+#[test]
+fn an_unreadable_file_in_a_directory_exits_77_and_nothing_is_published() {
+    if !needs::root() {
+        return;
+    }
+    let sandbox = Sandbox::new();
+    let tree = Tree::new().file("releases/secret", "x").mode(0o600);
+    let source = tree.write_to(&sandbox.directory("source"));
+    let volume = sandbox.volume_of(SOMEBODY);
+    seed(source, &volume).started_by(SOMEBODY, SOMEBODY).ends().fails(77, "releases/secret");
+    assert_nothing_published(&volume);
+}
