@@ -176,11 +176,7 @@ impl Fidelity {
         let flags = AtFlags::SYMLINK_NOFOLLOW;
         let stat = fs::statat(directory, name, flags).context("stat", path().as_path())?;
         let birth = Birth::of(&stat);
-        if (birth.uid, birth.gid) != (meta.uid, meta.gid) {
-            let owner = (Uid::from_raw(meta.uid), Gid::from_raw(meta.gid));
-            let result = fs::chownat(directory, name, Some(owner.0), Some(owner.1), flags);
-            self.counted("change owner of", &self.owners, result, &path)?;
-        }
+        self.own_entry(directory, name, meta, birth, &path)?;
         if !is_link && birth.mode != meta.mode {
             // Ours and private: nobody can have put a link in its place.
             let result = fs::chmodat(directory, name, Mode::from_raw_mode(meta.mode), AtFlags::empty());
@@ -189,6 +185,44 @@ impl Fidelity {
         if let Some(mtime) = meta.mtime {
             fs::utimensat(directory, name, &mtime.timestamps(), flags)
                 .context("set time of", path().as_path())?;
+        }
+        Ok(())
+    }
+
+    /// Gives what is called `name` its owner, without opening it.
+    ///
+    /// # Errors
+    /// Exit 77 under `--strict` when the owner is refused.
+    pub fn own_entry(
+        &self,
+        directory: &OwnedFd,
+        name: &[u8],
+        meta: &Meta,
+        birth: Birth,
+        path: impl Fn() -> PathBuf,
+    ) -> Result<()> {
+        if (birth.uid, birth.gid) != (meta.uid, meta.gid) {
+            let owner = (Uid::from_raw(meta.uid), Gid::from_raw(meta.gid));
+            let result =
+                fs::chownat(directory, name, Some(owner.0), Some(owner.1), AtFlags::SYMLINK_NOFOLLOW);
+            self.counted("change owner of", &self.owners, result, &path)?;
+        }
+        Ok(())
+    }
+
+    /// Removes the attributes that an earlier run gave a directory and that `meta` does not have.
+    ///
+    /// # Errors
+    /// When they cannot be read or removed.
+    pub fn drop_other_xattrs(&self, fd: impl AsFd, meta: &Meta, path: impl Fn() -> PathBuf) -> Result<()> {
+        let fd = fd.as_fd();
+        let wanted =
+            |name: &[u8]| meta.xattrs.iter().any(|xattrs| xattrs.iter().any(|(wanted, _)| wanted == name));
+        let mut names = [0u8; 4096];
+        // A volume without attributes has none to remove.
+        let length = fs::flistxattr(fd, &mut names).unwrap_or(0);
+        for name in names[..length].split(|byte| *byte == 0).filter(|name| carried(name) && !wanted(name)) {
+            fs::fremovexattr(fd, name).context("remove extended attribute of", path().as_path())?;
         }
         Ok(())
     }

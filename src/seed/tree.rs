@@ -213,6 +213,9 @@ impl Tree {
         self.prune(dir)?;
         let birth = lock(&dir.slot).birth.unwrap_or_default();
         if let Some(meta) = lock(&dir.meta).take() {
+            if self.resumed {
+                fidelity.drop_other_xattrs(&*fd, &meta, || self.full_path(&dir.path))?;
+            }
             fidelity.finish_directory(&*fd, &meta, birth, || self.full_path(&dir.path))?;
         }
         lock(&dir.slot).fd = None;

@@ -284,8 +284,16 @@ impl<'a> Writer<'a> {
         }
         let found = stat_entry(directory.as_fd(), &file.name).context("stat", self.path(file).as_path())?;
         let Some(found) = found else { return Ok(false) };
-        let same_time = file.meta.mtime == Some(Time::of(&found));
-        if same_time && is_type(&found, FileType::RegularFile) && found.st_size as u64 == file.size {
+        let Meta { mtime, mode, xattrs, .. } = &file.meta;
+        // A file of another mode, with further names or with attributes may be another image's.
+        let same = *mtime == Some(Time::of(&found))
+            && is_type(&found, FileType::RegularFile)
+            && (found.st_size as u64, found.st_mode & 0o7777, found.st_nlink) == (file.size, *mode, 1)
+            && xattrs.is_none();
+        if same {
+            // The volume may refuse the owner: then it did so before, and this counts it again.
+            let birth = Birth::of(&found);
+            self.shared.fidelity.own_entry(directory, &file.name, &file.meta, birth, || self.path(file))?;
             self.shared.reused.fetch_add(1, Ordering::Relaxed);
             self.shared.progress.bytes_done(file.size);
             self.shared.progress.file_done();
