@@ -7,7 +7,7 @@ use std::borrow::Cow;
 use std::fmt;
 use std::io;
 use std::os::unix::ffi::OsStrExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use crate::exit::Exit;
 
@@ -132,6 +132,13 @@ impl Quoted for &[u8] {
 impl Quoted for &Path {
     fn quoted(&self) -> String {
         self.as_os_str().as_bytes().quoted()
+    }
+}
+
+/// A path that is only put together when there is an error to print.
+impl<F: Fn() -> PathBuf> Quoted for F {
+    fn quoted(&self) -> String {
+        self().as_path().quoted()
     }
 }
 

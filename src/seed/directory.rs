@@ -106,8 +106,8 @@ impl Walk<'_, '_> {
             dir.set_xattrs(xattrs);
         }
         for name in names(fd.as_fd()).context("read directory", path.as_path())? {
-            let child = self.full_path(&dir.child_path(&name));
-            let Some(stat) = stat_entry(fd.as_fd(), &name).context("stat", child.as_path())? else {
+            let child = || self.full_path(&dir.child_path(&name));
+            let Some(stat) = stat_entry(fd.as_fd(), &name).context("stat", child)? else {
                 continue;
             };
             if dir.path().is_empty() && name == crate::state::DIRECTORY.as_bytes() {
@@ -151,7 +151,7 @@ impl Walk<'_, '_> {
             FileType::RegularFile => self.file(dir, boxed.clone(), stat)?,
             FileType::Symlink => {
                 let target = fs::readlinkat(fd, &*boxed, Vec::new())
-                    .context("read link", self.full_path(&dir.child_path(&boxed)).as_path())?;
+                    .context("read link", || self.full_path(&dir.child_path(&boxed)))?;
                 let entry = self.plain(dir, boxed.to_vec(), stat);
                 self.feed.symlink(entry, target.into_bytes().into())?;
             }

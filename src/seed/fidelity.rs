@@ -140,7 +140,7 @@ impl Fidelity {
             self.counted("change mode of", &self.modes, result, &path)?;
         }
         if let Some(mtime) = meta.mtime {
-            fs::futimens(fd, &mtime.timestamps()).context("set time of", path().as_path())?;
+            fs::futimens(fd, &mtime.timestamps()).context("set time of", &path)?;
         }
         Ok(())
     }
@@ -174,7 +174,7 @@ impl Fidelity {
         path: impl Fn() -> PathBuf,
     ) -> Result<()> {
         let flags = AtFlags::SYMLINK_NOFOLLOW;
-        let stat = fs::statat(directory, name, flags).context("stat", path().as_path())?;
+        let stat = fs::statat(directory, name, flags).context("stat", &path)?;
         let birth = Birth::of(&stat);
         self.own_entry(directory, name, meta, birth, &path)?;
         if !is_link && birth.mode != meta.mode {
@@ -183,8 +183,7 @@ impl Fidelity {
             self.counted("change mode of", &self.modes, result, &path)?;
         }
         if let Some(mtime) = meta.mtime {
-            fs::utimensat(directory, name, &mtime.timestamps(), flags)
-                .context("set time of", path().as_path())?;
+            fs::utimensat(directory, name, &mtime.timestamps(), flags).context("set time of", &path)?;
         }
         Ok(())
     }
@@ -222,7 +221,7 @@ impl Fidelity {
         // A volume without attributes has none to remove.
         let length = fs::flistxattr(fd, &mut names).unwrap_or(0);
         for name in names[..length].split(|byte| *byte == 0).filter(|name| carried(name) && !wanted(name)) {
-            fs::fremovexattr(fd, name).context("remove extended attribute of", path().as_path())?;
+            fs::fremovexattr(fd, name).context("remove extended attribute of", &path)?;
         }
         Ok(())
     }
@@ -245,7 +244,7 @@ impl Fidelity {
                 return Ok(None);
             }
             Err(Errno::RANGE) => return Err(too_many_xattrs(&path())),
-            Err(error) => return Err(error).context("list extended attributes of", path().as_path()),
+            Err(error) => return Err(error).context("list extended attributes of", &path),
         };
         let mut found = Xattrs::new();
         for name in names[..length].split(|byte| *byte == 0).filter(|name| carried(name)) {
@@ -257,7 +256,7 @@ impl Fidelity {
                     found.push((name.to_vec(), value));
                 }
                 Err(Errno::NODATA) => {}
-                Err(error) => return Err(error).context("read extended attribute of", path().as_path()),
+                Err(error) => return Err(error).context("read extended attribute of", &path),
             }
         }
         Ok((!found.is_empty()).then(|| Box::new(found)))
@@ -297,7 +296,7 @@ impl Fidelity {
             Err(error) if self.strict => Err(Error::os(act, path().as_path(), error)
                 .exit(Exit::Permission)
                 .help("without --strict what the volume does not keep is counted in a warning")),
-            Err(error) => Err(error).context(act, path().as_path()),
+            Err(error) => Err(error).context(act, &path),
         }
     }
 }

@@ -154,10 +154,10 @@ impl Tree {
         let fd = self.fd(dir)?;
         let wanted = std::mem::take(&mut *lock(&dir.names));
         let path = || self.full_path(&dir.path);
-        for name in names(fd.as_fd()).context("read directory", path().as_path())? {
+        for name in names(fd.as_fd()).context("read directory", path)? {
             if !wanted.contains(&*name) {
                 remove_tree(fd.as_fd(), &name)
-                    .context("remove", self.full_path(&dir.child_path(&name)).as_path())?;
+                    .context("remove", || self.full_path(&dir.child_path(&name)))?;
             }
         }
         Ok(())
@@ -176,15 +176,14 @@ impl Tree {
         let made = slot.birth.is_some();
         if !made {
             let mode = lock(&dir.meta).as_ref().map_or(0o755, |meta| meta.mode);
-            self.make(parent.as_fd(), dir, mode)
-                .context("create directory", self.full_path(&dir.path).as_path())?;
+            self.make(parent.as_fd(), dir, mode).context("create directory", || self.full_path(&dir.path))?;
         }
         let open = || {
             let fd = openat(parent.as_fd(), dir.name(), OFlags::DIRECTORY | OFlags::RDONLY, Mode::empty())?;
             let birth = if made { None } else { Some(Birth::of(&fs::fstat(&fd)?)) };
             Ok::<_, Errno>((Arc::new(fd), birth))
         };
-        let (fd, birth) = open().context("open directory", self.full_path(&dir.path).as_path())?;
+        let (fd, birth) = open().context("open directory", || self.full_path(&dir.path))?;
         if let Some(birth) = birth {
             slot.birth = Some(birth);
         }

@@ -253,8 +253,7 @@ impl<'a> Writer<'a> {
             let Handles { target, .. } =
                 Arc::into_inner(handles).expect("every other chunk let go of its handles before it was done");
             // A hole at the end is not written by anybody.
-            fs::ftruncate(&target.fd, large.file.size)
-                .context("set size of", self.path(&large.file).as_path())?;
+            fs::ftruncate(&target.fd, large.file.size).context("set size of", || self.path(&large.file))?;
             self.finish(&large.file, target)?;
         }
         self.release(&large.file.dir)
@@ -282,7 +281,7 @@ impl<'a> Writer<'a> {
         if !self.shared.tree.resumed() {
             return Ok(false);
         }
-        let found = stat_entry(directory.as_fd(), &file.name).context("stat", self.path(file).as_path())?;
+        let found = stat_entry(directory.as_fd(), &file.name).context("stat", || self.path(file))?;
         let Some(found) = found else { return Ok(false) };
         let Meta { mtime, mode, xattrs, .. } = &file.meta;
         // A file of another mode, with further names or with attributes may be another image's.
@@ -299,7 +298,7 @@ impl<'a> Writer<'a> {
             self.shared.progress.file_done();
             return Ok(true);
         }
-        remove_tree(directory.as_fd(), &file.name).context("remove", self.path(file).as_path())?;
+        remove_tree(directory.as_fd(), &file.name).context("remove", || self.path(file))?;
         Ok(false)
     }
 
@@ -307,7 +306,7 @@ impl<'a> Writer<'a> {
         let root = self.shared.source.expect("only a directory source has files to copy");
         let path = file.dir.child_path(&file.name);
         let fd = open_beneath(root, &path, OFlags::RDONLY, Mode::empty());
-        let fd = fd.context("open", self.source_path(file).as_path())?;
+        let fd = fd.context("open", || self.source_path(file))?;
         let xattrs = self.shared.fidelity.read_xattrs(&fd, || self.source_path(file))?;
         Ok((fd, xattrs))
     }
@@ -320,8 +319,8 @@ impl<'a> Writer<'a> {
         let writable = if xattrs.is_some() || file.meta.xattrs.is_some() { 0o200 } else { 0 };
         let mode = Mode::from_raw_mode(file.meta.mode & 0o777 | writable);
         let created = openat(directory.as_fd(), &file.name, flags, mode);
-        let fd = created.context("create file", self.path(file).as_path())?;
-        let birth = Birth::of(&fs::fstat(&fd).context("stat", self.path(file).as_path())?);
+        let fd = created.context("create file", || self.path(file))?;
+        let birth = Birth::of(&fs::fstat(&fd).context("stat", || self.path(file))?);
         let mode = self.shared.fidelity.own_file(&fd, &file.meta, birth, || self.path(file))?;
         Ok(Target { fd, birth, mode, xattrs })
     }
@@ -331,7 +330,7 @@ impl<'a> Writer<'a> {
         let with_xattrs = xattrs.map(|xattrs| Meta { xattrs: Some(xattrs), ..file.meta.clone() });
         let meta = with_xattrs.as_ref().unwrap_or(&file.meta);
         self.shared.fidelity.finish_file(&fd, meta, mode, birth, || self.path(file))?;
-        close(fd).context("close", self.path(file).as_path())?;
+        close(fd).context("close", || self.path(file))?;
         self.shared.progress.file_done();
         tracing::debug!(path = %printable(&file.dir.child_path(&file.name)), bytes = file.size, "file");
         Ok(())
@@ -358,7 +357,7 @@ impl<'a> Writer<'a> {
             let room = usize::try_from(end - offset).unwrap_or(usize::MAX).min(self.most_buffer);
             let read =
                 rustix::io::retry_on_intr(|| rustix::io::pread(source, &mut self.buffer[..room], offset))
-                    .context("read", self.source_path(file).as_path())?;
+                    .context("read", || self.source_path(file))?;
             if read == 0 {
                 return Err(Error::new(Exit::Io, "read", "it became shorter while it was read")
                     .on(self.source_path(file).as_path()));
@@ -374,7 +373,7 @@ impl<'a> Writer<'a> {
         let seek = |position| match fs::seek(source, position) {
             Ok(offset) => Ok(Some(offset.min(file.size))),
             Err(Errno::NXIO) => Ok(None),
-            Err(error) => Err(error).context("seek in", self.source_path(file).as_path()),
+            Err(error) => Err(error).context("seek in", || self.source_path(file)),
         };
         let mut segments = Vec::new();
         let mut offset = 0;
@@ -387,14 +386,14 @@ impl<'a> Writer<'a> {
         for (start, end) in segments {
             self.copy_range(file, source, target, start, end - start)?;
         }
-        fs::ftruncate(target, file.size).context("set size of", self.path(file).as_path())
+        fs::ftruncate(target, file.size).context("set size of", || self.path(file))
     }
 
     fn write_at(&self, file: &File, target: &OwnedFd, bytes: &[u8], offset: u64) -> Result<()> {
         let (mut rest, mut offset) = (bytes, offset);
         while !rest.is_empty() {
             let written = rustix::io::retry_on_intr(|| rustix::io::pwrite(target, rest, offset))
-                .context("write", self.path(file).as_path())?;
+                .context("write", || self.path(file))?;
             rest = &rest[written..];
             offset += written as u64;
         }
@@ -414,7 +413,7 @@ impl<'a> Writer<'a> {
         if made == Err(Errno::EXIST) && self.shared.tree.resumed() {
             made = remove_tree(directory.as_fd(), &entry.name).and_then(|()| make(&directory));
         }
-        made.context(act, self.entry_path(entry).as_path())?;
+        made.context(act, || self.entry_path(entry))?;
         self.shared.progress.touch();
         Ok(())
     }
