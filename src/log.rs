@@ -55,7 +55,7 @@ impl Console {
             return;
         }
         let bar = bar.get_or_insert_with(|| {
-            let style = ProgressStyle::with_template("{prefix} [{bar:30}] {msg}")
+            let style = ProgressStyle::with_template("{prefix} [{bar:30}] {wide_msg}")
                 .expect("the template is well-formed")
                 .progress_chars("=> ");
             ProgressBar::with_draw_target(Some(100), ProgressDrawTarget::stderr()).with_style(style)

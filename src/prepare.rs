@@ -57,9 +57,14 @@ impl Preparation<'_> {
         self.progress.set_volume(self.config.to.display().to_string());
         self.progress.enter(Phase::Checking);
         let volume = Volume::open(&self.config.to)?;
-        if let Some(record) = self.complete(&volume, StateDir::open(&volume)?.as_ref())? {
+        let state = StateDir::open(&volume)?;
+        if let Some(record) = self.complete(&volume, state.as_ref())? {
             self.already_seeded(&record);
             return Ok(());
+        }
+        if state.is_none() && !self.sentinel(&volume)? {
+            // What is wrong with the source is said before the volume is touched.
+            Source::open(self.config, &volume)?;
         }
         let state = StateDir::create(&volume)?;
         let lock = self.lock(&state)?;
@@ -101,7 +106,6 @@ impl Preparation<'_> {
             .on(volume.path())
             .help("empty it, or choose --existing keep or overwrite"));
         }
-        // What is wrong with the source is said before anything is changed.
         let source = Source::open(self.config, volume)?;
         let claim = Claim::take(state, lock)?;
         let staging = self.site(volume, &claim).stage(source)?;

@@ -10,6 +10,7 @@ mod directory;
 mod entry;
 mod extension;
 mod fidelity;
+mod names;
 mod pipeline;
 mod publish;
 mod queue;

@@ -4,7 +4,6 @@
 //! seed may hold refuses the whole archive, and since nothing is published before its end mark and
 //! its checksums were read, nothing of a refused archive ever shows.
 
-use std::collections::HashMap;
 use std::io::{self, Read};
 use std::path::Path;
 use std::rc::Rc;
@@ -16,6 +15,7 @@ use tar::{Entry as Member, EntryType, Header};
 use super::directory::Wishes;
 use super::entry::{Meta, Time};
 use super::extension::{self, Extension, Segment, Sparse};
+use super::names::{Known, LONGEST_PATH, Names, components};
 use super::pipeline::Feed;
 use super::slab::{Piece, Pool, SLAB};
 use super::tape::{Reel, Tape};
@@ -24,12 +24,6 @@ use super::writer::{Chunk, Entry, File, Job};
 use crate::error::{Error, Quoted, Result, lowercase_first};
 use crate::exit::Exit;
 
-/// The longest path of a member, in bytes (`PATH_MAX`, limits.h).
-const LONGEST_PATH: usize = 4096;
-/// The longest component, in bytes (`NAME_MAX`).
-const LONGEST_NAME: usize = 255;
-/// The deepest member. Real trees stay below 50.
-const DEEPEST: usize = 256;
 /// The most segments in the map of a sparse file: it is held in memory.
 const MOST_SEGMENTS: u64 = 65_536;
 /// A slow source's files are written after so long, even if their slab has room left.
@@ -55,7 +49,7 @@ pub fn produce(
         path,
         wishes,
         feed,
-        known: HashMap::new(),
+        names: Names::default(),
         dirs: Vec::new(),
         root: None,
         member: None,
@@ -123,29 +117,6 @@ impl<'a> Between<'a> {
     }
 }
 
-/// What a name of the seed stands for.
-#[derive(Debug, Clone)]
-enum Known {
-    Directory(Arc<Dir>),
-    File,
-    Symlink,
-    Fifo,
-    /// Another name for this one; `None` once it is made and can be linked to itself.
-    Link(Option<(Arc<Dir>, Box<[u8]>)>),
-}
-
-impl Known {
-    fn noun(&self) -> &'static str {
-        match self {
-            Known::Directory(_) => "directory",
-            Known::File => "file",
-            Known::Symlink => "symbolic link",
-            Known::Fifo => "FIFO",
-            Known::Link(..) => "hard link",
-        }
-    }
-}
-
 /// The slab that is being filled, and the jobs that wait for it to be full.
 struct Slab<'a> {
     pool: &'a Arc<Pool>,
@@ -164,7 +135,7 @@ struct Reading<'a, 'f> {
     path: &'a Path,
     wishes: Wishes,
     feed: &'a mut Feed<'f>,
-    known: HashMap<Box<[u8]>, Known>,
+    names: Names,
     dirs: Vec<Arc<Dir>>,
     root: Option<Meta>,
     member: Option<Vec<u8>>,
@@ -186,7 +157,7 @@ impl Reading<'_, '_> {
         if extension.size.is_some_and(|size| size != member.size()) && !header.entry_type().is_gnu_sparse() {
             return Err(self.refused("its headers disagree about its size"));
         }
-        let parts = self.components(&path)?;
+        let parts = components(&path).map_err(|cause| self.refused(cause))?;
         let meta = self.meta(&header, &extension)?;
         let named_like_directory = path.ends_with(b"/");
         let Some((name, parents)) = parts.split_last() else {
@@ -219,7 +190,10 @@ impl Reading<'_, '_> {
             }
             EntryType::Link => {
                 let target = self.link_name(&header, extension.link)?;
-                let (target_dir, target_name) = self.link_target(&target)?;
+                let (target_dir, target_name) = self
+                    .names
+                    .link_target(&target, &self.feed.root())
+                    .map_err(|cause| self.refused(cause))?;
                 if (target_dir.path(), &*target_name) == (dir.path(), &**name) {
                     return Err(self.refused("a hard link to itself"));
                 }
@@ -255,95 +229,52 @@ impl Reading<'_, '_> {
         Ok(())
     }
 
-    fn components(&self, path: &[u8]) -> Result<Vec<Box<[u8]>>> {
-        if path.first() == Some(&b'/') {
-            return Err(self.refused("an absolute name"));
-        }
-        if path.len() > LONGEST_PATH {
-            return Err(self.refused(format!("a name of more than {LONGEST_PATH} bytes")));
-        }
-        let parts = path.split(|byte| *byte == b'/').filter(|part| !part.is_empty() && *part != b".");
-        let parts: Vec<Box<[u8]>> = parts.map(Into::into).collect();
-        if parts.iter().any(|part| &**part == b"..") {
-            return Err(self.refused("a name with '..' in it"));
-        }
-        if parts.iter().any(|part| part.len() > LONGEST_NAME) {
-            return Err(self.refused(format!("a name with a component of more than {LONGEST_NAME} bytes")));
-        }
-        if parts.len() > DEEPEST {
-            return Err(self.refused(format!("a name of more than {DEEPEST} components")));
-        }
-        if parts.first().is_some_and(|first| &**first == crate::state::DIRECTORY.as_bytes()) {
-            return Err(self.refused("'.volseed' is volseed's own name"));
-        }
-        Ok(parts)
-    }
-
     fn parent(&mut self, parts: &[Box<[u8]>]) -> Result<Arc<Dir>> {
         let mut dir = self.feed.root();
         for part in parts {
-            let path = dir.child_path(part).into_boxed_slice();
-            dir = match self.known.get(&path) {
-                Some(Known::Directory(dir)) => Arc::clone(dir),
-                Some(other) => {
-                    return Err(self.refused(format!("its parent {} is a {}", path.quoted(), other.noun())));
+            let path = dir.child_path(part);
+            dir = match self.names.directory(&path) {
+                Ok(Some(known)) => known,
+                Ok(None) => self.new_directory(&dir, part, None)?,
+                Err(noun) => {
+                    return Err(self.refused(format!("its parent {} is a {noun}", path.as_slice().quoted())));
                 }
-                None => self.new_directory(&dir, part, None)?,
             };
         }
         Ok(dir)
     }
 
     fn directory(&mut self, parent: &Arc<Dir>, name: &[u8], meta: Meta) -> Result<()> {
-        match self.known.get(&*parent.child_path(name)) {
-            None => {
-                self.new_directory(parent, name, Some(meta))?;
-                Ok(())
-            }
-            Some(Known::Directory(dir)) => {
-                dir.set_meta(meta);
-                Ok(())
-            }
-            Some(other) => {
-                let cause = format!("a directory, and before a {}", other.noun());
-                Err(self.refused(cause))
-            }
+        match self.names.directory(&parent.child_path(name)) {
+            Ok(Some(known)) => known.set_meta(meta),
+            Ok(None) => drop(self.new_directory(parent, name, Some(meta))?),
+            Err(noun) => return Err(self.refused(format!("a directory, and before a {noun}"))),
         }
+        Ok(())
     }
 
+    /// Without `meta` it is implied by a name below it: then as `tar` would make it.
     fn new_directory(&mut self, parent: &Arc<Dir>, name: &[u8], meta: Option<Meta>) -> Result<Arc<Dir>> {
-        let meta = meta.or_else(|| {
-            // Implied by a name below it: as `tar` would make it.
-            let owner = self
-                .wishes
-                .owner
-                .unwrap_or((rustix::process::geteuid().as_raw(), rustix::process::getegid().as_raw()));
-            Some(Meta { mode: 0o755, uid: owner.0, gid: owner.1, ..Meta::default() })
+        let meta = meta.unwrap_or_else(|| {
+            let ours = (rustix::process::geteuid().as_raw(), rustix::process::getegid().as_raw());
+            let (uid, gid) = self.wishes.owner.unwrap_or(ours);
+            Meta { mode: 0o755, uid, gid, ..Meta::default() }
         });
         let dir = self.feed.directory(parent, name, meta)?;
-        self.known.insert(dir.path().into(), Known::Directory(Arc::clone(&dir)));
+        self.names.enter_directory(&dir);
         self.dirs.push(Arc::clone(&dir));
         Ok(dir)
     }
 
-    /// Enters a name. One that is known as the same type gives way, as in `tar`: the last one counts.
+    /// Enters a name, and makes room for it where it was given before.
     fn begin(&mut self, dir: &Arc<Dir>, name: &[u8], known: Known) -> Result<()> {
         let path = dir.child_path(name);
-        if let Some(before) = self.known.get(&*path) {
-            if before.noun() != known.noun() {
-                let cause = format!("a {}, and before a {}", known.noun(), before.noun());
-                return Err(self.refused(cause));
-            }
+        if self.names.is_known(&path, &known).map_err(|cause| self.refused(cause))? {
             self.flush()?;
             self.feed.replace(dir, name)?;
-            // That made all links so far: they keep what they point to, whatever takes its name.
-            for link in self.known.values_mut() {
-                if let Known::Link(to) = link {
-                    *to = None;
-                }
-            }
+            self.names.links_are_made();
         }
-        self.known.insert(path.into(), known);
+        self.names.enter(path, known);
         Ok(())
     }
 
@@ -354,32 +285,6 @@ impl Reading<'_, '_> {
             return Err(self.refused("a link to an impossible name"));
         }
         Ok(name)
-    }
-
-    fn link_target(&self, target: &[u8]) -> Result<(Arc<Dir>, Box<[u8]>)> {
-        let parts = self.components(target)?;
-        let path = parts.join(&b'/');
-        match self.known.get(&*path) {
-            Some(Known::Link(Some((dir, name)))) => return Ok((Arc::clone(dir), name.clone())),
-            Some(Known::Directory(_)) => {
-                return Err(self.refused(format!("a hard link to the directory {}", target.quoted())));
-            }
-            Some(_) => {}
-            None => {
-                return Err(self.refused(format!(
-                    "a hard link to {}, which is not before it in the archive",
-                    target.quoted()
-                )));
-            }
-        }
-        let (name, parents) = parts.split_last().ok_or_else(|| self.refused("a hard link to the root"))?;
-        if parents.is_empty() {
-            return Ok((self.feed.root(), name.clone()));
-        }
-        match self.known.get(&*parents.join(&b'/')) {
-            Some(Known::Directory(dir)) => Ok((Arc::clone(dir), name.clone())),
-            _ => Err(self.refused("a hard link to an impossible name")),
-        }
     }
 
     fn meta(&self, header: &Header, extension: &Extension) -> Result<Meta> {

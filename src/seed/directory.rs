@@ -11,6 +11,7 @@ use std::sync::Arc;
 use rustix::fs::{self, FileType, Mode, OFlags, Stat};
 
 use super::entry::{Meta, Time};
+use super::names::Place;
 use super::pipeline::Feed;
 use super::tree::Dir;
 use super::writer::{Chunk, Entry, File, Job};
@@ -79,9 +80,6 @@ pub fn produce(
     Ok(Walked { root: root_meta, skipped: walk.skipped })
 }
 
-/// A directory and a name in it.
-type Place = (Arc<Dir>, Box<[u8]>);
-
 struct Walk<'a, 'f> {
     root: &'a OwnedFd,
     path: &'a Path,
@@ -136,7 +134,7 @@ impl Walk<'_, '_> {
         if file_type == FileType::Directory {
             self.refuse_volume(stat)?;
             let meta = self.meta(stat);
-            open.push(self.feed.directory(dir, &name, Some(meta))?);
+            open.push(self.feed.directory(dir, &name, meta)?);
             return Ok(());
         }
         if stat.st_nlink > 1

@@ -63,8 +63,8 @@ pub fn run(
     limits: Limits,
     producer: impl FnOnce(&mut Feed<'_>) -> Result<()>,
 ) -> Result<Work> {
-    let queue = Queue::default();
     let Limits { writers, memory, entries: most_entries } = limits;
+    let queue = Queue::new(writers);
     let busy = AtomicU64::new(0);
     let most_buffer = usize::try_from((memory / writers as u64).clamp(4096, MOST_BUFFER)).unwrap_or(4096);
     let work = std::thread::scope(|scope| {
@@ -107,14 +107,18 @@ pub fn run(
 fn write(shared: &Shared<'_>, queue: &Queue<Job>, most_buffer: usize, busy: &AtomicU64) {
     let mut writer = Writer::new(shared, most_buffer);
     let mut spent = Duration::ZERO;
-    while let Some(job) = queue.next() {
-        let began = Instant::now();
-        let result = if shared.cancel.is_set() { Err(Error::cancelled()) } else { writer.run(job) };
-        spent += began.elapsed();
-        if let Err(error) = result {
-            queue.poison(error);
+    let mut jobs = Vec::new();
+    while queue.take(&mut jobs) {
+        let (began, taken) = (Instant::now(), jobs.len());
+        for job in jobs.drain(..) {
+            let result = if shared.cancel.is_set() { Err(Error::cancelled()) } else { writer.run(job) };
+            if let Err(error) = result {
+                queue.poison(error);
+                break;
+            }
         }
-        queue.done();
+        spent += began.elapsed();
+        queue.done(taken);
     }
     busy.fetch_add(u64::try_from(spent.as_nanos()).unwrap_or(u64::MAX), Relaxed);
 }
@@ -130,18 +134,15 @@ impl Feed<'_> {
         self.shared
     }
 
-    /// A directory, held until [`Feed::directory_done`]. `known` says whether the source names it,
-    /// or it is only a parent that has yet to be named.
+    /// A directory, held until [`Feed::directory_done`].
     ///
     /// # Errors
     /// When there are too many entries, or the end was asked for.
-    pub fn directory(&mut self, parent: &Arc<Dir>, name: &[u8], meta: Option<Meta>) -> Result<Arc<Dir>> {
+    pub fn directory(&mut self, parent: &Arc<Dir>, name: &[u8], meta: Meta) -> Result<Arc<Dir>> {
         self.count(parent, name)?;
         self.work.totals.directories += 1;
         let dir = self.shared.tree.directory(parent, name);
-        if let Some(meta) = meta {
-            dir.set_meta(meta);
-        }
+        dir.set_meta(meta);
         Ok(dir)
     }
 

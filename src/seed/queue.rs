@@ -15,6 +15,9 @@ use crate::error::Error;
 /// 10 MB at the most.
 const MOST_ENTRIES: usize = 65_536;
 
+/// The most entries that a writer takes at once.
+const MOST_TAKEN: usize = 16;
+
 /// How a push or a drain failed: somebody poisoned the queue, and its error is kept there.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Poisoned;
@@ -38,6 +41,7 @@ impl<T> State<T> {
 /// See the module.
 #[derive(Debug)]
 pub struct Queue<T> {
+    writers: usize,
     state: Mutex<State<T>>,
     /// Something to write, or the end.
     filled: Condvar,
@@ -45,8 +49,9 @@ pub struct Queue<T> {
     emptied: Condvar,
 }
 
-impl<T> Default for Queue<T> {
-    fn default() -> Queue<T> {
+impl<T> Queue<T> {
+    /// An empty queue for so many writers.
+    pub fn new(writers: usize) -> Queue<T> {
         let state = State {
             schedule: Schedule::default(),
             idle_writers: 0,
@@ -55,11 +60,10 @@ impl<T> Default for Queue<T> {
             error: None,
             poisoned: false,
         };
-        Queue { state: Mutex::new(state), filled: Condvar::new(), emptied: Condvar::new() }
+        let writers = writers.max(1);
+        Queue { writers, state: Mutex::new(state), filled: Condvar::new(), emptied: Condvar::new() }
     }
-}
 
-impl<T> Queue<T> {
     /// Adds all of `entries`; blocks while the queue is full.
     ///
     /// # Errors
@@ -79,23 +83,30 @@ impl<T> Queue<T> {
         Ok(())
     }
 
-    /// The next entry; blocks until there is one. `None` is the end. Whoever takes one says
-    /// [`Queue::done`] when it is written.
-    pub fn next(&self) -> Option<T> {
+    /// Takes what to write next into `entries`, which is empty; blocks until there is something.
+    /// `false` is the end. Whoever takes some says [`Queue::done`] when they are written.
+    ///
+    /// Neighbours go to one writer, a few at a time: they lie in the same directory, and two writers
+    /// who create in one directory wait for each other. When little is left, nobody takes more than
+    /// his share.
+    pub fn take(&self, entries: &mut Vec<T>) -> bool {
         let mut state = self.lock();
         loop {
             if state.poisoned {
-                return None;
+                return false;
             }
-            if let Some(entry) = state.schedule.next() {
-                state.in_flight += 1;
-                if state.schedule.len() + 1 == MOST_ENTRIES {
+            let waiting = state.schedule.len();
+            let share = (waiting / self.writers).clamp(1, MOST_TAKEN);
+            entries.extend(std::iter::from_fn(|| state.schedule.next()).take(share));
+            if !entries.is_empty() {
+                state.in_flight += entries.len();
+                if waiting >= MOST_ENTRIES && state.schedule.len() < MOST_ENTRIES {
                     self.emptied.notify_all();
                 }
-                return Some(entry);
+                return true;
             }
             if state.closed {
-                return None;
+                return false;
             }
             state.idle_writers += 1;
             state = self.filled.wait(state).unwrap_or_else(PoisonError::into_inner);
@@ -103,10 +114,10 @@ impl<T> Queue<T> {
         }
     }
 
-    /// An entry that [`Queue::next`] gave is written.
-    pub fn done(&self) {
+    /// So many entries that [`Queue::take`] gave are written, or will not be.
+    pub fn done(&self, entries: usize) {
         let mut state = self.lock();
-        state.in_flight -= 1;
+        state.in_flight -= entries;
         if state.is_drained() {
             self.emptied.notify_all();
         }
