@@ -7,7 +7,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::str::FromStr;
 use std::time::Duration;
 
-use globset::{Glob, GlobSet, GlobSetBuilder};
+use glob::Pattern;
 
 /// A size in bytes: `64MiB`, `1G`, `1048576`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -222,18 +222,20 @@ impl FromStr for AppCheck {
 /// Commands that a volume is seeded for: shell patterns on the command's name or path.
 #[derive(Debug, Clone)]
 pub struct Commands {
-    patterns: GlobSet,
+    patterns: Vec<Pattern>,
 }
 
 impl FromStr for Commands {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Commands, String> {
-        let mut patterns = GlobSetBuilder::new();
-        for pattern in text.split(',').map(str::trim).filter(|pattern| !pattern.is_empty()) {
-            patterns.add(Glob::new(pattern).map_err(|error| error.kind().to_string())?);
+        let patterns = text.split(',').map(str::trim).filter(|pattern| !pattern.is_empty());
+        let patterns: Result<Vec<Pattern>, _> = patterns.map(Pattern::new).collect();
+        match patterns {
+            Ok(patterns) if patterns.is_empty() => Err("expected patterns such as apache2*,php-fpm".into()),
+            Ok(patterns) => Ok(Commands { patterns }),
+            Err(error) => Err(format!("{} at position {}", error.msg, error.pos + 1)),
         }
-        Ok(Commands { patterns: patterns.build().map_err(|error| error.kind().to_string())? })
     }
 }
 
@@ -241,7 +243,12 @@ impl Commands {
     /// Whether `command`, as it was given or by its last component, matches any pattern.
     pub fn matches(&self, command: &std::ffi::OsStr) -> bool {
         let path = std::path::Path::new(command);
-        self.patterns.is_match(path) || path.file_name().is_some_and(|name| self.patterns.is_match(name))
+        let name = path.file_name().unwrap_or_default();
+        let matches = |text: &std::ffi::OsStr| {
+            let text = text.to_string_lossy();
+            self.patterns.iter().any(|pattern| pattern.matches(&text))
+        };
+        matches(command) || matches(name)
     }
 }
 

@@ -304,5 +304,5 @@ fn emptied(volume: &Volume, record: &Complete) -> Result<bool> {
         return Ok(false);
     }
     let names = volume.names()?;
-    Ok(!record.top.iter().any(|name| names.iter().any(|there| there == name.as_bytes())))
+    Ok(!record.top.iter().any(|name| names.iter().any(|there| **there == *name.as_bytes())))
 }

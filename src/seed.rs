@@ -189,7 +189,7 @@ impl Site<'_> {
         let tree = Tree::new(tree_fd, &self.tree_path(), resumed, workers::most_open_directories());
         let (produced, work, reused) = self.run(&tree, source.content, &fidelity, writers)?;
         tree.prune(tree.root())?;
-        self.ensure_sentinel(tree.fd(tree.root())?.as_fd())?;
+        self.ensure_sentinel(tree.open(tree.root())?.as_fd())?;
         let stage_time = began.elapsed();
         tracing::info!(
             files = work.totals.files,
@@ -199,12 +199,12 @@ impl Site<'_> {
             "staged"
         );
         let sync_time = self.sync()?;
-        let mut top = volume::names(tree.fd(tree.root())?.as_fd())
+        let mut top = volume::names(tree.open(tree.root())?.as_fd())
             .context("read directory", self.tree_path().as_path())?;
         top.sort();
         let sealed = Sealed {
             totals: work.totals,
-            top: top.iter().map(|name| Name::from(name.as_slice())).collect(),
+            top: top.iter().map(|name| Name::from(&**name)).collect(),
             root: self.root(produced.root, staged.empty),
         };
         staged.sealed = Some(sealed.clone());

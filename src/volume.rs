@@ -4,6 +4,7 @@
 //! kernel (`openat2`, Linux 5.6) or, where that is not to be had, by us.
 
 use std::fmt;
+use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
@@ -95,9 +96,9 @@ impl Volume {
     ///
     /// # Errors
     /// When the root cannot be read.
-    pub fn names(&self) -> Result<Vec<Vec<u8>>> {
+    pub fn names(&self) -> Result<Vec<Box<[u8]>>> {
         let mut names = names(self.root.as_fd()).context("read directory", self.path())?;
-        names.retain(|name| name != crate::state::DIRECTORY.as_bytes() && name != b"lost+found");
+        names.retain(|name| **name != *crate::state::DIRECTORY.as_bytes() && **name != *b"lost+found");
         Ok(names)
     }
 }
@@ -231,14 +232,18 @@ pub fn stat_entry(directory: BorrowedFd<'_>, name: &[u8]) -> rustix::io::Result<
 /// The names in a directory, in the order of the file system.
 ///
 /// # Errors
-/// As `getdents`.
-pub fn names(directory: BorrowedFd<'_>) -> rustix::io::Result<Vec<Vec<u8>>> {
+/// As `getdents64`.
+pub fn names(directory: BorrowedFd<'_>) -> rustix::io::Result<Vec<Box<[u8]>>> {
+    // Some 200 names at once; most directories need one call, and one more that says so.
+    let mut buffer = [MaybeUninit::uninit(); 8192];
     let mut names = Vec::new();
-    for entry in fs::Dir::read_from(directory)? {
+    fs::seek(directory, fs::SeekFrom::Start(0))?;
+    let mut entries = fs::RawDir::new(directory, &mut buffer);
+    while let Some(entry) = entries.next() {
         let entry = entry?;
         let name = entry.file_name().to_bytes();
         if name != b"." && name != b".." {
-            names.push(name.to_vec());
+            names.push(name.into());
         }
     }
     Ok(names)

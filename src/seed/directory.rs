@@ -98,6 +98,8 @@ impl Walk<'_, '_> {
         let here = if dir.path().is_empty() { b"." } else { dir.path() };
         let fd = open_beneath(self.root.as_fd(), here, flags, Mode::empty())
             .context("open directory", path.as_path())?;
+        let fd = Arc::new(fd);
+        self.feed.shared().tree.keep_source(dir, &fd);
         if !dir.path().is_empty()
             && let Some(xattrs) = self.feed.shared().fidelity.read_xattrs(&fd, || path.clone())?
         {
@@ -108,7 +110,7 @@ impl Walk<'_, '_> {
             let Some(stat) = stat_entry(fd.as_fd(), &name).context("stat", child)? else {
                 continue;
             };
-            if dir.path().is_empty() && name == crate::state::DIRECTORY.as_bytes() {
+            if dir.path().is_empty() && *name == *crate::state::DIRECTORY.as_bytes() {
                 return Err(Error::new(
                     Exit::Archive,
                     "read directory",
@@ -126,7 +128,7 @@ impl Walk<'_, '_> {
         &mut self,
         dir: &Arc<Dir>,
         fd: &OwnedFd,
-        name: Vec<u8>,
+        name: Box<[u8]>,
         stat: &Stat,
         open: &mut Vec<Arc<Dir>>,
     ) -> Result<()> {
@@ -144,29 +146,28 @@ impl Walk<'_, '_> {
             let entry = self.plain(dir, name, stat);
             return self.feed.link(entry, first, first_name);
         }
-        let boxed: Box<[u8]> = name.into();
+        let copied = matches!(file_type, FileType::RegularFile | FileType::Symlink | FileType::Fifo);
+        if stat.st_nlink > 1 && copied {
+            self.linked.insert((stat.st_dev, stat.st_ino), (Arc::clone(dir), name.clone()));
+        }
         match file_type {
-            FileType::RegularFile => self.file(dir, boxed.clone(), stat)?,
+            FileType::RegularFile => self.file(dir, name, stat),
             FileType::Symlink => {
-                let target = fs::readlinkat(fd, &*boxed, Vec::new())
-                    .context("read link", || self.full_path(&dir.child_path(&boxed)))?;
-                let entry = self.plain(dir, boxed.to_vec(), stat);
-                self.feed.symlink(entry, target.into_bytes().into())?;
+                let target = fs::readlinkat(fd, &*name, Vec::new())
+                    .context("read link", || self.full_path(&dir.child_path(&name)))?;
+                let entry = self.plain(dir, name, stat);
+                self.feed.symlink(entry, target.into_bytes().into())
             }
             FileType::Fifo => {
-                let entry = self.plain(dir, boxed.to_vec(), stat);
-                self.feed.fifo(entry)?;
+                let entry = self.plain(dir, name, stat);
+                self.feed.fifo(entry)
             }
             _ => {
                 self.skipped += 1;
-                tracing::debug!(path = printable(&dir.child_path(&boxed)), "skipped a socket or device");
-                return Ok(());
+                tracing::debug!(path = printable(&dir.child_path(&name)), "skipped a socket or device");
+                Ok(())
             }
         }
-        if stat.st_nlink > 1 {
-            self.linked.insert((stat.st_dev, stat.st_ino), (Arc::clone(dir), boxed));
-        }
-        Ok(())
     }
 
     fn file(&mut self, dir: &Arc<Dir>, name: Box<[u8]>, stat: &Stat) -> Result<()> {
@@ -194,8 +195,8 @@ impl Walk<'_, '_> {
         Ok(())
     }
 
-    fn plain(&self, dir: &Arc<Dir>, name: Vec<u8>, stat: &Stat) -> Entry {
-        Entry { dir: Arc::clone(dir), name: name.into(), meta: self.meta(stat) }
+    fn plain(&self, dir: &Arc<Dir>, name: Box<[u8]>, stat: &Stat) -> Entry {
+        Entry { dir: Arc::clone(dir), name, meta: self.meta(stat) }
     }
 
     fn meta(&self, stat: &Stat) -> Meta {

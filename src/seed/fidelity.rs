@@ -4,7 +4,7 @@
 //! Only what differs is set. Order: owner (it clears set-user-ID and capabilities), attributes (a file
 //! that may not be written takes none), mode, time. A refusal is counted, or an error under `--strict`.
 
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 
@@ -112,7 +112,7 @@ impl Fidelity {
         let kept = self.counted(
             "change owner of",
             &self.owners,
-            fs::fchown(fd, Some(owner.0), Some(owner.1)),
+            fs::fchown(&fd, Some(owner.0), Some(owner.1)),
             &path,
         )?;
         Ok(if kept { meta.mode } else { self.without_special_bits(meta.mode) })
@@ -167,7 +167,7 @@ impl Fidelity {
     /// When something is refused and may not be.
     pub fn finish_special(
         &self,
-        directory: &OwnedFd,
+        directory: BorrowedFd<'_>,
         name: &[u8],
         meta: &Meta,
         is_link: bool,
@@ -194,7 +194,7 @@ impl Fidelity {
     /// Exit 77 under `--strict` when the owner is refused.
     pub fn own_entry(
         &self,
-        directory: &OwnedFd,
+        directory: BorrowedFd<'_>,
         name: &[u8],
         meta: &Meta,
         birth: Birth,

@@ -218,7 +218,7 @@ impl Feed<'_> {
     /// When a writer has failed.
     pub fn replace(&mut self, dir: &Arc<Dir>, name: &[u8]) -> Result<()> {
         self.finish()?;
-        let fd = self.shared.tree.fd(dir)?;
+        let fd = self.shared.tree.open(dir)?;
         let path = self.shared.tree.full_path(&dir.child_path(name));
         remove_tree(std::os::fd::AsFd::as_fd(&*fd), name).context("remove", path.as_path())
     }

@@ -53,7 +53,7 @@ pub struct Crossing {
 /// One entry that is to be moved.
 struct Move {
     path: Vec<u8>,
-    name: Vec<u8>,
+    name: Box<[u8]>,
     from: std::rc::Rc<OwnedFd>,
     to: std::rc::Rc<OwnedFd>,
 }
@@ -145,7 +145,7 @@ impl Plan<'_> {
         staged: &Stat,
         there: &Stat,
         path: Vec<u8>,
-        name: Vec<u8>,
+        name: Box<[u8]>,
         (from, to): (&std::rc::Rc<OwnedFd>, &std::rc::Rc<OwnedFd>),
     ) -> Result<()> {
         let is_directory = |stat| is_type(stat, FileType::Directory);

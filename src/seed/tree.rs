@@ -8,7 +8,7 @@ use std::collections::{HashSet, VecDeque};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use rustix::fs::{self, AtFlags, FileType, Mode, OFlags};
 use rustix::io::Errno;
@@ -27,14 +27,52 @@ pub struct Dir {
     slot: Mutex<Slot>,
     /// The names that the seed has in here, where an earlier run may have left others.
     names: Mutex<HashSet<Box<[u8]>>>,
+    /// The directory of the source, kept open for the writers while few enough are.
+    source: Mutex<Option<Arc<OwnedFd>>>,
     /// What is not finished yet: children, and the producer while it may add some.
     pending: AtomicUsize,
 }
 
 #[derive(Debug, Default)]
 struct Slot {
-    fd: Option<Arc<OwnedFd>>,
+    open: Option<Arc<OpenDir>>,
     birth: Option<Birth>,
+}
+
+/// An open directory of the stage.
+#[derive(Debug)]
+pub struct OpenDir {
+    fd: OwnedFd,
+    /// What the first file in it was born with, and the mode that was asked for: where owners come
+    /// from is the same for all files of a directory.
+    file_birth: OnceLock<(u32, Birth)>,
+}
+
+impl OpenDir {
+    fn new(fd: OwnedFd) -> Arc<OpenDir> {
+        Arc::new(OpenDir { fd, file_birth: OnceLock::new() })
+    }
+
+    /// What a file that was just created with `mode` was born with.
+    ///
+    /// # Errors
+    /// As `fstat`.
+    pub fn birth_of(&self, file: &OwnedFd, mode: u32) -> rustix::io::Result<Birth> {
+        match self.file_birth.get() {
+            Some((asked, birth)) if *asked == mode => Ok(*birth),
+            _ => {
+                let birth = Birth::of(&fs::fstat(file)?);
+                let _ = self.file_birth.set((mode, birth));
+                Ok(birth)
+            }
+        }
+    }
+}
+
+impl AsFd for OpenDir {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.fd.as_fd()
+    }
 }
 
 impl Dir {
@@ -82,19 +120,21 @@ pub struct Tree {
     resumed: bool,
     most_open: usize,
     open: Mutex<VecDeque<Arc<Dir>>>,
+    open_sources: AtomicUsize,
 }
 
 impl Tree {
     /// The tree below `root`. In a `resumed` one things may be there already. At most `most_open`
     /// descriptors are kept.
     pub fn new(root: OwnedFd, path: &Path, resumed: bool, most_open: usize) -> Tree {
-        let slot = Slot { fd: Some(Arc::new(root)), birth: Some(Birth::default()) };
+        let slot = Slot { open: Some(OpenDir::new(root)), birth: Some(Birth::default()) };
         let root = Dir {
             parent: None,
             path: Box::default(),
             meta: Mutex::default(),
             slot: Mutex::new(slot),
             names: Mutex::default(),
+            source: Mutex::default(),
             pending: AtomicUsize::new(1),
         };
         Tree {
@@ -103,6 +143,7 @@ impl Tree {
             resumed,
             most_open: most_open.max(16),
             open: Mutex::default(),
+            open_sources: AtomicUsize::new(0),
         }
     }
 
@@ -132,6 +173,7 @@ impl Tree {
             meta: Mutex::default(),
             slot: Mutex::default(),
             names: Mutex::default(),
+            source: Mutex::default(),
             pending: AtomicUsize::new(1),
         })
     }
@@ -151,7 +193,7 @@ impl Tree {
         if !self.resumed {
             return Ok(());
         }
-        let fd = self.fd(dir)?;
+        let fd = self.open(dir)?;
         let wanted = std::mem::take(&mut *lock(&dir.names));
         let path = || self.full_path(&dir.path);
         for name in names(fd.as_fd()).context("read directory", path)? {
@@ -167,12 +209,12 @@ impl Tree {
     ///
     /// # Errors
     /// When it cannot be made or opened.
-    pub fn fd(&self, dir: &Arc<Dir>) -> Result<Arc<OwnedFd>> {
+    pub fn open(&self, dir: &Arc<Dir>) -> Result<Arc<OpenDir>> {
         let mut slot = lock(&dir.slot);
-        if let Some(fd) = &slot.fd {
-            return Ok(Arc::clone(fd));
+        if let Some(open) = &slot.open {
+            return Ok(Arc::clone(open));
         }
-        let parent = self.fd(dir.parent.as_ref().expect("the root's descriptor is kept"))?;
+        let parent = self.open(dir.parent.as_ref().expect("the root's descriptor is kept"))?;
         let made = slot.birth.is_some();
         if !made {
             let mode = lock(&dir.meta).as_ref().map_or(0o755, |meta| meta.mode);
@@ -181,16 +223,35 @@ impl Tree {
         let open = || {
             let fd = openat(parent.as_fd(), dir.name(), OFlags::DIRECTORY | OFlags::RDONLY, Mode::empty())?;
             let birth = if made { None } else { Some(Birth::of(&fs::fstat(&fd)?)) };
-            Ok::<_, Errno>((Arc::new(fd), birth))
+            Ok::<_, Errno>((OpenDir::new(fd), birth))
         };
-        let (fd, birth) = open().context("open directory", || self.full_path(&dir.path))?;
+        let (open, birth) = open().context("open directory", || self.full_path(&dir.path))?;
         if let Some(birth) = birth {
             slot.birth = Some(birth);
         }
-        slot.fd = Some(Arc::clone(&fd));
+        slot.open = Some(Arc::clone(&open));
         drop(slot);
         self.close_oldest(dir);
-        Ok(fd)
+        Ok(open)
+    }
+
+    /// Keeps the source's directory open for the writers, unless too many are.
+    pub fn keep_source(&self, dir: &Dir, fd: &Arc<OwnedFd>) {
+        if self.open_sources.load(Ordering::Relaxed) < self.most_open {
+            self.open_sources.fetch_add(1, Ordering::Relaxed);
+            *lock(&dir.source) = Some(Arc::clone(fd));
+        }
+    }
+
+    /// The source's directory, where it is kept open.
+    pub fn source(&self, dir: &Dir) -> Option<Arc<OwnedFd>> {
+        lock(&dir.source).clone()
+    }
+
+    fn close_source(&self, dir: &Dir) {
+        if lock(&dir.source).take().is_some() {
+            self.open_sources.fetch_sub(1, Ordering::Relaxed);
+        }
     }
 
     /// One thing less to wait for. The last one finishes the directory, and so on upwards.
@@ -208,16 +269,17 @@ impl Tree {
     }
 
     fn finish(&self, dir: &Arc<Dir>, fidelity: &Fidelity) -> Result<()> {
-        let fd = self.fd(dir)?;
+        let fd = self.open(dir)?;
         self.prune(dir)?;
         let birth = lock(&dir.slot).birth.unwrap_or_default();
         if let Some(meta) = lock(&dir.meta).take() {
             if self.resumed {
-                fidelity.drop_other_xattrs(&*fd, &meta, || self.full_path(&dir.path))?;
+                fidelity.drop_other_xattrs(fd.as_fd(), &meta, || self.full_path(&dir.path))?;
             }
-            fidelity.finish_directory(&*fd, &meta, birth, || self.full_path(&dir.path))?;
+            fidelity.finish_directory(fd.as_fd(), &meta, birth, || self.full_path(&dir.path))?;
         }
-        lock(&dir.slot).fd = None;
+        lock(&dir.slot).open = None;
+        self.close_source(dir);
         Ok(())
     }
 
@@ -245,7 +307,7 @@ impl Tree {
             tries -= 1;
             let Some(oldest) = open.pop_front() else { return };
             // One that somebody is at work with right now keeps its place at the end of the line.
-            let closed = oldest.slot.try_lock().map(|mut slot| slot.fd = None).is_ok();
+            let closed = oldest.slot.try_lock().map(|mut slot| slot.open = None).is_ok();
             if !closed {
                 open.push_back(oldest);
             }

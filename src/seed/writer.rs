@@ -15,7 +15,7 @@ use rustix::io::Errno;
 use super::entry::{Meta, Time, Xattrs};
 use super::fidelity::{Birth, Fidelity};
 use super::slab::Piece;
-use super::tree::{Dir, Tree};
+use super::tree::{Dir, OpenDir, Tree};
 use crate::cancel::Cancel;
 use crate::error::{Context, Error, Result, printable};
 use crate::exit::Exit;
@@ -170,7 +170,7 @@ impl<'a> Writer<'a> {
         let tree = self.shared.tree;
         match job {
             Job::Directory(dir) => {
-                tree.fd(&dir)?;
+                tree.open(&dir)?;
                 self.release(&dir)
             }
             Job::Copy(file, holes) => {
@@ -194,10 +194,10 @@ impl<'a> Writer<'a> {
                 self.finish_special(&entry, false)
             }
             Job::Link(entry, dir, name) => {
-                let target = tree.fd(&dir)?;
+                let target = tree.open(&dir)?;
                 let flags = AtFlags::empty();
                 self.make("create hard link", &entry, |fd| {
-                    fs::linkat(&target, &*name, fd, &*entry.name, flags)
+                    fs::linkat(target.as_fd(), &*name, fd, &*entry.name, flags)
                 })?;
                 self.release(&entry.dir)
             }
@@ -205,7 +205,7 @@ impl<'a> Writer<'a> {
     }
 
     fn copy(&mut self, file: &File, holes: bool) -> Result<()> {
-        let directory = self.shared.tree.fd(&file.dir)?;
+        let directory = self.shared.tree.open(&file.dir)?;
         if self.reusable(&directory, file)? {
             return Ok(());
         }
@@ -220,7 +220,7 @@ impl<'a> Writer<'a> {
     }
 
     fn write(&mut self, file: &File, piece: &Piece) -> Result<()> {
-        let directory = self.shared.tree.fd(&file.dir)?;
+        let directory = self.shared.tree.open(&file.dir)?;
         if self.reusable(&directory, file)? {
             return Ok(());
         }
@@ -265,7 +265,7 @@ impl<'a> Writer<'a> {
             return Ok(opened.clone());
         }
         let file = &large.file;
-        let directory = self.shared.tree.fd(&file.dir)?;
+        let directory = self.shared.tree.open(&file.dir)?;
         let new = if self.reusable(&directory, file)? {
             Opened::Reused
         } else {
@@ -277,7 +277,7 @@ impl<'a> Writer<'a> {
     }
 
     /// Whether an earlier run has finished this very file. What else stands in its place is removed.
-    fn reusable(&self, directory: &OwnedFd, file: &File) -> Result<bool> {
+    fn reusable(&self, directory: &OpenDir, file: &File) -> Result<bool> {
         if !self.shared.tree.resumed() {
             return Ok(false);
         }
@@ -292,7 +292,9 @@ impl<'a> Writer<'a> {
         if same {
             // The volume may refuse the owner: then it did so before, and this counts it again.
             let birth = Birth::of(&found);
-            self.shared.fidelity.own_entry(directory, &file.name, &file.meta, birth, || self.path(file))?;
+            self.shared
+                .fidelity
+                .own_entry(directory.as_fd(), &file.name, &file.meta, birth, || self.path(file))?;
             self.shared.reused.fetch_add(1, Ordering::Relaxed);
             self.shared.progress.bytes_done(file.size);
             self.shared.progress.file_done();
@@ -303,24 +305,28 @@ impl<'a> Writer<'a> {
     }
 
     fn open_source(&self, file: &File) -> Result<(OwnedFd, Option<Box<Xattrs>>)> {
-        let root = self.shared.source.expect("only a directory source has files to copy");
-        let path = file.dir.child_path(&file.name);
-        let fd = open_beneath(root, &path, OFlags::RDONLY, Mode::empty());
+        let fd = match self.shared.tree.source(&file.dir) {
+            Some(directory) => openat(directory.as_fd(), &file.name, OFlags::RDONLY, Mode::empty()),
+            None => {
+                let root = self.shared.source.expect("only a directory source has files to copy");
+                open_beneath(root, &file.dir.child_path(&file.name), OFlags::RDONLY, Mode::empty())
+            }
+        };
         let fd = fd.context("open", || self.source_path(file))?;
         let xattrs = self.shared.fidelity.read_xattrs(&fd, || self.source_path(file))?;
         Ok((fd, xattrs))
     }
 
     /// Creates the file with its owner.
-    fn create(&self, directory: &OwnedFd, file: &File, xattrs: Option<Box<Xattrs>>) -> Result<Target> {
+    fn create(&self, directory: &OpenDir, file: &File, xattrs: Option<Box<Xattrs>>) -> Result<Target> {
         // Without O_EXCL: nobody else can reach the stage, and it would cost an NFS client a SETATTR.
         let flags = OFlags::WRONLY | OFlags::CREATE;
         // Attributes can only be set on what may be written.
         let writable = if xattrs.is_some() || file.meta.xattrs.is_some() { 0o200 } else { 0 };
-        let mode = Mode::from_raw_mode(file.meta.mode & 0o777 | writable);
-        let created = openat(directory.as_fd(), &file.name, flags, mode);
+        let mode = file.meta.mode & 0o777 | writable;
+        let created = openat(directory.as_fd(), &file.name, flags, Mode::from_raw_mode(mode));
         let fd = created.context("create file", || self.path(file))?;
-        let birth = Birth::of(&fs::fstat(&fd).context("stat", || self.path(file))?);
+        let birth = directory.birth_of(&fd, mode).context("stat", || self.path(file))?;
         let mode = self.shared.fidelity.own_file(&fd, &file.meta, birth, || self.path(file))?;
         Ok(Target { fd, birth, mode, xattrs })
     }
@@ -406,12 +412,12 @@ impl<'a> Writer<'a> {
         &self,
         act: &'static str,
         entry: &Entry,
-        make: impl Fn(&OwnedFd) -> rustix::io::Result<()>,
+        make: impl Fn(BorrowedFd<'_>) -> rustix::io::Result<()>,
     ) -> Result<()> {
-        let directory = self.shared.tree.fd(&entry.dir)?;
-        let mut made = make(&directory);
+        let directory = self.shared.tree.open(&entry.dir)?;
+        let mut made = make(directory.as_fd());
         if made == Err(Errno::EXIST) && self.shared.tree.resumed() {
-            made = remove_tree(directory.as_fd(), &entry.name).and_then(|()| make(&directory));
+            made = remove_tree(directory.as_fd(), &entry.name).and_then(|()| make(directory.as_fd()));
         }
         made.context(act, || self.entry_path(entry))?;
         self.shared.progress.touch();
@@ -419,9 +425,9 @@ impl<'a> Writer<'a> {
     }
 
     fn finish_special(&self, entry: &Entry, is_link: bool) -> Result<()> {
-        let directory = self.shared.tree.fd(&entry.dir)?;
+        let directory = self.shared.tree.open(&entry.dir)?;
         let path = || self.entry_path(entry);
-        self.shared.fidelity.finish_special(&directory, &entry.name, &entry.meta, is_link, path)?;
+        self.shared.fidelity.finish_special(directory.as_fd(), &entry.name, &entry.meta, is_link, path)?;
         self.release(&entry.dir)
     }
 
