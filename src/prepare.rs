@@ -88,7 +88,8 @@ impl Preparation<'_> {
             (Decision::Adopt, _) => self.adopt(&volume, &state, lock),
             (Decision::Publish, Some(sealed)) => {
                 tracing::info!(volume = %volume.path().display(), "publishing what an earlier run staged");
-                self.complete_seed(&volume, &state, Claim::take(&state, lock)?, generation, None, sealed)
+                let staging = Staging::of_earlier_run(sealed);
+                self.complete_seed(&volume, &state, Claim::take(&state, lock)?, generation, &staging)
             }
             (Decision::Publish | Decision::Seed, _) => self.seed(&volume, &state, lock, generation),
         }
@@ -109,8 +110,7 @@ impl Preparation<'_> {
         let source = Source::open(self.config, volume)?;
         let claim = Claim::take(state, lock)?;
         let staging = self.site(volume, &claim).stage(source)?;
-        let sealed = staging.sealed.clone();
-        self.complete_seed(volume, state, claim, generation, Some(staging), sealed)
+        self.complete_seed(volume, state, claim, generation, &staging)
     }
 
     fn complete_seed(
@@ -119,14 +119,13 @@ impl Preparation<'_> {
         state: &StateDir,
         claim: Claim,
         generation: u64,
-        staging: Option<Staging>,
-        sealed: Sealed,
+        staging: &Staging,
     ) -> Result<()> {
         if self.cancel.is_set() {
             return Err(Error::cancelled());
         }
         let began = Instant::now();
-        let published = self.site(volume, &claim).publish(&sealed)?;
+        let published = self.site(volume, &claim).publish(&staging.sealed)?;
         let publish_time = began.elapsed();
         tracing::info!(
             entries = published.moved,
@@ -134,11 +133,11 @@ impl Preparation<'_> {
             seconds = seconds(publish_time),
             "published"
         );
-        let Sealed { totals, top, .. } = sealed;
+        let Sealed { totals, top, .. } = staging.sealed.clone();
         let record = Complete::new(Origin::Seeded, claim.epoch(), generation, &self.config.from, totals, top);
         state.write_complete(&record)?;
         claim.finish(state)?;
-        self.report(&totals, staging.as_ref(), &published, publish_time);
+        self.report(staging, &published, publish_time);
         Ok(())
     }
 
@@ -245,17 +244,11 @@ impl Preparation<'_> {
         );
     }
 
-    fn report(
-        &self,
-        totals: &Totals,
-        staging: Option<&Staging>,
-        published: &Published,
-        publish_time: Duration,
-    ) {
+    fn report(&self, staging: &Staging, published: &Published, publish_time: Duration) {
         let volume = self.config.to.display();
-        let Totals { files, directories, links, bytes } = *totals;
+        let Totals { files, directories, links, bytes } = staging.sealed.totals;
         let mut lost = published.lost;
-        lost += staging.map_or(Lost::default(), |staging| staging.lost);
+        lost += staging.lost;
         if lost != Lost::default() {
             tracing::warn!(
                 owners = lost.owners,
@@ -264,10 +257,6 @@ impl Preparation<'_> {
                 "the volume does not keep all that the source has (--strict makes this an error)"
             );
         }
-        let Some(staging) = staging else {
-            tracing::info!(%volume, files, directories, links, bytes, kept = published.kept, "seeded");
-            return;
-        };
         if staging.skipped > 0 {
             tracing::warn!(count = staging.skipped, "skipped sockets and devices of the source");
         }

@@ -93,6 +93,22 @@ pub struct Staging {
     pub sync_time: Duration,
 }
 
+impl Staging {
+    /// Of a stage that an earlier run sealed: only publishing is left.
+    pub fn of_earlier_run(sealed: Sealed) -> Staging {
+        Staging {
+            reused: sealed.totals.files,
+            sealed,
+            writers: 0,
+            busy: Duration::ZERO,
+            skipped: 0,
+            lost: Lost::default(),
+            stage_time: Duration::ZERO,
+            sync_time: Duration::ZERO,
+        }
+    }
+}
+
 /// The source, opened.
 #[derive(Debug)]
 pub struct Source {

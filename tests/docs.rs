@@ -11,7 +11,7 @@ use volseed::{cli, exit};
 fn check(page: &str, expected: &str) {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs").join(page);
     if std::env::var_os("BLESS").is_some() {
-        std::fs::write(&path, expected).unwrap();
+        std::fs::write(&path, expected).expect("write the page");
     }
     let found = std::fs::read_to_string(&path).unwrap_or_default();
     assert!(found == expected, "docs/{page} is out of date: run BLESS=1 cargo test --test docs");

@@ -1,0 +1,1 @@
+"""What the benches share: volumes that leave nothing behind, whole-tree comparison, timing, the binary."""
