@@ -9,9 +9,10 @@ const NETWORK: usize = 64;
 /// On a file system whose place is not known, FUSE above all: it may be a network's, and a daemon on
 /// this machine seldom answers more at once.
 const UNKNOWN: usize = 32;
-/// The most on a local file system: past it, writers queue for the same journal and the same
-/// directories. Measured with `bench/local`.
-const MOST_LOCAL: usize = 16;
+/// The least and the most on a local file system. Two for each processor: one may wait for the disk
+/// that the source is read from, the journal or a directory's lock while the other works. Fewer than
+/// four leave a cold source's disk idle; past sixteen they queue for the same journal.
+const LOCAL: (usize, usize) = (4, 16);
 /// The most directory descriptors that are kept open.
 const MOST_OPEN_DIRECTORIES: usize = 4096;
 
@@ -20,10 +21,7 @@ pub fn count(wished: Workers, kind: Kind) -> usize {
     let processors = std::thread::available_parallelism().map_or(1, usize::from);
     match (wished, kind.place) {
         (Workers::Count(count), _) => count,
-        // Nothing to wait for: one for each processor.
-        (Workers::Auto, Place::Memory) => processors.min(MOST_LOCAL),
-        // Some wait for the journal or the disk while the others go on.
-        (Workers::Auto, Place::Local) => (2 * processors).min(MOST_LOCAL),
+        (Workers::Auto, Place::Memory | Place::Local) => (2 * processors).clamp(LOCAL.0, LOCAL.1),
         (Workers::Auto, Place::Network) => NETWORK,
         (Workers::Auto, Place::Unknown) => UNKNOWN,
     }
