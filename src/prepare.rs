@@ -80,6 +80,9 @@ impl Preparation<'_> {
             sentinel: self.sentinel(&volume)?,
         };
         let generation = record.as_ref().map_or(1, |record| record.generation + 1);
+        if known.emptied {
+            tracing::warn!(volume = %volume.path().display(), "it was seeded and then emptied; it is seeded again");
+        }
         match (decide(known), sealed) {
             (Decision::Skip, _) => {
                 record.iter().for_each(|record| self.already_seeded(record));
@@ -210,14 +213,7 @@ impl Preparation<'_> {
     /// The complete record, unless the volume was emptied since.
     fn complete(&self, volume: &Volume, state: Option<&StateDir>) -> Result<Option<Complete>> {
         let Some(record) = state.map(StateDir::complete).transpose()?.flatten() else { return Ok(None) };
-        if emptied(volume, &record)? {
-            tracing::warn!(
-                volume = %volume.path().display(),
-                "it was seeded and then emptied; it is seeded again"
-            );
-            return Ok(None);
-        }
-        Ok(Some(record))
+        Ok(if emptied(volume, &record)? { None } else { Some(record) })
     }
 
     fn sentinel(&self, volume: &Volume) -> Result<bool> {

@@ -37,8 +37,8 @@ pub struct Work {
 pub struct Feed<'a> {
     shared: &'a Shared<'a>,
     queue: &'a Queue<Job>,
-    batch: Vec<Job>,
-    links: Vec<Job>,
+    batch: Vec<(usize, Job)>,
+    links: Vec<(usize, Job)>,
     work: Work,
     most_entries: u64,
 }
@@ -207,7 +207,8 @@ impl Feed<'_> {
     /// As [`Feed::file`].
     pub fn link(&mut self, entry: Entry, dir: Arc<Dir>, name: Box<[u8]>) -> Result<()> {
         self.begin(&entry)?;
-        self.links.push(Job::Link(entry, dir, name));
+        let job = Job::Link(entry, dir, name);
+        self.links.push((job.group(), job));
         Ok(())
     }
 
@@ -280,7 +281,7 @@ impl Feed<'_> {
     }
 
     fn push(&mut self, job: Job) -> Result<()> {
-        self.batch.push(job);
+        self.batch.push((job.group(), job));
         if self.batch.len() >= BATCH { self.flush() } else { Ok(()) }
     }
 }

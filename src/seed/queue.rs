@@ -64,11 +64,11 @@ impl<T> Queue<T> {
         Queue { writers, state: Mutex::new(state), filled: Condvar::new(), emptied: Condvar::new() }
     }
 
-    /// Adds all of `entries`; blocks while the queue is full.
+    /// Adds all of `entries`, each with the group that it belongs to; blocks while the queue is full.
     ///
     /// # Errors
     /// When the queue is poisoned.
-    pub fn push(&self, entries: &mut Vec<T>) -> Result<(), Poisoned> {
+    pub fn push(&self, entries: &mut Vec<(usize, T)>) -> Result<(), Poisoned> {
         let mut state = self.lock();
         while state.schedule.len() >= MOST_ENTRIES && !state.poisoned {
             state = self.emptied.wait(state).unwrap_or_else(PoisonError::into_inner);
@@ -77,7 +77,7 @@ impl<T> Queue<T> {
             return Err(Poisoned);
         }
         let wake = state.idle_writers.min(entries.len());
-        entries.drain(..).for_each(|entry| state.schedule.push(entry));
+        entries.drain(..).for_each(|(group, entry)| state.schedule.push(group, entry));
         drop(state);
         (0..wake).for_each(|_| self.filled.notify_one());
         Ok(())
@@ -86,9 +86,7 @@ impl<T> Queue<T> {
     /// Takes what to write next into `entries`, which is empty; blocks until there is something.
     /// `false` is the end. Whoever takes some says [`Queue::done`] when they are written.
     ///
-    /// Neighbours go to one writer, a few at a time: they lie in the same directory, and two writers
-    /// who create in one directory wait for each other. When little is left, nobody takes more than
-    /// his share.
+    /// When little is left, nobody takes more than his share.
     pub fn take(&self, entries: &mut Vec<T>) -> bool {
         let mut state = self.lock();
         loop {
@@ -97,7 +95,7 @@ impl<T> Queue<T> {
             }
             let waiting = state.schedule.len();
             let share = (waiting / self.writers).clamp(1, MOST_TAKEN);
-            entries.extend(std::iter::from_fn(|| state.schedule.next()).take(share));
+            state.schedule.take(share, entries);
             if !entries.is_empty() {
                 state.in_flight += entries.len();
                 if waiting >= MOST_ENTRIES && state.schedule.len() < MOST_ENTRIES {

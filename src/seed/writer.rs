@@ -55,6 +55,20 @@ pub enum Job {
     Link(Entry, Arc<Dir>, Box<[u8]>),
 }
 
+impl Job {
+    /// Whose lock its writer needs, as a number to group by: the directory's that it creates in, or
+    /// the large file's that it writes a chunk of.
+    pub fn group(&self) -> usize {
+        Arc::as_ptr(match self {
+            Job::Chunk(large, _) => return Arc::as_ptr(large).addr(),
+            Job::Directory(dir) => dir,
+            Job::Copy(file, _) | Job::Write(file, _) => &file.dir,
+            Job::Symlink(entry, _) | Job::Fifo(entry) | Job::Link(entry, ..) => &entry.dir,
+        })
+        .addr()
+    }
+}
+
 /// An entry without data.
 #[derive(Debug)]
 pub struct Entry {
