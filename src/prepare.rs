@@ -273,7 +273,7 @@ impl Preparation<'_> {
             sync_seconds = seconds(staging.sync_time),
             publish_seconds = seconds(publish_time),
             writers = staging.writers,
-            file_latency_us = u64::try_from(staging.busy.as_micros()).unwrap_or(u64::MAX) / copied,
+            file_latency_us = u64::try_from(staging.busy_with_files.as_micros()).unwrap_or(u64::MAX) / copied,
             one_writer_seconds = seconds(staging.busy),
             "seeded"
         );

@@ -83,6 +83,8 @@ pub struct Staging {
     pub writers: usize,
     /// What the writers took together.
     pub busy: Duration,
+    /// The part of it that files took.
+    pub busy_with_files: Duration,
     /// Sockets and devices of the source, which are not copied.
     pub skipped: u64,
     /// What the volume did not keep.
@@ -101,6 +103,7 @@ impl Staging {
             sealed,
             writers: 0,
             busy: Duration::ZERO,
+            busy_with_files: Duration::ZERO,
             skipped: 0,
             lost: Lost::default(),
             stage_time: Duration::ZERO,
@@ -230,6 +233,7 @@ impl Site<'_> {
             reused,
             writers,
             busy: work.busy,
+            busy_with_files: work.busy_with_files,
             skipped: produced.skipped,
             lost: fidelity.lost(),
             stage_time,

@@ -31,6 +31,8 @@ pub struct Work {
     pub totals: Totals,
     /// What the writers took together, waiting for the volume included.
     pub busy: Duration,
+    /// The part of it that files took.
+    pub busy_with_files: Duration,
 }
 
 /// The producer's side of the pipeline.
@@ -65,7 +67,7 @@ pub fn run(
 ) -> Result<Work> {
     let Limits { writers, memory, entries: most_entries } = limits;
     let queue = Queue::new(writers);
-    let busy = AtomicU64::new(0);
+    let busy = Busy::default();
     let most_buffer = usize::try_from((memory / writers as u64).clamp(4096, MOST_BUFFER)).unwrap_or(4096);
     let work = std::thread::scope(|scope| {
         let mut started = 0;
@@ -100,27 +102,51 @@ pub fn run(
     })?;
     match queue.into_error() {
         Some(error) => Err(error),
-        None => Ok(Work { busy: Duration::from_nanos(busy.into_inner()), ..work }),
+        None => {
+            let [busy, busy_with_files] =
+                [busy.all, busy.files].map(|time| Duration::from_nanos(time.into_inner()));
+            Ok(Work { busy, busy_with_files, ..work })
+        }
     }
 }
 
-fn write(shared: &Shared<'_>, queue: &Queue<Job>, most_buffer: usize, busy: &AtomicU64) {
+fn write(shared: &Shared<'_>, queue: &Queue<Job>, most_buffer: usize, busy: &Busy) {
     let mut writer = Writer::new(shared, most_buffer);
-    let mut spent = Duration::ZERO;
+    let (mut all, mut files) = (Duration::ZERO, Duration::ZERO);
     let mut jobs = Vec::new();
     while queue.take(&mut jobs) {
-        let (began, taken) = (Instant::now(), jobs.len());
+        let taken = jobs.len();
+        let mut began = Instant::now();
         for job in jobs.drain(..) {
+            let has_data = job.has_data();
             let result = if shared.cancel.is_set() { Err(Error::cancelled()) } else { writer.run(job) };
+            let ended = Instant::now();
+            all += ended - began;
+            files += if has_data { ended - began } else { Duration::ZERO };
+            began = ended;
             if let Err(error) = result {
                 queue.poison(error);
                 break;
             }
         }
-        spent += began.elapsed();
         queue.done(taken);
     }
-    busy.fetch_add(u64::try_from(spent.as_nanos()).unwrap_or(u64::MAX), Relaxed);
+    busy.add(all, files);
+}
+
+/// What the writers took together, in nanoseconds: for everything, and for files.
+#[derive(Default)]
+struct Busy {
+    all: AtomicU64,
+    files: AtomicU64,
+}
+
+impl Busy {
+    fn add(&self, all: Duration, files: Duration) {
+        let nanoseconds = |time: Duration| u64::try_from(time.as_nanos()).unwrap_or(u64::MAX);
+        self.all.fetch_add(nanoseconds(all), Relaxed);
+        self.files.fetch_add(nanoseconds(files), Relaxed);
+    }
 }
 
 impl Feed<'_> {

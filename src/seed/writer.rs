@@ -56,6 +56,11 @@ pub enum Job {
 }
 
 impl Job {
+    /// Whether it writes a file.
+    pub fn has_data(&self) -> bool {
+        matches!(self, Job::Copy(..) | Job::Write(..) | Job::Chunk(..))
+    }
+
     /// Whose lock its writer needs, as a number to group by: the directory's that it creates in, or
     /// the large file's that it writes a chunk of.
     pub fn group(&self) -> usize {
