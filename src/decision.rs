@@ -30,9 +30,11 @@ pub enum Decision {
 pub fn decide(known: Known) -> Decision {
     match known {
         Known { complete: true, emptied: false, .. } => Decision::Skip,
+        // Seeding begins by removing the record: a sealed stage beside it is what was left of an
+        // earlier seed, and was published then.
+        Known { complete: true, emptied: true, .. } => Decision::Seed,
         // The sentinel, if it is there, is one that we published: the rest has yet to follow.
         Known { sealed: true, .. } => Decision::Publish,
-        Known { complete: true, emptied: true, .. } => Decision::Seed,
         Known { sentinel: true, .. } => Decision::Adopt,
         _ => Decision::Seed,
     }
@@ -57,6 +59,6 @@ mod tests {
         check([true, false, false, false], Decision::Skip);
         check([true, false, true, true], Decision::Skip);
         check([true, true, false, false], Decision::Seed);
-        check([true, true, true, false], Decision::Publish);
+        check([true, true, true, false], Decision::Seed);
     }
 }

@@ -62,10 +62,11 @@ impl Preparation<'_> {
             self.already_seeded(&record);
             return Ok(());
         }
-        if state.is_none() && !self.sentinel(&volume)? {
-            // What is wrong with the source is said before the volume is touched.
-            Source::open(self.config, &volume)?;
-        }
+        // What is wrong with the source is said before the volume is touched.
+        let source = match &state {
+            None if !self.sentinel(&volume)? => Some(Source::open(self.config, &volume)?),
+            _ => None,
+        };
         let state = StateDir::create(&volume)?;
         let lock = self.lock(&state)?;
         self.progress.enter(Phase::Checking);
@@ -79,7 +80,6 @@ impl Preparation<'_> {
             sealed: sealed.is_some(),
             sentinel: self.sentinel(&volume)?,
         };
-        let generation = record.as_ref().map_or(1, |record| record.generation + 1);
         if known.emptied {
             tracing::warn!(volume = %volume.path().display(), "it was seeded and then emptied; it is seeded again");
         }
@@ -92,13 +92,22 @@ impl Preparation<'_> {
             (Decision::Publish, Some(sealed)) => {
                 tracing::info!(volume = %volume.path().display(), "publishing what an earlier run staged");
                 let staging = Staging::of_earlier_run(sealed);
-                self.complete_seed(&volume, &state, Claim::take(&state, lock)?, generation, &staging)
+                self.complete_seed(&volume, &state, Claim::take(&state, lock)?, &staging)
             }
-            (Decision::Publish | Decision::Seed, _) => self.seed(&volume, &state, lock, generation),
+            (Decision::Publish | Decision::Seed, _) => {
+                self.seed(&volume, &state, lock, source, record.as_ref())
+            }
         }
     }
 
-    fn seed(&self, volume: &Volume, state: &StateDir, lock: Lock, generation: u64) -> Result<()> {
+    fn seed(
+        &self,
+        volume: &Volume,
+        state: &StateDir,
+        lock: Lock,
+        source: Option<Source>,
+        record: Option<&Complete>,
+    ) -> Result<()> {
         if self.config.existing == Existing::Fail
             && let Some(name) = volume.names()?.first()
         {
@@ -110,10 +119,14 @@ impl Preparation<'_> {
             .on(volume.path())
             .help("empty it, or choose --existing keep or overwrite"));
         }
-        let source = Source::open(self.config, volume)?;
+        let source = source.map_or_else(|| Source::open(self.config, volume), Ok)?;
         let claim = Claim::take(state, lock)?;
-        let staging = self.site(volume, &claim).stage(source)?;
-        self.complete_seed(volume, state, claim, generation, &staging)
+        if record.is_some() {
+            // Else a kill while the new seed is published would leave the old record to vouch for it.
+            state.remove_complete()?;
+        }
+        let staging = self.site(volume, &claim).stage(source, record)?;
+        self.complete_seed(volume, state, claim, &staging)
     }
 
     fn complete_seed(
@@ -121,7 +134,6 @@ impl Preparation<'_> {
         volume: &Volume,
         state: &StateDir,
         claim: Claim,
-        generation: u64,
         staging: &Staging,
     ) -> Result<()> {
         if self.cancel.is_set() {
@@ -136,7 +148,7 @@ impl Preparation<'_> {
             seconds = seconds(publish_time),
             "published"
         );
-        let Sealed { totals, top, .. } = staging.sealed.clone();
+        let Sealed { generation, totals, top, .. } = staging.sealed.clone();
         let record = Complete::new(Origin::Seeded, claim.epoch(), generation, &self.config.from, totals, top);
         state.write_complete(&record)?;
         claim.finish(state)?;

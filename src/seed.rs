@@ -39,7 +39,7 @@ use crate::config::VolumeConfig;
 use crate::error::{Context, Error, Result};
 use crate::exit::Exit;
 use crate::progress::{Phase, Progress, seconds};
-use crate::state::{self, Name, Root, Sealed, Staged};
+use crate::state::{self, Complete, Name, Root, Sealed, Staged};
 use crate::volume::{self, Kind, Place, Volume, openat, remove_tree, stat_entry};
 use directory::Wishes;
 use entry::Meta;
@@ -182,14 +182,15 @@ impl Source {
 
 impl Site<'_> {
     /// Stages the whole seed, makes it durable and seals it. Blocks until then; a stage that was
-    /// left by an earlier run is gone on with, as far as it can be trusted.
+    /// left by an earlier run is gone on with, as far as it can be trusted. `after` is the record that
+    /// the seed's will follow.
     ///
     /// # Errors
     /// The first thing that went wrong. The stage stays for the next run.
-    pub fn stage(&self, source: Source) -> Result<Staging> {
+    pub fn stage(&self, source: Source, after: Option<&Complete>) -> Result<Staging> {
         let began = Instant::now();
         let kind = self.volume.kind()?;
-        let mut staged = self.prepare(kind, &source.fingerprint)?;
+        let mut staged = self.prepare(kind, &source.fingerprint, after)?;
         let fidelity = Fidelity::new(self.config.strict);
         let tree_fd =
             open_directory(self.stage, TREE).context("open directory", self.tree_path().as_path())?;
@@ -222,6 +223,7 @@ impl Site<'_> {
             .context("read directory", self.tree_path().as_path())?;
         top.sort();
         let sealed = Sealed {
+            generation: staged.generation,
             totals: work.totals,
             top: top.iter().map(|name| Name::from(&**name)).collect(),
             root: self.root(produced.root, staged.empty),
@@ -274,10 +276,12 @@ impl Site<'_> {
 
     /// Makes the stage ready: keeps what an earlier run left where that can be trusted, and begins
     /// anew where it cannot.
-    fn prepare(&self, kind: Kind, fingerprint: &str) -> Result<Staged> {
+    fn prepare(&self, kind: Kind, fingerprint: &str, after: Option<&Complete>) -> Result<Staged> {
         // A record that cannot be read says nothing that could be trusted.
         let earlier = Staged::read(self.stage, &self.stage_path).unwrap_or_default();
-        let new = Staged::new(fingerprint.to_owned(), self.volume.names()?.is_empty());
+        let generation = after.map(|record| record.generation + 1);
+        let generation = generation.or(earlier.as_ref().map(|earlier| earlier.generation)).unwrap_or(1);
+        let new = Staged::new(generation, fingerprint.to_owned(), self.volume.names()?.is_empty());
         let trusted = earlier.is_some_and(|earlier| {
             let same_kernel = earlier.boot.is_some() && earlier.boot == new.boot;
             let durable = kind.place == Place::Network;
@@ -447,7 +451,12 @@ impl Site<'_> {
         let (produced, work, _) = nested.run(&tree, Content::Directory(source), &fidelity, writers)?;
         drop(tree);
         fs::syncfs(mounted.root()).context("sync volume", path.as_path())?;
-        let sealed = Sealed { totals: work.totals, top: Vec::new(), root: nested.root(produced.root, empty) };
+        let sealed = Sealed {
+            generation: 1,
+            totals: work.totals,
+            top: Vec::new(),
+            root: nested.root(produced.root, empty),
+        };
         let mut published = nested.publish(&sealed)?;
         published.lost += fidelity.lost();
         remove_tree(state.fd(), NESTED.as_bytes()).context("remove", nested.stage_path.as_path())?;

@@ -137,6 +137,8 @@ impl Complete {
 pub struct Staged {
     /// Layout of this record.
     pub format: u32,
+    /// What the volume's generation will be when this is complete.
+    pub generation: u64,
     /// The boot that everything unsynced was written under.
     pub boot: Option<String>,
     /// What the source looked like: a stage of another one is worth nothing.
@@ -150,6 +152,8 @@ pub struct Staged {
 /// A stage that is whole and durable.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Sealed {
+    /// What the volume's generation will be.
+    pub generation: u64,
     /// What the seed held.
     pub totals: Totals,
     /// Its top-level names.
@@ -176,8 +180,8 @@ impl Staged {
     pub const FILE: &str = "stage.json";
 
     /// The record of a stage that is begun now.
-    pub fn new(fingerprint: String, empty: bool) -> Staged {
-        Staged { format: FORMAT, boot: boot_id(), fingerprint, empty, sealed: None }
+    pub fn new(generation: u64, fingerprint: String, empty: bool) -> Staged {
+        Staged { format: FORMAT, generation, boot: boot_id(), fingerprint, empty, sealed: None }
     }
 
     /// Reads the record of a stage, where it has one of this layout.
@@ -277,6 +281,19 @@ impl StateDir {
             return Err(not_ours(&self.path.join(COMPLETE), &cause));
         }
         Ok(record)
+    }
+
+    /// Removes the complete record; it is gone for good on return.
+    ///
+    /// # Errors
+    /// When it is still there.
+    pub fn remove_complete(&self) -> Result<()> {
+        let path = self.path.join(COMPLETE);
+        match fs::unlinkat(self.fd(), COMPLETE, AtFlags::empty()) {
+            Ok(()) | Err(Errno::NOENT) => {}
+            Err(error) => return Err(error).context("remove record", path.as_path()),
+        }
+        fs::fsync(self.fd()).context("sync directory of record", path.as_path())
     }
 
     /// Writes the complete record; it is durable on return.

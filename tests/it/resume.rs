@@ -10,6 +10,7 @@ use crate::kit::{
     Running, Sandbox, Snapshot, Tree, assert_nothing_published, assert_same_tree, eventually, needs, run,
     seed, staged, volseed,
 };
+use crate::order::names;
 
 /// Enough that most of them are on the volume although nothing more comes: small files of an
 /// archive are handed to the writers a mebibyte at a time.
@@ -321,4 +322,40 @@ fn killed_at_any_moment_the_next_start_completes_and_no_record_is_early() {
         start().ends().exits(0);
         assert_same_tree(&source, &volume);
     }
+}
+
+/// A volume that was seeded with `tree` and then emptied by hand.
+fn emptied(sandbox: &Sandbox, tree: &Tree) -> PathBuf {
+    let volume = sandbox.volume();
+    seed("-", &volume).input(tree.archive()).ends().exits(0);
+    for name in names(&volume) {
+        let path = volume.join(name);
+        fs::remove_dir_all(&path).or_else(|_| fs::remove_file(&path)).unwrap();
+    }
+    volume
+}
+
+#[test]
+fn the_record_of_an_emptied_volume_does_not_vouch_for_the_next_seed() {
+    let (sandbox, tree) = (Sandbox::new(), many());
+    let volume = emptied(&sandbox, &tree);
+    let again = seed("-", &volume).fed().start();
+    again.feed(tree.members().unfinished());
+    eventually("files in the stage", || staged(&volume) >= FILES / 2);
+    again.stopped_by(Signal::SIGKILL);
+    // As if it had been killed when the first of its names was published.
+    fs::create_dir(volume.join("d")).unwrap();
+    volseed(["wait", "--wait-timeout", "100ms"]).option("--to", &volume).ends().exits(75);
+    fs::remove_dir(volume.join("d")).unwrap();
+    restarted(&tree, &volume, &[]);
+    assert_same_tree(&reference(&sandbox, &tree), &volume);
+}
+
+#[test]
+fn a_volume_that_is_seeded_again_is_of_the_next_generation() {
+    let (sandbox, tree) = (Sandbox::new(), many());
+    let volume = emptied(&sandbox, &tree);
+    restarted(&tree, &volume, &[]);
+    let status = volseed(["status", "--json"]).option("--to", &volume).ends().exits(0);
+    assert!(status.stdout.contains("\"generation\": 2"), "{}", status.stdout);
 }

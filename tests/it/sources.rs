@@ -199,3 +199,17 @@ fn an_unreadable_file_in_a_directory_exits_77_and_nothing_is_published() {
     seed(source, &volume).started_by(SOMEBODY, SOMEBODY).ends().fails(77, "releases/secret");
     assert_nothing_published(&volume);
 }
+
+#[test]
+fn an_archive_is_read_out_of_a_named_pipe() {
+    let (sandbox, source, volume) = sandbox();
+    let pipe = sandbox.path("pipe");
+    assert!(Command::new("mkfifo").arg(&pipe).status().unwrap().success());
+    let writer = std::thread::spawn({
+        let (pipe, archive) = (pipe.clone(), Tree::sample().archive());
+        move || fs::write(pipe, archive)
+    });
+    seed(&pipe, &volume).ends().exits(0);
+    writer.join().unwrap().unwrap();
+    assert_same_tree(&source, &volume);
+}
