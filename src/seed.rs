@@ -15,32 +15,31 @@ mod pipeline;
 mod publish;
 mod queue;
 mod schedule;
+mod sentinel;
 mod slab;
+mod source;
 mod tape;
 mod tree;
 mod workers;
 mod writer;
 
-use std::fs::File;
 use std::io::Read;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
-use std::path::{Component, Path, PathBuf};
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 use std::time::{Duration, Instant};
 
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use rustix::fs::{self, AtFlags, FileType, Gid, Mode, OFlags, Uid};
+use rustix::fs::{self, AtFlags, Mode, OFlags};
 use rustix::io::Errno;
 
 use crate::cancel::Cancel;
 use crate::config::VolumeConfig;
-use crate::error::{Context, Error, Result};
-use crate::exit::Exit;
+use crate::error::{Context, Result};
 use crate::progress::{Phase, Progress, seconds};
 use crate::state::{self, Complete, Name, Root, Sealed, Staged};
-use crate::volume::{self, Kind, Place, Volume, openat, remove_tree, stat_entry};
+use crate::volume::{self, Kind, Place, Volume, openat, remove_tree};
 use directory::Wishes;
 use entry::Meta;
 use fidelity::Fidelity;
@@ -48,6 +47,8 @@ pub use fidelity::Lost;
 use pipeline::Limits;
 use publish::Crossing;
 pub use publish::Published;
+pub use source::Source;
+use source::{Content, stdin_is_silent};
 use tree::Tree;
 use writer::Shared;
 
@@ -112,22 +113,6 @@ impl Staging {
     }
 }
 
-/// The source, opened.
-#[derive(Debug)]
-pub struct Source {
-    content: Content,
-    /// What it looked like, with the wishes: a stage of anything else is not gone on with.
-    fingerprint: String,
-}
-
-#[derive(Debug)]
-enum Content {
-    Directory(OwnedFd),
-    /// With its size in bytes, where it has one.
-    File(File, Option<u64>),
-    Stdin,
-}
-
 /// What a source says besides its entries.
 struct Produced {
     root: Option<Meta>,
@@ -137,47 +122,6 @@ struct Produced {
 /// Whether an earlier run sealed this stage. One whose record cannot be read was not.
 pub fn sealed(stage: BorrowedFd<'_>, path: &Path) -> Option<Sealed> {
     Staged::read(stage, path).ok().flatten()?.sealed
-}
-
-impl Source {
-    /// Opens the source of a volume. Nothing of it is read yet.
-    ///
-    /// # Errors
-    /// Exit 66 when it is not there, 64 when it is the volume.
-    pub fn open(config: &VolumeConfig, volume: &Volume) -> Result<Source> {
-        let path = config.from.as_path();
-        let wishes = format!("owner {:?}", config.owner);
-        if path.as_os_str() == "-" {
-            return Ok(Source { content: Content::Stdin, fingerprint: format!("standard input, {wishes}") });
-        }
-        // Not there, or not in what leads there: the image is not what was meant.
-        let missing = |error: Error| match path.symlink_metadata() {
-            Err(cause) if cause.kind() == std::io::ErrorKind::NotFound => {
-                error.exit(Exit::Source).help("--from names what the image ships: is it in the image?")
-            }
-            _ => error,
-        };
-        let file = fs::open(path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty());
-        let file = file.context("open source", path).map_err(missing)?;
-        let stat = fs::fstat(&file).context("stat", path)?;
-        let root = fs::fstat(volume.root()).context("stat", volume.path())?;
-        if (stat.st_dev, stat.st_ino) == (root.st_dev, root.st_ino) {
-            return Err(Error::new(Exit::Usage, "seed from", "it is the volume itself").on(path));
-        }
-        let fingerprint = format!(
-            "{:?}, size {}, time {}.{:09}, {wishes}",
-            path.as_os_str(),
-            stat.st_size,
-            stat.st_mtime,
-            stat.st_mtime_nsec
-        );
-        let content = match FileType::from_raw_mode(stat.st_mode) {
-            FileType::Directory => Content::Directory(file),
-            FileType::RegularFile => Content::File(file.into(), Some(stat.st_size as u64)),
-            _ => Content::File(file.into(), None),
-        };
-        Ok(Source { content, fingerprint })
-    }
 }
 
 impl Site<'_> {
@@ -209,7 +153,7 @@ impl Site<'_> {
         let tree = Tree::new(tree_fd, &self.tree_path(), resumed, workers::most_open_directories());
         let (produced, work, reused) = self.run(&tree, source.content, &fidelity, writers)?;
         tree.prune(tree.root())?;
-        self.ensure_sentinel(tree.open(tree.root())?.as_fd())?;
+        sentinel::ensure(tree.open(tree.root())?.as_fd(), &self.tree_path(), self.config)?;
         let stage_time = began.elapsed();
         tracing::info!(
             files = work.totals.files,
@@ -344,50 +288,6 @@ impl Site<'_> {
         Ok((produced, work, shared.reused.into_inner()))
     }
 
-    /// Stages an empty sentinel where one is wished for and the seed has none.
-    fn ensure_sentinel(&self, tree: BorrowedFd<'_>) -> Result<()> {
-        let Some(sentinel) = &self.config.sentinel else { return Ok(()) };
-        let full = self.tree_path().join(sentinel);
-        let name = sentinel.file_name().unwrap_or_default().as_bytes();
-        let mut directory = openat(tree, b".", OFlags::DIRECTORY | OFlags::RDONLY, Mode::empty())
-            .context("open directory", full.as_path())?;
-        for part in sentinel.parent().unwrap_or(Path::new("")).components() {
-            let Component::Normal(part) = part else { continue };
-            let part = part.as_bytes();
-            if stat_entry(directory.as_fd(), part).context("stat", full.as_path())?.is_none() {
-                let made = keeping_time(&directory, || {
-                    fs::mkdirat(&directory, part, Mode::from_raw_mode(0o755))?;
-                    self.own(directory.as_fd(), part)
-                });
-                made.context("create directory of", full.as_path())?;
-            }
-            let below = openat(directory.as_fd(), part, OFlags::DIRECTORY | OFlags::RDONLY, Mode::empty());
-            directory = below.context("open directory of sentinel", full.as_path()).map_err(|error| {
-                error
-                    .exit(Exit::Refused)
-                    .help("--sentinel must lie in real directories of the seed, not behind a link")
-            })?;
-        }
-        if stat_entry(directory.as_fd(), name).context("stat", full.as_path())?.is_some() {
-            return Ok(());
-        }
-        let made = keeping_time(&directory, || {
-            let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL;
-            state::close(openat(directory.as_fd(), name, flags, Mode::from_raw_mode(0o644))?)?;
-            self.own(directory.as_fd(), name)
-        });
-        made.context("create sentinel", full.as_path())
-    }
-
-    fn own(&self, directory: BorrowedFd<'_>, name: &[u8]) -> rustix::io::Result<()> {
-        let Some((uid, gid)) = self.config.owner else { return Ok(()) };
-        let owner = (Some(Uid::from_raw(uid)), Some(Gid::from_raw(gid)));
-        match fs::chownat(directory, name, owner.0, owner.1, AtFlags::SYMLINK_NOFOLLOW) {
-            Err(Errno::PERM) if !self.config.strict => Ok(()),
-            result => result,
-        }
-    }
-
     /// Makes the stage durable, in one call for the whole file system: on ext4, xfs and btrfs a
     /// record may otherwise outlive its data. On a network file system every close has done so
     /// already, and this finds nothing to do.
@@ -468,20 +368,6 @@ impl Site<'_> {
     fn tree_path(&self) -> PathBuf {
         self.stage_path.join(TREE)
     }
-}
-
-/// Changes a finished directory and gives it back the time that it had.
-fn keeping_time(directory: &OwnedFd, change: impl Fn() -> rustix::io::Result<()>) -> rustix::io::Result<()> {
-    let stat = fs::fstat(directory)?;
-    change()?;
-    fs::futimens(directory, &entry::Time::of(&stat).timestamps())
-}
-
-/// Whether standard input has nothing to read right now.
-fn stdin_is_silent() -> bool {
-    let stdin = std::io::stdin();
-    let mut wait = [PollFd::new(&stdin, PollFlags::IN)];
-    matches!(poll(&mut wait, Some(&Timespec::default())), Ok(0))
 }
 
 fn open_directory(parent: BorrowedFd<'_>, name: &str) -> rustix::io::Result<OwnedFd> {

@@ -1,0 +1,82 @@
+//! The source of a seed, opened and not yet read.
+//!
+//! Knows what it looks like from outside: a directory, a file, standard input. What is in it is for
+//! `directory` and `archive`.
+
+use std::fs::File;
+use std::os::fd::OwnedFd;
+
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::fs::{self, FileType, Mode, OFlags};
+
+use crate::config::VolumeConfig;
+use crate::error::{Context, Error, Result};
+use crate::exit::Exit;
+use crate::volume::Volume;
+
+/// A source.
+#[derive(Debug)]
+pub struct Source {
+    pub(super) content: Content,
+    /// What it looked like, with the wishes: a stage of anything else is not gone on with.
+    pub(super) fingerprint: String,
+}
+
+/// Where its bytes come from.
+#[derive(Debug)]
+pub enum Content {
+    /// To be walked.
+    Directory(OwnedFd),
+    /// An archive, with its size in bytes, where it has one.
+    File(File, Option<u64>),
+    /// An archive.
+    Stdin,
+}
+
+impl Source {
+    /// Opens the source of a volume. Nothing of it is read yet.
+    ///
+    /// # Errors
+    /// Exit 66 when it is not there, 64 when it is the volume.
+    pub fn open(config: &VolumeConfig, volume: &Volume) -> Result<Source> {
+        let path = config.from.as_path();
+        let wishes = format!("owner {:?}", config.owner);
+        if path.as_os_str() == "-" {
+            return Ok(Source { content: Content::Stdin, fingerprint: format!("standard input, {wishes}") });
+        }
+        // Not there, or not in what leads there: the image is not what was meant.
+        let missing = |error: Error| match path.symlink_metadata() {
+            Err(cause) if cause.kind() == std::io::ErrorKind::NotFound => {
+                error.exit(Exit::Source).help("--from names what the image ships: is it in the image?")
+            }
+            _ => error,
+        };
+        let file = fs::open(path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty());
+        let file = file.context("open source", path).map_err(missing)?;
+        let stat = fs::fstat(&file).context("stat", path)?;
+        let root = fs::fstat(volume.root()).context("stat", volume.path())?;
+        if (stat.st_dev, stat.st_ino) == (root.st_dev, root.st_ino) {
+            return Err(Error::new(Exit::Usage, "seed from", "it is the volume itself").on(path));
+        }
+        let fingerprint = format!(
+            "{:?}, size {}, time {}.{:09}, {wishes}",
+            path.as_os_str(),
+            stat.st_size,
+            stat.st_mtime,
+            stat.st_mtime_nsec
+        );
+        let content = match FileType::from_raw_mode(stat.st_mode) {
+            FileType::Directory => Content::Directory(file),
+            FileType::RegularFile => Content::File(file.into(), Some(stat.st_size as u64)),
+            _ => Content::File(file.into(), None),
+        };
+        Ok(Source { content, fingerprint })
+    }
+}
+
+/// Whether standard input has nothing to read right now.
+pub fn stdin_is_silent() -> bool {
+    let stdin = std::io::stdin();
+    let mut wait = [PollFd::new(&stdin, PollFlags::IN)];
+    matches!(poll(&mut wait, Some(&Timespec::default())), Ok(0))
+}
