@@ -134,6 +134,7 @@ impl Site<'_> {
     pub fn stage(&self, source: Source, after: Option<&Complete>) -> Result<Staging> {
         let began = Instant::now();
         let kind = self.volume.kind()?;
+        let _umask = Umask::cleared();
         let mut staged = self.prepare(kind, &source.fingerprint, after)?;
         let fidelity = Fidelity::new(self.config.strict);
         let tree_fd =
@@ -250,7 +251,6 @@ impl Site<'_> {
         let config = self.config;
         let wishes = Wishes { owner: config.owner, times: config.times };
         let limits = Limits { writers, memory: config.memory, entries: config.max_entries };
-        let _umask = Umask::cleared();
         let shared = Shared {
             tree,
             source: if let Content::Directory(root) = &source { Some(root.as_fd()) } else { None },
@@ -318,6 +318,7 @@ impl Site<'_> {
     fn fill_mount(&self, crossing: &Crossing) -> Result<Published> {
         let path = self.volume.path().join(std::ffi::OsStr::from_bytes(&crossing.path));
         tracing::info!(mount = %path.display(), "copying to a mount point on the volume");
+        let _umask = Umask::cleared();
         let mounted =
             Volume::adopt(&path, crossing.mounted.try_clone().context("open volume", path.as_path())?);
         let state = state::StateDir::create(&mounted)?;

@@ -93,6 +93,14 @@ fn the_sentinel_of_the_seed_is_published_last() {
 }
 
 #[test]
+fn a_sentinel_that_is_made_can_be_read_by_everybody() {
+    let (_sandbox, source, volume) = sandbox(&Tree::sample());
+    let narrow = ["sh", "-c", "umask 077; exec \"$@\"", "sh"];
+    seed(&source, &volume).option("--sentinel", "done").under(narrow).ends().exits(0);
+    assert_eq!(fs::metadata(volume.join("done")).unwrap().permissions().mode() & 0o777, 0o644);
+}
+
+#[test]
 fn a_sentinel_that_the_seed_does_not_have_is_made_last() {
     for sentinel in ["done", "bin/done", "new/done"] {
         let (_sandbox, source, volume) = sandbox(&Tree::sample());
