@@ -155,6 +155,9 @@ impl Site<'_> {
         let (produced, work, reused) = self.run(&tree, source.content, &fidelity, writers)?;
         tree.prune(tree.root())?;
         sentinel::ensure(tree.open(tree.root())?.as_fd(), &self.tree_path(), self.config)?;
+        // Before the seal: a later image that is without the conflict is then staged in its place.
+        let staged_root = tree.open(tree.root())?;
+        publish::check(staged_root.as_fd(), self.volume.root(), self.volume.path(), self.config.existing)?;
         let stage_time = began.elapsed();
         tracing::info!(
             files = work.totals.files,

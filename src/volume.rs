@@ -233,6 +233,8 @@ pub fn stat_entry(directory: BorrowedFd<'_>, name: &[u8]) -> rustix::io::Result<
 ///
 /// # Errors
 /// As `getdents64`.
+// Never part of a caller's frame: trees are removed recursively, and the buffer is large.
+#[inline(never)]
 pub fn names(directory: BorrowedFd<'_>) -> rustix::io::Result<Vec<Box<[u8]>>> {
     // Some 200 names at once; most directories need one call, and one more that says so.
     let mut buffer = [MaybeUninit::uninit(); 8192];

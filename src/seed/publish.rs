@@ -71,18 +71,7 @@ pub fn publish(
     existing: Existing,
     mut cross: impl FnMut(Crossing) -> Result<Published>,
 ) -> Result<Published> {
-    let mut plan = Plan {
-        volume_path,
-        existing,
-        moves: Vec::new(),
-        crossings: Vec::new(),
-        published: Published::default(),
-    };
-    let reopen = |fd: BorrowedFd<'_>| openat(fd, b".", OFlags::DIRECTORY | OFlags::RDONLY, Mode::empty());
-    let from = reopen(stage).context("open stage of", volume_path)?;
-    let to = reopen(volume).context("open volume", volume_path)?;
-    plan.directory(from.into(), to.into(), &[])?;
-    let Plan { moves, crossings, mut published, .. } = plan;
+    let Plan { moves, crossings, mut published, .. } = Plan::make(stage, volume, volume_path, existing)?;
     let holds_sentinel = |entry: &&Move| {
         sentinel.is_some_and(|path| path.starts_with(std::ffi::OsStr::from_bytes(&entry.path)))
     };
@@ -110,6 +99,23 @@ pub fn publish(
     Ok(published)
 }
 
+/// Looks for conflicts between what is staged and the volume, and moves nothing.
+///
+/// # Errors
+/// Exit 78 on a conflict.
+pub fn check(
+    stage: BorrowedFd<'_>,
+    volume: BorrowedFd<'_>,
+    volume_path: &Path,
+    existing: Existing,
+) -> Result<()> {
+    // Only files that shall be replaced can be in a wrong place.
+    match existing {
+        Existing::Overwrite => Plan::make(stage, volume, volume_path, existing).map(drop),
+        Existing::Keep | Existing::Fail => Ok(()),
+    }
+}
+
 struct Plan<'a> {
     volume_path: &'a Path,
     existing: Existing,
@@ -118,7 +124,22 @@ struct Plan<'a> {
     published: Published,
 }
 
-impl Plan<'_> {
+impl<'a> Plan<'a> {
+    fn make(
+        stage: BorrowedFd<'_>,
+        volume: BorrowedFd<'_>,
+        volume_path: &'a Path,
+        existing: Existing,
+    ) -> Result<Plan<'a>> {
+        let (moves, crossings) = (Vec::new(), Vec::new());
+        let mut plan = Plan { volume_path, existing, moves, crossings, published: Published::default() };
+        let reopen = |fd: BorrowedFd<'_>| openat(fd, b".", OFlags::DIRECTORY | OFlags::RDONLY, Mode::empty());
+        let from = reopen(stage).context("open stage of", volume_path)?;
+        let to = reopen(volume).context("open volume", volume_path)?;
+        plan.directory(from.into(), to.into(), &[])?;
+        Ok(plan)
+    }
+
     fn directory(&mut self, from: std::rc::Rc<OwnedFd>, to: std::rc::Rc<OwnedFd>, path: &[u8]) -> Result<()> {
         for name in names(from.as_fd()).context("read stage of", self.volume_path)? {
             let mut child = path.to_vec();

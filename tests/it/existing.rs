@@ -184,3 +184,15 @@ fn what_is_mounted_read_only_exits_73_and_is_named() {
     mount.remount(MsFlags::MS_RDONLY, "");
     seed(&source, &volume).ends().fails(73, "sub");
 }
+
+#[test]
+fn a_seed_without_the_conflict_that_refused_the_one_before_is_published() {
+    let sandbox = Sandbox::new();
+    let volume = sandbox.volume();
+    fs::create_dir(volume.join("a")).unwrap();
+    let wrong = Tree::new().file("a", "a file where the volume has a directory");
+    seed("-", &volume).option("--existing", "overwrite").input(wrong.archive()).ends().exits(78);
+    let right = Tree::new().file("a/b", "x");
+    seed("-", &volume).option("--existing", "overwrite").input(right.archive()).ends().exits(0);
+    assert_eq!(fs::read_to_string(volume.join("a/b")).unwrap(), "x");
+}
