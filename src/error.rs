@@ -21,13 +21,14 @@ pub struct Error {
     act: Cow<'static, str>,
     object: Option<String>,
     cause: String,
+    number: Option<i32>,
     help: Option<Cow<'static, str>>,
 }
 
 impl Error {
     /// An error whose cause is a sentence of ours.
     pub fn new(exit: Exit, act: impl Into<Cow<'static, str>>, cause: impl Into<String>) -> Error {
-        Error { exit, act: act.into(), object: None, cause: cause.into(), help: None }
+        Error { exit, act: act.into(), object: None, cause: cause.into(), number: None, help: None }
     }
 
     /// An error whose cause is the operating system's. The exit code and the help follow from the
@@ -40,6 +41,7 @@ impl Error {
             act: act.into(),
             object: Some(object.quoted()),
             cause: lowercase_first(&cause.to_string()),
+            number: cause.raw_os_error(),
             help: help.map(Cow::Borrowed),
         }
     }
@@ -76,6 +78,12 @@ impl Error {
     /// The exit code that this error ends the process with.
     pub fn exit_code(&self) -> Exit {
         self.exit
+    }
+
+    /// Whether a server no longer knows the handle that was used (`ESTALE`): what stands for the same
+    /// place may still be opened anew.
+    pub fn is_stale(&self) -> bool {
+        self.number == Some(nix::libc::ESTALE)
     }
 
     /// What the reader can do, where there is anything.

@@ -11,6 +11,7 @@ mod entry;
 mod extension;
 mod fidelity;
 mod names;
+mod owner;
 mod pipeline;
 mod publish;
 mod queue;
@@ -23,7 +24,7 @@ mod tree;
 mod workers;
 mod writer;
 
-use std::io::Read;
+use std::io::{self, Read};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
@@ -37,6 +38,7 @@ use rustix::io::Errno;
 use crate::cancel::Cancel;
 use crate::config::VolumeConfig;
 use crate::error::{Context, Result};
+use crate::limits;
 use crate::progress::{Phase, Progress, seconds};
 use crate::state::{self, Complete, Name, Root, Sealed, Staged};
 use crate::volume::{self, Kind, Place, Volume, openat, remove_tree};
@@ -49,7 +51,9 @@ use publish::Crossing;
 pub use publish::Published;
 pub use source::Source;
 use source::{Content, stdin_is_silent};
-use tree::Tree;
+use tape::Stream;
+use tree::{Means, Tree};
+use workers::Crew;
 use writer::Shared;
 
 /// The staged tree's name in the stage.
@@ -135,13 +139,15 @@ impl Site<'_> {
         let began = Instant::now();
         let kind = self.volume.kind()?;
         let _umask = Umask::cleared();
+        let _raised = limits::raise_open_files();
         let mut staged = self.prepare(kind, &source.fingerprint, after)?;
         let fidelity = Fidelity::new(self.config.strict);
         let tree_fd =
             open_directory(self.stage, TREE).context("open directory", self.tree_path().as_path())?;
         let resumed =
             !volume::names(tree_fd.as_fd()).context("read directory", self.tree_path().as_path())?.is_empty();
-        let writers = workers::count(self.config.workers, kind);
+        let crew = workers::crew(self.config.workers, kind);
+        let writers = crew.writers;
         self.progress.enter(Phase::Seeding);
         tracing::info!(
             volume = %self.volume.path().display(),
@@ -151,13 +157,13 @@ impl Site<'_> {
             resumed,
             "seeding"
         );
-        let tree = Tree::new(tree_fd, &self.tree_path(), resumed, workers::most_open_directories());
-        let (produced, work, reused) = self.run(&tree, source.content, &fidelity, writers)?;
-        tree.prune(tree.root())?;
-        sentinel::ensure(tree.open(tree.root())?.as_fd(), &self.tree_path(), self.config)?;
+        let tree = self.tree(tree_fd, resumed, crew, &source.content)?;
+        let (produced, work, reused) = self.run(&tree, source.content, &fidelity, crew)?;
+        tree.finish_root()?;
+        let staged_root = tree.root_fd().as_fd();
+        sentinel::ensure(staged_root, &self.tree_path(), self.config)?;
         // Before the seal: a later image that is without the conflict is then staged in its place.
-        let staged_root = tree.open(tree.root())?;
-        publish::check(staged_root.as_fd(), self.volume.root(), self.volume.path(), self.config.existing)?;
+        publish::check(staged_root, self.volume.root(), self.volume.path(), self.config.existing)?;
         let stage_time = began.elapsed();
         tracing::info!(
             files = work.totals.files,
@@ -167,8 +173,7 @@ impl Site<'_> {
             "staged"
         );
         let sync_time = self.sync()?;
-        let mut top = volume::names(tree.open(tree.root())?.as_fd())
-            .context("read directory", self.tree_path().as_path())?;
+        let mut top = volume::names(staged_root).context("read directory", self.tree_path().as_path())?;
         top.sort();
         let sealed = Sealed {
             generation: staged.generation,
@@ -244,19 +249,40 @@ impl Site<'_> {
         Ok(new)
     }
 
+    fn tree(&self, root: OwnedFd, resumed: bool, crew: Crew, source: &Content) -> Result<Tree> {
+        let stage = fs::fstat(self.stage).context("stat", self.stage_path.as_path())?;
+        // Where our own stage is not ours, a server decides about owners, and not by who creates.
+        let ours = stage.st_uid == rustix::process::geteuid().as_raw();
+        let owners = crew.as_owner && ours && owner::is_possible();
+        let means = Means { resumed, owners, open_directories: crew.open_directories };
+        let owner = match (self.config.owner, source) {
+            (Some(owner), _) => Some(owner),
+            (None, Content::Directory(root)) => {
+                let root = fs::fstat(root).context("stat", self.config.from.as_path())?;
+                Some((root.st_uid, root.st_gid))
+            }
+            (None, Content::File(..) | Content::Stdin) => None,
+        };
+        Tree::new(root, &self.tree_path(), means, owner)
+    }
+
     fn run(
         &self,
         tree: &Tree,
         source: Content,
         fidelity: &Fidelity,
-        writers: usize,
+        crew: Crew,
     ) -> Result<(Produced, pipeline::Work, u64)> {
         let config = self.config;
         let wishes = Wishes { owner: config.owner, times: config.times };
-        let limits = Limits { writers, memory: config.memory, entries: config.max_entries };
+        let limits = Limits { crew, memory: config.memory, entries: config.max_entries };
         let shared = Shared {
             tree,
-            source: if let Content::Directory(root) = &source { Some(root.as_fd()) } else { None },
+            source: match &source {
+                Content::Directory(root) => Some(root.as_fd()),
+                Content::File(file, _) => Some(file.as_fd()),
+                Content::Stdin => None,
+            },
             source_path: config.from.clone(),
             fidelity,
             progress: self.progress,
@@ -266,10 +292,13 @@ impl Site<'_> {
         let mut produced = Produced { root: None, skipped: 0 };
         let work = pipeline::run(&shared, limits, |feed| {
             let pool = slab::Pool::new(config.memory);
-            let archive = |bytes: Box<dyn Read>, idle: &dyn Fn() -> bool, feed: &mut pipeline::Feed<'_>| {
-                let tar = decompress::open(bytes, Arc::clone(self.progress));
-                let tar = tar.map_err(|error| archive::unreadable(&config.from, &error))?;
-                archive::produce(tar, &config.from, wishes, &pool, idle, feed)
+            let archive =
+                |tar: io::Result<Stream>, idle: &dyn Fn() -> bool, feed: &mut pipeline::Feed<'_>| {
+                    let tar = tar.map_err(|error| archive::unreadable(&config.from, &error))?;
+                    archive::produce(tar, &config.from, wishes, &pool, idle, feed)
+                };
+            let flowing = |bytes: Box<dyn Read>| {
+                decompress::open(bytes, Arc::clone(self.progress)).map(Stream::Flowing)
             };
             match &source {
                 Content::Directory(root) => {
@@ -278,12 +307,16 @@ impl Site<'_> {
                     produced = Produced { root: Some(walked.root), skipped: walked.skipped };
                 }
                 Content::File(file, size) => {
-                    size.iter().for_each(|size| self.progress.set_source_size(*size));
                     let file = file.try_clone().context("open source", config.from.as_path())?;
-                    produced.root = archive(Box::new(file), &|| false, feed)?;
+                    let tar = match size {
+                        Some(size) => decompress::open_file(file, *size, Arc::clone(self.progress)),
+                        None => flowing(Box::new(file)),
+                    };
+                    produced.root = archive(tar, &|| false, feed)?;
                 }
                 Content::Stdin => {
-                    produced.root = archive(Box::new(std::io::stdin()), &stdin_is_silent, feed)?
+                    let tar = flowing(Box::new(std::io::stdin()));
+                    produced.root = archive(tar, &stdin_is_silent, feed)?;
                 }
             }
             Ok(())
@@ -349,10 +382,11 @@ impl Site<'_> {
             .context("create directory", nested.stage_path.as_path())?;
         let tree =
             open_directory(stage.as_fd(), TREE).context("open directory", nested.stage_path.as_path())?;
-        let tree = Tree::new(tree, &nested.tree_path(), false, workers::most_open_directories());
+        let crew = workers::crew(config.workers, mounted.kind()?);
+        let source = Content::Directory(source);
+        let tree = nested.tree(tree, false, crew, &source)?;
         let fidelity = Fidelity::new(config.strict);
-        let writers = workers::count(config.workers, mounted.kind()?);
-        let (produced, work, _) = nested.run(&tree, Content::Directory(source), &fidelity, writers)?;
+        let (produced, work, _) = nested.run(&tree, source, &fidelity, crew)?;
         drop(tree);
         fs::syncfs(mounted.root()).context("sync volume", path.as_path())?;
         let sealed = Sealed {

@@ -3,6 +3,7 @@
 //! Every path below the root is opened component by component without following links, by the
 //! kernel (`openat2`, Linux 5.6) or, where that is not to be had, by us.
 
+use std::collections::HashMap;
 use std::fmt;
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -249,6 +250,29 @@ pub fn names(directory: BorrowedFd<'_>) -> rustix::io::Result<Vec<Box<[u8]>>> {
         }
     }
     Ok(names)
+}
+
+/// What is in a directory, with what `stat` tells of each. A few names are read and then looked at
+/// before the next: an NFS client takes that as the sign to fetch both at once (`READDIRPLUS`).
+///
+/// # Errors
+/// As `getdents64` and `fstatat`.
+pub fn entries(directory: BorrowedFd<'_>) -> rustix::io::Result<HashMap<Box<[u8]>, Stat>> {
+    let mut buffer = [MaybeUninit::uninit(); 8192];
+    let mut found = HashMap::new();
+    fs::seek(directory, fs::SeekFrom::Start(0))?;
+    let mut entries = fs::RawDir::new(directory, &mut buffer);
+    while let Some(entry) = entries.next() {
+        let entry = entry?;
+        let name = entry.file_name().to_bytes();
+        if name != b"."
+            && name != b".."
+            && let Some(stat) = stat_entry(directory, name)?
+        {
+            found.insert(name.into(), stat);
+        }
+    }
+    Ok(found)
 }
 
 /// Removes `name` in `directory` and all that is below it, following no link.

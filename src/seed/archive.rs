@@ -18,9 +18,9 @@ use super::extension::{self, Extension, Segment, Sparse};
 use super::names::{Known, LONGEST_PATH, Names, components};
 use super::pipeline::Feed;
 use super::slab::{Piece, Pool, SLAB};
-use super::tape::{Reel, Tape};
+use super::tape::{Reel, Stream, Tape};
 use super::tree::Dir;
-use super::writer::{Chunk, Entry, File, Job};
+use super::writer::{CHUNK, Chunk, Data, Entry, File, Job};
 use crate::error::{Error, Quoted, Result, lowercase_first};
 use crate::exit::Exit;
 
@@ -31,22 +31,25 @@ const SLAB_PATIENCE: Duration = Duration::from_millis(50);
 
 /// Feeds every member of the tar that `source` holds. `path` is for messages. Returns what the
 /// archive says of its root, if it does. Where `idle` says that the source is silent, what has
-/// gathered is written without waiting for more.
+/// gathered is written without waiting for more. Of a plain tar in a file only an index is made, and
+/// writers read its data themselves: so all of it is known before most of it is written.
 ///
 /// # Errors
 /// Exit 65 when the archive is refused, with the member; or a writer's.
 pub fn produce(
-    source: Box<dyn Read>,
+    source: Stream,
     path: &Path,
     wishes: Wishes,
     pool: &Arc<Pool>,
     idle: &dyn Fn() -> bool,
     feed: &mut Feed<'_>,
 ) -> Result<Option<Meta>> {
+    let length = source.length();
     let (tape, reel) = Tape::new(source);
     let mut archive = tar::Archive::new(tape);
     let mut reading = Reading {
         path,
+        length,
         wishes,
         feed,
         names: Names::default(),
@@ -55,22 +58,25 @@ pub fn produce(
         member: None,
         slab: Slab::new(pool),
     };
-    let mut members = archive.entries().map_err(|error| reading.refused_io(&error))?;
-    let data_end = loop {
-        let data_end = reel.position();
+    let members = if length.is_some() { archive.entries_with_seek() } else { archive.entries() };
+    let mut members = members.map_err(|error| reading.refused_io(&error))?;
+    let end = loop {
         reel.keep();
         let next = members.next();
-        let kept = reel.kept();
+        let (from, kept) = reel.kept();
+        let data_end = from.next_multiple_of(512);
         let Some(member) = next else { break data_end };
         let mut member = member.map_err(|error| reading.refused_io(&error))?;
-        let between = Between::new(&kept, data_end, member.raw_header_position());
+        let between = Between::new(&kept, from, member.raw_header_position());
         reading.member(&mut member, &between)?;
-        reading.skip(&mut member)?;
+        if length.is_none() {
+            reading.skip(&mut member)?;
+        }
         if idle() {
             reading.flush()?;
         }
     };
-    reading.end(archive, &reel, data_end.next_multiple_of(512))?;
+    reading.end(archive, &reel, end)?;
     Ok(reading.root)
 }
 
@@ -105,14 +111,13 @@ struct Between<'a> {
 }
 
 impl<'a> Between<'a> {
-    /// `kept` was read from `data_end` on, where the data of the member before ended; `header` is
-    /// where the member's own header is.
-    fn new(kept: &'a [u8], data_end: u64, header: u64) -> Between<'a> {
+    /// `kept` was read from `from` on, where the data of the member before ended; `header` is where
+    /// the member's own header is.
+    fn new(kept: &'a [u8], from: u64, header: u64) -> Between<'a> {
         let index = |position: u64| {
-            usize::try_from(position.saturating_sub(data_end)).unwrap_or(usize::MAX).min(kept.len())
+            usize::try_from(position.saturating_sub(from)).unwrap_or(usize::MAX).min(kept.len())
         };
-        let (start, header, after) =
-            (index(data_end.next_multiple_of(512)), index(header), index(header + 512));
+        let (start, header, after) = (index(from.next_multiple_of(512)), index(header), index(header + 512));
         Between { extensions: &kept[start.min(header)..header], after_header: &kept[after..] }
     }
 }
@@ -133,6 +138,8 @@ impl<'a> Slab<'a> {
 
 struct Reading<'a, 'f> {
     path: &'a Path,
+    /// Of a plain tar in a file: its bytes.
+    length: Option<u64>,
     wishes: Wishes,
     feed: &'a mut Feed<'f>,
     names: Names,
@@ -142,7 +149,7 @@ struct Reading<'a, 'f> {
     slab: Slab<'a>,
 }
 
-type TarMember<'a> = Member<'a, Tape<Box<dyn Read>>>;
+type TarMember<'a> = Member<'a, Tape>;
 
 impl Reading<'_, '_> {
     fn member(&mut self, member: &mut TarMember<'_>, between: &Between<'_>) -> Result<()> {
@@ -391,6 +398,9 @@ impl Reading<'_, '_> {
         let size = sparse.as_ref().map_or(member.size(), |(_, size)| *size);
         let file = File { dir: Arc::clone(dir), name: name.into(), meta, size };
         let Some((segments, _)) = sparse else {
+            if let Some(length) = self.length {
+                return self.file_in_archive(file, member.raw_file_position(), length);
+            }
             return match usize::try_from(size) {
                 Ok(size) if size <= SLAB => self.small_file(member, file, size),
                 _ => self.large_file(member, file, &[Segment { offset: 0, length: size }], false),
@@ -399,6 +409,19 @@ impl Reading<'_, '_> {
         // The tar crate gives the holes of an old GNU sparse member as zeros; they are skipped.
         let zeros_for_holes = member.header().entry_type().is_gnu_sparse();
         self.large_file(member, file, &segments, zeros_for_holes)
+    }
+
+    /// A file whose data writers read where it is.
+    fn file_in_archive(&mut self, file: File, start: u64, length: u64) -> Result<()> {
+        let size = file.size;
+        if start.checked_add(size).is_none_or(|end| end > length) {
+            return Err(self.refused("it ends in the middle of this member"));
+        }
+        if size <= CHUNK {
+            return self.feed.file(file, |file| Job::Copy(file, Data::At(start)));
+        }
+        let large = self.feed.large_file(file, false)?;
+        self.feed.copy_chunks(&large, size, start)
     }
 
     fn small_file(&mut self, member: &mut TarMember<'_>, file: File, size: usize) -> Result<()> {
@@ -428,7 +451,7 @@ impl Reading<'_, '_> {
         zeros: bool,
     ) -> Result<()> {
         self.flush()?;
-        let large = self.feed.large_file(file)?;
+        let large = self.feed.large_file(file, false)?;
         let mut position = 0;
         for segment in segments {
             if zeros {
@@ -478,7 +501,7 @@ impl Reading<'_, '_> {
     }
 
     /// Past the last member: the end mark must be there, and the checksums after it must hold.
-    fn end(&mut self, archive: tar::Archive<Tape<Box<dyn Read>>>, reel: &Rc<Reel>, end: u64) -> Result<()> {
+    fn end(&mut self, archive: tar::Archive<Tape>, reel: &Rc<Reel>, end: u64) -> Result<()> {
         self.member = None;
         if reel.position() < end + 512 {
             return Err(self.refused("it ends without its end mark: it was cut short"));

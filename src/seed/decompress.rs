@@ -4,7 +4,9 @@
 //! Every decoder reads on after the end of one frame or member, as the command-line tools do, and
 //! checks what checksum there is.
 
+use std::fs::File;
 use std::io::{self, BufRead, BufReader, Read};
+use std::os::unix::fs::FileExt;
 use std::sync::Arc;
 
 use bzip2::bufread::MultiBzDecoder;
@@ -13,6 +15,7 @@ use lzma_rust2::XzReader;
 use ruzstd::decoding::FrameDecoder;
 use ruzstd::decoding::errors::{FrameDecoderError, ReadFrameHeaderError};
 
+use super::tape::Stream;
 use crate::progress::Progress;
 
 /// Bytes read of the source at once.
@@ -51,6 +54,20 @@ impl Packing {
             _ => None,
         }
     }
+}
+
+/// Opens an archive file of `size` bytes, at its start, as the bytes of a tar.
+///
+/// # Errors
+/// As [`open`].
+pub fn open_file(file: File, size: u64, progress: Arc<Progress>) -> io::Result<Stream> {
+    let mut start = [0; 512];
+    match file.read_exact_at(&mut start, 0) {
+        Ok(()) if Packing::of(&start) == Some(Packing::Plain) => return Ok(Stream::file(file, size)),
+        _ => {}
+    }
+    progress.set_source_size(size);
+    open(Box::new(file), progress).map(Stream::Flowing)
 }
 
 /// Opens `source` as the bytes of a tar. `progress` hears of every byte that is read.

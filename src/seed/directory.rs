@@ -14,14 +14,10 @@ use super::entry::{Meta, Time};
 use super::names::Place;
 use super::pipeline::Feed;
 use super::tree::Dir;
-use super::writer::{Chunk, Entry, File, Job};
+use super::writer::{CHUNK, Data, Entry, File, Job};
 use crate::error::{Context, Error, Result, printable};
 use crate::exit::Exit;
 use crate::volume::{names, open_beneath, stat_entry};
-
-/// Files from here on are cut into chunks of this size, so that one does not hold up the end. In
-/// bytes; small enough that two writers share a 16 MiB file.
-const CHUNK: u64 = 8 << 20;
 
 /// What differs from the source by the user's wish.
 #[derive(Debug, Clone, Copy)]
@@ -176,16 +172,11 @@ impl Walk<'_, '_> {
         // stat(2) counts blocks of 512 bytes.
         let holes = (stat.st_blocks as u64).saturating_mul(512) < size;
         if holes || size <= CHUNK {
-            return self.feed.file(file, |file| Job::Copy(file, holes));
+            let data = if holes { Data::WithHoles } else { Data::Whole };
+            return self.feed.file(file, |file| Job::Copy(file, data));
         }
-        let large = self.feed.large_file(file)?;
-        let mut offset = 0;
-        while offset < size {
-            let length = CHUNK.min(size - offset);
-            self.feed.chunk(&large, Chunk::Copy { offset, length })?;
-            offset += length;
-        }
-        self.feed.chunk(&large, Chunk::Last)
+        let large = self.feed.large_file(file, true)?;
+        self.feed.copy_chunks(&large, size, 0)
     }
 
     fn refuse_volume(&self, stat: &Stat) -> Result<()> {

@@ -4,14 +4,17 @@
 //! Only what differs is set. Order: owner (it clears set-user-ID and capabilities), attributes (a file
 //! that may not be written takes none), mode, time. A refusal is counted, or an error under `--strict`.
 
+use std::collections::HashSet;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
+use std::sync::{PoisonError, RwLock};
 
 use rustix::fs::{self, AtFlags, Gid, Mode, Stat, Uid, XattrFlags};
 use rustix::io::Errno;
 
 use super::entry::{Meta, Time, Xattrs, carried};
+use super::owner::Owner;
 use crate::error::{Context, Error, Result};
 use crate::exit::Exit;
 use crate::state::Root;
@@ -29,6 +32,26 @@ impl Birth {
     pub fn of(stat: &Stat) -> Birth {
         Birth { uid: stat.st_uid, gid: stat.st_gid, mode: stat.st_mode & 0o7777 }
     }
+
+    /// Whether it has just this mode.
+    pub fn has_mode(&self, mode: u32) -> bool {
+        self.mode == mode
+    }
+
+    /// Whether it belongs to this user and group.
+    pub fn has_owner(&self, owner: Owner) -> bool {
+        (self.uid, self.gid) == owner
+    }
+
+    /// Whether this user, with this group, may create something in such a directory.
+    pub fn lets_create(&self, (uid, gid): Owner) -> bool {
+        let shift = match (uid == self.uid, gid == self.gid) {
+            (true, _) => 6,
+            (false, true) => 3,
+            (false, false) => 0,
+        };
+        self.mode >> shift & 0o3 == 0o3
+    }
 }
 
 /// What was not kept, by kind.
@@ -38,6 +61,9 @@ pub struct Fidelity {
     owners: AtomicU64,
     modes: AtomicU64,
     xattrs: AtomicU64,
+    /// Owners that the volume did not let us give: another try for the next entry would be refused
+    /// too, and cost a round trip.
+    refused: RwLock<HashSet<Owner>>,
     /// The source's file system has no extended attributes: do not ask again.
     source_without_xattrs: AtomicBool,
 }
@@ -76,7 +102,8 @@ impl Fidelity {
         let mtime = wished.mtime.map(|(seconds, nanoseconds)| Time { seconds, nanoseconds });
         let mode = wished.mode.unwrap_or(birth.mode);
         let meta = Meta { mode, uid: wished.uid, gid: wished.gid, mtime: None, xattrs: None };
-        self.finish_directory(root, &meta, birth, || path.to_owned())?;
+        let mode = self.own_file(root, &meta, birth, || path.to_owned())?;
+        self.finish_file(root, &meta, mode, birth, || path.to_owned())?;
         match mtime.map(|mtime| fs::futimens(root, &mtime.timestamps())) {
             // Only its owner may; nothing depends on it.
             None | Some(Ok(()) | Err(Errno::PERM | Errno::ACCESS)) => Ok(()),
@@ -102,20 +129,79 @@ impl Fidelity {
         &self,
         fd: impl AsFd,
         meta: &Meta,
-        birth: Birth,
+        mut birth: Birth,
         path: impl Fn() -> PathBuf,
     ) -> Result<u32> {
-        if (birth.uid, birth.gid) == (meta.uid, meta.gid) {
-            return Ok(meta.mode);
+        let set = |uid, gid| fs::fchown(&fd, uid, gid);
+        self.own((meta.uid, meta.gid), &mut birth, set, path)?;
+        Ok(self.mode_for(meta, birth))
+    }
+
+    /// Gives a directory, whose descriptor need not be readable, its owner, and notes that in `birth`.
+    ///
+    /// # Errors
+    /// Exit 77 under `--strict` when the owner is refused.
+    pub fn own_directory(
+        &self,
+        fd: impl AsFd,
+        owner: Owner,
+        birth: &mut Birth,
+        path: impl Fn() -> PathBuf,
+    ) -> Result<()> {
+        let set = |uid, gid| fs::chownat(&fd, "", uid, gid, AtFlags::EMPTY_PATH);
+        self.own(owner, birth, set, path)
+    }
+
+    /// Gives what is called `name` its owner, without opening it.
+    ///
+    /// # Errors
+    /// Exit 77 under `--strict` when the owner is refused.
+    pub fn own_entry(
+        &self,
+        directory: BorrowedFd<'_>,
+        name: &[u8],
+        meta: &Meta,
+        mut birth: Birth,
+        path: impl Fn() -> PathBuf,
+    ) -> Result<()> {
+        let set = |uid, gid| fs::chownat(directory, name, uid, gid, AtFlags::SYMLINK_NOFOLLOW);
+        self.own((meta.uid, meta.gid), &mut birth, set, path)
+    }
+
+    fn own(
+        &self,
+        owner: Owner,
+        birth: &mut Birth,
+        set: impl Fn(Option<Uid>, Option<Gid>) -> rustix::io::Result<()>,
+        path: impl Fn() -> PathBuf,
+    ) -> Result<()> {
+        if birth.has_owner(owner) {
+            return Ok(());
         }
-        let owner = (Uid::from_raw(meta.uid), Gid::from_raw(meta.gid));
-        let kept = self.counted(
-            "change owner of",
-            &self.owners,
-            fs::fchown(&fd, Some(owner.0), Some(owner.1)),
-            &path,
-        )?;
-        Ok(if kept { meta.mode } else { self.without_special_bits(meta.mode) })
+        if self.refused.read().unwrap_or_else(PoisonError::into_inner).contains(&owner) {
+            self.owners.fetch_add(1, Relaxed);
+            return Ok(());
+        }
+        let (uid, gid) = owner;
+        let result = set(Some(Uid::from_raw(uid)), Some(Gid::from_raw(gid)));
+        if self.counted("change owner of", &self.owners, result, path)? {
+            (birth.uid, birth.gid) = owner;
+        } else {
+            self.refused.write().unwrap_or_else(PoisonError::into_inner).insert(owner);
+        }
+        Ok(())
+    }
+
+    /// The permission bits that an entry with such an owner may have: without the right one it loses
+    /// set-user-ID and set-group-ID, which is counted.
+    pub fn mode_for(&self, meta: &Meta, birth: Birth) -> u32 {
+        if birth.has_owner((meta.uid, meta.gid)) {
+            return meta.mode;
+        }
+        if meta.mode & 0o6000 != 0 {
+            self.modes.fetch_add(1, Relaxed);
+        }
+        meta.mode & !0o6000
     }
 
     /// Gives a file whose data is written the rest: attributes, mode, time.
@@ -145,22 +231,6 @@ impl Fidelity {
         Ok(())
     }
 
-    /// Gives a directory that is filled all that it shall have.
-    ///
-    /// # Errors
-    /// When something is refused and may not be.
-    pub fn finish_directory(
-        &self,
-        fd: impl AsFd,
-        meta: &Meta,
-        birth: Birth,
-        path: impl Fn() -> PathBuf,
-    ) -> Result<()> {
-        let fd = fd.as_fd();
-        let mode = self.own_file(fd, meta, birth, &path)?;
-        self.finish_file(fd, meta, mode, birth, path)
-    }
-
     /// Gives a symbolic link or a FIFO, which was just made, what it shall have.
     ///
     /// # Errors
@@ -184,27 +254,6 @@ impl Fidelity {
         }
         if let Some(mtime) = meta.mtime {
             fs::utimensat(directory, name, &mtime.timestamps(), flags).context("set time of", &path)?;
-        }
-        Ok(())
-    }
-
-    /// Gives what is called `name` its owner, without opening it.
-    ///
-    /// # Errors
-    /// Exit 77 under `--strict` when the owner is refused.
-    pub fn own_entry(
-        &self,
-        directory: BorrowedFd<'_>,
-        name: &[u8],
-        meta: &Meta,
-        birth: Birth,
-        path: impl Fn() -> PathBuf,
-    ) -> Result<()> {
-        if (birth.uid, birth.gid) != (meta.uid, meta.gid) {
-            let owner = (Uid::from_raw(meta.uid), Gid::from_raw(meta.gid));
-            let result =
-                fs::chownat(directory, name, Some(owner.0), Some(owner.1), AtFlags::SYMLINK_NOFOLLOW);
-            self.counted("change owner of", &self.owners, result, &path)?;
         }
         Ok(())
     }
@@ -268,13 +317,6 @@ impl Fidelity {
             self.counted("set extended attribute of", &self.xattrs, result, &path)?;
         }
         Ok(())
-    }
-
-    fn without_special_bits(&self, mode: u32) -> u32 {
-        if mode & 0o6000 != 0 {
-            self.modes.fetch_add(1, Relaxed);
-        }
-        mode & !0o6000
     }
 
     /// Whether it was done; a refusal is counted.

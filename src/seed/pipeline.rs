@@ -9,8 +9,10 @@ use std::time::{Duration, Instant};
 
 use super::entry::Meta;
 use super::queue::Queue;
+use super::schedule::Place;
 use super::tree::Dir;
-use super::writer::{Chunk, Entry, File, Job, LargeFile, Shared, Writer};
+use super::workers::Crew;
+use super::writer::{CHUNK, Chunk, Entry, File, Job, LargeFile, Shared, Writer};
 use crate::error::{Context, Error, Result};
 use crate::exit::Exit;
 use crate::state::Totals;
@@ -20,9 +22,8 @@ use crate::volume::remove_tree;
 const BATCH: usize = 32;
 /// Stack of a writer, in bytes: its deepest call is the making of a directory with all its parents.
 const STACK: usize = 512 << 10;
-/// The largest buffer that a writer reads a file through, in bytes; it stays in the second-level
-/// cache between the read and the write.
-const MOST_BUFFER: u64 = 256 << 10;
+/// The smallest buffer that a writer reads a file through, in bytes.
+const LEAST_BUFFER: u64 = 4096;
 
 /// What a pipeline did.
 #[derive(Debug, Clone, Default)]
@@ -33,14 +34,16 @@ pub struct Work {
     pub busy: Duration,
     /// The part of it that files took.
     pub busy_with_files: Duration,
+    /// Creations that could only happen one after the other.
+    pub longest_chain: u64,
 }
 
 /// The producer's side of the pipeline.
 pub struct Feed<'a> {
     shared: &'a Shared<'a>,
     queue: &'a Queue<Job>,
-    batch: Vec<(usize, Job)>,
-    links: Vec<(usize, Job)>,
+    batch: Vec<(Place, Job)>,
+    links: Vec<(Place, Job)>,
     work: Work,
     most_entries: u64,
 }
@@ -48,8 +51,8 @@ pub struct Feed<'a> {
 /// What a pipeline may use.
 #[derive(Debug, Clone, Copy)]
 pub struct Limits {
-    /// Threads that write.
-    pub writers: usize,
+    /// Who writes, and how.
+    pub crew: Crew,
     /// Bytes of all buffers together.
     pub memory: u64,
     /// Entries that the producer may feed.
@@ -65,10 +68,11 @@ pub fn run(
     limits: Limits,
     producer: impl FnOnce(&mut Feed<'_>) -> Result<()>,
 ) -> Result<Work> {
-    let Limits { writers, memory, entries: most_entries } = limits;
-    let queue = Queue::new(writers);
+    let Limits { crew: Crew { writers, pace, call, .. }, memory, entries: most_entries } = limits;
+    let queue = Queue::new(writers, pace);
     let busy = Busy::default();
-    let most_buffer = usize::try_from((memory / writers as u64).clamp(4096, MOST_BUFFER)).unwrap_or(4096);
+    let most_buffer = usize::try_from((memory / writers as u64).min(call).max(LEAST_BUFFER));
+    let most_buffer = most_buffer.unwrap_or(usize::MAX);
     let work = std::thread::scope(|scope| {
         let mut started = 0;
         for number in 0..writers {
@@ -98,6 +102,7 @@ pub fn run(
             Ok(()) => queue.close(),
             Err(error) => queue.poison(error),
         }
+        feed.work.longest_chain = queue.longest_chain() as u64;
         Ok(feed.work)
     })?;
     match queue.into_error() {
@@ -111,24 +116,28 @@ pub fn run(
 }
 
 fn write(shared: &Shared<'_>, queue: &Queue<Job>, most_buffer: usize, busy: &Busy) {
-    let mut writer = Writer::new(shared, most_buffer);
+    let mut writer = Writer::new(shared, queue, most_buffer);
     let (mut all, mut files) = (Duration::ZERO, Duration::ZERO);
     let mut jobs = Vec::new();
-    while queue.take(&mut jobs) {
+    while let Some(mut hold) = queue.take(&mut jobs) {
         let taken = jobs.len();
         let mut began = Instant::now();
-        for job in jobs.drain(..) {
-            let has_data = job.has_data();
-            let result = if shared.cancel.is_set() { Err(Error::cancelled()) } else { writer.run(job) };
+        for (number, job) in jobs.drain(..).enumerate() {
+            let result = if shared.cancel.is_set() {
+                Err(Error::cancelled())
+            } else {
+                writer.run(&job, number + 1 == taken, &mut hold)
+            };
             let ended = Instant::now();
             all += ended - began;
-            files += if has_data { ended - began } else { Duration::ZERO };
+            files += if job.has_data() { ended - began } else { Duration::ZERO };
             began = ended;
             if let Err(error) = result {
                 queue.poison(error);
                 break;
             }
         }
+        drop(hold);
         queue.done(taken);
     }
     busy.add(all, files);
@@ -160,15 +169,16 @@ impl Feed<'_> {
         self.shared
     }
 
-    /// A directory, held until [`Feed::directory_done`].
+    /// A directory, to be made before what is in it, and held until [`Feed::directory_done`].
     ///
     /// # Errors
-    /// When there are too many entries, or the end was asked for.
+    /// When there are too many entries, the end was asked for, or a writer has failed.
     pub fn directory(&mut self, parent: &Arc<Dir>, name: &[u8], meta: Meta) -> Result<Arc<Dir>> {
-        self.count(parent, name)?;
+        self.count()?;
         self.work.totals.directories += 1;
         let dir = self.shared.tree.directory(parent, name);
         dir.set_meta(meta);
+        self.push(Job::Directory(Arc::clone(&dir)))?;
         Ok(dir)
     }
 
@@ -177,7 +187,7 @@ impl Feed<'_> {
     /// # Errors
     /// When a writer has failed.
     pub fn directory_done(&mut self, dir: Arc<Dir>) -> Result<()> {
-        self.push(Job::Directory(dir))
+        if dir.let_go() { self.push(Job::Finish(dir)) } else { Ok(()) }
     }
 
     /// A file whose data is in `job`, which `make` builds.
@@ -189,13 +199,14 @@ impl Feed<'_> {
         self.push(make(file))
     }
 
-    /// A large file, of which chunks follow; [`Chunk::Last`] must come after them.
+    /// A large file, of which chunks follow; [`Chunk::Last`] must come after them. `has_source` says
+    /// that its data is in a file of its own in the source.
     ///
     /// # Errors
     /// When there are too many entries, the end was asked for, or a writer has failed.
-    pub fn large_file(&mut self, file: File) -> Result<Arc<LargeFile>> {
+    pub fn large_file(&mut self, file: File, has_source: bool) -> Result<Arc<LargeFile>> {
         self.begin_file(&file)?;
-        Ok(LargeFile::new(file, 1))
+        Ok(LargeFile::new(file, self.shared.tree.number(), has_source))
     }
 
     /// A chunk of a large file.
@@ -207,6 +218,19 @@ impl Feed<'_> {
             file.hold();
         }
         self.push(Job::Chunk(Arc::clone(file), chunk))
+    }
+
+    /// All chunks of a large file of `size` bytes, which the source has from byte `from` on, and the
+    /// last one.
+    ///
+    /// # Errors
+    /// When a writer has failed.
+    pub fn copy_chunks(&mut self, file: &Arc<LargeFile>, size: u64, from: u64) -> Result<()> {
+        for offset in (0..size).step_by(CHUNK as usize) {
+            let length = CHUNK.min(size - offset);
+            self.chunk(file, Chunk::Copy { offset, length, from: from + offset })?;
+        }
+        self.chunk(file, Chunk::Last)
     }
 
     /// A symbolic link.
@@ -234,7 +258,7 @@ impl Feed<'_> {
     pub fn link(&mut self, entry: Entry, dir: Arc<Dir>, name: Box<[u8]>) -> Result<()> {
         self.begin(&entry)?;
         let job = Job::Link(entry, dir, name);
-        self.links.push((job.group(), job));
+        self.links.push((job.place(), job));
         Ok(())
     }
 
@@ -274,7 +298,7 @@ impl Feed<'_> {
     }
 
     fn begin_file(&mut self, file: &File) -> Result<()> {
-        self.count(&file.dir, &file.name)?;
+        self.count()?;
         file.dir.hold();
         self.work.totals.files += 1;
         self.work.totals.bytes += file.size;
@@ -283,13 +307,13 @@ impl Feed<'_> {
     }
 
     fn begin(&mut self, entry: &Entry) -> Result<()> {
-        self.count(&entry.dir, &entry.name)?;
+        self.count()?;
         entry.dir.hold();
         self.work.totals.links += 1;
         Ok(())
     }
 
-    fn count(&mut self, dir: &Arc<Dir>, name: &[u8]) -> Result<()> {
+    fn count(&self) -> Result<()> {
         if self.shared.cancel.is_set() {
             return Err(Error::cancelled());
         }
@@ -302,12 +326,11 @@ impl Feed<'_> {
             )
             .help("raise --max-entries if the seed is meant to be so large"));
         }
-        self.shared.tree.expect(dir, name);
         Ok(())
     }
 
     fn push(&mut self, job: Job) -> Result<()> {
-        self.batch.push((job.group(), job));
+        self.batch.push((job.place(), job));
         if self.batch.len() >= BATCH { self.flush() } else { Ok(()) }
     }
 }

@@ -7,16 +7,13 @@
 
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 
-use super::schedule::Schedule;
+use super::schedule::{Number, Pace, Place, Schedule, Turn};
 use crate::error::Error;
 
 /// The most entries that wait. A directory with fewer is known whole before its first file is
 /// written, so that percent and time left are true from the start; at about 150 bytes each it is
 /// 10 MB at the most.
 const MOST_ENTRIES: usize = 65_536;
-
-/// The most entries that a writer takes at once.
-const MOST_TAKEN: usize = 16;
 
 /// How a push or a drain failed: somebody poisoned the queue, and its error is kept there.
 #[derive(Debug, PartialEq, Eq)]
@@ -51,9 +48,9 @@ pub struct Queue<T> {
 
 impl<T> Queue<T> {
     /// An empty queue for so many writers.
-    pub fn new(writers: usize) -> Queue<T> {
+    pub fn new(writers: usize, pace: Pace) -> Queue<T> {
         let state = State {
-            schedule: Schedule::default(),
+            schedule: Schedule::new(pace),
             idle_writers: 0,
             in_flight: 0,
             closed: false,
@@ -64,11 +61,11 @@ impl<T> Queue<T> {
         Queue { writers, state: Mutex::new(state), filled: Condvar::new(), emptied: Condvar::new() }
     }
 
-    /// Adds all of `entries`, each with the group that it belongs to; blocks while the queue is full.
+    /// Adds all of `entries`, each with its place; blocks while the queue is full.
     ///
     /// # Errors
     /// When the queue is poisoned.
-    pub fn push(&self, entries: &mut Vec<(usize, T)>) -> Result<(), Poisoned> {
+    pub fn push(&self, entries: &mut Vec<(Place, T)>) -> Result<(), Poisoned> {
         let mut state = self.lock();
         while state.schedule.len() >= MOST_ENTRIES && !state.poisoned {
             state = self.emptied.wait(state).unwrap_or_else(PoisonError::into_inner);
@@ -76,40 +73,56 @@ impl<T> Queue<T> {
         if state.poisoned {
             return Err(Poisoned);
         }
-        let wake = state.idle_writers.min(entries.len());
-        entries.drain(..).for_each(|(group, entry)| state.schedule.push(group, entry));
-        drop(state);
-        (0..wake).for_each(|_| self.filled.notify_one());
+        let pushed = entries.len();
+        state.schedule.push(entries.drain(..));
+        self.wake(&state, pushed);
         Ok(())
     }
 
     /// Takes what to write next into `entries`, which is empty; blocks until there is something.
-    /// `false` is the end. Whoever takes some says [`Queue::done`] when they are written.
+    /// `None` is the end. Whoever takes some says [`Queue::done`] when they are written.
     ///
     /// When little is left, nobody takes more than his share.
-    pub fn take(&self, entries: &mut Vec<T>) -> bool {
+    pub fn take(&self, entries: &mut Vec<T>) -> Option<Hold<'_, T>> {
         let mut state = self.lock();
         loop {
             if state.poisoned {
-                return false;
+                return None;
             }
             let waiting = state.schedule.len();
-            let share = (waiting / self.writers).clamp(1, MOST_TAKEN);
-            state.schedule.take(share, entries);
-            if !entries.is_empty() {
+            let share = (waiting / self.writers).max(1);
+            if let Some(turn) = state.schedule.take(share, entries) {
                 state.in_flight += entries.len();
                 if waiting >= MOST_ENTRIES && state.schedule.len() < MOST_ENTRIES {
                     self.emptied.notify_all();
                 }
-                return true;
+                return Some(Hold { queue: self, turn: Some(turn) });
             }
             if state.closed {
-                return false;
+                return None;
             }
             state.idle_writers += 1;
             state = self.filled.wait(state).unwrap_or_else(PoisonError::into_inner);
             state.idle_writers -= 1;
         }
+    }
+
+    /// The directory is there: what is in it may be taken.
+    pub fn made(&self, directory: Number) {
+        let mut state = self.lock();
+        state.schedule.made(directory);
+        self.wake(&state, usize::MAX);
+    }
+
+    /// Creations in the longest chain of all that was pushed.
+    pub fn longest_chain(&self) -> usize {
+        self.lock().schedule.longest_chain()
+    }
+
+    /// Wakes as many writers as there are turns to take, and no more than `most`.
+    fn wake(&self, state: &State<T>, most: usize) {
+        let wake = state.idle_writers.min(state.schedule.turns()).min(most);
+        (0..wake).for_each(|_| self.filled.notify_one());
     }
 
     /// So many entries that [`Queue::take`] gave are written, or will not be.
@@ -157,5 +170,30 @@ impl<T> Queue<T> {
 
     fn lock(&self) -> MutexGuard<'_, State<T>> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A turn that was taken, as long as its directory's lock is needed for it.
+#[derive(Debug)]
+pub struct Hold<'a, T> {
+    queue: &'a Queue<T>,
+    turn: Option<Turn>,
+}
+
+impl<T> Hold<'_, T> {
+    /// Everything of the turn is created: another writer may create in its directory. Saying so again
+    /// does nothing.
+    pub fn give_back(&mut self) {
+        if let Some(turn) = self.turn.take() {
+            let mut state = self.queue.lock();
+            state.schedule.give_back(turn);
+            self.queue.wake(&state, 1);
+        }
+    }
+}
+
+impl<T> Drop for Hold<'_, T> {
+    fn drop(&mut self) {
+        self.give_back();
     }
 }

@@ -1,51 +1,225 @@
-//! Which entries are written next.
+//! Which entry is written next.
 //!
-//! Pure: it knows neither threads nor files. Entries come in groups, by the lock that the kernel holds
-//! for them: a directory's while something is created in it, a large file's while it is written. Two
-//! writers in one group work one after the other. So every turn goes to another group, first come,
-//! first served, and takes a few neighbours.
+//! Pure: it knows neither threads nor files. The kernel holds a directory's lock while something is
+//! created in it, so creations in one directory happen one after the other, and nothing is created in
+//! a directory before the directory itself. What decides when the seed is done is therefore the
+//! longest chain of creations, and the next turn goes to the directory at whose end the longest one
+//! still hangs. One that nobody is creating in comes before one that somebody is: a second writer
+//! there only waits, so that the lock is never idle.
+//!
+//! Entries may be added while others are taken; what is not known yet is not reckoned with.
 
-use std::collections::VecDeque;
+use std::cmp::Reverse;
+use std::collections::{BTreeSet, VecDeque};
+
+/// Number of a directory, or of a large file with a lock of its own. Small and dense: it is an index.
+pub type Number = usize;
+
+/// The number of the root, which is there from the start.
+pub const ROOT: Number = 0;
+
+/// Where an entry belongs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Place {
+    /// Created in this directory.
+    In(Number),
+    /// A directory itself: created in its parent, and everything in it after it.
+    Directory {
+        /// What it is created in.
+        parent: Number,
+        /// Its own number.
+        own: Number,
+    },
+    /// A part of this large file; it needs no directory's lock.
+    Part(Number),
+    /// Needs no lock.
+    Free,
+}
+
+/// How many entries of one lock are worked on at once.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Pace {
+    /// The most entries that a turn takes.
+    pub entries_a_turn: usize,
+    /// The most turns that one directory gives before the first one is given back.
+    pub first_turns: usize,
+    /// The most that it has out after that.
+    pub turns_a_directory: usize,
+}
+
+/// Some entries of one directory or large file, taken by one writer: to be given back as soon as the
+/// lock is no longer needed.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Turn(Option<Number>);
 
 /// The entries that are found and not yet begun.
 #[derive(Debug)]
 pub struct Schedule<T> {
-    groups: VecDeque<Group<T>>,
+    pace: Pace,
+    nodes: Vec<Node<T>>,
+    /// What a turn may be taken from, the best first.
+    ready: BTreeSet<Rank>,
+    free: VecDeque<T>,
     waiting: usize,
 }
 
+/// Fewest turns out, then the longest remaining chain, then the oldest.
+type Rank = (usize, Reverse<usize>, Number);
+
 #[derive(Debug)]
-struct Group<T> {
-    key: usize,
+struct Node<T> {
+    parent: Option<Number>,
+    /// Whether something may be created in it.
+    made: bool,
+    /// Whether it is a large file, which gives any number of turns.
+    file: bool,
+    /// The entry that makes it, while that waits, and the chain that it waits with in its parent.
+    making: Option<T>,
+    hangs: usize,
     entries: VecDeque<T>,
+    /// Directories in it that wait to be made, with the chain that hangs at each.
+    directories: BTreeSet<(usize, Number)>,
+    /// Everything ever added to it, and the longest chain that hangs at a directory in it.
+    added: usize,
+    deepest: usize,
+    turns: usize,
+    /// Whether a turn was given back.
+    begun: bool,
+    rank: Option<Rank>,
 }
 
-impl<T> Default for Schedule<T> {
-    fn default() -> Schedule<T> {
-        Schedule { groups: VecDeque::new(), waiting: 0 }
+impl<T> Node<T> {
+    fn new() -> Node<T> {
+        Node {
+            parent: None,
+            made: false,
+            file: false,
+            making: None,
+            hangs: 0,
+            entries: VecDeque::new(),
+            directories: BTreeSet::new(),
+            added: 0,
+            deepest: 0,
+            turns: 0,
+            begun: false,
+            rank: None,
+        }
+    }
+
+    /// Creations one after the other from when it is made until all below it is created.
+    fn chain(&self) -> usize {
+        self.added.max(self.deepest)
+    }
+
+    /// The same for what is left.
+    fn remaining(&self) -> usize {
+        let waiting = self.entries.len() + self.directories.len();
+        waiting.max(self.directories.last().map_or(0, |(chain, _)| chain + 1))
     }
 }
 
 impl<T> Schedule<T> {
-    /// Adds an entry of the group `key`. Entries of one group are expected to come together; one that
-    /// comes later forms a group of its own.
-    pub fn push(&mut self, key: usize, entry: T) {
-        self.waiting += 1;
-        match self.groups.back_mut() {
-            Some(last) if last.key == key => last.entries.push_back(entry),
-            _ => self.groups.push_back(Group { key, entries: VecDeque::from([entry]) }),
+    /// An empty one, with the root in it.
+    pub fn new(pace: Pace) -> Schedule<T> {
+        let mut schedule =
+            Schedule { pace, nodes: Vec::new(), ready: BTreeSet::new(), free: VecDeque::new(), waiting: 0 };
+        schedule.node(ROOT).made = true;
+        schedule
+    }
+
+    /// Adds entries. Neighbours of one directory are cheapest together.
+    pub fn push(&mut self, entries: impl IntoIterator<Item = (Place, T)>) {
+        let mut open = None;
+        for (place, entry) in entries {
+            self.waiting += 1;
+            let number = match place {
+                Place::Free => {
+                    self.free.push_back(entry);
+                    continue;
+                }
+                Place::In(number) => number,
+                Place::Part(number) => {
+                    let node = self.node(number);
+                    (node.made, node.file) = (true, true);
+                    number
+                }
+                Place::Directory { parent, .. } => parent,
+            };
+            if open != Some(number) {
+                open.into_iter().for_each(|open| self.settle(open));
+                open = Some(number);
+            }
+            let added = match place {
+                Place::Directory { parent, own } => {
+                    let node = self.node(own);
+                    let chain = node.chain();
+                    (node.parent, node.making, node.hangs) = (Some(parent), Some(entry), chain);
+                    let parent = self.node(parent);
+                    parent.directories.insert((chain, own));
+                    parent.deepest = parent.deepest.max(chain + 1);
+                    parent
+                }
+                _ => {
+                    let node = self.node(number);
+                    node.entries.push_back(entry);
+                    node
+                }
+            };
+            added.added += 1;
+        }
+        open.into_iter().for_each(|open| self.settle(open));
+    }
+
+    /// Moves the best turn's entries to `taken`; `None` when there is nothing that may be begun now.
+    pub fn take(&mut self, most: usize, taken: &mut Vec<T>) -> Option<Turn> {
+        let most = most.min(self.pace.entries_a_turn).max(1);
+        let best = self.ready.first().copied();
+        let Some((_, _, number)) = best.filter(|(turns, ..)| *turns == 0 || self.free.is_empty()) else {
+            let turn = self.free.len().min(most);
+            taken.extend(self.free.drain(..turn));
+            self.waiting -= turn;
+            return (turn > 0).then_some(Turn(None));
+        };
+        let before = taken.len();
+        while taken.len() - before < most {
+            let node = &mut self.nodes[number];
+            // What hangs at a directory can only begin once it is made.
+            let entry = match node.directories.pop_last() {
+                Some((_, directory)) => self.nodes[directory].making.take(),
+                None => node.entries.pop_front(),
+            };
+            let Some(entry) = entry else { break };
+            taken.push(entry);
+        }
+        self.waiting -= taken.len() - before;
+        self.nodes[number].turns += 1;
+        self.rank(number);
+        Some(Turn(Some(number)))
+    }
+
+    /// The lock that the turn stood for is no longer needed.
+    pub fn give_back(&mut self, turn: Turn) {
+        if let Turn(Some(number)) = turn {
+            let node = &mut self.nodes[number];
+            (node.turns, node.begun) = (node.turns - 1, true);
+            self.rank(number);
         }
     }
 
-    /// Moves the next turn's entries to `taken`: all of one group, and `most` at the most.
-    pub fn take(&mut self, most: usize, taken: &mut Vec<T>) {
-        let Some(mut group) = self.groups.pop_front() else { return };
-        let turn = group.entries.len().min(most);
-        taken.extend(group.entries.drain(..turn));
-        self.waiting -= turn;
-        if !group.entries.is_empty() {
-            self.groups.push_back(group);
-        }
+    /// The directory is there: what is in it may be begun.
+    pub fn made(&mut self, number: Number) {
+        self.node(number).made = true;
+        self.rank(number);
+    }
+
+    /// How many turns may be taken now, at least.
+    pub fn turns(&self) -> usize {
+        self.ready.len() + self.free.len().div_ceil(self.pace.entries_a_turn)
+    }
+
+    /// Creations in the longest chain of all that was ever added.
+    pub fn longest_chain(&self) -> usize {
+        self.nodes[ROOT].chain()
     }
 
     /// How many wait.
@@ -58,10 +232,61 @@ impl<T> Schedule<T> {
         self.waiting == 0
     }
 
-    /// Forgets all that wait.
+    /// Forgets all that wait. Turns that are out may still be given back.
     pub fn clear(&mut self) {
-        self.groups.clear();
+        self.ready.clear();
+        self.free.clear();
+        for node in &mut self.nodes {
+            node.entries.clear();
+            node.directories.clear();
+            (node.making, node.rank) = (None, None);
+        }
         self.waiting = 0;
+    }
+
+    fn node(&mut self, number: Number) -> &mut Node<T> {
+        if number >= self.nodes.len() {
+            self.nodes.resize_with(number + 1, Node::new);
+        }
+        &mut self.nodes[number]
+    }
+
+    /// Carries what was added to a directory up to all that it hangs at.
+    fn settle(&mut self, number: Number) {
+        self.rank(number);
+        let mut number = number;
+        while let Some(parent) = self.nodes[number].parent {
+            let node = &mut self.nodes[number];
+            let chain = node.chain();
+            let (hung, waits) = (std::mem::replace(&mut node.hangs, chain), node.making.is_some());
+            let above = &mut self.nodes[parent];
+            if waits && hung != chain {
+                above.directories.remove(&(hung, number));
+                above.directories.insert((chain, number));
+            }
+            if chain < above.deepest {
+                self.rank(parent);
+                return;
+            }
+            above.deepest = chain + 1;
+            self.rank(parent);
+            number = parent;
+        }
+    }
+
+    /// Puts a directory where it belongs among those that are ready.
+    fn rank(&mut self, number: Number) {
+        let node = &mut self.nodes[number];
+        let remaining = node.remaining();
+        let most = if node.begun { self.pace.turns_a_directory } else { self.pace.first_turns };
+        let open = node.file || node.turns < most;
+        let rank = (node.made && remaining > 0 && open).then_some((node.turns, Reverse(remaining), number));
+        if node.rank != rank {
+            if let Some(old) = std::mem::replace(&mut node.rank, rank) {
+                self.ready.remove(&old);
+            }
+            self.ready.extend(rank);
+        }
     }
 }
 
@@ -69,28 +294,322 @@ impl<T> Schedule<T> {
 mod tests {
     use super::*;
 
+    const ONE_BY_ONE: Pace = Pace { entries_a_turn: 1, first_turns: 1, turns_a_directory: 2 };
+
     #[track_caller]
-    fn check(entries: &[(usize, &'static str)], most: usize, expected: &[&[&str]]) {
-        let mut schedule = Schedule::default();
-        entries.iter().for_each(|(key, entry)| schedule.push(*key, *entry));
+    fn check(pace: Pace, entries: &[(Place, &'static str)], expected: &[&[&str]]) {
+        let mut schedule = Schedule::new(pace);
+        schedule.push(entries.iter().copied());
         assert_eq!(schedule.len(), entries.len());
-        let mut turns = Vec::new();
+        let (mut turns, mut number) = (Vec::new(), ROOT);
         while !schedule.is_empty() {
             let mut taken = Vec::new();
-            schedule.take(most, &mut taken);
+            let turn = schedule.take(usize::MAX, &mut taken).expect("a turn is given back before the next");
+            // Directories are numbered in the order in which these tables make them.
+            for _ in taken.iter().filter(|entry| entry.ends_with('/')) {
+                number += 1;
+                schedule.made(number);
+            }
+            schedule.give_back(turn);
             turns.push(taken);
         }
         assert_eq!(turns, expected);
     }
 
-    #[test]
-    fn every_turn_goes_to_another_group() {
-        check(&[(1, "a"), (1, "b"), (1, "c"), (2, "d"), (2, "e")], 2, &[&["a", "b"], &["d", "e"], &["c"]]);
+    fn directory(parent: Number, own: Number) -> Place {
+        Place::Directory { parent, own }
     }
 
     #[test]
-    fn a_turn_stays_in_one_group() {
-        check(&[(1, "a"), (2, "b"), (1, "c")], 9, &[&["a"], &["b"], &["c"]]);
-        check(&[], 9, &[]);
+    fn the_directory_with_the_longest_chain_comes_first() {
+        let entries = [
+            (Place::In(ROOT), "file"),
+            (directory(ROOT, 2), "short/"),
+            (Place::In(2), "a"),
+            (directory(ROOT, 1), "long/"),
+            (Place::In(1), "b"),
+            (Place::In(1), "c"),
+            (Place::In(1), "d"),
+        ];
+        let order = [["long/"], ["b"], ["short/"], ["c"], ["file"], ["d"], ["a"]];
+        check(ONE_BY_ONE, &entries, &order.each_ref().map(|turn| &turn[..]));
+    }
+
+    #[test]
+    fn a_turn_takes_neighbours_of_one_directory() {
+        let pace = Pace { entries_a_turn: 2, first_turns: 2, turns_a_directory: 2 };
+        let entries =
+            [(directory(ROOT, 1), "x/"), (Place::In(ROOT), "a"), (Place::In(ROOT), "b"), (Place::In(1), "c")];
+        check(pace, &entries, &[&["x/", "a"], &["b"], &["c"]]);
+        check(pace, &[], &[]);
+    }
+
+    #[test]
+    fn a_directory_gives_no_more_turns_than_its_pace() {
+        let mut schedule = Schedule::new(ONE_BY_ONE);
+        schedule.push((0..4).map(|number| (Place::In(ROOT), number)));
+        let mut taken = Vec::new();
+        let mut turn = schedule.take(1, &mut taken).unwrap();
+        assert_eq!((schedule.take(1, &mut taken), schedule.turns()), (None, 0));
+        for _ in 0..2 {
+            schedule.give_back(turn);
+            turn = schedule.take(1, &mut taken).unwrap();
+            let second = schedule.take(1, &mut taken);
+            assert_eq!(schedule.take(1, &mut taken), None);
+            second.into_iter().for_each(|turn| schedule.give_back(turn));
+        }
+        assert_eq!(taken, [0, 1, 2, 3]);
+    }
+
+    #[test]
+    fn what_is_in_a_directory_waits_until_it_is_made() {
+        let mut schedule = Schedule::new(ONE_BY_ONE);
+        schedule.push([(Place::In(1), "file"), (directory(ROOT, 1), "directory")]);
+        let mut taken = Vec::new();
+        assert!(schedule.take(1, &mut taken).is_some());
+        assert_eq!(schedule.take(1, &mut taken), None);
+        schedule.made(1);
+        assert!(schedule.take(1, &mut taken).is_some());
+        assert_eq!(taken, ["directory", "file"]);
+    }
+
+    #[test]
+    fn parts_of_a_large_file_are_taken_by_any_number() {
+        let mut schedule = Schedule::new(ONE_BY_ONE);
+        schedule.push((0..5).map(|number| (Place::Part(1), number)));
+        let mut taken = Vec::new();
+        while schedule.take(1, &mut taken).is_some() {}
+        assert_eq!(taken, [0, 1, 2, 3, 4]);
+    }
+
+    /// Round trips of each step of a seed on an NFS volume, and how many may be in flight.
+    const SLOTS: usize = 64;
+    /// An access check after a directory is made; write, time and close after a file is created.
+    const AFTER: [u64; 2] = [1, 3];
+
+    #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+    struct Job {
+        directory: Number,
+        makes: Option<Number>,
+    }
+
+    /// A tree by the number of files in each directory and the directories' parents; directory 0 is
+    /// the root, and parents come before what is in them.
+    struct Shape {
+        files: Vec<usize>,
+        parents: Vec<Number>,
+    }
+
+    impl Shape {
+        fn new() -> Shape {
+            Shape { files: vec![0], parents: vec![ROOT] }
+        }
+
+        fn add(&mut self, parent: Number, files: usize) -> Number {
+            self.files.push(files);
+            self.parents.push(parent);
+            self.files.len() - 1
+        }
+
+        /// No order is faster: all slots always busy, or the longest way to the end, whose creations
+        /// wait for a lock and for the directories above. Round trips.
+        fn floor(&self) -> u64 {
+            let [after_directory, after_file] = AFTER;
+            let (directories, files) = (self.files.len() as u64 - 1, self.files.iter().sum::<usize>() as u64);
+            // A directory's time is set when all in it is done.
+            let all = files * (1 + after_file) + directories * (1 + after_directory + 1);
+            let mut below = vec![Vec::new(); self.files.len()];
+            let mut way = vec![0u64; self.files.len()];
+            for number in (0..self.files.len()).rev() {
+                let ways: &mut Vec<u64> = &mut below[number];
+                ways.sort_unstable_by_key(|way| Reverse(*way));
+                let directories = ways.len() as u64;
+                let through = ways.iter().zip(1..).map(|(way, turn)| turn + after_directory + way);
+                let files = self.files[number] as u64;
+                let last_file = if files > 0 { directories + files + after_file } else { 0 };
+                way[number] = through.max().unwrap_or(0).max(last_file);
+                if number != ROOT {
+                    way[number] += 1;
+                    let way = way[number];
+                    below[self.parents[number]].push(way);
+                }
+            }
+            all.div_ceil(SLOTS as u64).max(way[ROOT])
+        }
+
+        /// Round trips until the last writer is done, with a writer for every slot.
+        fn simulate(&self) -> u64 {
+            let mut schedule = Schedule::new(ONE_BY_ONE);
+            // In the order of a walk, depth first, as a source is read.
+            let mut jobs = Vec::new();
+            for (number, files) in self.files.iter().enumerate() {
+                if number != ROOT {
+                    let parent = self.parents[number];
+                    jobs.push((directory(parent, number), Job { directory: parent, makes: Some(number) }));
+                }
+                let job = Job { directory: number, makes: None };
+                jobs.extend(std::iter::repeat_n((Place::In(number), job), *files));
+            }
+            let mut unfinished: Vec<usize> = self.files.iter().map(|files| files + 1).collect();
+            self.parents.iter().skip(1).for_each(|parent| unfinished[*parent] += 1);
+            unfinished[ROOT] += 1;
+            schedule.push(jobs);
+            let mut world = World {
+                shape: self,
+                schedule,
+                unfinished,
+                locked_until: vec![0; self.files.len()],
+                events: std::collections::BinaryHeap::new(),
+                idle: SLOTS,
+                now: 0,
+            };
+            world.run()
+        }
+    }
+
+    #[derive(PartialEq, Eq, PartialOrd, Ord)]
+    enum Event {
+        Created(Job),
+        Ended(Job),
+        Finished(Number),
+    }
+
+    struct World<'a> {
+        shape: &'a Shape,
+        schedule: Schedule<Job>,
+        unfinished: Vec<usize>,
+        locked_until: Vec<u64>,
+        events: std::collections::BinaryHeap<(Reverse<u64>, Event)>,
+        idle: usize,
+        now: u64,
+    }
+
+    impl World<'_> {
+        fn run(&mut self) -> u64 {
+            let mut taken = Vec::new();
+            loop {
+                while self.idle > 0 && self.schedule.take(1, &mut taken).is_some() {
+                    let job = taken.pop().unwrap();
+                    self.idle -= 1;
+                    let created = self.now.max(self.locked_until[job.directory]) + 1;
+                    self.locked_until[job.directory] = created;
+                    self.events.push((Reverse(created), Event::Created(job)));
+                }
+                let Some((Reverse(now), event)) = self.events.pop() else { break };
+                self.now = now;
+                match event {
+                    Event::Created(job) => {
+                        self.schedule.give_back(Turn(Some(job.directory)));
+                        let after = AFTER[usize::from(job.makes.is_none())];
+                        self.events.push((Reverse(now + after), Event::Ended(job)));
+                    }
+                    Event::Ended(job) => {
+                        let number = job.makes.unwrap_or(job.directory);
+                        job.makes.into_iter().for_each(|number| self.schedule.made(number));
+                        self.one_less(number);
+                    }
+                    Event::Finished(number) => self.one_less(self.shape.parents[number]),
+                }
+            }
+            assert!(self.schedule.is_empty());
+            self.now
+        }
+
+        /// Who ends the last thing in a directory sets its time, and is free after that.
+        fn one_less(&mut self, number: Number) {
+            self.unfinished[number] -= 1;
+            if self.unfinished[number] == 0 && number != ROOT {
+                self.events.push((Reverse(self.now + 1), Event::Finished(number)));
+            } else {
+                self.idle += 1;
+            }
+        }
+    }
+
+    #[track_caller]
+    fn within_15_percent(shape: &Shape) {
+        let (floor, took) = (shape.floor(), shape.simulate());
+        assert!(took >= floor, "{took} round trips, and the floor is {floor}");
+        assert!(took * 100 <= floor * 115, "{took} round trips where {floor} are the floor");
+    }
+
+    #[test]
+    fn one_giant_directory_is_written_within_15_percent_of_the_floor() {
+        let mut shape = Shape::new();
+        shape.add(ROOT, 5000);
+        within_15_percent(&shape);
+        for number in 0..400 {
+            shape.add(number % 20, 40);
+        }
+        within_15_percent(&shape);
+    }
+
+    #[test]
+    fn flat_trees_are_written_within_15_percent_of_the_floor() {
+        for files in [1, 16, 17, 500] {
+            let mut shape = Shape::new();
+            for _ in 0..1000 {
+                shape.add(ROOT, files);
+            }
+            within_15_percent(&shape);
+        }
+    }
+
+    #[test]
+    fn deep_trees_are_written_within_15_percent_of_the_floor() {
+        for (depth, files) in [(200, 0), (200, 5), (50, 200)] {
+            let mut shape = Shape::new();
+            let mut parent = ROOT;
+            for _ in 0..depth {
+                parent = shape.add(parent, files);
+            }
+            for _ in 0..300 {
+                shape.add(ROOT, 10);
+            }
+            within_15_percent(&shape);
+        }
+    }
+
+    #[test]
+    fn bushy_trees_are_written_within_15_percent_of_the_floor() {
+        for (fan, depth, files) in [(2, 10, 8), (6, 5, 3), (40, 2, 12)] {
+            let mut shape = Shape::new();
+            let mut level = vec![ROOT];
+            for _ in 0..depth {
+                level = level
+                    .iter()
+                    .flat_map(|parent| std::iter::repeat_n(*parent, fan))
+                    .map(|parent| shape.add(parent, files))
+                    .collect();
+            }
+            within_15_percent(&shape);
+        }
+    }
+
+    #[test]
+    fn uneven_trees_are_written_within_15_percent_of_the_floor() {
+        let mut state = 1u64;
+        let mut random = |below: usize| {
+            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            (state >> 33) as usize % below
+        };
+        for _ in 0..20 {
+            let mut shape = Shape::new();
+            for number in 0..2000 {
+                // Few large, many small.
+                let files = 400 / (1 + random(200));
+                shape.add(random(number + 1), files);
+            }
+            within_15_percent(&shape);
+        }
+    }
+
+    #[test]
+    fn a_hundred_thousand_directories_are_made_within_15_percent_of_the_floor() {
+        let mut shape = Shape::new();
+        for number in 0..100_000 {
+            shape.add(number / 10, number % 3);
+        }
+        within_15_percent(&shape);
     }
 }

@@ -1,84 +1,96 @@
 //! The staged tree's directories: made before what is in them, finished after it.
 //!
-//! A directory is made by whoever first needs it, and gets its owner, narrow mode, attributes and
-//! time when the last of its children is done. Descriptors are kept within a limit: the oldest is
-//! closed, and opened again from its parent if it is needed once more.
+//! A directory gets its time, and the mode and attributes that it could not be made with, when the
+//! last of its children is done. Descriptors are kept within a limit: one that was not used for long
+//! is closed, and opened again from its parent if it is needed once more. They only stand for a place
+//! (`O_PATH`): opening a directory for reading would cost an NFS client a round trip
+//! (close-to-open, nfs(5)).
 
-use std::collections::{HashSet, VecDeque};
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::collections::{HashMap, VecDeque};
+use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
-use rustix::fs::{self, AtFlags, FileType, Mode, OFlags};
+use rustix::fs::{self, AtFlags, FileType, Gid, Mode, OFlags, Stat, Uid};
 use rustix::io::Errno;
 
-use super::entry::{Meta, Xattrs};
+use super::entry::{Meta, Time, Xattrs};
 use super::fidelity::{Birth, Fidelity};
+use super::owner::{Owner, as_owner};
+use super::schedule::{Number, ROOT};
 use crate::error::{Context, Result};
-use crate::volume::{is_type, names, openat, remove_tree, stat_entry};
+use crate::volume::{entries, is_type, openat, remove_tree, stat_entry};
+
+/// How often one thing is tried again after the server forgot a directory's handle (`ESTALE`): each
+/// time from a parent further up.
+const STALE_TRIES: usize = 4;
 
 /// A directory of the seed. The root's path is empty.
 #[derive(Debug)]
 pub struct Dir {
+    number: Number,
     parent: Option<Arc<Dir>>,
     path: Box<[u8]>,
     meta: Mutex<Option<Meta>>,
-    slot: Mutex<Slot>,
-    /// The names that the seed has in here, where an earlier run may have left others.
-    names: Mutex<HashSet<Box<[u8]>>>,
+    open: Mutex<Option<Arc<OwnedFd>>>,
+    /// Whether it was used since the last look for descriptors to close.
+    used: AtomicBool,
+    made: OnceLock<Made>,
+    /// What the first file in it was born with, and what was asked for: where owners and modes come
+    /// from is the same for all files of a directory.
+    file_birth: OnceLock<((u32, Option<Owner>), Birth)>,
+    /// What an earlier run left in it and the seed was not seen to have.
+    found: Mutex<HashMap<Box<[u8]>, Stat>>,
+    /// Whether anything was created or removed in it.
+    changed: AtomicBool,
     /// The directory of the source, kept open for the writers while few enough are.
     source: Mutex<Option<Arc<OwnedFd>>>,
-    /// What is not finished yet: children, and the producer while it may add some.
+    /// What is not finished yet: children, its making, and the producer while it may add some.
     pending: AtomicUsize,
 }
 
-#[derive(Debug, Default)]
-struct Slot {
-    open: Option<Arc<OpenDir>>,
-    birth: Option<Birth>,
-}
-
-/// An open directory of the stage.
-#[derive(Debug)]
-pub struct OpenDir {
-    fd: OwnedFd,
-    /// What the first file in it was born with, and the mode that was asked for: where owners come
-    /// from is the same for all files of a directory.
-    file_birth: OnceLock<(u32, Birth)>,
-}
-
-impl OpenDir {
-    fn new(fd: OwnedFd) -> Arc<OpenDir> {
-        Arc::new(OpenDir { fd, file_birth: OnceLock::new() })
-    }
-
-    /// What a file that was just created with `mode` was born with.
-    ///
-    /// # Errors
-    /// As `fstat`.
-    pub fn birth_of(&self, file: &OwnedFd, mode: u32) -> rustix::io::Result<Birth> {
-        match self.file_birth.get() {
-            Some((asked, birth)) if *asked == mode => Ok(*birth),
-            _ => {
-                let birth = Birth::of(&fs::fstat(file)?);
-                let _ = self.file_birth.set((mode, birth));
-                Ok(birth)
-            }
-        }
-    }
-}
-
-impl AsFd for OpenDir {
-    fn as_fd(&self) -> BorrowedFd<'_> {
-        self.fd.as_fd()
-    }
+/// What a directory had once it was made.
+#[derive(Debug, Clone, Copy, Default)]
+struct Made {
+    birth: Birth,
+    /// Who was to own it.
+    owner: Option<Owner>,
+    /// Its time, where an earlier run made it.
+    mtime: Option<Time>,
 }
 
 impl Dir {
+    fn new(number: Number, parent: Option<Arc<Dir>>, path: Box<[u8]>, pending: usize) -> Dir {
+        Dir {
+            number,
+            parent,
+            path,
+            meta: Mutex::default(),
+            open: Mutex::default(),
+            used: AtomicBool::new(false),
+            made: OnceLock::new(),
+            file_birth: OnceLock::new(),
+            found: Mutex::default(),
+            changed: AtomicBool::new(false),
+            source: Mutex::default(),
+            pending: AtomicUsize::new(pending),
+        }
+    }
+
+    /// Its number in the schedule.
+    pub fn number(&self) -> Number {
+        self.number
+    }
+
     /// The path below the root, without a leading slash.
     pub fn path(&self) -> &[u8] {
         &self.path
+    }
+
+    /// What it is in; nothing for the root.
+    pub fn parent(&self) -> Option<&Arc<Dir>> {
+        self.parent.as_ref()
     }
 
     /// The path of a child.
@@ -107,44 +119,90 @@ impl Dir {
         self.pending.fetch_add(1, Ordering::Relaxed);
     }
 
+    /// One thing less to wait for; whether it was the last.
+    pub fn let_go(&self) -> bool {
+        self.pending.fetch_sub(1, Ordering::AcqRel) == 1
+    }
+
+    /// What an earlier run left under this name, once: whoever asks decides about it.
+    pub fn take_found(&self, name: &[u8]) -> Option<Stat> {
+        lock(&self.found).remove(name)
+    }
+
+    /// Something was created or removed in it: its time has to be set.
+    pub fn mark_changed(&self) {
+        self.changed.store(true, Ordering::Relaxed);
+    }
+
+    /// What a file in here was born with, which was just created with `mode` by `owner`.
+    ///
+    /// # Errors
+    /// As `fstat`.
+    pub fn file_birth(&self, file: &OwnedFd, mode: u32, owner: Option<Owner>) -> rustix::io::Result<Birth> {
+        match self.file_birth.get() {
+            Some((asked, birth)) if *asked == (mode, owner) => Ok(*birth),
+            _ => {
+                let birth = Birth::of(&fs::fstat(file)?);
+                let _ = self.file_birth.set(((mode, owner), birth));
+                Ok(birth)
+            }
+        }
+    }
+
     fn name(&self) -> &[u8] {
         self.path.rsplit(|byte| *byte == b'/').next().unwrap_or_default()
     }
+}
+
+/// What a tree may do on its volume.
+#[derive(Debug, Clone, Copy)]
+pub struct Means {
+    /// Whether an earlier run may have left something in it.
+    pub resumed: bool,
+    /// Whether things may be created as the user who shall own them.
+    pub owners: bool,
+    /// The most descriptors that are kept.
+    pub open_directories: usize,
 }
 
 /// All directories of one stage.
 #[derive(Debug)]
 pub struct Tree {
     root: Arc<Dir>,
+    root_fd: Arc<OwnedFd>,
     path: PathBuf,
-    resumed: bool,
-    most_open: usize,
+    means: Means,
+    numbers: AtomicUsize,
     open: Mutex<VecDeque<Arc<Dir>>>,
     open_sources: AtomicUsize,
 }
 
 impl Tree {
-    /// The tree below `root`. In a `resumed` one things may be there already. At most `most_open`
-    /// descriptors are kept.
-    pub fn new(root: OwnedFd, path: &Path, resumed: bool, most_open: usize) -> Tree {
-        let slot = Slot { open: Some(OpenDir::new(root)), birth: Some(Birth::default()) };
-        let root = Dir {
-            parent: None,
-            path: Box::default(),
-            meta: Mutex::default(),
-            slot: Mutex::new(slot),
-            names: Mutex::default(),
-            source: Mutex::default(),
-            pending: AtomicUsize::new(1),
-        };
-        Tree {
-            root: Arc::new(root),
+    /// The tree below `root`, most of which will belong to `owner`, where that is known.
+    ///
+    /// # Errors
+    /// When the root cannot be looked at.
+    pub fn new(root: OwnedFd, path: &Path, means: Means, owner: Option<Owner>) -> Result<Tree> {
+        let dir = Dir::new(ROOT, None, Box::default(), 1);
+        if let Some((uid, gid)) = owner.filter(|_| means.owners) {
+            // So that its owner may create in it; where that is refused, we do.
+            let _ = fs::fchown(&root, Some(Uid::from_raw(uid)), Some(Gid::from_raw(gid)));
+        }
+        let birth = Birth::of(&fs::fstat(&root).context("stat", path)?);
+        let _ = dir.made.set(Made { birth, ..Made::default() });
+        let tree = Tree {
+            root: Arc::new(dir),
+            root_fd: Arc::new(root),
             path: path.to_owned(),
-            resumed,
-            most_open: most_open.max(16),
+            means,
+            numbers: AtomicUsize::new(ROOT + 1),
             open: Mutex::default(),
             open_sources: AtomicUsize::new(0),
+        };
+        if means.resumed {
+            *lock(&tree.root.found) = entries(tree.root_fd.as_fd()).context("read directory", path)?;
         }
+        Ok(tree)
     }
 
     /// The root.
@@ -152,9 +210,9 @@ impl Tree {
         &self.root
     }
 
-    /// Whether an earlier run may have left something in it.
-    pub fn resumed(&self) -> bool {
-        self.resumed
+    /// The root's descriptor, which may be read.
+    pub fn root_fd(&self) -> &OwnedFd {
+        &self.root_fd
     }
 
     /// The path of something below the root, for messages.
@@ -163,81 +221,126 @@ impl Tree {
         self.path.join(std::ffi::OsStr::from_bytes(path))
     }
 
-    /// A new directory in `parent`, held by its maker until [`Tree::release`]. Nothing is done on
-    /// the volume yet.
+    /// A number for something with a lock of its own.
+    pub fn number(&self) -> Number {
+        self.numbers.fetch_add(1, Ordering::Relaxed)
+    }
+
+    /// A new directory in `parent`, held by its producer and by its making until each calls
+    /// [`Tree::release`]. Nothing is done on the volume yet.
     pub fn directory(&self, parent: &Arc<Dir>, name: &[u8]) -> Arc<Dir> {
         parent.hold();
-        Arc::new(Dir {
-            parent: Some(Arc::clone(parent)),
-            path: parent.child_path(name).into(),
-            meta: Mutex::default(),
-            slot: Mutex::default(),
-            names: Mutex::default(),
-            source: Mutex::default(),
-            pending: AtomicUsize::new(1),
-        })
+        let path = parent.child_path(name).into();
+        Arc::new(Dir::new(self.number(), Some(Arc::clone(parent)), path, 2))
     }
 
-    /// The seed has this name in `dir`.
-    pub fn expect(&self, dir: &Dir, name: &[u8]) {
-        if self.resumed {
-            lock(&dir.names).insert(name.into());
-        }
+    /// As whom something in `dir` that shall belong to `owner` is created; `None` is ourselves.
+    pub fn creator(&self, dir: &Dir, owner: Owner) -> Option<Owner> {
+        let made = dir.made.get().filter(|_| self.means.owners)?;
+        made.birth.lets_create(owner).then_some(owner)
     }
 
-    /// Removes what an earlier run left in `dir` and the seed does not have.
+    /// Makes a directory whose parent is made, with its owner and as much of its mode as is needed to
+    /// fill it. One that an earlier run made is looked through. `created` is called when the parent's
+    /// lock is no longer needed.
     ///
     /// # Errors
-    /// When it cannot be removed.
-    pub fn prune(&self, dir: &Arc<Dir>) -> Result<()> {
-        if !self.resumed {
-            return Ok(());
-        }
-        let fd = self.open(dir)?;
-        let wanted = std::mem::take(&mut *lock(&dir.names));
+    /// When it cannot be made.
+    pub fn make(&self, dir: &Arc<Dir>, fidelity: &Fidelity, created: impl FnOnce()) -> Result<()> {
+        let Some(parent_dir) = &dir.parent else { return Ok(()) };
         let path = || self.full_path(&dir.path);
-        for name in names(fd.as_fd()).context("read directory", path)? {
-            if !wanted.contains(&*name) {
-                remove_tree(fd.as_fd(), &name)
-                    .context("remove", || self.full_path(&dir.child_path(&name)))?;
+        let parent = self.open(parent_dir)?;
+        let (mode, owner) = {
+            let meta = lock(&dir.meta);
+            let owner = meta.as_ref().map(|meta| (meta.uid, meta.gid));
+            // Wide enough for us to fill it; a narrow mode and the special bits come last.
+            (meta.as_ref().map_or(0o755, |meta| meta.mode) & 0o777 | 0o700, owner)
+        };
+        let found = parent_dir.take_found(dir.name());
+        let there = found.filter(|found| is_type(found, FileType::Directory));
+        if found.is_some() && there.is_none() {
+            remove_tree(parent.as_fd(), dir.name()).context("remove", path)?;
+        }
+        let creator = owner.and_then(|owner| self.creator(parent_dir, owner));
+        let fd = match there {
+            Some(there) => {
+                created();
+                if there.st_mode & 0o700 != 0o700 {
+                    fs::chmodat(&*parent, dir.name(), Mode::from_raw_mode(mode), AtFlags::empty())
+                        .context("change mode of", path)?;
+                    dir.mark_changed();
+                }
+                open_place(&parent, dir.name()).context("open directory", path)?
+            }
+            None => {
+                parent_dir.mark_changed();
+                dir.mark_changed();
+                let made = as_owner(creator, || fs::mkdirat(&*parent, dir.name(), Mode::from_raw_mode(mode)));
+                created();
+                match made {
+                    // Made before the server forgot its parent.
+                    Err(Errno::EXIST) if self.is_directory(&parent, dir) => {}
+                    made => made.context("create directory", path)?,
+                }
+                // As the owner: what a user may do in it is asked of the server once for each.
+                as_owner(creator, || open_place(&parent, dir.name())).context("open directory", path)?
+            }
+        };
+        let mut birth = match there {
+            Some(there) if !dir.changed.load(Ordering::Relaxed) => Birth::of(&there),
+            _ => Birth::of(&fs::fstat(&fd).context("stat", path)?),
+        };
+        if let Some(owner) = owner {
+            // Now, so that what is in it can be created by its owner.
+            fidelity.own_directory(&fd, owner, &mut birth, path)?;
+        }
+        let _ = dir.made.set(Made { birth, owner, mtime: there.as_ref().map(Time::of) });
+        self.keep(dir, fd);
+        if there.is_some() { self.list(dir, fidelity) } else { Ok(()) }
+    }
+
+    /// The descriptor of a directory that is made; it stands for the place only (`O_PATH`).
+    ///
+    /// # Errors
+    /// When it has to be opened again and cannot be.
+    pub fn open(&self, dir: &Arc<Dir>) -> Result<Arc<OwnedFd>> {
+        let Some(parent) = &dir.parent else { return Ok(Arc::clone(&self.root_fd)) };
+        if let Some(fd) = &*lock(&dir.open) {
+            dir.used.store(true, Ordering::Relaxed);
+            return Ok(Arc::clone(fd));
+        }
+        let parent = self.open(parent)?;
+        let fd = open_place(&parent, dir.name()).context("open directory", || self.full_path(&dir.path))?;
+        Ok(self.keep(dir, fd))
+    }
+
+    /// Does `act`, and does it again where the server has forgotten the handle of `dir`: it is opened
+    /// anew from further and further up, at last from the root. `act` must bear to be repeated.
+    ///
+    /// # Errors
+    /// Those of `act`.
+    pub fn unless_stale<T>(&self, dir: &Arc<Dir>, mut act: impl FnMut() -> Result<T>) -> Result<T> {
+        let mut tries = 0;
+        loop {
+            match act() {
+                Err(error) if error.is_stale() && tries < STALE_TRIES => {
+                    tries += 1;
+                    tracing::debug!(directory = %self.full_path(&dir.path).display(), "its handle is stale");
+                    let mut forgotten = Some(dir);
+                    for _ in 0..1 << tries {
+                        let Some(dir) = forgotten else { break };
+                        lock(&dir.open).take();
+                        forgotten = dir.parent.as_ref();
+                    }
+                }
+                result => return result,
             }
         }
-        Ok(())
-    }
-
-    /// The directory's descriptor; makes the directory, and its parents, where that is still to do.
-    ///
-    /// # Errors
-    /// When it cannot be made or opened.
-    pub fn open(&self, dir: &Arc<Dir>) -> Result<Arc<OpenDir>> {
-        let mut slot = lock(&dir.slot);
-        if let Some(open) = &slot.open {
-            return Ok(Arc::clone(open));
-        }
-        let parent = self.open(dir.parent.as_ref().expect("the root's descriptor is kept"))?;
-        let made = slot.birth.is_some();
-        if !made {
-            let mode = lock(&dir.meta).as_ref().map_or(0o755, |meta| meta.mode);
-            self.make(parent.as_fd(), dir, mode).context("create directory", || self.full_path(&dir.path))?;
-        }
-        let open = || {
-            let fd = openat(parent.as_fd(), dir.name(), OFlags::DIRECTORY | OFlags::RDONLY, Mode::empty())?;
-            let birth = if made { None } else { Some(Birth::of(&fs::fstat(&fd)?)) };
-            Ok::<_, Errno>((OpenDir::new(fd), birth))
-        };
-        let (open, birth) = open().context("open directory", || self.full_path(&dir.path))?;
-        if let Some(birth) = birth {
-            slot.birth = Some(birth);
-        }
-        slot.open = Some(Arc::clone(&open));
-        drop(slot);
-        self.close_oldest(dir);
-        Ok(open)
     }
 
     /// Keeps the source's directory open for the writers, unless too many are.
     pub fn keep_source(&self, dir: &Dir, fd: &Arc<OwnedFd>) {
-        if self.open_sources.load(Ordering::Relaxed) < self.most_open {
+        if self.open_sources.load(Ordering::Relaxed) < self.means.open_directories {
             self.open_sources.fetch_add(1, Ordering::Relaxed);
             *lock(&dir.source) = Some(Arc::clone(fd));
         }
@@ -259,60 +362,117 @@ impl Tree {
     /// # Errors
     /// When its owner, mode, attributes or time cannot be set and must be.
     pub fn release(&self, dir: &Arc<Dir>, fidelity: &Fidelity) -> Result<()> {
+        if dir.let_go() { self.finish_filled(dir, fidelity) } else { Ok(()) }
+    }
+
+    /// Finishes a directory in which everything is done, and those above it of which it was the last.
+    ///
+    /// # Errors
+    /// As [`Tree::release`].
+    pub fn finish_filled(&self, dir: &Arc<Dir>, fidelity: &Fidelity) -> Result<()> {
         let mut dir = dir;
-        while dir.pending.fetch_sub(1, Ordering::AcqRel) == 1 {
+        loop {
             let Some(parent) = &dir.parent else { return Ok(()) };
-            self.finish(dir, fidelity)?;
+            self.unless_stale(dir, || self.finish(dir, fidelity))?;
+            lock(&dir.open).take();
+            self.close_source(dir);
+            if !parent.let_go() {
+                return Ok(());
+            }
             dir = parent;
         }
-        Ok(())
     }
 
+    /// Finishes the root: removes what an earlier run left there and the seed does not have.
+    ///
+    /// # Errors
+    /// When it cannot be removed.
+    pub fn finish_root(&self) -> Result<()> {
+        self.prune(&self.root)
+    }
+
+    /// Gives a directory that is filled what it could not be made with. Bears to be repeated.
     fn finish(&self, dir: &Arc<Dir>, fidelity: &Fidelity) -> Result<()> {
-        let fd = self.open(dir)?;
+        let path = || self.full_path(&dir.path);
         self.prune(dir)?;
-        let birth = lock(&dir.slot).birth.unwrap_or_default();
-        if let Some(meta) = lock(&dir.meta).take() {
-            if self.resumed {
-                fidelity.drop_other_xattrs(fd.as_fd(), &meta, || self.full_path(&dir.path))?;
-            }
-            fidelity.finish_directory(fd.as_fd(), &meta, birth, || self.full_path(&dir.path))?;
+        let Some(meta) = lock(&dir.meta).clone() else { return Ok(()) };
+        let Made { mut birth, owner, mtime } = dir.made.get().copied().unwrap_or_default();
+        // An archive may say later whose it is.
+        if owner != Some((meta.uid, meta.gid)) {
+            fidelity.own_directory(&*self.open(dir)?, (meta.uid, meta.gid), &mut birth, path)?;
         }
-        lock(&dir.slot).open = None;
-        self.close_source(dir);
+        let mode = fidelity.mode_for(&meta, birth);
+        if birth.has_mode(mode) && meta.xattrs.is_none() {
+            let unchanged = !dir.changed.load(Ordering::Relaxed) && mtime.is_some() && mtime == meta.mtime;
+            let (false, Some(mtime)) = (unchanged, meta.mtime) else { return Ok(()) };
+            match fs::utimensat(&*self.open(dir)?, "", &mtime.timestamps(), AtFlags::EMPTY_PATH) {
+                // Before Linux 5.8 (utimensat(2)).
+                Err(Errno::INVAL | Errno::NOENT) => {}
+                result => return result.context("set time of", path),
+            }
+        }
+        fidelity.finish_file(&self.open_to_read(dir)?, &meta, mode, birth, path)
+    }
+
+    /// Finds out what an earlier run left in a directory: names, sizes and times come together from
+    /// an NFS server, so that no file of them has to be asked about.
+    fn list(&self, dir: &Arc<Dir>, fidelity: &Fidelity) -> Result<()> {
+        let path = || self.full_path(&dir.path);
+        let fd = self.open_to_read(dir)?;
+        *lock(&dir.found) = entries(fd.as_fd()).context("read directory", path)?;
+        match &*lock(&dir.meta) {
+            Some(meta) => fidelity.drop_other_xattrs(&fd, meta, path),
+            None => Ok(()),
+        }
+    }
+
+    /// Removes what an earlier run left and the seed does not have.
+    fn prune(&self, dir: &Arc<Dir>) -> Result<()> {
+        let left: Vec<Box<[u8]>> = lock(&dir.found).keys().cloned().collect();
+        for name in left {
+            let fd = self.open(dir)?;
+            dir.mark_changed();
+            remove_tree(fd.as_fd(), &name).context("remove", || self.full_path(&dir.child_path(&name)))?;
+            dir.take_found(&name);
+        }
         Ok(())
     }
 
-    fn make(&self, parent: BorrowedFd<'_>, dir: &Dir, mode: u32) -> rustix::io::Result<()> {
-        // Wide enough for us to fill it; a narrow mode and the special bits come last.
-        let mode = Mode::from_raw_mode(mode & 0o777 | 0o700);
-        match fs::mkdirat(parent, dir.name(), mode) {
-            Err(Errno::EXIST) if self.resumed => {
-                let there = stat_entry(parent, dir.name())?;
-                if there.is_some_and(|stat| is_type(&stat, FileType::Directory)) {
-                    return fs::chmodat(parent, dir.name(), mode, AtFlags::empty());
-                }
-                remove_tree(parent, dir.name())?;
-                fs::mkdirat(parent, dir.name(), mode)
-            }
-            made => made,
-        }
+    fn is_directory(&self, parent: &OwnedFd, dir: &Dir) -> bool {
+        let found = stat_entry(parent.as_fd(), dir.name()).ok().flatten();
+        found.is_some_and(|found| is_type(&found, FileType::Directory))
     }
 
-    fn close_oldest(&self, opened: &Arc<Dir>) {
+    fn open_to_read(&self, dir: &Arc<Dir>) -> Result<OwnedFd> {
+        openat(self.open(dir)?.as_fd(), b".", OFlags::DIRECTORY | OFlags::RDONLY, Mode::empty())
+            .context("open directory", || self.full_path(&dir.path))
+    }
+
+    /// Keeps a descriptor, and closes one that was not used for long where there are too many.
+    fn keep(&self, dir: &Arc<Dir>, fd: OwnedFd) -> Arc<OwnedFd> {
+        let fd = Arc::new(fd);
+        dir.used.store(true, Ordering::Relaxed);
+        let before = lock(&dir.open).replace(Arc::clone(&fd));
         let mut open = lock(&self.open);
-        open.push_back(Arc::clone(opened));
-        let mut tries = open.len();
-        while open.len() > self.most_open && tries > 0 {
-            tries -= 1;
-            let Some(oldest) = open.pop_front() else { return };
-            // One that somebody is at work with right now keeps its place at the end of the line.
-            let closed = oldest.slot.try_lock().map(|mut slot| slot.open = None).is_ok();
-            if !closed {
+        if before.is_none() {
+            open.push_back(Arc::clone(dir));
+        }
+        while open.len() > self.means.open_directories {
+            let Some(oldest) = open.pop_front() else { break };
+            if oldest.used.swap(false, Ordering::Relaxed) && lock(&oldest.open).is_some() {
+                // A second chance.
                 open.push_back(oldest);
+            } else {
+                lock(&oldest.open).take();
             }
         }
+        fd
     }
+}
+
+/// A descriptor that stands for a directory's place; nothing can be read from it.
+fn open_place(parent: &OwnedFd, name: &[u8]) -> rustix::io::Result<OwnedFd> {
+    openat(parent.as_fd(), name, OFlags::DIRECTORY | OFlags::PATH, Mode::empty())
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {

@@ -1,10 +1,16 @@
-//! How many writers, and how many open directories.
+//! How many writers, at what pace, and how many open directories: by the kind of the file system, and
+//! within what the container may use.
 
+use super::schedule::Pace;
+use crate::limits::{self, Limits};
+use crate::nfs;
 use crate::options::Workers;
 use crate::volume::{Kind, Place};
 
-/// On a network file system: the requests that a Linux NFS client has in flight for one mount
-/// (`max_session_slots`, 64 by default). More would only queue there.
+/// The least on NFS, however few slots its session has: a client of version 3 has none and sends
+/// more. Processors play no part: a writer mostly waits.
+const LEAST_NFS: usize = 32;
+/// On other network file systems: what a Linux NFS client has in flight for one mount by default.
 const NETWORK: usize = 64;
 /// On a file system whose place is not known, FUSE above all: it may be a network's, and a daemon on
 /// this machine seldom answers more at once.
@@ -14,22 +20,68 @@ const UNKNOWN: usize = 32;
 /// four leave a cold source's disk idle; past sixteen they queue for the same journal.
 const LOCAL: (usize, usize) = (4, 16);
 /// The most directory descriptors that are kept open.
-const MOST_OPEN_DIRECTORIES: usize = 4096;
+const MOST_OPEN_DIRECTORIES: u64 = 4096;
+/// What a writer needs besides its buffer, in bytes: the touched part of its stack, and the kernel's.
+const OVERHEAD: u64 = 64 << 10;
+/// A source and a target.
+const DESCRIPTORS: u64 = 2;
 
-/// The number of writers on a file system of this kind.
-pub fn count(wished: Workers, kind: Kind) -> usize {
+/// How a seed is worked on.
+#[derive(Debug, Clone, Copy)]
+pub struct Crew {
+    /// Threads that write.
+    pub writers: usize,
+    /// How many entries of one directory they work on at once.
+    pub pace: Pace,
+    /// The most bytes that one call reads or writes.
+    pub call: u64,
+    /// Whether it pays to create as the owner: it saves a round trip, and costs four calls that are
+    /// dearer than a change of owner in memory.
+    pub as_owner: bool,
+    /// The most descriptors of directories, for the stage and for the source each.
+    pub open_directories: usize,
+}
+
+/// The crew for a file system of this kind. Says so where a limit of the container leaves fewer than
+/// the kind asks for; a number that was wished for is kept.
+pub fn crew(wished: Workers, kind: Kind) -> Crew {
+    let limits = Limits::read();
+    let remote = matches!(kind.place, Place::Network | Place::Unknown);
     let processors = std::thread::available_parallelism().map_or(1, usize::from);
-    match (wished, kind.place) {
-        (Workers::Count(count), _) => count,
-        (Workers::Auto, Place::Memory | Place::Local) => (2 * processors).clamp(LOCAL.0, LOCAL.1),
-        (Workers::Auto, Place::Network) => NETWORK,
-        (Workers::Auto, Place::Unknown) => UNKNOWN,
+    let auto = match kind.place {
+        Place::Memory | Place::Local => (2 * processors).clamp(LOCAL.0, LOCAL.1),
+        Place::Network if kind.name == "nfs" => nfs::session_slots().max(LEAST_NFS),
+        Place::Network => NETWORK,
+        Place::Unknown => UNKNOWN,
+    };
+    let writers = match wished {
+        Workers::Count(count) => count,
+        Workers::Auto => {
+            let (writers, bound) = limits::bound(auto, &limits, OVERHEAD, DESCRIPTORS);
+            if let Some(bound) = bound {
+                tracing::warn!(writers, "fewer writers: {bound}");
+            }
+            writers
+        }
+    };
+    let open_directories = (limits.open_files / 8).clamp(16, MOST_OPEN_DIRECTORIES);
+    Crew {
+        writers,
+        pace: if remote { REMOTE_PACE } else { LOCAL_PACE },
+        call: if remote { REMOTE_CALL } else { LOCAL_CALL },
+        as_owner: remote,
+        open_directories: usize::try_from(open_directories).unwrap_or(usize::MAX),
     }
 }
 
-/// A quarter of what this process may open: each writer needs two more, and the app's share is not
-/// ours to use up.
-pub fn most_open_directories() -> usize {
-    let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile).current.unwrap_or(u64::MAX);
-    usize::try_from(limit / 4).unwrap_or(usize::MAX).clamp(16, MOST_OPEN_DIRECTORIES)
-}
+/// Where every call is a round trip, a directory is given back after each creation. The first one goes
+/// alone: an NFS client asks the server with it what its user may do in there (`ACCESS`), and two
+/// would both ask. Later a second one waits for the lock, so that it is not idle between two; a third
+/// would only keep a writer from other work.
+const REMOTE_PACE: Pace = Pace { entries_a_turn: 1, first_turns: 1, turns_a_directory: 2 };
+/// Where a creation takes microseconds, a turn of the queue must not take longer.
+const LOCAL_PACE: Pace = Pace { entries_a_turn: 16, first_turns: usize::MAX, turns_a_directory: usize::MAX };
+/// As much as an NFS client sends in one request (nfs(5), `wsize`), so that most files are one.
+const REMOTE_CALL: u64 = 1 << 20;
+/// Stays in the second-level cache between the read and the write.
+const LOCAL_CALL: u64 = 256 << 10;

@@ -1,8 +1,8 @@
 //! What a writer does with one entry: the calls on the volume, in the order that keeps them few.
 //!
-//! A file is created with its mode, gets its owner while it is empty, its data, what else it carries,
-//! and last its time: a staged file with the right time is therefore whole. Large files are written
-//! in chunks by as many writers as come along; the last one finishes the file.
+//! A file is created by its owner and with its mode, gets its data, what else it carries, and last its
+//! time: a staged file with the right time is therefore whole. Large files are written in chunks by as
+//! many writers as come along; the last one finishes the file.
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::PathBuf;
@@ -14,14 +14,24 @@ use rustix::io::Errno;
 
 use super::entry::{Meta, Time, Xattrs};
 use super::fidelity::{Birth, Fidelity};
+use super::owner::{Owner, as_owner};
+use super::queue::{Hold, Queue};
+use super::schedule::{Number, Place};
 use super::slab::Piece;
-use super::tree::{Dir, OpenDir, Tree};
+use super::tree::{Dir, Tree};
 use crate::cancel::Cancel;
 use crate::error::{Context, Error, Result, printable};
 use crate::exit::Exit;
 use crate::progress::Progress;
 use crate::state::close;
-use crate::volume::{is_type, open_beneath, openat, remove_tree, stat_entry};
+use crate::volume::{is_type, open_beneath, openat, remove_tree};
+
+/// Files from here on are cut into chunks of this size, so that one does not hold up the end. In
+/// bytes; small enough that two writers share a 16 MiB file.
+pub const CHUNK: u64 = 8 << 20;
+/// The largest buffer that a writer keeps between two files, in bytes; it stays in the second-level
+/// cache between the read and the write.
+const KEPT_BUFFER: usize = 256 << 10;
 
 /// A file as its producer describes it.
 #[derive(Debug)]
@@ -39,10 +49,12 @@ pub struct File {
 /// A unit of work for a writer.
 #[derive(Debug)]
 pub enum Job {
-    /// Nothing more will be added to this directory.
+    /// A directory, to be made.
     Directory(Arc<Dir>),
-    /// A whole file out of the source directory; `true` where it has holes.
-    Copy(File, bool),
+    /// A directory in which everything is done, to be finished.
+    Finish(Arc<Dir>),
+    /// A whole file out of the source.
+    Copy(File, Data),
     /// A whole file out of a slab.
     Write(File, Piece),
     /// A part of a large file.
@@ -55,22 +67,35 @@ pub enum Job {
     Link(Entry, Arc<Dir>, Box<[u8]>),
 }
 
+/// Where in the source a file's data is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Data {
+    /// A file of its own.
+    Whole,
+    /// The same, with holes.
+    WithHoles,
+    /// In the archive, from this byte on.
+    At(u64),
+}
+
 impl Job {
     /// Whether it writes a file.
     pub fn has_data(&self) -> bool {
         matches!(self, Job::Copy(..) | Job::Write(..) | Job::Chunk(..))
     }
 
-    /// Whose lock its writer needs, as a number to group by: the directory's that it creates in, or
-    /// the large file's that it writes a chunk of.
-    pub fn group(&self) -> usize {
-        Arc::as_ptr(match self {
-            Job::Chunk(large, _) => return Arc::as_ptr(large).addr(),
-            Job::Directory(dir) => dir,
-            Job::Copy(file, _) | Job::Write(file, _) => &file.dir,
-            Job::Symlink(entry, _) | Job::Fifo(entry) | Job::Link(entry, ..) => &entry.dir,
-        })
-        .addr()
+    /// Where it belongs in the schedule.
+    pub fn place(&self) -> Place {
+        match self {
+            Job::Finish(_) => Place::Free,
+            Job::Chunk(large, _) => Place::Part(large.number),
+            Job::Directory(dir) => match dir.parent() {
+                Some(parent) => Place::Directory { parent: parent.number(), own: dir.number() },
+                None => Place::Free,
+            },
+            Job::Copy(file, _) | Job::Write(file, _) => Place::In(file.dir.number()),
+            Job::Symlink(entry, _) | Job::Fifo(entry) | Job::Link(entry, ..) => Place::In(entry.dir.number()),
+        }
     }
 }
 
@@ -88,12 +113,14 @@ pub struct Entry {
 /// A part of a large file.
 #[derive(Debug)]
 pub enum Chunk {
-    /// So many bytes at this offset of the source's file.
+    /// So many bytes at this offset of the file.
     Copy {
         /// In bytes from the file's start.
         offset: u64,
         /// In bytes.
         length: u64,
+        /// Where they are in the source: in bytes from the start of its file or of the archive.
+        from: u64,
     },
     /// This piece goes to this offset.
     Write {
@@ -110,6 +137,9 @@ pub enum Chunk {
 #[derive(Debug)]
 pub struct LargeFile {
     file: File,
+    number: Number,
+    /// Whether its data is in a file of its own in the source.
+    has_source: bool,
     /// Chunks that are not written; the last one finishes the file.
     pending: AtomicU64,
     opened: Mutex<Option<Opened>>,
@@ -123,6 +153,7 @@ enum Opened {
 
 #[derive(Debug)]
 struct Handles {
+    /// The source's file, where it has one of its own.
     source: Option<OwnedFd>,
     target: Target,
 }
@@ -139,9 +170,11 @@ struct Target {
 }
 
 impl LargeFile {
-    /// A file of which `chunks` will come.
-    pub fn new(file: File, chunks: u64) -> Arc<LargeFile> {
-        Arc::new(LargeFile { file, pending: AtomicU64::new(chunks), opened: Mutex::default() })
+    /// A file of which chunks will come, and [`Chunk::Last`] last; `number` is its own in the
+    /// schedule.
+    pub fn new(file: File, number: Number, has_source: bool) -> Arc<LargeFile> {
+        let pending = AtomicU64::new(1);
+        Arc::new(LargeFile { file, number, has_source, pending, opened: Mutex::default() })
     }
 
     /// One more chunk will come.
@@ -154,9 +187,9 @@ impl LargeFile {
 pub struct Shared<'a> {
     /// The stage.
     pub tree: &'a Tree,
-    /// The source directory, where it is one.
+    /// The source directory, or the archive where writers read from it themselves.
     pub source: Option<BorrowedFd<'a>>,
-    /// The source directory's path, for messages.
+    /// The source's path, for messages.
     pub source_path: PathBuf,
     /// What could not be kept.
     pub fidelity: &'a Fidelity,
@@ -171,90 +204,93 @@ pub struct Shared<'a> {
 /// One writer: the shared parts and a buffer of its own.
 pub struct Writer<'a> {
     shared: &'a Shared<'a>,
+    queue: &'a Queue<Job>,
     buffer: Vec<u8>,
     most_buffer: usize,
 }
 
+/// Called when what a job creates is created.
+type Created<'c> = &'c mut dyn FnMut();
+
 impl<'a> Writer<'a> {
     /// A writer whose buffer grows to `most_buffer` bytes at the most.
-    pub fn new(shared: &'a Shared<'a>, most_buffer: usize) -> Writer<'a> {
-        Writer { shared, buffer: Vec::new(), most_buffer }
+    pub fn new(shared: &'a Shared<'a>, queue: &'a Queue<Job>, most_buffer: usize) -> Writer<'a> {
+        Writer { shared, queue, buffer: Vec::new(), most_buffer }
     }
 
-    /// Does one job.
+    /// Does one job. Where it is the last of its turn, `hold` is given back as early as can be.
     ///
     /// # Errors
     /// The first thing that went wrong with it.
-    pub fn run(&mut self, job: Job) -> Result<()> {
+    pub fn run(&mut self, job: &Job, is_last: bool, hold: &mut Hold<'_, Job>) -> Result<()> {
         let tree = self.shared.tree;
-        match job {
+        let fidelity = self.shared.fidelity;
+        let created: Created<'_> = &mut || {
+            if is_last {
+                hold.give_back();
+            }
+        };
+        let dir = match job {
+            Job::Chunk(large, chunk) => return self.chunk(large, chunk),
+            Job::Finish(dir) => return tree.finish_filled(dir, fidelity),
             Job::Directory(dir) => {
-                tree.open(&dir)?;
-                self.release(&dir)
+                let parent = dir.parent().unwrap_or(dir);
+                tree.unless_stale(parent, || tree.make(dir, fidelity, &mut *created))?;
+                self.shared.progress.touch();
+                self.queue.made(dir.number());
+                dir
             }
-            Job::Copy(file, holes) => {
-                self.copy(&file, holes)?;
-                self.release(&file.dir)
+            Job::Copy(file, _) | Job::Write(file, _) => {
+                tree.unless_stale(&file.dir, || self.write_file(job, file, created))?;
+                &file.dir
             }
-            Job::Write(file, piece) => {
-                self.write(&file, &piece)?;
-                self.release(&file.dir)
+            Job::Symlink(entry, _) | Job::Fifo(entry) | Job::Link(entry, ..) => {
+                tree.unless_stale(&entry.dir, || self.make_special(job, created))?;
+                self.shared.progress.touch();
+                &entry.dir
             }
-            Job::Chunk(large, chunk) => self.chunk(&large, &chunk),
-            Job::Symlink(entry, target) => {
-                self.make("create symbolic link", &entry, |fd| fs::symlinkat(&*target, fd, &*entry.name))?;
-                self.finish_special(&entry, true)
-            }
-            Job::Fifo(entry) => {
-                let mode = Mode::from_raw_mode(entry.meta.mode & 0o777);
-                self.make("create FIFO", &entry, |fd| {
-                    fs::mknodat(fd, &*entry.name, FileType::Fifo, mode, 0)
-                })?;
-                self.finish_special(&entry, false)
-            }
-            Job::Link(entry, dir, name) => {
-                let target = tree.open(&dir)?;
-                let flags = AtFlags::empty();
-                self.make("create hard link", &entry, |fd| {
-                    fs::linkat(target.as_fd(), &*name, fd, &*entry.name, flags)
-                })?;
-                self.release(&entry.dir)
-            }
-        }
+        };
+        tree.release(dir, fidelity)
     }
 
-    fn copy(&mut self, file: &File, holes: bool) -> Result<()> {
-        let directory = self.shared.tree.open(&file.dir)?;
-        if self.reusable(&directory, file)? {
+    fn write_file(&mut self, job: &Job, file: &File, created: Created<'_>) -> Result<()> {
+        if self.reusable(file)? {
             return Ok(());
         }
-        let (source, xattrs) = self.open_source(file)?;
-        let target = self.create(&directory, file, xattrs)?;
-        if holes {
-            self.copy_data_only(file, &source, &target.fd)?;
-        } else {
-            self.copy_range(file, &source, &target.fd, 0, file.size)?;
-        }
-        self.finish(file, target)
-    }
-
-    fn write(&mut self, file: &File, piece: &Piece) -> Result<()> {
-        let directory = self.shared.tree.open(&file.dir)?;
-        if self.reusable(&directory, file)? {
-            return Ok(());
-        }
-        let target = self.create(&directory, file, None)?;
-        self.write_at(file, &target.fd, piece.bytes(), 0)?;
+        let target = match job {
+            Job::Write(_, piece) => {
+                let target = self.create(file, None, created)?;
+                self.write_at(file, &target.fd, piece.bytes(), 0)?;
+                target
+            }
+            Job::Copy(_, Data::At(start)) => {
+                let archive = self.shared.source.expect("an archive with data to copy is open");
+                let target = self.create(file, None, created)?;
+                self.copy_range(file, archive, &target.fd, (*start, 0), file.size)?;
+                target
+            }
+            _ => {
+                let (source, xattrs) = self.open_source(file)?;
+                let target = self.create(file, xattrs, created)?;
+                if matches!(job, Job::Copy(_, Data::WithHoles)) {
+                    self.copy_data_only(file, &source, &target.fd)?;
+                } else {
+                    self.copy_range(file, source.as_fd(), &target.fd, (0, 0), file.size)?;
+                }
+                target
+            }
+        };
         self.finish(file, target)
     }
 
     fn chunk(&mut self, large: &LargeFile, chunk: &Chunk) -> Result<()> {
-        let opened = self.open_large(large, matches!(chunk, Chunk::Copy { .. }))?;
+        let opened = self.open_large(large)?;
         if let Opened::Open(handles) = &opened {
             match chunk {
-                Chunk::Copy { offset, length } => {
-                    let source = handles.source.as_ref().expect("a copied file's source is opened with it");
-                    self.copy_range(&large.file, source, &handles.target.fd, *offset, *length)?;
+                Chunk::Copy { offset, length, from } => {
+                    let source = handles.source.as_ref().map(AsFd::as_fd).or(self.shared.source);
+                    let source = source.expect("what is copied has a source");
+                    self.copy_range(&large.file, source, &handles.target.fd, (*from, *offset), *length)?;
                 }
                 Chunk::Write { offset, piece } => {
                     self.write_at(&large.file, &handles.target.fd, piece.bytes(), *offset)?;
@@ -275,33 +311,31 @@ impl<'a> Writer<'a> {
             fs::ftruncate(&target.fd, large.file.size).context("set size of", || self.path(&large.file))?;
             self.finish(&large.file, target)?;
         }
-        self.release(&large.file.dir)
+        self.shared.tree.release(&large.file.dir, self.shared.fidelity)
     }
 
-    fn open_large(&mut self, large: &LargeFile, copied: bool) -> Result<Opened> {
+    fn open_large(&mut self, large: &LargeFile) -> Result<Opened> {
         let mut opened = large.opened.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(opened) = &*opened {
             return Ok(opened.clone());
         }
         let file = &large.file;
-        let directory = self.shared.tree.open(&file.dir)?;
-        let new = if self.reusable(&directory, file)? {
-            Opened::Reused
-        } else {
-            let (source, xattrs) = if copied { Some(self.open_source(file)?) } else { None }.unzip();
-            let target = self.create(&directory, file, xattrs.flatten())?;
-            Opened::Open(Arc::new(Handles { source, target }))
-        };
+        let new = self.shared.tree.unless_stale(&file.dir, || {
+            if self.reusable(file)? {
+                return Ok(Opened::Reused);
+            }
+            let (source, xattrs) =
+                if large.has_source { Some(self.open_source(file)?) } else { None }.unzip();
+            let target = self.create(file, xattrs.flatten(), &mut || ())?;
+            Ok(Opened::Open(Arc::new(Handles { source, target })))
+        })?;
         Ok(opened.insert(new).clone())
     }
 
     /// Whether an earlier run has finished this very file. What else stands in its place is removed.
-    fn reusable(&self, directory: &OpenDir, file: &File) -> Result<bool> {
-        if !self.shared.tree.resumed() {
-            return Ok(false);
-        }
-        let found = stat_entry(directory.as_fd(), &file.name).context("stat", || self.path(file))?;
-        let Some(found) = found else { return Ok(false) };
+    fn reusable(&self, file: &File) -> Result<bool> {
+        let Some(found) = file.dir.take_found(&file.name) else { return Ok(false) };
+        let directory = self.shared.tree.open(&file.dir)?;
         let Meta { mtime, mode, xattrs, .. } = &file.meta;
         // A file of another mode, with further names or with attributes may be another image's.
         let same = *mtime == Some(Time::of(&found))
@@ -310,15 +344,14 @@ impl<'a> Writer<'a> {
             && xattrs.is_none();
         if same {
             // The volume may refuse the owner: then it did so before, and this counts it again.
-            let birth = Birth::of(&found);
-            self.shared
-                .fidelity
-                .own_entry(directory.as_fd(), &file.name, &file.meta, birth, || self.path(file))?;
+            let (birth, path) = (Birth::of(&found), || self.path(file));
+            self.shared.fidelity.own_entry(directory.as_fd(), &file.name, &file.meta, birth, path)?;
             self.shared.reused.fetch_add(1, Ordering::Relaxed);
             self.shared.progress.bytes_done(file.size);
             self.shared.progress.file_done();
             return Ok(true);
         }
+        file.dir.mark_changed();
         remove_tree(directory.as_fd(), &file.name).context("remove", || self.path(file))?;
         Ok(false)
     }
@@ -337,17 +370,26 @@ impl<'a> Writer<'a> {
     }
 
     /// Creates the file with its owner.
-    fn create(&self, directory: &OpenDir, file: &File, xattrs: Option<Box<Xattrs>>) -> Result<Target> {
+    fn create(&self, file: &File, xattrs: Option<Box<Xattrs>>, created: Created<'_>) -> Result<Target> {
+        let directory = self.shared.tree.open(&file.dir)?;
+        let creator = self.creator(&file.dir, &file.meta);
         // Without O_EXCL: nobody else can reach the stage, and it would cost an NFS client a SETATTR.
         let flags = OFlags::WRONLY | OFlags::CREATE;
         // Attributes can only be set on what may be written.
         let writable = if xattrs.is_some() || file.meta.xattrs.is_some() { 0o200 } else { 0 };
         let mode = file.meta.mode & 0o777 | writable;
-        let created = openat(directory.as_fd(), &file.name, flags, Mode::from_raw_mode(mode));
-        let fd = created.context("create file", || self.path(file))?;
-        let birth = directory.birth_of(&fd, mode).context("stat", || self.path(file))?;
+        file.dir.mark_changed();
+        let new =
+            as_owner(creator, || openat(directory.as_fd(), &file.name, flags, Mode::from_raw_mode(mode)));
+        created();
+        let fd = new.context("create file", || self.path(file))?;
+        let birth = file.dir.file_birth(&fd, mode, creator).context("stat", || self.path(file))?;
         let mode = self.shared.fidelity.own_file(&fd, &file.meta, birth, || self.path(file))?;
         Ok(Target { fd, birth, mode, xattrs })
+    }
+
+    fn creator(&self, dir: &Dir, meta: &Meta) -> Option<Owner> {
+        self.shared.tree.creator(dir, (meta.uid, meta.gid))
     }
 
     fn finish(&self, file: &File, target: Target) -> Result<()> {
@@ -361,34 +403,38 @@ impl<'a> Writer<'a> {
         Ok(())
     }
 
+    /// Copies so many bytes from the first offset of `source` to the second of `target`.
     fn copy_range(
         &mut self,
         file: &File,
-        source: &OwnedFd,
+        source: BorrowedFd<'_>,
         target: &OwnedFd,
-        start: u64,
+        (mut from, mut to): (u64, u64),
         length: u64,
     ) -> Result<()> {
         let wanted = usize::try_from(length).unwrap_or(usize::MAX).min(self.most_buffer);
         if self.buffer.len() < wanted {
             self.buffer.resize(wanted, 0);
         }
-        let mut offset = start;
-        let end = start + length;
-        while offset < end {
+        let end = from + length;
+        while from < end {
             if self.shared.cancel.is_set() {
                 return Err(Error::cancelled());
             }
-            let room = usize::try_from(end - offset).unwrap_or(usize::MAX).min(self.most_buffer);
+            let room = usize::try_from(end - from).unwrap_or(usize::MAX).min(self.most_buffer);
             let read =
-                rustix::io::retry_on_intr(|| rustix::io::pread(source, &mut self.buffer[..room], offset))
+                rustix::io::retry_on_intr(|| rustix::io::pread(source, &mut self.buffer[..room], from))
                     .context("read", || self.source_path(file))?;
             if read == 0 {
                 return Err(Error::new(Exit::Io, "read", "it became shorter while it was read")
                     .on(self.source_path(file).as_path()));
             }
-            self.write_at(file, target, &self.buffer[..read], offset)?;
-            offset += read as u64;
+            self.write_at(file, target, &self.buffer[..read], to)?;
+            from += read as u64;
+            to += read as u64;
+        }
+        if self.buffer.len() > KEPT_BUFFER {
+            self.buffer = Vec::new();
         }
         Ok(())
     }
@@ -409,7 +455,7 @@ impl<'a> Writer<'a> {
             offset = end.max(start + 1);
         }
         for (start, end) in segments {
-            self.copy_range(file, source, target, start, end - start)?;
+            self.copy_range(file, source.as_fd(), target, (start, start), end - start)?;
         }
         fs::ftruncate(target, file.size).context("set size of", || self.path(file))
     }
@@ -426,32 +472,60 @@ impl<'a> Writer<'a> {
         Ok(())
     }
 
-    /// Makes an entry without data; in a resumed tree it replaces what is there.
+    fn make_special(&self, job: &Job, created: Created<'_>) -> Result<()> {
+        match job {
+            Job::Symlink(entry, target) => {
+                self.make("create symbolic link", entry, created, |directory, name| {
+                    fs::symlinkat(&**target, directory, name)
+                })?;
+                self.finish_special(entry, true)
+            }
+            Job::Fifo(entry) => {
+                let mode = Mode::from_raw_mode(entry.meta.mode & 0o777);
+                self.make("create FIFO", entry, created, |directory, name| {
+                    fs::mknodat(directory, name, FileType::Fifo, mode, 0)
+                })?;
+                self.finish_special(entry, false)
+            }
+            Job::Link(entry, dir, linked) => {
+                let target = self.shared.tree.open(dir)?;
+                self.make("create hard link", entry, created, |directory, name| {
+                    fs::linkat(&*target, &**linked, directory, name, AtFlags::empty())
+                })
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Makes an entry without data; it replaces what an earlier run left.
     fn make(
         &self,
         act: &'static str,
         entry: &Entry,
-        make: impl Fn(BorrowedFd<'_>) -> rustix::io::Result<()>,
+        created: Created<'_>,
+        make: impl Fn(BorrowedFd<'_>, &[u8]) -> rustix::io::Result<()>,
     ) -> Result<()> {
+        let (name, path) = (&*entry.name, || self.entry_path(entry));
         let directory = self.shared.tree.open(&entry.dir)?;
-        let mut made = make(directory.as_fd());
-        if made == Err(Errno::EXIST) && self.shared.tree.resumed() {
-            made = remove_tree(directory.as_fd(), &entry.name).and_then(|()| make(directory.as_fd()));
+        if entry.dir.take_found(name).is_some() {
+            remove_tree(directory.as_fd(), name).context("remove", path)?;
         }
-        made.context(act, || self.entry_path(entry))?;
-        self.shared.progress.touch();
-        Ok(())
+        entry.dir.mark_changed();
+        let creator = self.creator(&entry.dir, &entry.meta);
+        let attempt = || as_owner(creator, || make(directory.as_fd(), name));
+        let mut made = attempt();
+        if made == Err(Errno::EXIST) {
+            // Made before the server forgot the directory.
+            made = remove_tree(directory.as_fd(), name).and_then(|()| attempt());
+        }
+        created();
+        made.context(act, path)
     }
 
     fn finish_special(&self, entry: &Entry, is_link: bool) -> Result<()> {
         let directory = self.shared.tree.open(&entry.dir)?;
         let path = || self.entry_path(entry);
-        self.shared.fidelity.finish_special(directory.as_fd(), &entry.name, &entry.meta, is_link, path)?;
-        self.release(&entry.dir)
-    }
-
-    fn release(&self, dir: &Arc<Dir>) -> Result<()> {
-        self.shared.tree.release(dir, self.shared.fidelity)
+        self.shared.fidelity.finish_special(directory.as_fd(), &entry.name, &entry.meta, is_link, path)
     }
 
     fn path(&self, file: &File) -> PathBuf {

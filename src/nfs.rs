@@ -1,0 +1,300 @@
+//! What the kernel tells of an NFS mount: its counters, and how many requests it keeps in flight.
+//!
+//! Knows nothing of seeding: a caller reads [`Counters`] before and after and asks for the
+//! [`Traffic`] between. All of it comes from /proc and /sys, which answer out of the kernel's memory
+//! while a server is silent. Nothing here is an error: what cannot be told is `None` or the kernel's
+//! default.
+
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::io::Read;
+use std::os::fd::{AsRawFd, BorrowedFd};
+use std::time::Duration;
+
+/// The most that is read of a file in /proc, in bytes: some 1,500 NFS mounts of 5 KiB each.
+const MOST_TEXT: u64 = 8 << 20;
+/// Fewer calls of an operation say little of its round trip: the kernel cuts each sum to whole
+/// milliseconds, at most 0.1 ms of the average then.
+const ENOUGH_CALLS: u64 = 10;
+/// `NFS4_DEF_SLOT_TABLE_SIZE` in Linux `fs/nfs/nfs4session.h`.
+const DEFAULT_SLOTS: usize = 64;
+/// `NFS4_MAX_SLOT_TABLE`, in the same file.
+const MOST_SLOTS: usize = 1024;
+
+/// What a mount's counters said at one time.
+///
+/// They belong to the file system as this machine mounted it: another container that uses the same
+/// one counts here too. A machine that mounts it anew begins at zero.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Counters {
+    operations: BTreeMap<String, Operation>,
+}
+
+/// One line of `per-op statistics`, as far as it is used. Each task is counted once, when it ends;
+/// source: Linux `net/sunrpc/stats.c`, `rpc_count_iostats_metrics` and `rpc_clnt_show_stats`.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+struct Operation {
+    calls: u64,
+    transmissions: u64,
+    timeouts: u64,
+    /// Sum over the calls, in milliseconds.
+    round_trips: u64,
+}
+
+/// What went to a mount's server between two readings.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Traffic {
+    /// Calls by operation, as the kernel names it (`OPEN`, `WRITE`, …), the most first and none that
+    /// was not called. In NFSv4 one call is one compound request.
+    pub calls: Vec<(String, u64)>,
+    /// Requests that were sent again, for want of an answer or after a lost connection.
+    pub retransmissions: u64,
+    /// Times that a request went unanswered for so long that the kernel logs `server not responding`
+    /// (nfs(5): `timeo`, `retrans`; with `soft` the call fails then).
+    pub timeouts: u64,
+    round_trip: Option<Duration>,
+    shortest: Option<Duration>,
+}
+
+impl Counters {
+    /// The counters of the NFS mount that holds `root`; `None` where it is none, or where it cannot
+    /// be told. Does not ask the server, nor wait for it.
+    pub fn read(root: BorrowedFd<'_>) -> Option<Counters> {
+        let mounts = text("/proc/self/mountinfo")?;
+        let (point, nth) = mount(&mounts, mount_id(root)?)?;
+        counters(&text("/proc/self/mountstats")?, point, nth)
+    }
+
+    /// What went to the server since `earlier`, a reading of the same mount.
+    pub fn since(&self, earlier: &Counters) -> Traffic {
+        let between = |name: &String, now: &Operation| {
+            let then = earlier.operations.get(name).copied().unwrap_or_default();
+            Operation {
+                calls: now.calls.saturating_sub(then.calls),
+                transmissions: now.transmissions.saturating_sub(then.transmissions),
+                timeouts: now.timeouts.saturating_sub(then.timeouts),
+                round_trips: now.round_trips.saturating_sub(then.round_trips),
+            }
+        };
+        let mut operations: Vec<(String, Operation)> =
+            self.operations.iter().map(|(name, now)| (name.clone(), between(name, now))).collect();
+        operations.retain(|(_, operation)| operation.calls > 0);
+        operations.sort_by_key(|(_, operation)| std::cmp::Reverse(operation.calls));
+        let sum = |field: fn(&Operation) -> u64| {
+            operations.iter().map(|(_, operation)| field(operation)).fold(0, u64::saturating_add)
+        };
+        let often = operations.iter().filter(|(_, operation)| operation.calls >= ENOUGH_CALLS);
+        let averages = often.filter_map(|(_, operation)| average(operation.round_trips, operation.calls));
+        Traffic {
+            retransmissions: sum(|operation| operation.transmissions.saturating_sub(operation.calls)),
+            timeouts: sum(|operation| operation.timeouts),
+            round_trip: average(sum(|operation| operation.round_trips), sum(|operation| operation.calls)),
+            shortest: averages.min(),
+            calls: operations.into_iter().map(|(name, operation)| (name, operation.calls)).collect(),
+        }
+    }
+}
+
+impl Traffic {
+    /// All calls together.
+    pub fn total(&self) -> u64 {
+        self.calls.iter().map(|(_, calls)| *calls).fold(0, u64::saturating_add)
+    }
+
+    /// The average time from a request's sending to its answer, the server's own work included and
+    /// the wait for a free slot not; `None` without calls.
+    pub fn round_trip(&self) -> Option<Duration> {
+        self.round_trip
+    }
+
+    /// The average of the operation that was answered soonest: the nearest to the network's own round
+    /// trip that the counters tell. `None` where nothing was called 10 times.
+    pub fn shortest_round_trip(&self) -> Option<Duration> {
+        self.shortest
+    }
+}
+
+/// How many requests an NFSv4.1 client asks a server to let it have in flight, 1 to 1024: the module
+/// parameter `nfs.max_session_slots` (Linux `Documentation/admin-guide/kernel-parameters.txt`), 64
+/// where it cannot be read. The server may have granted fewer. Does not ask it.
+pub fn session_slots() -> usize {
+    slots(text("/sys/module/nfs/parameters/max_session_slots").as_deref())
+}
+
+fn slots(parameter: Option<&str>) -> usize {
+    parameter.and_then(|text| text.trim().parse().ok()).unwrap_or(DEFAULT_SLOTS).clamp(1, MOST_SLOTS)
+}
+
+fn average(milliseconds: u64, calls: u64) -> Option<Duration> {
+    milliseconds.saturating_mul(1000).checked_div(calls).map(Duration::from_micros)
+}
+
+/// The mount that a descriptor was opened through, as mountinfo numbers it. From fdinfo (Linux 3.15)
+/// and not from statx, which came later, may be forbidden, and may ask the server.
+fn mount_id(root: BorrowedFd<'_>) -> Option<u64> {
+    let info = text(&format!("/proc/self/fdinfo/{}", root.as_raw_fd()))?;
+    info.lines().find_map(|line| line.strip_prefix("mnt_id:"))?.trim().parse().ok()
+}
+
+/// Where mount `id` is mounted, and how many earlier mounts it hides there. Both files list the
+/// mounts in the same order and escape names alike (Linux `fs/proc_namespace.c`), so that names are
+/// compared as they are written.
+fn mount(mountinfo: &str, id: u64) -> Option<(&str, usize)> {
+    let mounts = mountinfo.lines().filter_map(|line| {
+        let mut fields = line.split(' ');
+        Some((fields.next()?.parse::<u64>().ok()?, fields.nth(3)?))
+    });
+    let (_, point) = mounts.clone().find(|(found, _)| *found == id)?;
+    let nth = mounts.take_while(|(found, _)| *found != id).filter(|(_, at)| *at == point).count();
+    Some((point, nth))
+}
+
+/// The counters in the `nth` section of mountstats, from 0, whose mount point is `point`.
+fn counters(mountstats: &str, point: &str, nth: usize) -> Option<Counters> {
+    let mut lines = mountstats.lines();
+    let (_, kind) = lines.by_ref().filter_map(heading).filter(|(at, _)| *at == point).nth(nth)?;
+    if !matches!(kind, "nfs" | "nfs4") {
+        return None;
+    }
+    let section = lines.take_while(|line| heading(line).is_none());
+    let mut table = section.skip_while(|line| line.trim() != "per-op statistics");
+    table.next()?;
+    let operations = table.filter(|line| !line.trim().is_empty()).map(operation).collect::<Option<_>>()?;
+    Some(Counters { operations })
+}
+
+/// The mount point and the file system of a section's first line.
+fn heading(line: &str) -> Option<(&str, &str)> {
+    let (device, mounted) = line.split_once(" mounted on ")?;
+    if !device.starts_with("device ") && device != "no device" {
+        return None;
+    }
+    let (point, kind) = mounted.split_once(" with fstype ")?;
+    Some((point, kind.split(' ').next()?))
+}
+
+/// `NAME: calls transmissions timeouts sent received queued_ms round_trips_ms executed_ms [errors]`;
+/// the last since Linux 5.3.
+fn operation(line: &str) -> Option<(String, Operation)> {
+    let (name, numbers) = line.trim().split_once(':')?;
+    let numbers =
+        numbers.split_whitespace().map(|number| number.parse().ok()).collect::<Option<Vec<u64>>>()?;
+    let [calls, transmissions, timeouts, _sent, _received, _queued, round_trips, _executed, ..] = numbers[..]
+    else {
+        return None;
+    };
+    Some((name.to_owned(), Operation { calls, transmissions, timeouts, round_trips }))
+}
+
+/// A file of the kernel's, whole or not at all. Names need not be UTF-8; what replaces their bytes is
+/// the same in every file.
+fn text(path: &str) -> Option<String> {
+    let mut bytes = Vec::new();
+    File::open(path).ok()?.take(MOST_TEXT).read_to_end(&mut bytes).ok()?;
+    let whole = (bytes.len() as u64) < MOST_TEXT;
+    whole.then(|| String::from_utf8_lossy(&bytes).into_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::fd::AsFd;
+
+    const MOUNTINFO: &str = "\
+22 27 0:21 / /proc rw,relatime - proc proc rw
+27 1 254:0 / / rw,relatime - ext4 /dev/vda rw
+41 27 254:0 /srv /data rw,relatime - ext4 /dev/vda rw
+52 41 0:44 / /data rw,relatime shared:7 - nfs4 10.0.0.9:/ rw,vers=4.1
+53 27 0:45 /site /my\\040data rw,relatime - nfs4 10.0.0.9:/site rw,vers=4.1
+";
+
+    const MOUNTSTATS: &str = "\
+no device mounted on /proc with fstype proc
+device /dev/vda mounted on / with fstype ext4
+device /dev/vda mounted on /data with fstype ext4
+device 10.0.0.9:/ mounted on /data with fstype nfs4 statvers=1.1
+\topts:\trw,vers=4.1,rsize=1048576,wsize=1048576,namlen=255,hard,proto=tcp,timeo=600,retrans=2,sec=sys
+\tage:\t9503
+\tbytes:\t1048576000 1048576000 0 1048576000 1048576000 2097152000 256000 256000
+\tRPC iostats version: 1.1  p/v: 100003/4 (nfs)
+\txprt:\ttcp 0 0 1 0 0 12755 12754 0 51500 0 32 101086 25994
+\tper-op statistics
+\t        NULL: 1 1 0 44 24 0 2 2 0
+\t        READ: 0 0 0 0 0 0 0 0 0
+\t       WRITE: 200 203 1 204800 35200 40 900 1000 0
+\t        OPEN: 400 400 0 120000 160000 900 1240 2200 3
+
+device 10.0.0.9:/site mounted on /my\\040data with fstype nfs4 statvers=1.1
+\tper-op statistics
+\t        OPEN: 7 7 0 1 1 1 1 1
+";
+
+    fn read(mountstats: &str, id: u64) -> Option<Counters> {
+        let (point, nth) = mount(MOUNTINFO, id)?;
+        counters(mountstats, point, nth)
+    }
+
+    #[track_caller]
+    fn calls(mountstats: &str, id: u64, expected: Option<&[(&str, u64)]>) {
+        let none = Counters { operations: BTreeMap::new() };
+        let found = read(mountstats, id).map(|counters| counters.since(&none).calls);
+        let expected =
+            expected.map(|calls| calls.iter().map(|(name, calls)| ((*name).to_owned(), *calls)).collect());
+        assert_eq!(found, expected);
+    }
+
+    #[test]
+    fn only_the_section_of_the_mount_itself_counts() {
+        calls(MOUNTSTATS, 52, Some(&[("OPEN", 400), ("WRITE", 200), ("NULL", 1)]));
+        calls(MOUNTSTATS, 53, Some(&[("OPEN", 7)]));
+        // Hidden below the NFS mount, not NFS, not there.
+        calls(MOUNTSTATS, 41, None);
+        calls(MOUNTSTATS, 22, None);
+        calls(MOUNTSTATS, 99, None);
+    }
+
+    #[test]
+    fn what_is_not_understood_is_none() {
+        calls("", 52, None);
+        calls(&MOUNTSTATS.replace("per-op", "per-op more"), 52, None);
+        calls(&MOUNTSTATS.replace("400 400 0", "400 many 0"), 52, None);
+        calls(&MOUNTSTATS.replace(" 900 1240 2200 3", ""), 52, None);
+    }
+
+    #[test]
+    fn traffic_is_what_came_between_two_readings() {
+        let earlier = MOUNTSTATS
+            .replace("WRITE: 200 203 1 204800 35200 40 900", "WRITE: 100 101 0 102400 17600 20 500")
+            .replace("OPEN: 400 400 0 120000 160000 900 1240", "OPEN: 100 100 0 30000 40000 900 340");
+        let traffic = read(MOUNTSTATS, 52).unwrap().since(&read(&earlier, 52).unwrap());
+        assert_eq!(traffic.calls, [("OPEN".to_owned(), 300), ("WRITE".to_owned(), 100)]);
+        assert_eq!(traffic.total(), 400);
+        assert_eq!((traffic.retransmissions, traffic.timeouts), (2, 1));
+        assert_eq!(traffic.round_trip(), Some(Duration::from_micros(3250)));
+        assert_eq!(traffic.shortest_round_trip(), Some(Duration::from_millis(3)));
+    }
+
+    #[test]
+    fn without_calls_there_is_no_round_trip() {
+        let counters = read(MOUNTSTATS, 52).unwrap();
+        let traffic = counters.since(&counters);
+        assert_eq!((traffic.total(), traffic.round_trip(), traffic.shortest_round_trip()), (0, None, None));
+    }
+
+    #[test]
+    fn this_machines_mount_of_a_descriptor_is_found() {
+        let root = File::open("/proc").unwrap();
+        let mounts = text("/proc/self/mountinfo").unwrap();
+        assert_eq!(mount(&mounts, mount_id(root.as_fd()).unwrap()).map(|(point, _)| point), Some("/proc"));
+        assert_eq!(Counters::read(root.as_fd()), None);
+    }
+
+    #[test]
+    fn slots_are_the_parameter_within_the_kernels_bounds() {
+        let cases =
+            [(None, 64), (Some("128\n"), 128), (Some("0\n"), 1), (Some("65535"), 1024), (Some("x"), 64)];
+        for (parameter, expected) in cases {
+            assert_eq!(slots(parameter), expected);
+        }
+    }
+}
