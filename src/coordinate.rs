@@ -12,12 +12,12 @@ mod lock;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{self, Mode, OFlags};
+use rustix::fs::{self, AtFlags, Mode, OFlags};
 use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Context, Result};
-use crate::state::{self, StateDir};
+use crate::state::{self, Made, StateDir};
 use crate::volume::{self, not_ours, remove_tree};
 
 pub use lock::{Lock, Patience, Waiting};
@@ -55,6 +55,8 @@ pub struct Found {
 #[derive(Debug)]
 pub struct Claim {
     epoch: u64,
+    claims: OwnedFd,
+    claim: OwnedFd,
     stage: OwnedFd,
     path: PathBuf,
     _lock: Lock,
@@ -87,11 +89,9 @@ impl Claim {
     /// When the claim cannot be made; the volume is then as it was.
     pub fn take(state: &StateDir, lock: Lock) -> Result<Claim> {
         let claims_path = state.path().join(CLAIMS);
-        state::make_private(state.fd(), CLAIMS.as_bytes())
-            .context("create directory", claims_path.as_path())?;
-        let claims = open_directory(state.fd(), CLAIMS.as_bytes(), &claims_path)?
-            .ok_or_else(|| not_ours(&claims_path, "it was removed while volseed started"))?;
-        let older = epochs(claims.as_fd(), &claims_path)?;
+        let made = private(state.fd(), CLAIMS, &claims_path)?;
+        let claims = made.fd;
+        let older = if made.is_new { Vec::new() } else { epochs(claims.as_fd(), &claims_path)? };
         let epoch = older.last().map_or(1, |last| last + 1);
         let path = claims_path.join(epoch.to_string());
 
@@ -108,16 +108,13 @@ impl Claim {
                 Err(error) => return Err(error).context("take over stage", claims_path.join(from).as_path()),
             }
         }
-        state::make_private(claim.as_fd(), STAGE.as_bytes())
-            .context("create directory", path.join(STAGE).as_path())?;
-        let stage = open_directory(claim.as_fd(), STAGE.as_bytes(), &path.join(STAGE))?
-            .ok_or_else(|| not_ours(&path.join(STAGE), "it was removed while volseed started"))?;
+        let stage = private(claim.as_fd(), STAGE, &path.join(STAGE))?.fd;
         for old in older {
             let name = old.to_string();
             remove_tree(claims.as_fd(), name.as_bytes())
                 .context("remove directory", claims_path.join(name).as_path())?;
         }
-        Ok(Claim { epoch, stage, path, _lock: lock })
+        Ok(Claim { epoch, claims, claim, stage, path, _lock: lock })
     }
 
     /// Its number.
@@ -140,16 +137,35 @@ impl Claim {
     /// # Errors
     /// When something of it could not be removed.
     pub fn finish(self, state: &StateDir) -> Result<()> {
+        if self.remove_known(state).is_ok() {
+            return Ok(());
+        }
         remove_tree(state.fd(), CLAIMS.as_bytes())
             .context("remove directory", state.path().join(CLAIMS).as_path())
+    }
+
+    /// Removes what is in a claim as a rule, without a look at what is there.
+    fn remove_known(&self, state: &StateDir) -> rustix::io::Result<()> {
+        let (file, directory) = (AtFlags::empty(), AtFlags::REMOVEDIR);
+        fs::unlinkat(&self.stage, state::Staged::FILE, file)?;
+        fs::unlinkat(&self.claim, STAGE, directory)?;
+        fs::unlinkat(&self.claim, RECORD, file)?;
+        fs::unlinkat(&self.claims, self.epoch.to_string(), directory)?;
+        fs::unlinkat(state.fd(), CLAIMS, directory)
+    }
+}
+
+/// Makes a directory of ours, or opens the one that is there.
+fn private(parent: BorrowedFd<'_>, name: &str, path: &Path) -> Result<Made> {
+    match state::make_private(parent, name.as_bytes()) {
+        Err(Errno::NOTDIR | Errno::LOOP) => Err(not_ours(path, "not a directory")),
+        made => made.context("create directory", path),
     }
 }
 
 fn build(state: &StateDir, epoch: u64) -> Result<OwnedFd> {
     let path = state.path().join(BUILDING);
-    state::make_private(state.fd(), BUILDING.as_bytes()).context("create directory", path.as_path())?;
-    let claim = open_directory(state.fd(), BUILDING.as_bytes(), &path)?
-        .ok_or_else(|| not_ours(&path, "it was removed while volseed started"))?;
+    let claim = private(state.fd(), BUILDING, &path)?.fd;
     let host = nix::unistd::gethostname().unwrap_or_default().to_string_lossy().into_owned();
     let holder = Holder { epoch, host, pid: std::process::id(), since: state::now() };
     state::write(claim.as_fd(), RECORD, &holder, &path)?;

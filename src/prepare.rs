@@ -13,6 +13,7 @@ use crate::coordinate::{self, Claim, Lock, Patience, Waiting};
 use crate::decision::{Decision, Known, decide};
 use crate::error::{Context, Error, Result};
 use crate::exit::Exit;
+use crate::nfs;
 use crate::options::Existing;
 use crate::progress::{Phase, Progress, seconds};
 use crate::seed::{self, Lost, Published, Site, Source, Staging};
@@ -92,7 +93,7 @@ impl Preparation<'_> {
             (Decision::Publish, Some(sealed)) => {
                 tracing::info!(volume = %volume.path().display(), "publishing what an earlier run staged");
                 let staging = Staging::of_earlier_run(sealed);
-                self.complete_seed(&volume, &state, Claim::take(&state, lock)?, &staging)
+                self.complete_seed(&volume, &state, Claim::take(&state, lock)?, &staging, None)
             }
             (Decision::Publish | Decision::Seed, _) => {
                 self.seed(&volume, &state, lock, source, record.as_ref())
@@ -120,13 +121,14 @@ impl Preparation<'_> {
             .help("empty it, or choose --existing keep or overwrite"));
         }
         let source = source.map_or_else(|| Source::open(self.config, volume), Ok)?;
+        let before = nfs::Counters::read(volume.root());
         let claim = Claim::take(state, lock)?;
         if record.is_some() {
             // Else a kill while the new seed is published would leave the old record to vouch for it.
             state.remove_complete()?;
         }
         let staging = self.site(volume, &claim).stage(source, record)?;
-        self.complete_seed(volume, state, claim, &staging)
+        self.complete_seed(volume, state, claim, &staging, before)
     }
 
     fn complete_seed(
@@ -135,6 +137,7 @@ impl Preparation<'_> {
         state: &StateDir,
         claim: Claim,
         staging: &Staging,
+        before: Option<nfs::Counters>,
     ) -> Result<()> {
         if self.cancel.is_set() {
             return Err(Error::cancelled());
@@ -152,7 +155,9 @@ impl Preparation<'_> {
         let record = Complete::new(Origin::Seeded, claim.epoch(), generation, &self.config.from, totals, top);
         state.write_complete(&record)?;
         claim.finish(state)?;
-        self.report(staging, &published, publish_time);
+        let after = nfs::Counters::read(volume.root());
+        let traffic = after.zip(before).map(|(after, before)| after.since(&before));
+        self.report(staging, &published, publish_time, traffic.as_ref());
         Ok(())
     }
 
@@ -252,7 +257,13 @@ impl Preparation<'_> {
         );
     }
 
-    fn report(&self, staging: &Staging, published: &Published, publish_time: Duration) {
+    fn report(
+        &self,
+        staging: &Staging,
+        published: &Published,
+        publish_time: Duration,
+        traffic: Option<&nfs::Traffic>,
+    ) {
         let volume = self.config.to.display();
         let Totals { files, directories, links, bytes } = staging.sealed.totals;
         let mut lost = published.lost;
@@ -272,6 +283,8 @@ impl Preparation<'_> {
             tracing::warn!(source = %self.config.from.display(), "the source holds nothing");
         }
         let copied = files.saturating_sub(staging.reused).max(1);
+        let time = staging.stage_time + staging.sync_time + publish_time;
+        let floors = traffic.and_then(|traffic| Floors::new(traffic, staging.longest_chain));
         tracing::info!(
             %volume,
             files,
@@ -280,16 +293,54 @@ impl Preparation<'_> {
             bytes,
             reused = staging.reused,
             kept = published.kept,
-            seconds = seconds(staging.stage_time + staging.sync_time + publish_time),
+            seconds = seconds(time),
             stage_seconds = seconds(staging.stage_time),
             sync_seconds = seconds(staging.sync_time),
             publish_seconds = seconds(publish_time),
             writers = staging.writers,
             file_latency_us = u64::try_from(staging.busy_with_files.as_micros()).unwrap_or(u64::MAX) / copied,
             one_writer_seconds = seconds(staging.busy),
+            rpcs = traffic.map(nfs::Traffic::total),
+            rpcs_by_kind = traffic.map(by_kind),
+            retransmissions = traffic.map(|traffic| traffic.retransmissions),
+            round_trip_us = floors.as_ref().map(|floors| floors.round_trip.as_micros() as u64),
+            slot_floor_seconds = floors.as_ref().map(|floors| seconds(floors.slots)),
+            directory_floor_seconds = floors.as_ref().map(|floors| seconds(floors.directory)),
+            times_floor = floors.as_ref().map(|floors| floors.times(time)),
             "seeded"
         );
     }
+}
+
+/// What no order and no number of writers could have been faster than, on an NFS volume.
+struct Floors {
+    /// Of the quickest kind of request: what the network takes, without the server's queue.
+    round_trip: Duration,
+    /// All requests, with as many in flight as a session has slots.
+    slots: Duration,
+    /// The longest chain of creations, each of which waits for the one before.
+    directory: Duration,
+}
+
+impl Floors {
+    fn new(traffic: &nfs::Traffic, longest_chain: u64) -> Option<Floors> {
+        let round_trip = traffic.shortest_round_trip()?;
+        let times = |number: u64| round_trip.mul_f64(number as f64);
+        let slots = times(traffic.total()) / u32::try_from(nfs::session_slots()).unwrap_or(u32::MAX);
+        Some(Floors { round_trip, slots, directory: times(longest_chain) })
+    }
+
+    /// How many times as long as the higher floor, to the hundredth.
+    fn times(&self, time: Duration) -> f64 {
+        let floor = self.slots.max(self.directory).as_secs_f64();
+        (time.as_secs_f64() / floor.max(f64::MIN_POSITIVE) * 100.0).round() / 100.0
+    }
+}
+
+/// `OPEN 10499, WRITE 10494, …`, the most frequent first.
+fn by_kind(traffic: &nfs::Traffic) -> String {
+    let kinds: Vec<String> = traffic.calls.iter().map(|(kind, calls)| format!("{kind} {calls}")).collect();
+    kinds.join(", ")
 }
 
 /// Whether none of the names that a complete record lists is there any more: `rm -rf *` leaves our

@@ -40,7 +40,7 @@ use crate::config::VolumeConfig;
 use crate::error::{Context, Result};
 use crate::limits;
 use crate::progress::{Phase, Progress, seconds};
-use crate::state::{self, Complete, Name, Root, Sealed, Staged};
+use crate::state::{self, Complete, Made, Name, Root, Sealed, Staged};
 use crate::volume::{self, Kind, Place, Volume, openat, remove_tree};
 use directory::Wishes;
 use entry::Meta;
@@ -90,6 +90,8 @@ pub struct Staging {
     pub busy: Duration,
     /// The part of it that files took.
     pub busy_with_files: Duration,
+    /// Creations that could only happen one after the other: the longest chain of them.
+    pub longest_chain: u64,
     /// Sockets and devices of the source, which are not copied.
     pub skipped: u64,
     /// What the volume did not keep.
@@ -109,6 +111,7 @@ impl Staging {
             writers: 0,
             busy: Duration::ZERO,
             busy_with_files: Duration::ZERO,
+            longest_chain: 0,
             skipped: 0,
             lost: Lost::default(),
             stage_time: Duration::ZERO,
@@ -140,12 +143,10 @@ impl Site<'_> {
         let kind = self.volume.kind()?;
         let _umask = Umask::cleared();
         let _raised = limits::raise_open_files();
-        let mut staged = self.prepare(kind, &source.fingerprint, after)?;
+        let (mut staged, tree) = self.prepare(kind, &source.fingerprint, after)?;
         let fidelity = Fidelity::new(self.config.strict);
-        let tree_fd =
-            open_directory(self.stage, TREE).context("open directory", self.tree_path().as_path())?;
-        let resumed =
-            !volume::names(tree_fd.as_fd()).context("read directory", self.tree_path().as_path())?.is_empty();
+        let names = || volume::names(tree.fd.as_fd()).context("read directory", self.tree_path().as_path());
+        let resumed = !tree.is_new && !names()?.is_empty();
         let crew = workers::crew(self.config.workers, kind);
         let writers = crew.writers;
         self.progress.enter(Phase::Seeding);
@@ -157,7 +158,7 @@ impl Site<'_> {
             resumed,
             "seeding"
         );
-        let tree = self.tree(tree_fd, resumed, crew, &source.content)?;
+        let tree = self.tree(tree.fd, resumed, crew, &source.content)?;
         let (produced, work, reused) = self.run(&tree, source.content, &fidelity, crew)?;
         tree.finish_root()?;
         let staged_root = tree.root_fd().as_fd();
@@ -189,6 +190,7 @@ impl Site<'_> {
             writers,
             busy: work.busy,
             busy_with_files: work.busy_with_files,
+            longest_chain: work.longest_chain,
             skipped: produced.skipped,
             lost: fidelity.lost(),
             stage_time,
@@ -223,13 +225,16 @@ impl Site<'_> {
             published.lost += fidelity.lost();
         }
         drop(tree);
-        remove_tree(self.stage, TREE.as_bytes()).context("remove", self.tree_path().as_path())?;
+        // As a rule it is empty now.
+        if fs::unlinkat(self.stage, TREE, AtFlags::REMOVEDIR).is_err() {
+            remove_tree(self.stage, TREE.as_bytes()).context("remove", self.tree_path().as_path())?;
+        }
         Ok(published)
     }
 
     /// Makes the stage ready: keeps what an earlier run left where that can be trusted, and begins
     /// anew where it cannot.
-    fn prepare(&self, kind: Kind, fingerprint: &str, after: Option<&Complete>) -> Result<Staged> {
+    fn prepare(&self, kind: Kind, fingerprint: &str, after: Option<&Complete>) -> Result<(Staged, Made)> {
         // A record that cannot be read says nothing that could be trusted.
         let earlier = Staged::read(self.stage, &self.stage_path).unwrap_or_default();
         let generation = after.map(|record| record.generation + 1);
@@ -244,9 +249,9 @@ impl Site<'_> {
             remove_tree(self.stage, TREE.as_bytes()).context("remove", self.tree_path().as_path())?;
         }
         new.write(self.stage, &self.stage_path)?;
-        state::make_private(self.stage, TREE.as_bytes())
+        let tree = state::make_private(self.stage, TREE.as_bytes())
             .context("create directory", self.tree_path().as_path())?;
-        Ok(new)
+        Ok((new, tree))
     }
 
     fn tree(&self, root: OwnedFd, resumed: bool, crew: Crew, source: &Content) -> Result<Tree> {
@@ -359,8 +364,8 @@ impl Site<'_> {
             Volume::adopt(&path, crossing.mounted.try_clone().context("open volume", path.as_path())?);
         let state = state::StateDir::create(&mounted)?;
         remove_tree(state.fd(), NESTED.as_bytes()).context("remove", state.path().join(NESTED).as_path())?;
-        state::make_private(state.fd(), NESTED.as_bytes()).context("create directory", state.path())?;
-        let stage = open_directory(state.fd(), NESTED).context("open directory", state.path())?;
+        let stage =
+            state::make_private(state.fd(), NESTED.as_bytes()).context("create directory", state.path())?.fd;
         let source = crossing.staged.try_clone().context("open staged", path.as_path())?;
         let config = VolumeConfig {
             to: path.clone(),
@@ -378,10 +383,9 @@ impl Site<'_> {
             cancel: self.cancel,
         };
         let empty = mounted.names()?.is_empty();
-        state::make_private(stage.as_fd(), TREE.as_bytes())
-            .context("create directory", nested.stage_path.as_path())?;
-        let tree =
-            open_directory(stage.as_fd(), TREE).context("open directory", nested.stage_path.as_path())?;
+        let tree = state::make_private(stage.as_fd(), TREE.as_bytes())
+            .context("create directory", nested.stage_path.as_path())?
+            .fd;
         let crew = workers::crew(config.workers, mounted.kind()?);
         let source = Content::Directory(source);
         let tree = nested.tree(tree, false, crew, &source)?;

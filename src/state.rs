@@ -13,7 +13,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Context, Result};
-use crate::volume::{self, Volume, is_type, not_ours};
+use crate::volume::{self, Volume, is_type, not_ours, remove_tree};
 
 /// Everything of ours on a volume is in this directory in its root.
 pub const DIRECTORY: &str = ".volseed";
@@ -250,11 +250,11 @@ impl StateDir {
             }
             return Ok(found);
         }
-        make_private(volume.root(), DIRECTORY.as_bytes())
-            .context("create directory", volume.path().join(DIRECTORY).as_path())?;
-        match StateDir::open(volume)? {
-            Some(made) => Ok(made),
-            None => Err(not_ours(&volume.path().join(DIRECTORY), "it was removed while volseed started")),
+        let path = volume.path().join(DIRECTORY);
+        match make_private(volume.root(), DIRECTORY.as_bytes()) {
+            Ok(Made { fd, .. }) => Ok(StateDir { fd, path }),
+            Err(Errno::NOTDIR | Errno::LOOP) => Err(not_ours(&path, "not a directory")),
+            Err(error) => Err(error).context("create directory", path.as_path()),
         }
     }
 
@@ -305,26 +305,37 @@ impl StateDir {
     }
 }
 
-/// Makes a directory that only we can enter, whatever the parent passes on to its children. One
-/// that is there already is left as it is.
+/// A directory of ours, open for reading.
+#[derive(Debug)]
+pub struct Made {
+    /// Its descriptor.
+    pub fd: OwnedFd,
+    /// Whether it was not there before.
+    pub is_new: bool,
+}
+
+/// Makes a directory that only we can enter, whatever the parent passes on to its children, and opens
+/// it. One that is there already is left as it is.
 ///
 /// # Errors
-/// As `mkdirat`.
-pub fn make_private(parent: BorrowedFd<'_>, name: &[u8]) -> rustix::io::Result<()> {
-    match fs::mkdirat(parent, name, Mode::RWXU) {
-        Err(Errno::EXIST) => return Ok(()),
-        made => made?,
-    }
-    // A set-group-ID bit or a default ACL of the parent's would reach every seeded file.
+/// As `mkdirat` and `openat`: `ENOTDIR` or `ELOOP` where something else is there.
+pub fn make_private(parent: BorrowedFd<'_>, name: &[u8]) -> rustix::io::Result<Made> {
+    let is_new = match fs::mkdirat(parent, name, Mode::RWXU) {
+        Err(Errno::EXIST) => false,
+        made => made.map(|()| true)?,
+    };
     let fd = volume::openat(parent, name, OFlags::DIRECTORY | OFlags::RDONLY, Mode::empty())?;
-    match fs::fremovexattr(&fd, "system.posix_acl_default") {
-        Ok(()) | Err(Errno::NODATA | Errno::NOTSUP | Errno::NOSYS) => {}
-        Err(error) => return Err(error),
+    if is_new {
+        // A set-group-ID bit or a default ACL of the parent's would reach every seeded file.
+        match fs::fremovexattr(&fd, "system.posix_acl_default") {
+            Ok(()) | Err(Errno::NODATA | Errno::NOTSUP | Errno::NOSYS) => {}
+            Err(error) => return Err(error),
+        }
+        if fs::fstat(&fd)?.st_mode & 0o7777 != 0o700 {
+            fs::fchmod(&fd, Mode::RWXU)?;
+        }
     }
-    if fs::fstat(&fd)?.st_mode & 0o7777 != 0o700 {
-        fs::fchmod(&fd, Mode::RWXU)?;
-    }
-    Ok(())
+    Ok(Made { fd, is_new })
 }
 
 /// Reads the record `name` in `directory`, where there is one.
@@ -373,12 +384,17 @@ pub fn write<T: Serialize>(directory: BorrowedFd<'_>, name: &str, record: &T, pa
 }
 
 fn write_whole(directory: BorrowedFd<'_>, name: &[u8], bytes: &[u8]) -> rustix::io::Result<()> {
-    match fs::unlinkat(directory, name, AtFlags::empty()) {
-        Ok(()) | Err(Errno::NOENT) => {}
-        Err(error) => return Err(error),
-    }
-    let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL;
-    let fd = volume::openat(directory, name, flags, Mode::RUSR | Mode::WUSR)?;
+    // Nobody else can make anything here; without O_EXCL it is one call to an NFS server. Without
+    // O_NONBLOCK a FIFO in its place would hold us for ever.
+    let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::TRUNC | OFlags::NONBLOCK;
+    let create = || volume::openat(directory, name, flags, Mode::RUSR | Mode::WUSR);
+    let fd = match create() {
+        Err(Errno::LOOP | Errno::NXIO | Errno::ISDIR | Errno::ACCESS) => {
+            remove_tree(directory, name)?;
+            create()?
+        }
+        created => created?,
+    };
     let mut rest = bytes;
     while !rest.is_empty() {
         let written = rustix::io::retry_on_intr(|| rustix::io::write(&fd, rest))?;

@@ -206,7 +206,9 @@ impl Feed<'_> {
     /// When there are too many entries, the end was asked for, or a writer has failed.
     pub fn large_file(&mut self, file: File, has_source: bool) -> Result<Arc<LargeFile>> {
         self.begin_file(&file)?;
-        Ok(LargeFile::new(file, self.shared.tree.number(), has_source))
+        let large = LargeFile::new(file, self.shared.tree.number(), has_source);
+        self.push(Job::Large(Arc::clone(&large)))?;
+        Ok(large)
     }
 
     /// A chunk of a large file.

@@ -5,6 +5,7 @@
 //! looked at before anything is moved, so that a conflict leaves the volume as it was. Running it
 //! again after a kill moves what is left.
 
+use std::collections::HashSet;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
@@ -133,14 +134,16 @@ impl<'a> Plan<'a> {
     ) -> Result<Plan<'a>> {
         let (moves, crossings) = (Vec::new(), Vec::new());
         let mut plan = Plan { volume_path, existing, moves, crossings, published: Published::default() };
-        let reopen = |fd: BorrowedFd<'_>| openat(fd, b".", OFlags::DIRECTORY | OFlags::RDONLY, Mode::empty());
-        let from = reopen(stage).context("open stage of", volume_path)?;
-        let to = reopen(volume).context("open volume", volume_path)?;
+        let from = stage.try_clone_to_owned().context("open stage of", volume_path)?;
+        let to = volume.try_clone_to_owned().context("open volume", volume_path)?;
         plan.directory(from.into(), to.into(), &[])?;
         Ok(plan)
     }
 
     fn directory(&mut self, from: std::rc::Rc<OwnedFd>, to: std::rc::Rc<OwnedFd>, path: &[u8]) -> Result<()> {
+        // One look at the whole directory instead of one at each name.
+        let there = names(to.as_fd()).context("read directory", || full_path(self.volume_path, path))?;
+        let there: HashSet<Box<[u8]>> = there.into_iter().collect();
         for name in names(from.as_fd()).context("read stage of", self.volume_path)? {
             let mut child = path.to_vec();
             if !child.is_empty() {
@@ -148,8 +151,8 @@ impl<'a> Plan<'a> {
             }
             child.extend_from_slice(&name);
             let full = full_path(self.volume_path, &child);
-            let there = stat_entry(to.as_fd(), &name).context("stat", full.as_path())?;
-            let Some(there) = there else {
+            let found = if there.contains(&name) { stat_entry(to.as_fd(), &name) } else { Ok(None) };
+            let Some(there) = found.context("stat", full.as_path())? else {
                 self.moves.push(Move { path: child, name, from: from.clone(), to: to.clone() });
                 continue;
             };
@@ -249,13 +252,29 @@ impl Move {
         let (from, to, name) = (self.from.as_fd(), self.to.as_fd(), &*self.name);
         match fs::renameat_with(from, name, to, name, RenameFlags::NOREPLACE) {
             // NFS, FUSE and old kernels do not know the flag.
-            Err(Errno::INVAL | Errno::NOSYS | Errno::NOTSUP) => {
-                if stat_entry(to, name)?.is_some() {
+            Err(Errno::INVAL | Errno::NOSYS | Errno::NOTSUP) => self.link_or_rename(),
+            result => result,
+        }
+    }
+
+    /// A second name replaces nothing. A directory takes none (link(2)); its rename replaces nothing
+    /// but an empty directory (rename(2)).
+    fn link_or_rename(&self) -> rustix::io::Result<()> {
+        let (from, to, name) = (self.from.as_fd(), self.to.as_fd(), &*self.name);
+        match fs::linkat(from, name, to, name, AtFlags::empty()) {
+            Ok(()) => fs::unlinkat(from, name, AtFlags::empty()),
+            Err(Errno::EXIST) => Err(Errno::EXIST),
+            // A directory, or a file system without hard links.
+            Err(_) => {
+                let staged = stat_entry(from, name)?.ok_or(Errno::NOENT)?;
+                if !is_type(&staged, FileType::Directory) && stat_entry(to, name)?.is_some() {
                     return Err(Errno::EXIST);
                 }
-                fs::renameat(from, name, to, name)
+                match fs::renameat(from, name, to, name) {
+                    Err(Errno::NOTEMPTY | Errno::NOTDIR) => Err(Errno::EXIST),
+                    renamed => renamed,
+                }
             }
-            result => result,
         }
     }
 

@@ -30,7 +30,14 @@ pub enum Place {
         /// Its own number.
         own: Number,
     },
-    /// A part of this large file; it needs no directory's lock.
+    /// A large file itself: created in its directory, and its parts written after that.
+    File {
+        /// What it is created in.
+        parent: Number,
+        /// Its own number.
+        own: Number,
+    },
+    /// A part of this large file. Any number of them are written at once.
     Part(Number),
     /// Needs no lock.
     Free,
@@ -108,7 +115,7 @@ impl<T> Node<T> {
 
     /// Creations one after the other from when it is made until all below it is created.
     fn chain(&self) -> usize {
-        self.added.max(self.deepest)
+        if self.file { 0 } else { self.added.max(self.deepest) }
     }
 
     /// The same for what is left.
@@ -139,18 +146,17 @@ impl<T> Schedule<T> {
                 }
                 Place::In(number) => number,
                 Place::Part(number) => {
-                    let node = self.node(number);
-                    (node.made, node.file) = (true, true);
+                    self.node(number).file = true;
                     number
                 }
-                Place::Directory { parent, .. } => parent,
+                Place::Directory { parent, .. } | Place::File { parent, .. } => parent,
             };
             if open != Some(number) {
                 open.into_iter().for_each(|open| self.settle(open));
                 open = Some(number);
             }
             let added = match place {
-                Place::Directory { parent, own } => {
+                Place::Directory { parent, own } | Place::File { parent, own } => {
                     let node = self.node(own);
                     let chain = node.chain();
                     (node.parent, node.making, node.hangs) = (Some(parent), Some(entry), chain);
@@ -206,7 +212,7 @@ impl<T> Schedule<T> {
         }
     }
 
-    /// The directory is there: what is in it may be begun.
+    /// The directory or large file is there: what is in it may be begun.
     pub fn made(&mut self, number: Number) {
         self.node(number).made = true;
         self.rank(number);
@@ -374,12 +380,20 @@ mod tests {
     }
 
     #[test]
-    fn parts_of_a_large_file_are_taken_by_any_number() {
+    fn parts_of_a_large_file_are_taken_by_any_number_once_it_is_made() {
         let mut schedule = Schedule::new(ONE_BY_ONE);
-        schedule.push((0..5).map(|number| (Place::Part(1), number)));
+        schedule.push([(directory(ROOT, 1), "in/"), (Place::File { parent: 1, own: 2 }, "file")]);
+        schedule.push(["a", "b", "c", "d"].map(|part| (Place::Part(2), part)));
+        assert_eq!(schedule.longest_chain(), 2);
         let mut taken = Vec::new();
+        for made in 1..=2 {
+            let turn = schedule.take(1, &mut taken).unwrap();
+            assert_eq!(schedule.take(1, &mut taken), None);
+            schedule.made(made);
+            schedule.give_back(turn);
+        }
         while schedule.take(1, &mut taken).is_some() {}
-        assert_eq!(taken, [0, 1, 2, 3, 4]);
+        assert_eq!(taken, ["in/", "file", "a", "b", "c", "d"]);
     }
 
     /// Round trips of each step of a seed on an NFS volume, and how many may be in flight.

@@ -309,9 +309,11 @@ impl Tree {
             dir.used.store(true, Ordering::Relaxed);
             return Ok(Arc::clone(fd));
         }
+        let owner = dir.made.get().and_then(|made| made.owner);
+        let creator = owner.and_then(|owner| self.creator(parent, owner));
         let parent = self.open(parent)?;
-        let fd = open_place(&parent, dir.name()).context("open directory", || self.full_path(&dir.path))?;
-        Ok(self.keep(dir, fd))
+        let fd = as_owner(creator, || open_place(&parent, dir.name()));
+        Ok(self.keep(dir, fd.context("open directory", || self.full_path(&dir.path))?))
     }
 
     /// Does `act`, and does it again where the server has forgotten the handle of `dir`: it is opened

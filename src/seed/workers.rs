@@ -19,7 +19,8 @@ const UNKNOWN: usize = 32;
 /// that the source is read from, the journal or a directory's lock while the other works. Fewer than
 /// four leave a cold source's disk idle; past sixteen they queue for the same journal.
 const LOCAL: (usize, usize) = (4, 16);
-/// The most directory descriptors that are kept open.
+/// The most directory descriptors that are kept open, for the stage and for the source each: a
+/// quarter of what may be open, so that half is left.
 const MOST_OPEN_DIRECTORIES: u64 = 4096;
 /// What a writer needs besides its buffer, in bytes: the touched part of its stack, and the kernel's.
 const OVERHEAD: u64 = 64 << 10;
@@ -64,7 +65,7 @@ pub fn crew(wished: Workers, kind: Kind) -> Crew {
             writers
         }
     };
-    let open_directories = (limits.open_files / 8).clamp(16, MOST_OPEN_DIRECTORIES);
+    let open_directories = (limits.open_files / 4).clamp(16, MOST_OPEN_DIRECTORIES);
     Crew {
         writers,
         pace: if remote { REMOTE_PACE } else { LOCAL_PACE },

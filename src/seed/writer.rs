@@ -57,7 +57,9 @@ pub enum Job {
     Copy(File, Data),
     /// A whole file out of a slab.
     Write(File, Piece),
-    /// A part of a large file.
+    /// A large file, to be created.
+    Large(Arc<LargeFile>),
+    /// A part of it.
     Chunk(Arc<LargeFile>, Chunk),
     /// A symbolic link and where it points.
     Symlink(Entry, Box<[u8]>),
@@ -81,13 +83,14 @@ pub enum Data {
 impl Job {
     /// Whether it writes a file.
     pub fn has_data(&self) -> bool {
-        matches!(self, Job::Copy(..) | Job::Write(..) | Job::Chunk(..))
+        matches!(self, Job::Copy(..) | Job::Write(..) | Job::Large(_) | Job::Chunk(..))
     }
 
     /// Where it belongs in the schedule.
     pub fn place(&self) -> Place {
         match self {
             Job::Finish(_) => Place::Free,
+            Job::Large(large) => Place::File { parent: large.file.dir.number(), own: large.number },
             Job::Chunk(large, _) => Place::Part(large.number),
             Job::Directory(dir) => match dir.parent() {
                 Some(parent) => Place::Directory { parent: parent.number(), own: dir.number() },
@@ -231,6 +234,11 @@ impl<'a> Writer<'a> {
             }
         };
         let dir = match job {
+            Job::Large(large) => {
+                self.open_large(large, created)?;
+                self.queue.made(large.number);
+                return Ok(());
+            }
             Job::Chunk(large, chunk) => return self.chunk(large, chunk),
             Job::Finish(dir) => return tree.finish_filled(dir, fidelity),
             Job::Directory(dir) => {
@@ -284,8 +292,8 @@ impl<'a> Writer<'a> {
     }
 
     fn chunk(&mut self, large: &LargeFile, chunk: &Chunk) -> Result<()> {
-        let opened = self.open_large(large)?;
-        if let Opened::Open(handles) = &opened {
+        let opened = large.opened.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        if let Some(Opened::Open(handles)) = &opened {
             match chunk {
                 Chunk::Copy { offset, length, from } => {
                     let source = handles.source.as_ref().map(AsFd::as_fd).or(self.shared.source);
@@ -314,22 +322,19 @@ impl<'a> Writer<'a> {
         self.shared.tree.release(&large.file.dir, self.shared.fidelity)
     }
 
-    fn open_large(&mut self, large: &LargeFile) -> Result<Opened> {
-        let mut opened = large.opened.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(opened) = &*opened {
-            return Ok(opened.clone());
-        }
+    fn open_large(&mut self, large: &LargeFile, created: Created<'_>) -> Result<()> {
         let file = &large.file;
-        let new = self.shared.tree.unless_stale(&file.dir, || {
+        let opened = self.shared.tree.unless_stale(&file.dir, || {
             if self.reusable(file)? {
                 return Ok(Opened::Reused);
             }
             let (source, xattrs) =
                 if large.has_source { Some(self.open_source(file)?) } else { None }.unzip();
-            let target = self.create(file, xattrs.flatten(), &mut || ())?;
+            let target = self.create(file, xattrs.flatten(), created)?;
             Ok(Opened::Open(Arc::new(Handles { source, target })))
         })?;
-        Ok(opened.insert(new).clone())
+        *large.opened.lock().unwrap_or_else(PoisonError::into_inner) = Some(opened);
+        Ok(())
     }
 
     /// Whether an earlier run has finished this very file. What else stands in its place is removed.
@@ -524,8 +529,11 @@ impl<'a> Writer<'a> {
 
     fn finish_special(&self, entry: &Entry, is_link: bool) -> Result<()> {
         let directory = self.shared.tree.open(&entry.dir)?;
-        let path = || self.entry_path(entry);
-        self.shared.fidelity.finish_special(directory.as_fd(), &entry.name, &entry.meta, is_link, path)
+        let (path, creator) = (|| self.entry_path(entry), self.creator(&entry.dir, &entry.meta));
+        // As its owner, whom the server was asked about already.
+        as_owner(creator, || {
+            self.shared.fidelity.finish_special(directory.as_fd(), &entry.name, &entry.meta, is_link, path)
+        })
     }
 
     fn path(&self, file: &File) -> PathBuf {

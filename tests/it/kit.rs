@@ -8,6 +8,7 @@ pub mod needs;
 pub mod outcome;
 pub mod pipes;
 pub mod sandbox;
+pub mod slowfs;
 pub mod snapshot;
 pub mod tarball;
 pub mod tree;

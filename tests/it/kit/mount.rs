@@ -64,7 +64,8 @@ impl Mount {
     }
 }
 
-fn private() {
+/// From now on, what this thread mounts is seen by it and what it starts.
+pub fn private() {
     thread_local!(static PRIVATE: Cell<bool> = const { Cell::new(false) });
     if !PRIVATE.replace(true) {
         unshare(CloneFlags::CLONE_NEWNS).unwrap();

@@ -22,6 +22,12 @@ pub fn file_system(kind: &str) -> bool {
         && met(Path::new("/dev/loop-control").exists(), "loop devices in /dev")
 }
 
+/// Everything a file system in user space takes.
+#[track_caller]
+pub fn fuse() -> bool {
+    root() && met(Path::new("/dev/fuse").exists(), "/dev/fuse")
+}
+
 #[track_caller]
 fn met(there: bool, what: &str) -> bool {
     if !there {
