@@ -28,6 +28,7 @@ const MOST_SLOTS: usize = 1024;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Counters {
     operations: BTreeMap<String, Operation>,
+    most_in_flight: Option<u64>,
 }
 
 /// One line of `per-op statistics`, as far as it is used. Each task is counted once, when it ends;
@@ -52,6 +53,9 @@ pub struct Traffic {
     /// Times that a request went unanswered for so long that the kernel logs `server not responding`
     /// (nfs(5): `timeo`, `retrans`; with `soft` the call fails then).
     pub timeouts: u64,
+    /// The most requests that the mount's connections ever had in flight at once, one of the kernel's
+    /// own among them; `None` where the kernel does not say (other transports than TCP).
+    pub most_in_flight: Option<u64>,
     round_trip: Option<Duration>,
     shortest: Option<Duration>,
 }
@@ -90,6 +94,7 @@ impl Counters {
             timeouts: sum(|operation| operation.timeouts),
             round_trip: average(sum(|operation| operation.round_trips), sum(|operation| operation.calls)),
             shortest: averages.min(),
+            most_in_flight: self.most_in_flight,
             calls: operations.into_iter().map(|(name, operation)| (name, operation.calls)).collect(),
         }
     }
@@ -156,11 +161,18 @@ fn counters(mountstats: &str, point: &str, nth: usize) -> Option<Counters> {
     if !matches!(kind, "nfs" | "nfs4") {
         return None;
     }
-    let section = lines.take_while(|line| heading(line).is_none());
-    let mut table = section.skip_while(|line| line.trim() != "per-op statistics");
-    table.next()?;
-    let operations = table.filter(|line| !line.trim().is_empty()).map(operation).collect::<Option<_>>()?;
-    Some(Counters { operations })
+    let mut section = lines.take_while(|line| heading(line).is_none());
+    let before = section.by_ref().take_while(|line| line.trim() != "per-op statistics");
+    let most_in_flight = before.filter_map(most_in_flight).reduce(|all, one| all + one);
+    let operations: BTreeMap<_, _> =
+        section.filter(|line| !line.trim().is_empty()).map(operation).collect::<Option<_>>()?;
+    (!operations.is_empty()).then_some(Counters { operations, most_in_flight })
+}
+
+/// Of a line `xprt: tcp …`, one for each connection: the most requests that it ever had in flight, the
+/// eleventh number (Linux `net/sunrpc/xprtsock.c`, `xs_tcp_print_stats`, `max_slots`).
+fn most_in_flight(line: &str) -> Option<u64> {
+    line.trim().strip_prefix("xprt:")?.trim().strip_prefix("tcp")?.split_whitespace().nth(10)?.parse().ok()
 }
 
 /// The mount point and the file system of a section's first line.
@@ -236,7 +248,7 @@ device 10.0.0.9:/site mounted on /my\\040data with fstype nfs4 statvers=1.1
 
     #[track_caller]
     fn calls(mountstats: &str, id: u64, expected: Option<&[(&str, u64)]>) {
-        let none = Counters { operations: BTreeMap::new() };
+        let none = Counters { operations: BTreeMap::new(), most_in_flight: None };
         let found = read(mountstats, id).map(|counters| counters.since(&none).calls);
         let expected =
             expected.map(|calls| calls.iter().map(|(name, calls)| ((*name).to_owned(), *calls)).collect());
@@ -270,6 +282,7 @@ device 10.0.0.9:/site mounted on /my\\040data with fstype nfs4 statvers=1.1
         assert_eq!(traffic.calls, [("OPEN".to_owned(), 300), ("WRITE".to_owned(), 100)]);
         assert_eq!(traffic.total(), 400);
         assert_eq!((traffic.retransmissions, traffic.timeouts), (2, 1));
+        assert_eq!(traffic.most_in_flight, Some(32));
         assert_eq!(traffic.round_trip(), Some(Duration::from_micros(3250)));
         assert_eq!(traffic.shortest_round_trip(), Some(Duration::from_millis(3)));
     }

@@ -284,7 +284,7 @@ impl Preparation<'_> {
         }
         let copied = files.saturating_sub(staging.reused).max(1);
         let time = staging.stage_time + staging.sync_time + publish_time;
-        let floors = traffic.and_then(|traffic| Floors::new(traffic, staging.longest_chain));
+        let floors = traffic.and_then(|traffic| Floors::new(traffic, staging));
         tracing::info!(
             %volume,
             files,
@@ -304,6 +304,7 @@ impl Preparation<'_> {
             rpcs_by_kind = traffic.map(by_kind),
             retransmissions = traffic.map(|traffic| traffic.retransmissions),
             round_trip_us = floors.as_ref().map(|floors| floors.round_trip.as_micros() as u64),
+            slots = floors.as_ref().map(|floors| floors.in_flight),
             slot_floor_seconds = floors.as_ref().map(|floors| seconds(floors.slots)),
             directory_floor_seconds = floors.as_ref().map(|floors| seconds(floors.directory)),
             times_floor = floors.as_ref().map(|floors| floors.times(time)),
@@ -316,18 +317,25 @@ impl Preparation<'_> {
 struct Floors {
     /// Of the quickest kind of request: what the network takes, without the server's queue.
     round_trip: Duration,
-    /// All requests, with as many in flight as a session has slots.
+    /// The session's slots: as many as the client asks for, or as few as the server grants.
+    in_flight: u64,
+    /// All requests, with so many in flight.
     slots: Duration,
     /// The longest chain of creations, each of which waits for the one before.
     directory: Duration,
 }
 
 impl Floors {
-    fn new(traffic: &nfs::Traffic, longest_chain: u64) -> Option<Floors> {
+    fn new(traffic: &nfs::Traffic, staging: &Staging) -> Option<Floors> {
         let round_trip = traffic.shortest_round_trip()?;
         let times = |number: u64| round_trip.mul_f64(number as f64);
-        let slots = times(traffic.total()) / u32::try_from(nfs::session_slots()).unwrap_or(u32::MAX);
-        Some(Floors { round_trip, slots, directory: times(longest_chain) })
+        let asked = nfs::session_slots() as u64;
+        // Where more writers than that had something to send, the server has granted fewer.
+        let in_flight = traffic.most_in_flight.map(|most| most.saturating_sub(1).max(1));
+        let granted = in_flight.filter(|granted| *granted < asked.min(staging.writers as u64));
+        let in_flight = granted.unwrap_or(asked);
+        let slots = times(traffic.total()).div_f64(in_flight as f64);
+        Some(Floors { round_trip, in_flight, slots, directory: times(staging.longest_chain) })
     }
 
     /// How many times as long as the higher floor, to the hundredth.

@@ -10,6 +10,7 @@ mod directory;
 mod entry;
 mod extension;
 mod fidelity;
+mod job;
 mod names;
 mod owner;
 mod pipeline;

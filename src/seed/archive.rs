@@ -15,12 +15,12 @@ use tar::{Entry as Member, EntryType, Header};
 use super::directory::Wishes;
 use super::entry::{Meta, Time};
 use super::extension::{self, Extension, Segment, Sparse};
+use super::job::{CHUNK, Chunk, Data, Entry, File, Job};
 use super::names::{Known, LONGEST_PATH, Names, components};
 use super::pipeline::Feed;
 use super::slab::{Piece, Pool, SLAB};
 use super::tape::{Reel, Stream, Tape};
 use super::tree::Dir;
-use super::writer::{CHUNK, Chunk, Data, Entry, File, Job};
 use crate::error::{Error, Quoted, Result, lowercase_first};
 use crate::exit::Exit;
 

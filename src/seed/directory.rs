@@ -11,10 +11,10 @@ use std::sync::Arc;
 use rustix::fs::{self, FileType, Mode, OFlags, Stat};
 
 use super::entry::{Meta, Time};
+use super::job::{CHUNK, Data, Entry, File, Job};
 use super::names::Place;
 use super::pipeline::Feed;
 use super::tree::Dir;
-use super::writer::{CHUNK, Data, Entry, File, Job};
 use crate::error::{Context, Error, Result, printable};
 use crate::exit::Exit;
 use crate::volume::{names, open_beneath, stat_entry};

@@ -8,11 +8,12 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
 use super::entry::Meta;
+use super::job::{CHUNK, Chunk, Entry, File, Job, LargeFile};
 use super::queue::Queue;
 use super::schedule::Place;
 use super::tree::Dir;
 use super::workers::Crew;
-use super::writer::{CHUNK, Chunk, Entry, File, Job, LargeFile, Shared, Writer};
+use super::writer::{Shared, Writer};
 use crate::error::{Context, Error, Result};
 use crate::exit::Exit;
 use crate::state::Totals;
@@ -77,7 +78,7 @@ pub fn run(
         let mut started = 0;
         for number in 0..writers {
             let thread = std::thread::Builder::new().name(format!("writer-{number}")).stack_size(STACK);
-            match thread.spawn_scoped(scope, || write(shared, &queue, most_buffer, &busy)) {
+            match thread.spawn_scoped(scope, || write(shared, &queue, (writers, most_buffer), &busy)) {
                 Ok(_) => started += 1,
                 // Some are enough; none is an error.
                 Err(_) if started > 0 => break,
@@ -115,8 +116,8 @@ pub fn run(
     }
 }
 
-fn write(shared: &Shared<'_>, queue: &Queue<Job>, most_buffer: usize, busy: &Busy) {
-    let mut writer = Writer::new(shared, queue, most_buffer);
+fn write(shared: &Shared<'_>, queue: &Queue<Job>, (writers, most_buffer): (usize, usize), busy: &Busy) {
+    let mut writer = Writer::new(shared, queue, writers, most_buffer);
     let (mut all, mut files) = (Duration::ZERO, Duration::ZERO);
     let mut jobs = Vec::new();
     while let Some(mut hold) = queue.take(&mut jobs) {

@@ -7,17 +7,16 @@
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, PoisonError};
 
 use rustix::fs::{self, AtFlags, FileType, Mode, OFlags, SeekFrom};
 use rustix::io::Errno;
 
 use super::entry::{Meta, Time, Xattrs};
 use super::fidelity::{Birth, Fidelity};
+use super::job::{Chunk, Data, Entry, File, Handles, Job, LargeFile, Opened, Target};
 use super::owner::{Owner, as_owner};
 use super::queue::{Hold, Queue};
-use super::schedule::{Number, Place};
-use super::slab::Piece;
 use super::tree::{Dir, Tree};
 use crate::cancel::Cancel;
 use crate::error::{Context, Error, Result, printable};
@@ -26,165 +25,9 @@ use crate::progress::Progress;
 use crate::state::close;
 use crate::volume::{is_type, open_beneath, openat, remove_tree};
 
-/// Files from here on are cut into chunks of this size, so that one does not hold up the end. In
-/// bytes; small enough that two writers share a 16 MiB file.
-pub const CHUNK: u64 = 8 << 20;
-/// The largest buffer that a writer keeps between two files, in bytes; it stays in the second-level
-/// cache between the read and the write.
-const KEPT_BUFFER: usize = 256 << 10;
-
-/// A file as its producer describes it.
-#[derive(Debug)]
-pub struct File {
-    /// Where it goes.
-    pub dir: Arc<Dir>,
-    /// Its name there.
-    pub name: Box<[u8]>,
-    /// What it carries.
-    pub meta: Meta,
-    /// Its length in bytes, holes included.
-    pub size: u64,
-}
-
-/// A unit of work for a writer.
-#[derive(Debug)]
-pub enum Job {
-    /// A directory, to be made.
-    Directory(Arc<Dir>),
-    /// A directory in which everything is done, to be finished.
-    Finish(Arc<Dir>),
-    /// A whole file out of the source.
-    Copy(File, Data),
-    /// A whole file out of a slab.
-    Write(File, Piece),
-    /// A large file, to be created.
-    Large(Arc<LargeFile>),
-    /// A part of it.
-    Chunk(Arc<LargeFile>, Chunk),
-    /// A symbolic link and where it points.
-    Symlink(Entry, Box<[u8]>),
-    /// A FIFO.
-    Fifo(Entry),
-    /// Another name for the file at a place that is already written.
-    Link(Entry, Arc<Dir>, Box<[u8]>),
-}
-
-/// Where in the source a file's data is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Data {
-    /// A file of its own.
-    Whole,
-    /// The same, with holes.
-    WithHoles,
-    /// In the archive, from this byte on.
-    At(u64),
-}
-
-impl Job {
-    /// Whether it writes a file.
-    pub fn has_data(&self) -> bool {
-        matches!(self, Job::Copy(..) | Job::Write(..) | Job::Large(_) | Job::Chunk(..))
-    }
-
-    /// Where it belongs in the schedule.
-    pub fn place(&self) -> Place {
-        match self {
-            Job::Finish(_) => Place::Free,
-            Job::Large(large) => Place::File { parent: large.file.dir.number(), own: large.number },
-            Job::Chunk(large, _) => Place::Part(large.number),
-            Job::Directory(dir) => match dir.parent() {
-                Some(parent) => Place::Directory { parent: parent.number(), own: dir.number() },
-                None => Place::Free,
-            },
-            Job::Copy(file, _) | Job::Write(file, _) => Place::In(file.dir.number()),
-            Job::Symlink(entry, _) | Job::Fifo(entry) | Job::Link(entry, ..) => Place::In(entry.dir.number()),
-        }
-    }
-}
-
-/// An entry without data.
-#[derive(Debug)]
-pub struct Entry {
-    /// Where it goes.
-    pub dir: Arc<Dir>,
-    /// Its name there.
-    pub name: Box<[u8]>,
-    /// What it carries.
-    pub meta: Meta,
-}
-
-/// A part of a large file.
-#[derive(Debug)]
-pub enum Chunk {
-    /// So many bytes at this offset of the file.
-    Copy {
-        /// In bytes from the file's start.
-        offset: u64,
-        /// In bytes.
-        length: u64,
-        /// Where they are in the source: in bytes from the start of its file or of the archive.
-        from: u64,
-    },
-    /// This piece goes to this offset.
-    Write {
-        /// In bytes from the file's start.
-        offset: u64,
-        /// The data.
-        piece: Piece,
-    },
-    /// The producer has handed out all others.
-    Last,
-}
-
-/// A file that several writers write at once.
-#[derive(Debug)]
-pub struct LargeFile {
-    file: File,
-    number: Number,
-    /// Whether its data is in a file of its own in the source.
-    has_source: bool,
-    /// Chunks that are not written; the last one finishes the file.
-    pending: AtomicU64,
-    opened: Mutex<Option<Opened>>,
-}
-
-#[derive(Debug, Clone)]
-enum Opened {
-    Reused,
-    Open(Arc<Handles>),
-}
-
-#[derive(Debug)]
-struct Handles {
-    /// The source's file, where it has one of its own.
-    source: Option<OwnedFd>,
-    target: Target,
-}
-
-/// A file that was created and is not finished.
-#[derive(Debug)]
-struct Target {
-    fd: OwnedFd,
-    birth: Birth,
-    /// The mode that it may have, by its owner.
-    mode: u32,
-    /// The source's, where it is a directory.
-    xattrs: Option<Box<Xattrs>>,
-}
-
-impl LargeFile {
-    /// A file of which chunks will come, and [`Chunk::Last`] last; `number` is its own in the
-    /// schedule.
-    pub fn new(file: File, number: Number, has_source: bool) -> Arc<LargeFile> {
-        let pending = AtomicU64::new(1);
-        Arc::new(LargeFile { file, number, has_source, pending, opened: Mutex::default() })
-    }
-
-    /// One more chunk will come.
-    pub fn hold(&self) {
-        self.pending.fetch_add(1, Ordering::Relaxed);
-    }
-}
+/// The buffers that all writers together keep between two files, in bytes; larger ones are made for a
+/// file and freed after it.
+const KEPT_BUFFERS: usize = 4 << 20;
 
 /// What all writers of a seed share.
 pub struct Shared<'a> {
@@ -210,15 +53,22 @@ pub struct Writer<'a> {
     queue: &'a Queue<Job>,
     buffer: Vec<u8>,
     most_buffer: usize,
+    kept_buffer: usize,
 }
 
 /// Called when what a job creates is created.
 type Created<'c> = &'c mut dyn FnMut();
 
 impl<'a> Writer<'a> {
-    /// A writer whose buffer grows to `most_buffer` bytes at the most.
-    pub fn new(shared: &'a Shared<'a>, queue: &'a Queue<Job>, most_buffer: usize) -> Writer<'a> {
-        Writer { shared, queue, buffer: Vec::new(), most_buffer }
+    /// One of `writers`, whose buffer grows to `most_buffer` bytes at the most.
+    pub fn new(
+        shared: &'a Shared<'a>,
+        queue: &'a Queue<Job>,
+        writers: usize,
+        most_buffer: usize,
+    ) -> Writer<'a> {
+        let kept_buffer = KEPT_BUFFERS / writers.max(1);
+        Writer { shared, queue, buffer: Vec::new(), most_buffer, kept_buffer }
     }
 
     /// Does one job. Where it is the last of its turn, `hold` is given back as early as can be.
@@ -438,7 +288,7 @@ impl<'a> Writer<'a> {
             from += read as u64;
             to += read as u64;
         }
-        if self.buffer.len() > KEPT_BUFFER {
+        if self.buffer.len() > self.kept_buffer {
             self.buffer = Vec::new();
         }
         Ok(())
