@@ -196,7 +196,7 @@ pub struct CopyArgs {
     pub strict: Option<bool>,
     /// Writers, or auto [auto]
     ///
-    /// 1 to 1024. `auto` goes by the kind of the volume's file system.
+    /// 1 to 1024. `auto` goes by the kind of the volume's file system: on NFS the session's slots; and it stays within the container's limits of processes, memory and open files.
     #[arg(long, env = "VOLSEED_WORKERS", value_name = "N")]
     pub workers: Option<Workers>,
     /// File data in flight [64MiB]

@@ -294,6 +294,7 @@ impl Site<'_> {
             progress: self.progress,
             cancel: self.cancel,
             reused: AtomicU64::new(0),
+            direct: crew.direct,
         };
         let mut produced = Produced { root: None, skipped: 0 };
         let work = pipeline::run(&shared, limits, |feed| {

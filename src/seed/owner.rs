@@ -5,6 +5,7 @@
 //! a stage; for each directory its owner and mode decide.
 
 use nix::unistd::{Gid, Uid, setfsgid, setfsuid};
+use rustix::io::Errno;
 
 /// User and group numbers.
 pub type Owner = (u32, u32);
@@ -25,13 +26,28 @@ pub fn is_possible() -> bool {
         })
 }
 
-/// Runs `create` as `owner`, where one is given, and this thread as itself again.
-pub fn as_owner<T>(owner: Option<Owner>, create: impl FnOnce() -> T) -> T {
-    let Some((uid, gid)) = owner else { return create() };
+/// Runs `create` as `owner`, where one is given; as ourselves where there is none, or where that user
+/// is refused what the directory's owner and mode seemed to allow: by a server's list of its own.
+///
+/// # Errors
+/// Those of `create`.
+pub fn create_as<T>(
+    owner: Option<Owner>,
+    create: impl Fn() -> rustix::io::Result<T>,
+) -> rustix::io::Result<T> {
+    match as_owner(owner, &create) {
+        Err(Errno::ACCESS | Errno::PERM) if owner.is_some() => create(),
+        created => created,
+    }
+}
+
+/// Runs `act` as `owner`, where one is given, and this thread as itself again.
+pub fn as_owner<T>(owner: Option<Owner>, act: impl FnOnce() -> T) -> T {
+    let Some((uid, gid)) = owner else { return act() };
     let group = setfsgid(Gid::from_raw(gid));
     let user = setfsuid(Uid::from_raw(uid));
-    let created = create();
+    let done = act();
     setfsuid(user);
     setfsgid(group);
-    created
+    done
 }

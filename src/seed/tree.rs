@@ -17,7 +17,7 @@ use rustix::io::Errno;
 
 use super::entry::{Meta, Time, Xattrs};
 use super::fidelity::{Birth, Fidelity};
-use super::owner::{Owner, as_owner};
+use super::owner::{Owner, create_as};
 use super::schedule::{Number, ROOT};
 use crate::error::{Context, Result};
 use crate::volume::{entries, is_type, openat, remove_tree, stat_entry};
@@ -270,12 +270,13 @@ impl Tree {
                         .context("change mode of", path)?;
                     dir.mark_changed();
                 }
-                open_place(&parent, dir.name()).context("open directory", path)?
+                create_as(creator, || open_place(&parent, dir.name())).context("open directory", path)?
             }
             None => {
                 parent_dir.mark_changed();
                 dir.mark_changed();
-                let made = as_owner(creator, || fs::mkdirat(&*parent, dir.name(), Mode::from_raw_mode(mode)));
+                let made =
+                    create_as(creator, || fs::mkdirat(&*parent, dir.name(), Mode::from_raw_mode(mode)));
                 created();
                 match made {
                     // Made before the server forgot its parent.
@@ -283,7 +284,7 @@ impl Tree {
                     made => made.context("create directory", path)?,
                 }
                 // As the owner: what a user may do in it is asked of the server once for each.
-                as_owner(creator, || open_place(&parent, dir.name())).context("open directory", path)?
+                create_as(creator, || open_place(&parent, dir.name())).context("open directory", path)?
             }
         };
         let mut birth = match there {
@@ -312,7 +313,7 @@ impl Tree {
         let owner = dir.made.get().and_then(|made| made.owner);
         let creator = owner.and_then(|owner| self.creator(parent, owner));
         let parent = self.open(parent)?;
-        let fd = as_owner(creator, || open_place(&parent, dir.name()));
+        let fd = create_as(creator, || open_place(&parent, dir.name()));
         Ok(self.keep(dir, fd.context("open directory", || self.full_path(&dir.path))?))
     }
 
@@ -420,8 +421,17 @@ impl Tree {
     /// an NFS server, so that no file of them has to be asked about.
     fn list(&self, dir: &Arc<Dir>, fidelity: &Fidelity) -> Result<()> {
         let path = || self.full_path(&dir.path);
-        let fd = self.open_to_read(dir)?;
-        *lock(&dir.found) = entries(fd.as_fd()).context("read directory", path)?;
+        // As its owner, who will create in it: the server is asked once what that user may do.
+        let owner = dir.made.get().and_then(|made| made.owner);
+        let creator = owner.and_then(|owner| self.creator(dir, owner));
+        let place = self.open(dir)?;
+        let (fd, found) = create_as(creator, || {
+            let fd = openat(place.as_fd(), b".", OFlags::DIRECTORY | OFlags::RDONLY, Mode::empty())?;
+            let found = entries(fd.as_fd())?;
+            Ok((fd, found))
+        })
+        .context("read directory", path)?;
+        *lock(&dir.found) = found;
         match &*lock(&dir.meta) {
             Some(meta) => fidelity.drop_other_xattrs(&fd, meta, path),
             None => Ok(()),

@@ -39,6 +39,10 @@ pub struct Crew {
     /// Whether it pays to create as the owner: it saves a round trip, and costs four calls that are
     /// dearer than a change of owner in memory.
     pub as_owner: bool,
+    /// Whether files are written past the page cache (`O_DIRECT`). On NFS any size and address may be
+    /// (Linux `fs/nfs/direct.c`); a write waits for the server's answer in a way that a signal can
+    /// end, which the wait for a page does not: a process whose server is gone could not be stopped.
+    pub direct: bool,
     /// The most descriptors of directories, for the stage and for the source each.
     pub open_directories: usize,
 }
@@ -71,6 +75,7 @@ pub fn crew(wished: Workers, kind: Kind) -> Crew {
         pace: if remote { REMOTE_PACE } else { LOCAL_PACE },
         call: if remote { REMOTE_CALL } else { LOCAL_CALL },
         as_owner: remote,
+        direct: kind.name == "nfs",
         open_directories: usize::try_from(open_directories).unwrap_or(usize::MAX),
     }
 }

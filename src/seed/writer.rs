@@ -15,7 +15,7 @@ use rustix::io::Errno;
 use super::entry::{Meta, Time, Xattrs};
 use super::fidelity::{Birth, Fidelity};
 use super::job::{Chunk, Data, Entry, File, Handles, Job, LargeFile, Opened, Target};
-use super::owner::{Owner, as_owner};
+use super::owner::{Owner, as_owner, create_as};
 use super::queue::{Hold, Queue};
 use super::tree::{Dir, Tree};
 use crate::cancel::Cancel;
@@ -45,6 +45,8 @@ pub struct Shared<'a> {
     pub cancel: &'a Cancel,
     /// Files that an earlier run had finished.
     pub reused: AtomicU64,
+    /// Whether files are written past the page cache, where that is possible.
+    pub direct: bool,
 }
 
 /// One writer: the shared parts and a buffer of its own.
@@ -234,8 +236,13 @@ impl<'a> Writer<'a> {
         let writable = if xattrs.is_some() || file.meta.xattrs.is_some() { 0o200 } else { 0 };
         let mode = file.meta.mode & 0o777 | writable;
         file.dir.mark_changed();
-        let new =
-            as_owner(creator, || openat(directory.as_fd(), &file.name, flags, Mode::from_raw_mode(mode)));
+        let open = |flags| {
+            create_as(creator, || openat(directory.as_fd(), &file.name, flags, Mode::from_raw_mode(mode)))
+        };
+        let new = match self.shared.direct.then(|| open(flags | OFlags::DIRECT)) {
+            None | Some(Err(Errno::INVAL)) => open(flags),
+            Some(new) => new,
+        };
         created();
         let fd = new.context("create file", || self.path(file))?;
         let birth = file.dir.file_birth(&fd, mode, creator).context("stat", || self.path(file))?;
@@ -367,7 +374,7 @@ impl<'a> Writer<'a> {
         }
         entry.dir.mark_changed();
         let creator = self.creator(&entry.dir, &entry.meta);
-        let attempt = || as_owner(creator, || make(directory.as_fd(), name));
+        let attempt = || create_as(creator, || make(directory.as_fd(), name));
         let mut made = attempt();
         if made == Err(Errno::EXIST) {
             // Made before the server forgot the directory.
