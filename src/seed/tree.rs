@@ -124,9 +124,15 @@ impl Dir {
         self.pending.fetch_sub(1, Ordering::AcqRel) == 1
     }
 
-    /// What an earlier run left under this name, once: whoever asks decides about it.
-    pub fn take_found(&self, name: &[u8]) -> Option<Stat> {
-        lock(&self.found).remove(name)
+    /// What an earlier run left under this name, until it is [`settled`](Dir::settled).
+    pub fn found(&self, name: &[u8]) -> Option<Stat> {
+        lock(&self.found).get(name).copied()
+    }
+
+    /// What was found under this name is reused or removed. Not before: whoever is interrupted by a
+    /// stale handle begins anew and has to know of it again.
+    pub fn settled(&self, name: &[u8]) {
+        lock(&self.found).remove(name);
     }
 
     /// Something was created or removed in it: its time has to be set.
@@ -256,10 +262,11 @@ impl Tree {
             // Wide enough for us to fill it; a narrow mode and the special bits come last.
             (meta.as_ref().map_or(0o755, |meta| meta.mode) & 0o777 | 0o700, owner)
         };
-        let found = parent_dir.take_found(dir.name());
+        let found = parent_dir.found(dir.name());
         let there = found.filter(|found| is_type(found, FileType::Directory));
         if found.is_some() && there.is_none() {
             remove_tree(parent.as_fd(), dir.name()).context("remove", path)?;
+            parent_dir.settled(dir.name());
         }
         let creator = owner.and_then(|owner| self.creator(parent_dir, owner));
         let fd = match there {
@@ -297,7 +304,11 @@ impl Tree {
         }
         let _ = dir.made.set(Made { birth, owner, mtime: there.as_ref().map(Time::of) });
         self.keep(dir, fd);
-        if there.is_some() { self.list(dir, fidelity) } else { Ok(()) }
+        if there.is_some() {
+            self.list(dir, fidelity)?;
+            parent_dir.settled(dir.name());
+        }
+        Ok(())
     }
 
     /// The descriptor of a directory that is made; it stands for the place only (`O_PATH`).
@@ -445,7 +456,7 @@ impl Tree {
             let fd = self.open(dir)?;
             dir.mark_changed();
             remove_tree(fd.as_fd(), &name).context("remove", || self.full_path(&dir.child_path(&name)))?;
-            dir.take_found(&name);
+            dir.settled(&name);
         }
         Ok(())
     }

@@ -39,9 +39,9 @@ pub struct Crew {
     /// Whether it pays to create as the owner: it saves a round trip, and costs four calls that are
     /// dearer than a change of owner in memory.
     pub as_owner: bool,
-    /// Whether files are written past the page cache (`O_DIRECT`). On NFS any size and address may be
-    /// (Linux `fs/nfs/direct.c`); a write waits for the server's answer in a way that a signal can
-    /// end, which the wait for a page does not: a process whose server is gone could not be stopped.
+    /// Whether files are written past the page cache (`O_DIRECT`), which on NFS takes any size and
+    /// address (Linux `fs/nfs/direct.c`). It saves a copy and the container's memory, and leaves no
+    /// page to wait for, a wait that not even SIGKILL ends while a server is gone.
     pub direct: bool,
     /// The most descriptors of directories, for the stage and for the source each.
     pub open_directories: usize,

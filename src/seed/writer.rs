@@ -191,7 +191,7 @@ impl<'a> Writer<'a> {
 
     /// Whether an earlier run has finished this very file. What else stands in its place is removed.
     fn reusable(&self, file: &File) -> Result<bool> {
-        let Some(found) = file.dir.take_found(&file.name) else { return Ok(false) };
+        let Some(found) = file.dir.found(&file.name) else { return Ok(false) };
         let directory = self.shared.tree.open(&file.dir)?;
         let Meta { mtime, mode, xattrs, .. } = &file.meta;
         // A file of another mode, with further names or with attributes may be another image's.
@@ -203,6 +203,7 @@ impl<'a> Writer<'a> {
             // The volume may refuse the owner: then it did so before, and this counts it again.
             let (birth, path) = (Birth::of(&found), || self.path(file));
             self.shared.fidelity.own_entry(directory.as_fd(), &file.name, &file.meta, birth, path)?;
+            file.dir.settled(&file.name);
             self.shared.reused.fetch_add(1, Ordering::Relaxed);
             self.shared.progress.bytes_done(file.size);
             self.shared.progress.file_done();
@@ -210,6 +211,7 @@ impl<'a> Writer<'a> {
         }
         file.dir.mark_changed();
         remove_tree(directory.as_fd(), &file.name).context("remove", || self.path(file))?;
+        file.dir.settled(&file.name);
         Ok(false)
     }
 
@@ -369,8 +371,9 @@ impl<'a> Writer<'a> {
     ) -> Result<()> {
         let (name, path) = (&*entry.name, || self.entry_path(entry));
         let directory = self.shared.tree.open(&entry.dir)?;
-        if entry.dir.take_found(name).is_some() {
+        if entry.dir.found(name).is_some() {
             remove_tree(directory.as_fd(), name).context("remove", path)?;
+            entry.dir.settled(name);
         }
         entry.dir.mark_changed();
         let creator = self.creator(&entry.dir, &entry.meta);
