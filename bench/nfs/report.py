@@ -1,0 +1,206 @@
+"""What the lab's rows amount to: tables, targets met or missed, and the saved results.
+
+A row is a dict with the scenario, its settings, and either a tool with what was measured or a fact with its value.
+Knows nothing of the guest.
+"""
+
+import fcntl
+import glob
+import json
+import os
+from typing import Callable, Iterable, NamedTuple
+
+from kit import measure, setting
+
+RESULTS = os.path.join(setting.REPOSITORY, "bench", "results")
+# Settings that only say how the machine is made.
+MACHINE = ("memory", "limit", "tools")
+# Peers that use as many workers as volseed.
+PARALLEL = ("64 × ", "fpsync", "xcp")
+
+Row = dict
+Rows = list[Row]
+
+
+def key(row: Row) -> tuple:
+    """What a newer row replaces."""
+    settings = tuple(sorted((name, value) for name, value in row["settings"].items() if name not in MACHINE))
+    return row["scenario"], settings, row.get("tool"), row.get("fact")
+
+
+def merged(older: Rows, newer: Rows) -> Rows:
+    return list({key(row): row for row in [*older, *newer]}.values())
+
+
+def saved() -> Rows:
+    """The rows of the newest saved results."""
+    paths = sorted(glob.glob(os.path.join(RESULTS, "nfs-*.jsonl")))
+    return [json.loads(line) for line in open(paths[-1])] if paths else []
+
+
+def save(newer: Rows, date: str, page: Callable[[Rows], str]) -> None:
+    """Adds to the newest saved results, which another run may be adding to as well."""
+    os.makedirs(RESULTS, exist_ok=True)
+    folder = os.open(RESULTS, os.O_RDONLY)
+    try:
+        fcntl.flock(folder, fcntl.LOCK_EX)
+        rows = merged(saved(), newer)
+        path = os.path.join(RESULTS, f"nfs-{date}")
+        with open(path + ".jsonl", "w") as file:
+            file.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+        with open(path + ".md", "w") as file:
+            file.write(page(rows))
+    finally:
+        os.close(folder)
+
+
+def title(row: Row) -> str:
+    """Rows of one title share a table: a round trip's peers stand beside volseed."""
+    settings = dict(row["settings"])
+    fewer = "" if usual(row) else f", {settings.get('slots', 30)} requests in flight"
+    if row["scenario"] in ("corpus", "peers"):
+        return f"the corpus, {settings['rtt']} ms{fewer}"
+    shown = [f"{name}={value}" for name, value in settings.items() if name not in (*MACHINE, "slots") and value]
+    return " ".join([row["scenario"], *shown]) + fewer
+
+
+def usual(row: Row) -> bool:
+    """Measured with as many requests in flight as the client asks for, and no flags but its own."""
+    return row["settings"].get("slots", "64") == "64" and not row["settings"].get("flags")
+
+
+def sections(rows: Rows) -> str:
+    return "\n".join(section(name, rows) for name in dict.fromkeys(title(row) for row in rows))
+
+
+def section(name: str, rows: Rows) -> str:
+    return f"## {name}\n\n{table([row for row in rows if title(row) == name])}"
+
+
+def table(rows: Rows) -> str:
+    measured = [row for row in rows if "tool" in row]
+    ours = next((row["seconds"] for row in measured if row["tool"] == "volseed"), None)
+    cells = [
+        [
+            row["tool"],
+            row["keeps"],
+            row["workers"] or "",
+            row["files"],
+            row["rpcs"],
+            f"{row['rpcs'] / row['files']:.2f}" if row["files"] else "",
+            f"{row['seconds']:.2f}",
+            f"{row['seconds'] / ours:.1f}" if ours else "",
+            row["date"],
+        ]
+        for row in sorted(measured, key=lambda row: not row["tool"].startswith("volseed"))
+    ]
+    lines = [measure.table(["", "keeps", "workers", "files", "RPCs", "RPCs a file", "virtual s", "×", "measured"], cells), ""] if cells else []
+    lines += [f"- {row['fact']}: {row['value']}" for row in rows if "fact" in row]
+    for row in measured:
+        if row["tool"].startswith("volseed"):
+            lines.append(f"- {row['tool']}: " + ", ".join(f"{name} {count}" for name, count in row["ops"].items()))
+        lines += [f"- WRONG: {row['tool']}: {line}" for line in row["wrong"]]
+    return "\n".join(lines) + "\n"
+
+
+class Missing(Exception):
+    """A target speaks of a row that was not measured."""
+
+
+class Target(NamedTuple):
+    says: str
+    measured: Callable[["Finder"], float]
+    # At most, or at least where `least`.
+    limit: float
+    unit: str = ""
+    least: bool = False
+
+
+class Finder:
+    def __init__(self, rows: Rows):
+        self.rows = [row for row in rows if usual(row)]
+
+    def row(self, scenario: str, rtt: str, tool: str) -> Row:
+        for row in self.rows:
+            if (row["scenario"], row["settings"]["rtt"], row.get("tool")) == (scenario, rtt, tool):
+                return row
+        raise Missing
+
+    def fact(self, scenario: str, name: str) -> float:
+        for row in self.rows:
+            if row["scenario"] == scenario and row.get("fact") == name:
+                try:
+                    return float(row["value"])
+                except ValueError:
+                    return float("nan")
+        raise Missing
+
+    def seconds(self, rtt: str, tool: str = "volseed", scenario: str = "corpus") -> float:
+        return self.row(scenario, rtt, tool)["seconds"]
+
+    def calls_a_file(self, tool: str) -> float:
+        row = self.row("corpus", "3", tool)
+        return row["rpcs"] / row["files"]
+
+    def fastest_parallel(self, rtt: str) -> float:
+        found = [
+            row["seconds"]
+            for row in self.rows
+            if row["scenario"] == "peers" and row["settings"]["rtt"] == rtt and row.get("tool", "").startswith(PARALLEL) and not row["wrong"]
+        ]
+        if not found:
+            raise Missing
+        return min(found)
+
+
+def restart_share(found: Finder) -> float:
+    again, full = (found.row("restart", "3", tool) for tool in ("volseed, killed at half, again", "volseed"))
+    return 100 * again["rpcs"] / full["rpcs"]
+
+
+TARGETS = (
+    *(Target(f"corpus, {rtt} ms round trip", lambda found, rtt=rtt: found.seconds(rtt), limit, "s") for rtt, limit in (("3", 8), ("10", 12), ("30", 28))),
+    Target("tar, tar at 3 ms", lambda found: found.seconds("3", "tar | tar, chown -R", "peers") / found.seconds("3"), 39, "×", least=True),
+    Target("fastest parallel peer at 3 ms", lambda found: found.fastest_parallel("3") / found.seconds("3"), 7, "×", least=True),
+    Target("RPCs a file", lambda found: found.calls_a_file("volseed"), 4.6),
+    Target("RPCs a file, --no-times", lambda found: found.calls_a_file("volseed --no-times"), 3.5),
+    Target("tar.gz at 10 ms, by the directory", lambda found: found.seconds("10", "volseed, tar.gz") / found.seconds("10"), 1.15, "×"),
+    Target("tar at 10 ms, by the directory", lambda found: found.seconds("10", "volseed, tar") / found.seconds("10"), 1.15, "×"),
+    Target("seeded volume: decide and exec", lambda found: found.row("restart", "3", "volseed run, seeded")["rpcs"], 12, "RPCs"),
+    Target("killed at half: the restart's RPCs", restart_share, 60, "%"),
+    Target(
+        "2 GiB in one file at 10 ms: cp",
+        lambda found: found.seconds("10", "cp -a, chown -R", "large") / found.seconds("10", scenario="large"),
+        5,
+        "×",
+        least=True,
+    ),
+    Target("server gone: health requests unanswered", lambda found: found.fact("outage", "of these unanswered"), 0),
+    Target("server gone: slowest health answer", lambda found: found.fact("outage", "slowest answer, s"), 1, "s"),
+    Target("server gone: /livez 503 after, stall 60 s", lambda found: found.fact("outage", "/livez turned 503 after, s"), 65, "s"),
+    Target("server gone: SIGTERM to gone", lambda found: found.fact("outage", "SIGTERM in the outage: gone after, s"), 1, "s"),
+    Target("full volume: 73 less its exit code", lambda found: abs(73 - found.fact("full", "exit code on a full volume")), 0),
+)
+
+
+def targets(rows: Rows) -> str:
+    """Each target that the rows speak of, met or not; and every tree that is not the source's."""
+    found, cells = Finder(rows), []
+    for target in TARGETS:
+        try:
+            value = target.measured(found)
+        except Missing:
+            continue
+        met = value >= target.limit if target.least else value <= target.limit
+        sign = "≥" if target.least else "≤"
+        shown = f"{value:.2f}".rstrip("0").rstrip(".")
+        cells.append([target.says, f"{shown} {target.unit}".strip(), f"{sign} {target.limit:g} {target.unit}".strip(), "met" if met else "falls short"])
+    trees = [row for row in rows if "tool" in row]
+    wrong = sum(bool(row["wrong"]) for row in trees)
+    cells.append(["trees that are not what their tool keeps", f"{wrong} of {len(trees)}", "none", "falls short" if wrong else "met"])
+    return "## Targets\n\n" + measure.table(["", "measured", "target", ""], cells) + "\n"
+
+
+def used(rows: Iterable[Row]) -> list[str]:
+    """The versions that the rows were measured with, each once."""
+    return list(dict.fromkeys(version for row in rows for version in row["versions"]))
