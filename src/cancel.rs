@@ -1,9 +1,10 @@
 //! The wish to stop, as one flag that every thread can see and sleep on.
 //!
-//! Knows nothing of why. Once set it stays set.
+//! Knows nothing of why. Once set it stays set. A part of the work that can be stopped alone has a wish
+//! of its own, which the whole's includes.
 
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Condvar, Mutex, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::Duration;
 
 /// Shared by the shell, which sets it, and the story, which looks at it between two steps.
@@ -12,9 +13,15 @@ pub struct Cancel {
     set: AtomicBool,
     lock: Mutex<()>,
     changed: Condvar,
+    whole: Option<Arc<Cancel>>,
 }
 
 impl Cancel {
+    /// A wish for a part of what `whole` stops.
+    pub fn part_of(whole: &Arc<Cancel>) -> Cancel {
+        Cancel { whole: Some(Arc::clone(whole)), ..Cancel::default() }
+    }
+
     /// Asks for the end. Does not block for longer than a sleeper takes to notice.
     pub fn set(&self) {
         self.set.store(true, Ordering::Release);
@@ -25,10 +32,11 @@ impl Cancel {
 
     /// Whether the end was asked for.
     pub fn is_set(&self) -> bool {
-        self.set.load(Ordering::Acquire)
+        self.set.load(Ordering::Acquire) || self.whole.as_ref().is_some_and(|whole| whole.is_set())
     }
 
-    /// Blocks for `time` or until the end is asked for; says whether it was.
+    /// Blocks for `time` or until the end is asked for; says whether it was. What the whole is asked for
+    /// does not wake a sleeper of a part.
     pub fn sleep(&self, time: Duration) -> bool {
         let guard = self.lock.lock().unwrap_or_else(PoisonError::into_inner);
         let _guard = self

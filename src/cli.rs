@@ -11,7 +11,8 @@ use clap::{Arg, ArgAction, Args, Command, CommandFactory, FromArgMatches, Parser
 use crate::error::{Error, Result};
 use crate::exit::Exit;
 use crate::options::{
-    Address, AppCheck, Commands, Existing, LogFormat, LogLevel, ProbePath, Size, Span, Status, Workers,
+    Address, AppCheck, Commands, Existing, LockMode, LogFormat, LogLevel, ProbePath, SeedVersion, Size, Span,
+    Status, Workers,
 };
 use crate::users::Spec;
 
@@ -144,6 +145,18 @@ pub struct VolumeArgs {
     /// the seed has none it is created.
     #[arg(long, env = "VOLSEED_SENTINEL", value_name = "PATH")]
     pub sentinel: Option<PathBuf>,
+    /// Version of the seed
+    ///
+    /// Recorded on the volume. A volume that is complete for another version is left as it is, with a
+    /// warning that names both; what a replica of another version had begun to stage is not gone on with.
+    #[arg(long, env = "VOLSEED_SEED_VERSION", value_name = "TEXT")]
+    pub seed_version: Option<SeedVersion>,
+    /// auto, lease or none [auto]
+    ///
+    /// How replicas agree who seeds: by the file system's lock where all of them see it, and by
+    /// heartbeats (`auto`), by heartbeats alone (`lease`), or not at all, where there is only one (`none`).
+    #[arg(long, env = "VOLSEED_LOCK", value_name = "HOW")]
+    pub lock: Option<LockMode>,
     /// Longest wait for a replica
     ///
     /// Then volseed exits with 75. Without it volseed waits for as long as the other replica works.

@@ -13,7 +13,8 @@ use crate::cli::{AppArgs, AppCheckArgs, CopyArgs, LogArgs, ServerArgs, VolumeArg
 use crate::error::{Error, Quoted, Result};
 use crate::exit::Exit;
 use crate::options::{
-    Address, AppCheck, Commands, Existing, LogFormat, LogLevel, ProbePath, Size, Span, Status, Workers,
+    Address, AppCheck, Commands, Existing, LockMode, LogFormat, LogLevel, ProbePath, Size, Span, Status,
+    Workers,
 };
 use crate::users::{Database, Identity};
 
@@ -61,6 +62,10 @@ pub struct VolumeConfig {
     pub memory: u64,
     /// Most entries of a seed.
     pub max_entries: u64,
+    /// The version of the seed.
+    pub seed_version: Option<String>,
+    /// How replicas agree.
+    pub lock: LockMode,
     /// Longest wait for another replica.
     pub wait_timeout: Option<Duration>,
 }
@@ -293,6 +298,8 @@ fn volume(args: &VolumeArgs, copy: &CopyArgs, wants_source: bool) -> Result<Volu
         workers: copy.workers.unwrap_or(Workers::Auto),
         memory: memory.0,
         max_entries: copy.max_entries.unwrap_or(MAX_ENTRIES),
+        seed_version: args.seed_version.clone().map(|version| version.0),
+        lock: args.lock.unwrap_or(LockMode::Auto),
         wait_timeout: args.wait_timeout.map(|span| span.0),
     })
 }
@@ -301,6 +308,8 @@ fn merge_volume(flags: &VolumeArgs, file: &VolumeArgs) -> VolumeArgs {
     VolumeArgs {
         to: flags.to.clone().or_else(|| file.to.clone()),
         sentinel: flags.sentinel.clone().or_else(|| file.sentinel.clone()),
+        seed_version: flags.seed_version.clone().or_else(|| file.seed_version.clone()),
+        lock: flags.lock.or(file.lock),
         wait_timeout: flags.wait_timeout.or(file.wait_timeout),
         config: None,
     }

@@ -24,6 +24,7 @@ pub mod handover;
 pub mod health;
 pub mod limits;
 pub mod log;
+mod mutant;
 pub mod nfs;
 pub mod options;
 pub mod prepare;

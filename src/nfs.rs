@@ -126,6 +126,19 @@ pub fn session_slots() -> usize {
     slots(text("/sys/module/nfs/parameters/max_session_slots").as_deref())
 }
 
+/// The options of the NFS mount that holds `root` (`vers=4.1,local_lock=none,…`), as the kernel has
+/// negotiated them; `None` where they cannot be told. Does not ask the server.
+pub fn mount_options(root: BorrowedFd<'_>) -> Option<String> {
+    options(&text("/proc/self/mountinfo")?, mount_id(root)?)
+}
+
+/// The last field of a mount's line (proc(5), mountinfo, "super options").
+fn options(mountinfo: &str, id: u64) -> Option<String> {
+    let line =
+        mountinfo.lines().find(|line| line.split(' ').next().is_some_and(|first| first.parse() == Ok(id)))?;
+    line.rsplit(' ').next().map(str::to_owned)
+}
+
 fn slots(parameter: Option<&str>) -> usize {
     parameter.and_then(|text| text.trim().parse().ok()).unwrap_or(DEFAULT_SLOTS).clamp(1, MOST_SLOTS)
 }
@@ -263,6 +276,12 @@ device 10.0.0.9:/site mounted on /my\\040data with fstype nfs4 statvers=1.1
         calls(MOUNTSTATS, 41, None);
         calls(MOUNTSTATS, 22, None);
         calls(MOUNTSTATS, 99, None);
+    }
+
+    #[test]
+    fn a_mounts_options_are_those_of_its_file_system() {
+        assert_eq!(options(MOUNTINFO, 52).as_deref(), Some("rw,vers=4.1"));
+        assert_eq!(options(MOUNTINFO, 99), None);
     }
 
     #[test]

@@ -63,6 +63,43 @@ impl FromStr for Workers {
     }
 }
 
+/// How replicas agree who seeds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub enum LockMode {
+    /// By the file system: its lock where all replicas see it, and heartbeats.
+    Auto,
+    /// By heartbeats alone.
+    Lease,
+    /// Not at all: there is no other replica.
+    None,
+}
+
+impl FromStr for LockMode {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<LockMode, String> {
+        <LockMode as clap::ValueEnum>::from_str(text, false)
+            .map_err(|_| "expected auto, lease or none".to_owned())
+    }
+}
+
+/// The version of a seed: 1 to 128 characters, none of which is a control character.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SeedVersion(pub String);
+
+impl FromStr for SeedVersion {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<SeedVersion, String> {
+        let fits = !text.is_empty() && text.chars().count() <= 128 && !text.chars().any(char::is_control);
+        if fits {
+            Ok(SeedVersion(text.to_owned()))
+        } else {
+            Err("expected 1 to 128 printable characters".into())
+        }
+    }
+}
+
 /// What happens to files that are already on an unseeded volume.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 pub enum Existing {

@@ -1,33 +1,49 @@
 //! The story: what happens to each volume, from the first look to the complete record.
 //!
-//! Straight-line and blocking, on a thread of its own: a volume may hang, and whoever answers for us
-//! meanwhile must not wait for it. Knows nothing of health, signals or the hand-over.
+//! Blocking, on a thread of its own: a volume may hang, and whoever answers for us meanwhile must not
+//! wait for it. In which order a replica does what, and what follows when another takes over, is
+//! [`turn`]'s; here is what each step does on a real volume. Knows nothing of health, signals or the
+//! hand-over.
 
-use std::os::fd::AsFd;
+use std::cell::{Cell, RefCell};
+use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use rustix::fs::{Mode, OFlags};
+
 use crate::cancel::Cancel;
 use crate::config::VolumeConfig;
-use crate::coordinate::{self, Claim, Lock, Patience, Waiting};
-use crate::decision::{Decision, Known, decide};
+use crate::coordinate::claim::{CLAIMS, Claim, Ground, REMAINS, SEALED, STAGE};
+use crate::coordinate::disk::{BootClock, Disk, boot_time};
+use crate::coordinate::files::{Files, block_on};
+use crate::coordinate::heartbeat::{self, Pulse};
+use crate::coordinate::look::{Look, look};
+use crate::coordinate::records::Holder;
+use crate::coordinate::rule::{Sharing, Watch};
+use crate::coordinate::sharing::sharing;
+use crate::coordinate::turn::{Ended, Event, Replica, Rules, Work};
+use crate::coordinate::{Me, beat_of};
 use crate::error::{Context, Error, Result};
 use crate::exit::Exit;
 use crate::nfs;
-use crate::options::Existing;
+use crate::options::{Existing, LockMode};
 use crate::progress::{Phase, Progress, seconds};
-use crate::seed::{self, Lost, Published, Site, Source, Staging};
-use crate::state::{Complete, Origin, Sealed, StateDir, Totals};
-use crate::volume::{Volume, stat_entry};
+use crate::seed::{Lost, Published, Site, Source, Staging};
+use crate::signals;
+use crate::state::{Complete, Origin, Sealed, StateDir, Totals, make_private};
+use crate::volume::{Place, Volume, openat, stat_entry};
 
 /// How often `wait` looks, at first and at most: it costs a few round trips each time.
 const LOOK: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(2));
+/// How often a holder whose heart does not beat looks whether it does again.
+const STANDSTILL: Duration = Duration::from_millis(100);
 
 /// Makes sure that every volume is complete, one after the other. Blocks until they are.
 ///
 /// # Errors
 /// The first thing that went wrong; what was done until then stays, for the next run to go on with.
-pub fn seed(volumes: &[VolumeConfig], progress: &Arc<Progress>, cancel: &Cancel) -> Result<()> {
+pub fn seed(volumes: &[VolumeConfig], progress: &Arc<Progress>, cancel: &Arc<Cancel>) -> Result<()> {
     for config in volumes {
         Preparation { config, progress, cancel }.run()?;
     }
@@ -39,7 +55,7 @@ pub fn seed(volumes: &[VolumeConfig], progress: &Arc<Progress>, cancel: &Cancel)
 ///
 /// # Errors
 /// Exit 75 after `--wait-timeout`.
-pub fn wait(volumes: &[VolumeConfig], progress: &Arc<Progress>, cancel: &Cancel) -> Result<()> {
+pub fn wait(volumes: &[VolumeConfig], progress: &Arc<Progress>, cancel: &Arc<Cancel>) -> Result<()> {
     for config in volumes {
         Preparation { config, progress, cancel }.wait()?;
     }
@@ -50,7 +66,7 @@ pub fn wait(volumes: &[VolumeConfig], progress: &Arc<Progress>, cancel: &Cancel)
 struct Preparation<'a> {
     config: &'a VolumeConfig,
     progress: &'a Arc<Progress>,
-    cancel: &'a Cancel,
+    cancel: &'a Arc<Cancel>,
 }
 
 impl Preparation<'_> {
@@ -68,124 +84,63 @@ impl Preparation<'_> {
             None if !self.sentinel(&volume)? => Some(Source::open(self.config, &volume)?),
             _ => None,
         };
-        let state = StateDir::create(&volume)?;
-        let lock = self.lock(&state)?;
-        self.progress.enter(Phase::Checking);
-        // Whoever held the lock before may have changed everything.
-        let record = state.complete()?;
-        let found = coordinate::find(&state)?;
-        let sealed = found.and_then(|found| seed::sealed(found.stage.as_fd(), state.path()));
-        let known = Known {
-            complete: record.is_some(),
-            emptied: record.as_ref().map_or(Ok(false), |record| emptied(&volume, record))?,
-            sealed: sealed.is_some(),
-            sentinel: self.sentinel(&volume)?,
+        drop(StateDir::create(&volume)?);
+        let rules = self.rules(&volume)?;
+        let disk = Disk::new(rules.sharing == Sharing::Server);
+        let root = Arc::new(volume.root().try_clone_to_owned().context("open volume", volume.path())?);
+        let device = rustix::fs::fstat(&root).context("stat", volume.path())?.st_dev;
+        let seeding = Seeding {
+            preparation: self,
+            volume: &volume,
+            disk: &disk,
+            me: Me::at(device),
+            source: RefCell::new(source),
+            reads_stdin: Cell::new(self.config.from.as_os_str() == "-"),
+            work: RefCell::default(),
+            traffic: Cell::new(None),
         };
-        if known.emptied {
-            tracing::warn!(volume = %volume.path().display(), "it was seeded and then emptied; it is seeded again");
-        }
-        match (decide(known), sealed) {
-            (Decision::Skip, _) => {
-                record.iter().for_each(|record| self.already_seeded(record));
-                Ok(())
+        let path = volume.path().join(crate::state::DIRECTORY);
+        let ground = Ground { files: &disk, root: &root, path };
+        let clock = BootClock { cancel: self.cancel };
+        let replica = Replica { ground, clock: &clock, work: &seeding, rules };
+        match block_on(replica.complete())? {
+            Ended::Found(record) => self.already_seeded(&record),
+            Ended::Adopted => {
+                let sentinel = self.config.sentinel.as_ref().map(|path| path.display().to_string());
+                tracing::info!(volume = %volume.path().display(), sentinel, "adopted");
             }
-            (Decision::Adopt, _) => self.adopt(&volume, &state, lock),
-            (Decision::Publish, Some(sealed)) => {
-                tracing::info!(volume = %volume.path().display(), "publishing what an earlier run staged");
-                let staging = Staging::of_earlier_run(sealed);
-                self.complete_seed(&volume, &state, Claim::take(&state, lock)?, &staging, None)
-            }
-            (Decision::Publish | Decision::Seed, _) => {
-                self.seed(&volume, &state, lock, source, record.as_ref())
-            }
+            Ended::Completed(epoch) => seeding.report(epoch),
         }
-    }
-
-    fn seed(
-        &self,
-        volume: &Volume,
-        state: &StateDir,
-        lock: Lock,
-        source: Option<Source>,
-        record: Option<&Complete>,
-    ) -> Result<()> {
-        if self.config.existing == Existing::Fail
-            && let Some(name) = volume.names()?.first()
-        {
-            return Err(Error::new(
-                Exit::Refused,
-                "seed volume",
-                format!("it is not empty: it holds '{}'", crate::error::printable(name)),
-            )
-            .on(volume.path())
-            .help("empty it, or choose --existing keep or overwrite"));
-        }
-        let source = source.map_or_else(|| Source::open(self.config, volume), Ok)?;
-        let before = nfs::Counters::read(volume.root());
-        let claim = Claim::take(state, lock)?;
-        if record.is_some() {
-            // Else a kill while the new seed is published would leave the old record to vouch for it.
-            state.remove_complete()?;
-        }
-        let staging = self.site(volume, &claim).stage(source, record)?;
-        self.complete_seed(volume, state, claim, &staging, before)
-    }
-
-    fn complete_seed(
-        &self,
-        volume: &Volume,
-        state: &StateDir,
-        claim: Claim,
-        staging: &Staging,
-        before: Option<nfs::Counters>,
-    ) -> Result<()> {
-        if self.cancel.is_set() {
-            return Err(Error::cancelled());
-        }
-        let began = Instant::now();
-        let published = self.site(volume, &claim).publish(&staging.sealed)?;
-        let publish_time = began.elapsed();
-        tracing::info!(
-            entries = published.moved,
-            kept = published.kept,
-            seconds = seconds(publish_time),
-            "published"
-        );
-        let Sealed { generation, totals, top, .. } = staging.sealed.clone();
-        let record = Complete::new(Origin::Seeded, claim.epoch(), generation, &self.config.from, totals, top);
-        state.write_complete(&record)?;
-        claim.finish(state)?;
-        let after = nfs::Counters::read(volume.root());
-        let traffic = after.zip(before).map(|(after, before)| after.since(&before));
-        self.report(staging, &published, publish_time, traffic.as_ref());
         Ok(())
     }
 
-    fn adopt(&self, volume: &Volume, state: &StateDir, lock: Lock) -> Result<()> {
-        let claim = Claim::take(state, lock)?;
-        let record = Complete::new(
-            Origin::Adopted,
-            claim.epoch(),
-            1,
-            &self.config.from,
-            Totals::default(),
-            Vec::new(),
-        );
-        state.write_complete(&record)?;
-        claim.finish(state)?;
-        let sentinel = self.config.sentinel.as_ref().map(|path| path.display().to_string());
-        tracing::info!(volume = %volume.path().display(), sentinel, "adopted");
-        Ok(())
+    fn rules(&self, volume: &Volume) -> Result<Rules> {
+        let kind = volume.kind()?;
+        let sharing = match self.config.lock {
+            LockMode::Auto => sharing(kind, nfs::mount_options(volume.root()).as_deref()),
+            LockMode::Lease => Sharing::None("--lock lease"),
+            LockMode::None => Sharing::None("--lock none"),
+        };
+        Ok(Rules {
+            sharing,
+            alone: self.config.lock == LockMode::None,
+            remote: !matches!(kind.place, Place::Local | Place::Memory),
+            timeout: self.config.wait_timeout,
+        })
     }
 
     fn wait(&self) -> Result<()> {
         self.progress.set_volume(self.config.to.display().to_string());
         let (began, mut pause) = (Instant::now(), LOOK.0);
+        let mut watch = Watch::default();
         let mut told = false;
         loop {
             let volume = Volume::open(&self.config.to)?;
             let state = StateDir::open(&volume)?;
             if let Some(record) = self.complete(&volume, state.as_ref())? {
+                if told {
+                    self.tell(&Event::WaitEnded(began.elapsed()));
+                }
                 self.already_seeded(&record);
                 return Ok(());
             }
@@ -194,9 +149,18 @@ impl Preparation<'_> {
                 tracing::info!(volume = %volume.path().display(), "seeded before volseed");
                 return Ok(());
             }
+            let claim = look(&volume)?;
+            let moved =
+                watch.see(boot_time(), claim.as_ref().map(|claim| (claim.epoch, claim.pulse.clone())));
+            let beat = claim.as_ref().and_then(Look::beat);
             if !std::mem::replace(&mut told, true) {
-                self.progress.enter(Phase::Waiting);
-                tracing::info!(volume = %volume.path().display(), "waiting until it is seeded");
+                let holder = claim.as_ref().and_then(|claim| claim.holder.as_ref());
+                self.tell(&Event::WaitBegan(holder, beat.as_ref()));
+            } else if claim.is_none() {
+                // Nobody is there to stall: whoever will seed may come any time.
+                self.progress.touch();
+            } else if moved {
+                self.tell(&Event::WaitGoes(beat.as_ref()));
             }
             if self.config.wait_timeout.is_some_and(|timeout| began.elapsed() >= timeout) {
                 return Err(Error::new(Exit::Held, "wait for volume", "not seeded within --wait-timeout")
@@ -208,57 +172,327 @@ impl Preparation<'_> {
             if self.cancel.sleep(pause) {
                 return Err(Error::cancelled());
             }
-            self.progress.touch();
             pause = (pause * 3 / 2).min(LOOK.1);
         }
     }
 
-    fn lock(&self, state: &StateDir) -> Result<Lock> {
-        let patience = Patience { timeout: self.config.wait_timeout, cancel: self.cancel };
-        Lock::acquire(state, &patience, |waiting| match waiting {
-            Waiting::Began => {
+    /// What happens between replicas, for the log and for health.
+    fn tell(&self, event: &Event<'_>) {
+        let volume = self.config.to.display();
+        match event {
+            Event::WaitBegan(holder, beat) => {
                 self.progress.enter(Phase::Waiting);
-                let holder = coordinate::find(state).ok().flatten().and_then(|found| found.holder);
-                let (host, pid) = holder.map(|holder| (holder.host, holder.pid)).unzip();
-                tracing::info!(volume = %self.config.to.display(), host, pid, "waiting for another replica");
+                let since = holder.map(|holder| rfc3339(holder.since));
+                tracing::info!(
+                    %volume,
+                    host = holder.map(|holder| holder.host.as_str()),
+                    container = holder.and_then(|holder| holder.container.as_deref()),
+                    pid = holder.map(|holder| holder.pid),
+                    epoch = holder.map(|holder| holder.epoch),
+                    since,
+                    files = beat.map(|beat| beat.files),
+                    "waiting for another replica"
+                );
             }
-            Waiting::Goes => self.progress.touch(),
-            Waiting::Ended(time) => tracing::info!(seconds = seconds(time), "waited"),
-        })
+            Event::WaitGoes(Some(beat)) => {
+                self.progress.follow(beat.files, beat.files_total, beat.bytes, beat.bytes_total);
+            }
+            Event::WaitGoes(None) => {}
+            Event::WaitEnded(time) => {
+                self.progress.enter(Phase::Checking);
+                tracing::info!(seconds = seconds(*time), "waited");
+            }
+            Event::NotShared(reason) => {
+                tracing::warn!(%volume, reason, "the lock does not keep other replicas out: going by heartbeats alone");
+            }
+            Event::TookOver(epoch, holder) => tracing::info!(
+                %volume,
+                epoch,
+                host = holder.map(|holder| holder.host.as_str()),
+                container = holder.and_then(|holder| holder.container.as_deref()),
+                "taking over"
+            ),
+            Event::Fenced(epoch) => tracing::debug!(epoch, "claimed"),
+            Event::Lost(epoch) => {
+                tracing::warn!(%volume, epoch, "lost the volume to another replica: waiting for it");
+            }
+            Event::Resumed => {
+                tracing::info!(%volume, "publishing what an earlier run staged");
+            }
+            Event::Emptied => tracing::warn!(%volume, "it was seeded and then emptied; it is seeded again"),
+        }
     }
 
     /// The complete record, unless the volume was emptied since.
     fn complete(&self, volume: &Volume, state: Option<&StateDir>) -> Result<Option<Complete>> {
         let Some(record) = state.map(StateDir::complete).transpose()?.flatten() else { return Ok(None) };
-        Ok(if emptied(volume, &record)? { None } else { Some(record) })
+        if emptied(volume, &record)? {
+            return Ok(None);
+        }
+        // Opened anew, after the look: what is there may be the beginning of its next seed, which has
+        // removed the record first.
+        let now = StateDir::open(volume)?.as_ref().map(StateDir::complete).transpose()?.flatten();
+        Ok(now.filter(|now| now.epoch == record.epoch))
     }
 
     fn sentinel(&self, volume: &Volume) -> Result<bool> {
         self.config.sentinel.as_ref().map_or(Ok(false), |path| Ok(volume.find(path)?.is_some()))
     }
 
-    fn site<'a>(&'a self, volume: &'a Volume, claim: &'a Claim) -> Site<'a> {
-        Site {
-            volume,
-            stage: claim.stage(),
-            stage_path: claim.stage_path(),
-            config: self.config,
-            progress: self.progress,
-            cancel: self.cancel,
+    fn already_seeded(&self, record: &Complete) {
+        let volume = self.config.to.display();
+        let ours = self.config.seed_version.as_deref();
+        if ours.is_some() && record.version.as_deref() != ours {
+            tracing::warn!(
+                %volume,
+                volume_version = record.version.as_deref().unwrap_or("none"),
+                image_version = ours,
+                "complete for another version of the seed: left as it is"
+            );
+        }
+        tracing::info!(%volume, epoch = record.epoch, files = record.totals.files, "already seeded");
+    }
+}
+
+/// What this replica does to its volume, step by step.
+struct Seeding<'a> {
+    preparation: &'a Preparation<'a>,
+    volume: &'a Volume,
+    disk: &'a Disk,
+    me: Me,
+    /// Opened before the volume was touched.
+    source: RefCell<Option<Source>>,
+    /// Standard input can be read once.
+    reads_stdin: Cell<bool>,
+    work: RefCell<Done>,
+    /// What the mount's counters said before.
+    traffic: Cell<Option<nfs::Counters>>,
+}
+
+/// What was done so far under the last claim.
+#[derive(Default)]
+struct Done {
+    staging: Option<Staging>,
+    published: Option<(Published, Duration)>,
+    stop: Option<Arc<Cancel>>,
+}
+
+/// The heartbeat of a claim, on a thread of its own.
+struct Beating {
+    pulse: Arc<Pulse>,
+    enough: Arc<Cancel>,
+    thread: std::thread::JoinHandle<()>,
+}
+
+impl Work<Disk> for Seeding<'_> {
+    type Beating = Beating;
+
+    async fn emptied(&self, record: &Complete) -> Result<bool> {
+        emptied(self.volume, record)
+    }
+
+    async fn sentinel(&self) -> Result<bool> {
+        self.preparation.sentinel(self.volume)
+    }
+
+    fn holder(&self, locked: bool) -> Holder {
+        self.me.holder(locked)
+    }
+
+    fn same_mount(&self, holder: &Holder) -> bool {
+        self.me.shares_mount_with(holder)
+    }
+
+    fn beat(&self, claim: &Claim<Arc<OwnedFd>>) -> Result<Beating> {
+        let pulse = Pulse::new(boot_time());
+        let enough = Arc::new(Cancel::default());
+        let stop = Arc::new(Cancel::part_of(self.preparation.cancel));
+        *self.work.borrow_mut() = Done { stop: Some(Arc::clone(&stop)), ..Done::default() };
+        let (dir, progress) = (Arc::clone(&claim.dir), Arc::clone(self.preparation.progress));
+        let thread = {
+            let (pulse, enough) = (Arc::clone(&pulse), Arc::clone(&enough));
+            let guard = signals::blocked();
+            let thread = std::thread::Builder::new().name("heartbeat".into()).spawn(move || {
+                let (disk, clock) = (Disk::new(false), BootClock { cancel: &enough });
+                block_on(heartbeat::beat(&disk, &clock, &dir, &pulse, || beat_of(&progress.snapshot())));
+                if pulse.is_lost() {
+                    // What is staged from here on is for nobody.
+                    stop.set();
+                }
+            });
+            drop(guard);
+            thread.context("start", "heartbeat").map_err(|error| error.exit(Exit::System))?
+        };
+        Ok(Beating { pulse, enough, thread })
+    }
+
+    async fn stage(&self, claim: &Claim<Arc<OwnedFd>>, after: Option<&Complete>) -> Result<Sealed> {
+        let config = self.preparation.config;
+        if config.existing == Existing::Fail
+            && let Some(name) = self.volume.names()?.first()
+        {
+            return Err(Error::new(
+                Exit::Refused,
+                "seed volume",
+                format!("it is not empty: it holds '{}'", crate::error::printable(name)),
+            )
+            .on(self.volume.path())
+            .help("empty it, or choose --existing keep or overwrite"));
+        }
+        let source = self.source()?;
+        self.traffic.set(nfs::Counters::read(self.volume.root()));
+        let path = self.stage_path(claim, STAGE);
+        let stage =
+            make_private(claim.dir.as_fd(), STAGE.as_bytes()).context("create directory", path.as_path())?.fd;
+        let flags = OFlags::DIRECTORY | OFlags::RDONLY;
+        let remains = match claim.inherited {
+            true => openat(claim.dir.as_fd(), REMAINS.as_bytes(), flags, Mode::empty()).ok(),
+            false => None,
+        };
+        let staging =
+            self.site(claim, STAGE, &stage).stage(source, after, remains.as_ref().map(AsFd::as_fd))?;
+        if remains.is_some() {
+            // What cannot be removed now goes with the claim.
+            let _ = self.disk.remove(&claim.dir, REMAINS.as_bytes()).await;
+        }
+        let sealed = staging.sealed.clone();
+        self.work.borrow_mut().staging = Some(staging);
+        Ok(sealed)
+    }
+
+    async fn sync(&self) -> Result<()> {
+        self.preparation.progress.enter(Phase::Syncing);
+        let began = Instant::now();
+        // In one call for the whole file system: on ext4, xfs and btrfs a record may otherwise outlive its
+        // data. On NFS every close has done so already, and this finds nothing to do.
+        rustix::fs::syncfs(self.volume.root()).context("sync volume", self.volume.path())?;
+        tracing::info!(seconds = seconds(began.elapsed()), "synced");
+        if let Some(staging) = &mut self.work.borrow_mut().staging {
+            staging.sync_time = began.elapsed();
+        }
+        Ok(())
+    }
+
+    async fn note(&self, claim: &Claim<Arc<OwnedFd>>, _: &Sealed) -> Result<()> {
+        let path = self.stage_path(claim, STAGE);
+        let flags = OFlags::DIRECTORY | OFlags::RDONLY;
+        let stage = openat(claim.dir.as_fd(), STAGE.as_bytes(), flags, Mode::empty());
+        let stage = stage.context("open directory", path.as_path())?;
+        match &self.work.borrow().staging {
+            Some(staging) => staging.note(stage.as_fd(), &path),
+            None => Ok(()),
         }
     }
 
-    fn already_seeded(&self, record: &Complete) {
+    async fn publish(&self, claim: &Claim<Arc<OwnedFd>>, sealed: &Sealed, beating: &Beating) -> Result<()> {
+        let began = Instant::now();
+        let path = self.stage_path(claim, SEALED);
+        let flags = OFlags::DIRECTORY | OFlags::RDONLY;
+        let stage = openat(claim.dir.as_fd(), SEALED.as_bytes(), flags, Mode::empty());
+        let stage = stage.context("open directory", path.as_path())?;
+        let cancel = self.preparation.cancel;
+        let go_on = || loop {
+            if cancel.is_set() {
+                return Err(Error::cancelled());
+            }
+            if beating.pulse.is_lost() {
+                return Err(Error::new(Exit::Held, "publish", "another replica has taken over"));
+            }
+            if beating.pulse.is_fresh(boot_time()) {
+                return Ok(());
+            }
+            cancel.sleep(STANDSTILL);
+        };
+        let published = self.site(claim, SEALED, &stage).publish(sealed, &go_on)?;
+        let time = began.elapsed();
         tracing::info!(
-            volume = %self.config.to.display(),
-            epoch = record.epoch,
-            files = record.totals.files,
-            "already seeded"
+            entries = published.moved,
+            kept = published.kept,
+            seconds = seconds(time),
+            "published"
         );
+        let mut work = self.work.borrow_mut();
+        work.staging.get_or_insert_with(|| Staging::of_earlier_run(sealed.clone()));
+        work.published = Some((published, time));
+        Ok(())
     }
 
+    fn record(&self, epoch: u64, sealed: Option<&Sealed>) -> Complete {
+        let config = self.preparation.config;
+        match sealed.cloned() {
+            Some(Sealed { generation, version, totals, top, .. }) => {
+                Complete::new(Origin::Seeded, epoch, generation, version, &config.from, totals, top)
+            }
+            None => {
+                Complete::new(Origin::Adopted, epoch, 1, None, &config.from, Totals::default(), Vec::new())
+            }
+        }
+    }
+
+    async fn still(&self, beating: Beating) {
+        beating.enough.set();
+        let _ = beating.thread.join();
+    }
+
+    fn tell(&self, event: Event<'_>) {
+        self.preparation.tell(&event);
+    }
+}
+
+impl Seeding<'_> {
+    fn source(&self) -> Result<Source> {
+        if let Some(source) = self.source.take() {
+            self.reads_stdin.set(false);
+            return Ok(source);
+        }
+        let config = self.preparation.config;
+        if config.from.as_os_str() == "-" && !self.reads_stdin.replace(false) {
+            return Err(Error::new(
+                Exit::Held,
+                "seed volume",
+                "standard input was read under a claim that was lost",
+            )
+            .on(self.volume.path())
+            .help("start again"));
+        }
+        Source::open(config, self.volume)
+    }
+
+    fn site<'s>(&'s self, claim: &Claim<Arc<OwnedFd>>, name: &str, stage: &'s OwnedFd) -> Site<'s> {
+        Site {
+            volume: self.volume,
+            stage: stage.as_fd(),
+            stage_path: self.stage_path(claim, name),
+            begun: claim.inherited,
+            epoch: claim.epoch,
+            config: self.preparation.config,
+            progress: self.preparation.progress,
+            cancel: self.work.borrow().stop.clone().unwrap_or_else(|| Arc::clone(self.preparation.cancel)),
+        }
+    }
+
+    fn stage_path(&self, claim: &Claim<Arc<OwnedFd>>, name: &str) -> std::path::PathBuf {
+        let state = self.volume.path().join(crate::state::DIRECTORY);
+        state.join(CLAIMS).join(claim.epoch.to_string()).join(name)
+    }
+
+    /// Says what was done.
+    fn report(&self, epoch: u64) {
+        let Done { staging: Some(staging), published: Some((published, publish_time)), .. } =
+            self.work.take()
+        else {
+            return;
+        };
+        let after = nfs::Counters::read(self.volume.root());
+        let traffic = after.zip(self.traffic.take()).map(|(after, before)| after.since(&before));
+        self.preparation.report(epoch, &staging, &published, publish_time, traffic.as_ref());
+    }
+}
+
+impl Preparation<'_> {
     fn report(
         &self,
+        epoch: u64,
         staging: &Staging,
         published: &Published,
         publish_time: Duration,
@@ -287,6 +521,7 @@ impl Preparation<'_> {
         let floors = traffic.and_then(|traffic| Floors::new(traffic, staging));
         tracing::info!(
             %volume,
+            epoch,
             files,
             directories,
             links,
@@ -361,4 +596,8 @@ fn emptied(volume: &Volume, record: &Complete) -> Result<bool> {
     }
     let names = volume.names()?;
     Ok(!record.top.iter().any(|name| names.iter().any(|there| **there == *name.as_bytes())))
+}
+
+fn rfc3339(seconds: u64) -> String {
+    humantime::format_rfc3339_seconds(std::time::UNIX_EPOCH + Duration::from_secs(seconds)).to_string()
 }

@@ -173,6 +173,16 @@ impl Progress {
         self.source_size.store(bytes, Relaxed);
     }
 
+    /// Another replica is so far, and lives.
+    pub fn follow(&self, files: u64, files_total: Option<u64>, bytes: u64, bytes_total: Option<u64>) {
+        self.files.store(files, Relaxed);
+        self.bytes.store(bytes, Relaxed);
+        self.files_total.store(files_total.unwrap_or(0), Relaxed);
+        self.bytes_total.store(bytes_total.unwrap_or(0), Relaxed);
+        self.totals_known.store(files_total.is_some(), Relaxed);
+        self.touch();
+    }
+
     /// So many more bytes of the archive file are read.
     pub fn source_read(&self, bytes: u64) {
         self.source_read.fetch_add(bytes, Relaxed);

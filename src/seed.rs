@@ -41,7 +41,7 @@ use crate::config::VolumeConfig;
 use crate::error::{Context, Result};
 use crate::limits;
 use crate::progress::{Phase, Progress, seconds};
-use crate::state::{self, Complete, Made, Name, Root, Sealed, Staged};
+use crate::state::{self, Complete, Made, Name, Root, Sealed, Staged, TREE};
 use crate::volume::{self, Kind, Place, Volume, openat, remove_tree};
 use directory::Wishes;
 use entry::Meta;
@@ -57,8 +57,6 @@ use tree::{Means, Tree};
 use workers::Crew;
 use writer::Shared;
 
-/// The staged tree's name in the stage.
-const TREE: &str = "tree";
 /// Where the content for a mount point below the volume is staged, in that mount's own `.volseed`.
 const NESTED: &str = "nested";
 
@@ -70,12 +68,16 @@ pub struct Site<'a> {
     pub stage: BorrowedFd<'a>,
     /// The stage's path, for messages.
     pub stage_path: PathBuf,
+    /// Whether an earlier run may have left something in the stage.
+    pub begun: bool,
+    /// The claim that it is made under.
+    pub epoch: u64,
     /// What is wished.
     pub config: &'a VolumeConfig,
     /// Hears how far it is.
     pub progress: &'a Arc<Progress>,
     /// Stops it.
-    pub cancel: &'a Cancel,
+    pub cancel: Arc<Cancel>,
 }
 
 /// What staging did, for the report.
@@ -83,6 +85,8 @@ pub struct Site<'a> {
 pub struct Staging {
     /// What was staged.
     pub sealed: Sealed,
+    /// The record of its stage, not sealed yet.
+    staged: Option<Staged>,
     /// Files that an earlier run had finished.
     pub reused: u64,
     /// Writers at work.
@@ -109,6 +113,7 @@ impl Staging {
         Staging {
             reused: sealed.totals.files,
             sealed,
+            staged: None,
             writers: 0,
             busy: Duration::ZERO,
             busy_with_files: Duration::ZERO,
@@ -121,30 +126,42 @@ impl Staging {
     }
 }
 
+impl Staging {
+    /// Writes down in its stage what it will be once it is sealed; durable on return.
+    ///
+    /// # Errors
+    /// When it could not be made durable.
+    pub fn note(&self, stage: BorrowedFd<'_>, path: &Path) -> Result<()> {
+        let Some(staged) = &self.staged else { return Ok(()) };
+        Staged { sealed: Some(self.sealed.clone()), ..staged.clone() }.write(stage, path)
+    }
+}
+
 /// What a source says besides its entries.
 struct Produced {
     root: Option<Meta>,
     skipped: u64,
 }
 
-/// Whether an earlier run sealed this stage. One whose record cannot be read was not.
-pub fn sealed(stage: BorrowedFd<'_>, path: &Path) -> Option<Sealed> {
-    Staged::read(stage, path).ok().flatten()?.sealed
-}
-
 impl Site<'_> {
-    /// Stages the whole seed, makes it durable and seals it. Blocks until then; a stage that was
-    /// left by an earlier run is gone on with, as far as it can be trusted. `after` is the record that
-    /// the seed's will follow.
+    /// Stages the whole seed. Blocks until then; a stage that was left by an earlier run is gone on with,
+    /// as far as it can be trusted, and whole files are taken out of `remains`, a stage that somebody may
+    /// still hold open. `after` is the record that the seed's will follow.
     ///
     /// # Errors
     /// The first thing that went wrong. The stage stays for the next run.
-    pub fn stage(&self, source: Source, after: Option<&Complete>) -> Result<Staging> {
+    pub fn stage(
+        &self,
+        source: Source,
+        after: Option<&Complete>,
+        remains: Option<BorrowedFd<'_>>,
+    ) -> Result<Staging> {
         let began = Instant::now();
         let kind = self.volume.kind()?;
         let _umask = Umask::cleared();
         let _raised = limits::raise_open_files();
-        let (mut staged, tree) = self.prepare(kind, &source.fingerprint, after)?;
+        let (staged, tree) = self.prepare(kind, &source.fingerprint, after)?;
+        let remains = remains.and_then(|remains| self.trusted_tree(remains, &staged, kind));
         let fidelity = Fidelity::new(self.config.strict);
         let names = || volume::names(tree.fd.as_fd()).context("read directory", self.tree_path().as_path());
         let resumed = !tree.is_new && !names()?.is_empty();
@@ -156,10 +173,11 @@ impl Site<'_> {
             source = %self.config.from.display(),
             filesystem = %kind,
             writers,
-            resumed,
+            resumed = resumed || remains.is_some(),
+            epoch = self.epoch,
             "seeding"
         );
-        let tree = self.tree(tree.fd, resumed, crew, &source.content)?;
+        let tree = self.tree(tree.fd, resumed, crew, &source.content)?.taking_from(remains);
         let (produced, work, reused) = self.run(&tree, source.content, &fidelity, crew)?;
         tree.finish_root()?;
         let staged_root = tree.root_fd().as_fd();
@@ -174,19 +192,18 @@ impl Site<'_> {
             seconds = seconds(stage_time),
             "staged"
         );
-        let sync_time = self.sync()?;
         let mut top = volume::names(staged_root).context("read directory", self.tree_path().as_path())?;
         top.sort();
         let sealed = Sealed {
             generation: staged.generation,
+            version: self.config.seed_version.clone(),
             totals: work.totals,
             top: top.iter().map(|name| Name::from(&**name)).collect(),
             root: self.root(produced.root, staged.empty),
         };
-        staged.sealed = Some(sealed.clone());
-        staged.write(self.stage, &self.stage_path)?;
         Ok(Staging {
             sealed,
+            staged: Some(staged),
             reused,
             writers,
             busy: work.busy,
@@ -195,16 +212,16 @@ impl Site<'_> {
             skipped: produced.skipped,
             lost: fidelity.lost(),
             stage_time,
-            sync_time,
+            sync_time: Duration::ZERO,
         })
     }
 
     /// Moves what is sealed to its place. Blocks until then; run again after a kill it moves what is
-    /// left.
+    /// left. Before each move `go_on` says whether it may.
     ///
     /// # Errors
-    /// Exit 78 on a conflict with what is on the volume; else what the file system says.
-    pub fn publish(&self, sealed: &Sealed) -> Result<Published> {
+    /// Exit 78 on a conflict with what is on the volume; that of `go_on`; else what the file system says.
+    pub fn publish(&self, sealed: &Sealed, go_on: &dyn Fn() -> Result<()>) -> Result<Published> {
         self.progress.enter(Phase::Publishing);
         let tree = match open_directory(self.stage, TREE) {
             Ok(tree) => tree,
@@ -218,9 +235,11 @@ impl Site<'_> {
             self.volume.path(),
             self.config.sentinel.as_deref(),
             self.config.existing,
-            |crossing| self.fill_mount(&crossing),
+            go_on,
+            |crossing| self.fill_mount(&crossing, go_on),
         )?;
         if let Some(root) = &sealed.root {
+            go_on()?;
             let fidelity = Fidelity::new(self.config.strict);
             fidelity.finish_root(self.volume.root(), root, self.volume.path())?;
             published.lost += fidelity.lost();
@@ -237,22 +256,27 @@ impl Site<'_> {
     /// anew where it cannot.
     fn prepare(&self, kind: Kind, fingerprint: &str, after: Option<&Complete>) -> Result<(Staged, Made)> {
         // A record that cannot be read says nothing that could be trusted.
-        let earlier = Staged::read(self.stage, &self.stage_path).unwrap_or_default();
+        let earlier = if self.begun { Staged::read(self.stage) } else { None };
         let generation = after.map(|record| record.generation + 1);
         let generation = generation.or(earlier.as_ref().map(|earlier| earlier.generation)).unwrap_or(1);
         let new = Staged::new(generation, fingerprint.to_owned(), self.volume.names()?.is_empty());
-        let trusted = earlier.is_some_and(|earlier| {
-            let same_kernel = earlier.boot.is_some() && earlier.boot == new.boot;
-            let durable = kind.place == Place::Network;
-            self.config.times && earlier.fingerprint == new.fingerprint && (same_kernel || durable)
-        });
-        if !trusted {
+        let durable = kind.place == Place::Network;
+        let trusted =
+            self.config.times && earlier.is_some_and(|earlier| earlier.is_trusted_by(&new, durable));
+        if self.begun && !trusted {
             remove_tree(self.stage, TREE.as_bytes()).context("remove", self.tree_path().as_path())?;
         }
         new.write(self.stage, &self.stage_path)?;
         let tree = state::make_private(self.stage, TREE.as_bytes())
             .context("create directory", self.tree_path().as_path())?;
         Ok((new, tree))
+    }
+
+    /// The tree of an earlier holder's stage, where its files can be trusted.
+    fn trusted_tree(&self, remains: BorrowedFd<'_>, new: &Staged, kind: Kind) -> Option<OwnedFd> {
+        let earlier = Staged::read(remains)?;
+        let trusted = self.config.times && earlier.is_trusted_by(new, kind.place == Place::Network);
+        if trusted { open_directory(remains, TREE).ok() } else { None }
     }
 
     fn tree(&self, root: OwnedFd, resumed: bool, crew: Crew, source: &Content) -> Result<Tree> {
@@ -292,7 +316,7 @@ impl Site<'_> {
             source_path: config.from.clone(),
             fidelity,
             progress: self.progress,
-            cancel: self.cancel,
+            cancel: &self.cancel,
             reused: AtomicU64::new(0),
             direct: crew.direct,
         };
@@ -331,17 +355,6 @@ impl Site<'_> {
         Ok((produced, work, shared.reused.into_inner()))
     }
 
-    /// Makes the stage durable, in one call for the whole file system: on ext4, xfs and btrfs a
-    /// record may otherwise outlive its data. On a network file system every close has done so
-    /// already, and this finds nothing to do.
-    fn sync(&self) -> Result<Duration> {
-        self.progress.enter(Phase::Syncing);
-        let began = Instant::now();
-        fs::syncfs(self.volume.root()).context("sync volume", self.volume.path())?;
-        tracing::info!(seconds = seconds(began.elapsed()), "synced");
-        Ok(began.elapsed())
-    }
-
     fn root(&self, source: Option<Meta>, empty: bool) -> Option<Root> {
         if !empty {
             return None;
@@ -358,7 +371,7 @@ impl Site<'_> {
 
     /// Copies what is staged for a mount point below the volume: no rename crosses into it. It is a
     /// seed of its own, from the stage to a stage on that mount, with the same order of things.
-    fn fill_mount(&self, crossing: &Crossing) -> Result<Published> {
+    fn fill_mount(&self, crossing: &Crossing, go_on: &dyn Fn() -> Result<()>) -> Result<Published> {
         let path = self.volume.path().join(std::ffi::OsStr::from_bytes(&crossing.path));
         tracing::info!(mount = %path.display(), "copying to a mount point on the volume");
         let _umask = Umask::cleared();
@@ -380,9 +393,11 @@ impl Site<'_> {
             volume: &mounted,
             stage: stage.as_fd(),
             stage_path: state.path().join(NESTED),
+            begun: false,
+            epoch: self.epoch,
             config: &config,
             progress: self.progress,
-            cancel: self.cancel,
+            cancel: Arc::clone(&self.cancel),
         };
         let empty = mounted.names()?.is_empty();
         let tree = state::make_private(stage.as_fd(), TREE.as_bytes())
@@ -397,11 +412,12 @@ impl Site<'_> {
         fs::syncfs(mounted.root()).context("sync volume", path.as_path())?;
         let sealed = Sealed {
             generation: 1,
+            version: None,
             totals: work.totals,
             top: Vec::new(),
             root: nested.root(produced.root, empty),
         };
-        let mut published = nested.publish(&sealed)?;
+        let mut published = nested.publish(&sealed, go_on)?;
         published.lost += fidelity.lost();
         remove_tree(state.fd(), NESTED.as_bytes()).context("remove", nested.stage_path.as_path())?;
         // Somebody else's state may be in there too; then it stays.

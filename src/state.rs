@@ -7,13 +7,14 @@
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{self, AtFlags, FileType, Mode, OFlags};
+use rustix::fs::{self, FileType, Mode, OFlags};
 use rustix::io::Errno;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Context, Result};
-use crate::volume::{self, Volume, is_type, not_ours, remove_tree};
+use crate::mutant::{self, Mutant};
+use crate::volume::{self, Place, Volume, is_type, not_ours, remove_tree};
 
 /// Everything of ours on a volume is in this directory in its root.
 pub const DIRECTORY: &str = ".volseed";
@@ -21,8 +22,14 @@ pub const DIRECTORY: &str = ".volseed";
 /// The record that says that the volume is complete.
 pub const COMPLETE: &str = "state.json";
 
+/// The staged tree's name in a stage.
+pub const TREE: &str = "tree";
+
 /// The layout of the records that this volseed writes and reads.
-const FORMAT: u32 = 1;
+pub const FORMAT: u32 = 1;
+
+/// The field of a record that holds its checksum.
+const CHECKSUM: &str = "checksum";
 
 /// The largest record that is read, in bytes: it lists at most [`TOP_LISTED`] names of 255 bytes.
 const LARGEST: u64 = 1 << 20;
@@ -89,6 +96,8 @@ pub struct Complete {
     pub format: u32,
     /// How often this volume was seeded or upgraded, from 1.
     pub generation: u64,
+    /// The version of the seed, where `--seed-version` said it.
+    pub version: Option<String>,
     /// The claim that completed it.
     pub epoch: u64,
     /// How it came to be complete.
@@ -111,6 +120,7 @@ impl Complete {
         origin: Origin,
         epoch: u64,
         generation: u64,
+        version: Option<String>,
         source: &Path,
         totals: Totals,
         top: Vec<Name>,
@@ -121,6 +131,7 @@ impl Complete {
         Complete {
             format: FORMAT,
             generation,
+            version,
             epoch,
             origin,
             source: source.as_os_str().as_bytes().into(),
@@ -129,6 +140,19 @@ impl Complete {
             finished: now(),
             volseed: env!("CARGO_PKG_VERSION").to_owned(),
         }
+    }
+
+    /// Reads a record from its bytes; `path` is for messages.
+    ///
+    /// # Errors
+    /// Exit 78 when they are no record of this layout.
+    pub fn parse(bytes: &[u8], path: &Path) -> Result<Complete> {
+        let record: Complete = from_bytes(bytes, path)?;
+        if record.format != FORMAT {
+            let cause = format!("format {} was written by another version of volseed", record.format);
+            return Err(not_ours(path, &cause));
+        }
+        Ok(record)
     }
 }
 
@@ -154,6 +178,8 @@ pub struct Staged {
 pub struct Sealed {
     /// What the volume's generation will be.
     pub generation: u64,
+    /// The version of the seed, where `--seed-version` said it.
+    pub version: Option<String>,
     /// What the seed held.
     pub totals: Totals,
     /// Its top-level names.
@@ -184,13 +210,15 @@ impl Staged {
         Staged { format: FORMAT, generation, boot: boot_id(), fingerprint, empty, sealed: None }
     }
 
+    /// Reads the record of a stage from its bytes; what is none of this layout says nothing.
+    pub fn parse(bytes: &[u8]) -> Option<Staged> {
+        let record: Staged = from_bytes(bytes, Path::new(Staged::FILE)).ok()?;
+        Some(record).filter(|record| record.format == FORMAT)
+    }
+
     /// Reads the record of a stage, where it has one of this layout.
-    ///
-    /// # Errors
-    /// When there is one and it cannot be read.
-    pub fn read(stage: BorrowedFd<'_>, path: &Path) -> Result<Option<Staged>> {
-        let record: Option<Staged> = read(stage, Staged::FILE, path)?;
-        Ok(record.filter(|record| record.format == FORMAT))
+    pub fn read(stage: BorrowedFd<'_>) -> Option<Staged> {
+        Staged::parse(&read_whole(stage, Staged::FILE).ok()?)
     }
 
     /// Writes the record; it is durable on return.
@@ -199,6 +227,14 @@ impl Staged {
     /// When it could not be made durable.
     pub fn write(&self, stage: BorrowedFd<'_>, path: &Path) -> Result<()> {
         write(stage, Staged::FILE, self, path)
+    }
+
+    /// Whether what was staged may be gone on with by the run that would begin `new`: it is the same
+    /// seed, and everything that counts as whole is durable or still in the same kernel's memory.
+    pub fn is_trusted_by(&self, new: &Staged, durable: bool) -> bool {
+        let same_kernel = self.boot.is_some() && self.boot == new.boot;
+        let kept = same_kernel || durable || mutant::on(Mutant::TrustAfterPowerCut);
+        self.fingerprint == new.fingerprint && kept
     }
 }
 
@@ -229,7 +265,13 @@ impl StateDir {
         let path = volume.path().join(DIRECTORY);
         let flags = OFlags::DIRECTORY | OFlags::RDONLY;
         match volume::openat(volume.root(), DIRECTORY.as_bytes(), flags, Mode::empty()) {
-            Ok(fd) => Ok(Some(StateDir { fd, path })),
+            Ok(fd) => {
+                let owner = fs::fstat(&fd).context("stat", path.as_path())?.st_uid;
+                if !is_trusted(owner, volume)? {
+                    return Err(not_ours(&path, &format!("it belongs to user {owner}")));
+                }
+                Ok(Some(StateDir { fd, path }))
+            }
             Err(Errno::NOENT) => Ok(None),
             Err(Errno::NOTDIR | Errno::LOOP) => Err(not_ours(&path, "not a directory")),
             Err(error) => Err(error).context("open directory", path.as_path()),
@@ -273,36 +315,25 @@ impl StateDir {
     /// # Errors
     /// Exit 78 when what is there cannot be a record of ours.
     pub fn complete(&self) -> Result<Option<Complete>> {
-        let record: Option<Complete> = read(self.fd(), COMPLETE, &self.path)?;
-        if let Some(record) = &record
-            && record.format != FORMAT
-        {
-            let cause = format!("format {} was written by another version of volseed", record.format);
-            return Err(not_ours(&self.path.join(COMPLETE), &cause));
-        }
-        Ok(record)
-    }
-
-    /// Removes the complete record; it is gone for good on return.
-    ///
-    /// # Errors
-    /// When it is still there.
-    pub fn remove_complete(&self) -> Result<()> {
         let path = self.path.join(COMPLETE);
-        match fs::unlinkat(self.fd(), COMPLETE, AtFlags::empty()) {
-            Ok(()) | Err(Errno::NOENT) => {}
-            Err(error) => return Err(error).context("remove record", path.as_path()),
+        match read_whole(self.fd(), COMPLETE) {
+            Ok(bytes) => Complete::parse(&bytes, &path).map(Some),
+            Err(Errno::NOENT) => Ok(None),
+            Err(Errno::LOOP | Errno::NXIO | Errno::ISDIR) => Err(not_ours(&path, "not a regular file")),
+            Err(Errno::FBIG) => Err(not_ours(&path, "too large to be a record")),
+            Err(error) => Err(error).context("read record", path.as_path()),
         }
-        fs::fsync(self.fd()).context("sync directory of record", path.as_path())
     }
+}
 
-    /// Writes the complete record; it is durable on return.
-    ///
-    /// # Errors
-    /// When it could not be made durable. Then there is none, or a whole one.
-    pub fn write_complete(&self, record: &Complete) -> Result<()> {
-        write(self.fd(), COMPLETE, record, &self.path)
+/// Whether what belongs to `owner` can be ours: we made it, root did, or whoever the volume belongs to may
+/// have been given it (`chown -R`). A server may take us for anybody.
+fn is_trusted(owner: u32, volume: &Volume) -> Result<bool> {
+    if owner == 0 || owner == rustix::process::geteuid().as_raw() {
+        return Ok(true);
     }
+    let root = fs::fstat(volume.root()).context("stat", volume.path())?;
+    Ok(owner == root.st_uid || !matches!(volume.kind()?.place, Place::Local | Place::Memory))
 }
 
 /// A directory of ours, open for reading.
@@ -338,35 +369,66 @@ pub fn make_private(parent: BorrowedFd<'_>, name: &[u8]) -> rustix::io::Result<M
     Ok(Made { fd, is_new })
 }
 
-/// Reads the record `name` in `directory`, where there is one.
+/// A record as it is written: JSON, with a checksum of all its other fields.
+pub fn to_bytes<T: Serialize>(record: &T) -> Vec<u8> {
+    let mut value = serde_json::to_value(record).expect("a record has string keys only");
+    let sum = checksum(&value);
+    if let Some(fields) = value.as_object_mut() {
+        fields.insert(CHECKSUM.to_owned(), sum.into());
+    }
+    let mut bytes = serde_json::to_vec_pretty(&value).expect("a record has string keys only");
+    bytes.push(b'\n');
+    bytes
+}
+
+/// A record from its bytes; `path` is for messages.
 ///
 /// # Errors
-/// Exit 78 when it is no regular file, too large, or not what `T` looks like.
-pub fn read<T: DeserializeOwned>(directory: BorrowedFd<'_>, name: &str, path: &Path) -> Result<Option<T>> {
-    use std::io::Read;
-    let path = path.join(name);
+/// Exit 78 when they are not what `T` looks like, or not what was written.
+pub fn from_bytes<T: DeserializeOwned>(bytes: &[u8], path: &Path) -> Result<T> {
+    let no_record = |cause: String| not_ours(path, &format!("not a record of volseed's ({cause})"));
+    let mut value: serde_json::Value =
+        serde_json::from_slice(bytes).map_err(|error| no_record(error.to_string()))?;
+    let written = value.as_object_mut().and_then(|fields| fields.remove(CHECKSUM));
+    if written.as_ref().and_then(serde_json::Value::as_str) != Some(checksum(&value).as_str()) {
+        return Err(no_record("its checksum is wrong".into()));
+    }
+    serde_json::from_value(value).map_err(|error| no_record(error.to_string()))
+}
+
+/// Of a record's fields in the order of their names, without white space.
+fn checksum(fields: &serde_json::Value) -> String {
+    let mut sum = flate2::Crc::new();
+    sum.update(fields.to_string().as_bytes());
+    format!("crc32:{:08x}", sum.sum())
+}
+
+/// Reads a small file whole.
+///
+/// # Errors
+/// `ELOOP` where it is no regular file, `EFBIG` where it is larger than any record; else as `openat`
+/// and `read`.
+pub fn read_whole(directory: BorrowedFd<'_>, name: &str) -> rustix::io::Result<Vec<u8>> {
     // Without O_NONBLOCK a FIFO in the record's place would hold us for ever.
-    let fd =
-        match volume::openat(directory, name.as_bytes(), OFlags::RDONLY | OFlags::NONBLOCK, Mode::empty()) {
-            Ok(fd) => fd,
-            Err(Errno::NOENT) => return Ok(None),
-            Err(Errno::LOOP | Errno::NXIO) => return Err(not_ours(&path, "not a regular file")),
-            Err(error) => return Err(error).context("open record", path.as_path()),
-        };
-    let stat = fs::fstat(&fd).context("stat record", path.as_path())?;
+    let fd = volume::openat(directory, name.as_bytes(), OFlags::RDONLY | OFlags::NONBLOCK, Mode::empty())?;
+    let stat = fs::fstat(&fd)?;
     if !is_type(&stat, FileType::RegularFile) {
-        return Err(not_ours(&path, "not a regular file"));
+        return Err(Errno::LOOP);
     }
     let size = u64::try_from(stat.st_size).unwrap_or(u64::MAX);
     if size > LARGEST {
-        return Err(not_ours(&path, "too large to be a record"));
+        return Err(Errno::FBIG);
     }
     let mut bytes = vec![0; size as usize];
-    std::fs::File::from(fd).read_exact(&mut bytes).context("read record", path.as_path())?;
-    match serde_json::from_slice(&bytes) {
-        Ok(record) => Ok(Some(record)),
-        Err(error) => Err(not_ours(&path, &format!("not a record of volseed's ({error})"))),
+    let mut filled = 0;
+    while filled < bytes.len() {
+        match rustix::io::retry_on_intr(|| rustix::io::read(&fd, &mut bytes[filled..]))? {
+            0 => break,
+            read => filled += read,
+        }
     }
+    bytes.truncate(filled);
+    Ok(bytes)
 }
 
 /// Writes the record `name` in `directory`, durable on return.
@@ -376,14 +438,18 @@ pub fn read<T: DeserializeOwned>(directory: BorrowedFd<'_>, name: &str, path: &P
 pub fn write<T: Serialize>(directory: BorrowedFd<'_>, name: &str, record: &T, path: &Path) -> Result<()> {
     let temporary = format!("{name}.tmp");
     let path = path.join(name);
-    let bytes = serde_json::to_vec_pretty(record).expect("a record has string keys only");
-    write_whole(directory, temporary.as_bytes(), &bytes).context("write record", path.as_path())?;
+    write_whole(directory, temporary.as_bytes(), &to_bytes(record))
+        .context("write record", path.as_path())?;
     fs::renameat(directory, temporary.as_bytes(), directory, name.as_bytes())
         .context("rename record", path.as_path())?;
     fs::fsync(directory).context("sync directory of record", path.as_path())
 }
 
-fn write_whole(directory: BorrowedFd<'_>, name: &[u8], bytes: &[u8]) -> rustix::io::Result<()> {
+/// Makes or replaces a small file; it is durable on return.
+///
+/// # Errors
+/// As `openat`, `write`, `fsync` and `close`.
+pub fn write_whole(directory: BorrowedFd<'_>, name: &[u8], bytes: &[u8]) -> rustix::io::Result<()> {
     // Nobody else can make anything here; without O_EXCL it is one call to an NFS server. Without
     // O_NONBLOCK a FIFO in its place would hold us for ever.
     let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::TRUNC | OFlags::NONBLOCK;

@@ -1,30 +1,51 @@
 //! `volseed status`: what the volume's state records, for people or as JSON. Changes nothing.
 
 use std::fmt::Write;
-use std::os::fd::AsFd;
+use std::time::{Duration, Instant, UNIX_EPOCH};
 
 use serde::Serialize;
 
 use crate::config::VolumeConfig;
-use crate::coordinate::{self, Holder};
+use crate::coordinate::look::{Look, look};
+use crate::coordinate::records::{Beat, Holder};
 use crate::error::Result;
-use crate::seed;
 use crate::state::{Complete, StateDir};
 use crate::volume::Volume;
+
+/// How long a heartbeat is watched: two beats' time.
+const WATCHED: Duration = Duration::from_secs(2);
+/// How often it is looked at meanwhile.
+const LOOKED_AT: Duration = Duration::from_millis(100);
 
 /// The state of one volume.
 #[derive(Debug, Serialize)]
 pub struct Status {
     /// The volume's root.
     pub volume: String,
-    /// `complete`, `seeding`, `publishing` or `unseeded`.
+    /// `complete`, `claimed`, `seeding`, `publishing` or `unseeded`.
     pub state: &'static str,
     /// Where the sentinel is configured: whether it is there.
     pub sentinel: Option<bool>,
     /// The complete record.
     pub complete: Option<Complete>,
     /// Who claimed the volume last without completing it, alive or not.
-    pub claim: Option<Holder>,
+    pub claim: Option<Claim>,
+}
+
+/// A claim that is not over.
+#[derive(Debug, Serialize)]
+pub struct Claim {
+    /// Its number.
+    pub epoch: u64,
+    /// Whose it is, where that can be read.
+    pub holder: Option<Holder>,
+    /// The last heartbeat.
+    pub heartbeat: Option<Beat>,
+    /// How long ago it was written, in seconds, by this machine's clock, which may differ from that of the
+    /// machine that wrote it.
+    pub heartbeat_age: Option<u64>,
+    /// Whether it changed while it was watched for two seconds: the holder lives.
+    pub alive: bool,
 }
 
 /// Looks at a volume. Blocks for as long as its file system does.
@@ -35,15 +56,10 @@ pub fn status(config: &VolumeConfig) -> Result<Status> {
     let volume = Volume::open(&config.to)?;
     let state = StateDir::open(&volume)?;
     let complete = state.as_ref().map(StateDir::complete).transpose()?.flatten();
-    let found = state.as_ref().map(coordinate::find).transpose()?.flatten();
-    let sealed = found
-        .as_ref()
-        .zip(state.as_ref())
-        .is_some_and(|(found, state)| seed::sealed(found.stage.as_fd(), state.path()).is_some());
-    let name = match (&complete, &found) {
+    let claim = look(&volume)?;
+    let name = match (&complete, &claim) {
         (Some(_), _) => "complete",
-        (None, Some(_)) if sealed => "publishing",
-        (None, Some(_)) => "seeding",
+        (None, Some(claim)) => claim.phase,
         (None, None) => "unseeded",
     };
     let sentinel =
@@ -53,7 +69,29 @@ pub fn status(config: &VolumeConfig) -> Result<Status> {
         state: name,
         sentinel,
         complete,
-        claim: found.and_then(|found| found.holder),
+        claim: claim.map(|claim| watched(claim, &volume)).transpose()?,
+    })
+}
+
+/// Watches the heartbeat of a claim.
+fn watched(claim: Look, volume: &Volume) -> Result<Claim> {
+    let began = Instant::now();
+    let mut alive = false;
+    while !alive && began.elapsed() < WATCHED {
+        std::thread::sleep(LOOKED_AT);
+        match look(volume)? {
+            Some(now) if now.epoch == claim.epoch => alive = now.pulse != claim.pulse,
+            // It is over, or another's.
+            _ => break,
+        }
+    }
+    let age = claim.written.and_then(|written| (UNIX_EPOCH + written).elapsed().ok());
+    Ok(Claim {
+        epoch: claim.epoch,
+        heartbeat: claim.beat(),
+        heartbeat_age: age.map(|age| age.as_secs()),
+        holder: claim.holder,
+        alive,
     })
 }
 
@@ -66,7 +104,7 @@ pub fn text(statuses: &[Status]) -> String {
             let totals = record.totals;
             let origin = format!("{:?}", record.origin).to_lowercase();
             let source = crate::error::printable(record.source.as_bytes());
-            let finished = std::time::UNIX_EPOCH + std::time::Duration::from_secs(record.finished);
+            let finished = UNIX_EPOCH + Duration::from_secs(record.finished);
             let _ = writeln!(
                 text,
                 "  {origin}     {} from {source}",
@@ -80,21 +118,46 @@ pub fn text(statuses: &[Status]) -> String {
                 totals.links,
                 indicatif::HumanBytes(totals.bytes)
             );
-            let _ = writeln!(text, "  epoch      {}, generation {}", record.epoch, record.generation);
-        }
-        if let Some(claim) = &status.claim {
-            let since = std::time::UNIX_EPOCH + std::time::Duration::from_secs(claim.since);
+            let version = record.version.as_ref().map(|version| format!(", version {version}"));
             let _ = writeln!(
                 text,
-                "  claimed    by process {} on host {} since {}",
-                claim.pid,
-                claim.host,
-                humantime::format_rfc3339_seconds(since)
+                "  epoch      {}, generation {}{}",
+                record.epoch,
+                record.generation,
+                version.unwrap_or_default()
             );
+        }
+        if let Some(claim) = &status.claim {
+            let _ = writeln!(text, "  claimed    {}", claimed(claim));
+            let _ = writeln!(text, "  heartbeat  {}", heartbeat(claim));
         }
         if let Some(sentinel) = status.sentinel {
             let _ = writeln!(text, "  sentinel   {}", if sentinel { "there" } else { "not there" });
         }
     }
     text
+}
+
+fn claimed(claim: &Claim) -> String {
+    let Some(holder) = &claim.holder else { return format!("epoch {}, by nobody knows whom", claim.epoch) };
+    let since = humantime::format_rfc3339_seconds(UNIX_EPOCH + Duration::from_secs(holder.since));
+    let container = holder.container.as_ref().map(|id| format!(", container {id}")).unwrap_or_default();
+    format!(
+        "epoch {}, by process {} on host {}{container} since {since}",
+        claim.epoch, holder.pid, holder.host
+    )
+}
+
+fn heartbeat(claim: &Claim) -> String {
+    let state = match (&claim.heartbeat, claim.alive) {
+        (_, true) => "beats",
+        (Some(beat), false) if beat.left => "ended in good order",
+        _ => "silent",
+    };
+    let age = claim.heartbeat_age.map(|age| format!(", last {age} s ago by this machine's clock"));
+    let files = claim.heartbeat.as_ref().map(|beat| match beat.files_total {
+        Some(total) => format!(", {} of {total} files", beat.files),
+        None => format!(", {} files", beat.files),
+    });
+    format!("{state}{}{}", age.unwrap_or_default(), files.unwrap_or_default())
 }

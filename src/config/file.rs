@@ -93,6 +93,8 @@ impl Reader<'_> {
             match key.as_str() {
                 "to" => volume.to = Some(at.path(value)?),
                 "sentinel" => volume.sentinel = Some(at.path(value)?),
+                "seed-version" => volume.seed_version = Some(at.parse(value)?),
+                "lock" => volume.lock = Some(at.parse(value)?),
                 "wait-timeout" => volume.wait_timeout = Some(at.parse(value)?),
                 "from" => copy.from = Some(at.path(value)?),
                 "existing" => copy.existing = Some(at.parse(value)?),

@@ -36,12 +36,11 @@ impl Time {
         Time { seconds: stat.st_mtime, nanoseconds: stat.st_mtime_nsec as u32 }
     }
 
-    /// As `futimens` wants it; the access time is left alone.
+    /// As `futimens` wants it, for both times: a file system on libfuse 2 that does not know `UTIME_OMIT`
+    /// says yes to a call with it and sets neither (measured on bindfs 1.14).
     pub fn timestamps(self) -> Timestamps {
-        Timestamps {
-            last_access: Timespec { tv_sec: 0, tv_nsec: rustix::fs::UTIME_OMIT },
-            last_modification: Timespec { tv_sec: self.seconds, tv_nsec: self.nanoseconds.into() },
-        }
+        let time = Timespec { tv_sec: self.seconds, tv_nsec: self.nanoseconds.into() };
+        Timestamps { last_access: time, last_modification: time }
     }
 }
 

@@ -60,16 +60,19 @@ struct Move {
 }
 
 /// Moves everything in `stage` to the same name in `volume`. What contains `sentinel` goes last,
-/// after `cross` has copied what no rename can bring below a mount point.
+/// after `cross` has copied what no rename can bring below a mount point. Before each move `go_on` says
+/// whether it may.
 ///
 /// # Errors
-/// Exit 78 on a conflict, before anything is moved; else what the file system says, with some moved.
+/// Exit 78 on a conflict, before anything is moved; else that of `go_on` or what the file system says,
+/// with some moved.
 pub fn publish(
     stage: BorrowedFd<'_>,
     volume: BorrowedFd<'_>,
     volume_path: &Path,
     sentinel: Option<&Path>,
     existing: Existing,
+    go_on: &dyn Fn() -> Result<()>,
     mut cross: impl FnMut(Crossing) -> Result<Published>,
 ) -> Result<Published> {
     let Plan { moves, crossings, mut published, .. } = Plan::make(stage, volume, volume_path, existing)?;
@@ -78,6 +81,7 @@ pub fn publish(
     };
     let (last, first): (Vec<&Move>, Vec<&Move>) = moves.iter().partition(holds_sentinel);
     for entry in first {
+        go_on()?;
         published.count(entry.run(volume_path, existing)?);
     }
     for crossing in crossings {
@@ -87,6 +91,7 @@ pub fn publish(
         published.lost += copied.lost;
     }
     for entry in last {
+        go_on()?;
         published.count(entry.run(volume_path, existing)?);
     }
     let mut synced: Option<&OwnedFd> = None;

@@ -40,7 +40,7 @@ impl Source {
     /// Exit 66 when it is not there, 64 when it is the volume.
     pub fn open(config: &VolumeConfig, volume: &Volume) -> Result<Source> {
         let path = config.from.as_path();
-        let wishes = format!("owner {:?}", config.owner);
+        let wishes = format!("owner {:?}, version {:?}", config.owner, config.seed_version);
         if path.as_os_str() == "-" {
             return Ok(Source { content: Content::Stdin, fingerprint: format!("standard input, {wishes}") });
         }

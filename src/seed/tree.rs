@@ -46,8 +46,24 @@ pub struct Dir {
     changed: AtomicBool,
     /// The directory of the source, kept open for the writers while few enough are.
     source: Mutex<Option<Arc<OwnedFd>>>,
+    /// The same directory as an earlier holder staged it, and may still hold it open.
+    remains: Mutex<Option<Remains>>,
     /// What is not finished yet: children, its making, and the producer while it may add some.
     pending: AtomicUsize,
+}
+
+/// A directory of which only whole files may be taken: whoever made it may still write there.
+#[derive(Debug, Clone)]
+struct Remains {
+    directory: Arc<OwnedFd>,
+    entries: Arc<HashMap<Box<[u8]>, Stat>>,
+}
+
+impl Remains {
+    fn of(directory: OwnedFd) -> rustix::io::Result<Remains> {
+        let entries = entries(directory.as_fd())?.into();
+        Ok(Remains { directory: directory.into(), entries })
+    }
 }
 
 /// What a directory had once it was made.
@@ -74,6 +90,7 @@ impl Dir {
             found: Mutex::default(),
             changed: AtomicBool::new(false),
             source: Mutex::default(),
+            remains: Mutex::default(),
             pending: AtomicUsize::new(pending),
         }
     }
@@ -133,6 +150,14 @@ impl Dir {
     /// stale handle begins anew and has to know of it again.
     pub fn settled(&self, name: &[u8]) {
         lock(&self.found).remove(name);
+    }
+
+    /// What an earlier holder left under this name in a directory that it may still hold open, and that
+    /// directory.
+    pub fn remaining(&self, name: &[u8]) -> Option<(Arc<OwnedFd>, Stat)> {
+        let remains = lock(&self.remains);
+        let remains = remains.as_ref()?;
+        Some((Arc::clone(&remains.directory), *remains.entries.get(name)?))
     }
 
     /// Something was created or removed in it: its time has to be set.
@@ -209,6 +234,13 @@ impl Tree {
             *lock(&tree.root.found) = entries(tree.root_fd.as_fd()).context("read directory", path)?;
         }
         Ok(tree)
+    }
+
+    /// The same tree, to which whole files are taken from `remains`, an earlier holder's. Where it cannot
+    /// be read, nothing is.
+    pub fn taking_from(self, remains: Option<OwnedFd>) -> Tree {
+        *lock(&self.root.remains) = remains.and_then(|remains| Remains::of(remains).ok());
+        self
     }
 
     /// The root.
@@ -308,7 +340,35 @@ impl Tree {
             self.list(dir, fidelity)?;
             parent_dir.settled(dir.name());
         }
+        self.open_remains(dir, parent_dir);
         Ok(())
+    }
+
+    /// Finds what an earlier holder left in the same directory. What cannot be read is written anew.
+    fn open_remains(&self, dir: &Dir, parent: &Dir) {
+        let Some((above, stat)) = parent.remaining(dir.name()) else { return };
+        if !is_type(&stat, FileType::Directory)
+            || self.open_sources.load(Ordering::Relaxed) >= self.means.open_directories
+        {
+            return;
+        }
+        let flags = OFlags::DIRECTORY | OFlags::RDONLY;
+        let opened = openat(above.as_fd(), dir.name(), flags, Mode::empty()).and_then(Remains::of);
+        if let Ok(remains) = opened {
+            self.open_sources.fetch_add(1, Ordering::Relaxed);
+            *lock(&dir.remains) = Some(remains);
+        }
+    }
+
+    /// What is left of it is nobody's: gone as a rule, else removed with the rest.
+    fn close_remains(&self, dir: &Dir) {
+        if lock(&dir.remains).take().is_none() {
+            return;
+        }
+        self.open_sources.fetch_sub(1, Ordering::Relaxed);
+        if let Some((above, _)) = dir.parent.as_ref().and_then(|parent| parent.remaining(dir.name())) {
+            let _ = fs::unlinkat(&*above, dir.name(), AtFlags::REMOVEDIR);
+        }
     }
 
     /// The descriptor of a directory that is made; it stands for the place only (`O_PATH`).
@@ -390,6 +450,7 @@ impl Tree {
             self.unless_stale(dir, || self.finish(dir, fidelity))?;
             lock(&dir.open).take();
             self.close_source(dir);
+            self.close_remains(dir);
             if !parent.let_go() {
                 return Ok(());
             }

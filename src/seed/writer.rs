@@ -9,7 +9,7 @@ use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError};
 
-use rustix::fs::{self, AtFlags, FileType, Mode, OFlags, SeekFrom};
+use rustix::fs::{self, AtFlags, FileType, Mode, OFlags, SeekFrom, Stat};
 use rustix::io::Errno;
 
 use super::entry::{Meta, Time, Xattrs};
@@ -191,28 +191,50 @@ impl<'a> Writer<'a> {
 
     /// Whether an earlier run has finished this very file. What else stands in its place is removed.
     fn reusable(&self, file: &File) -> Result<bool> {
-        let Some(found) = file.dir.found(&file.name) else { return Ok(false) };
+        let Some(found) = file.dir.found(&file.name) else { return self.taken(file) };
         let directory = self.shared.tree.open(&file.dir)?;
-        let Meta { mtime, mode, xattrs, .. } = &file.meta;
-        // A file of another mode, with further names or with attributes may be another image's.
-        let same = *mtime == Some(Time::of(&found))
-            && is_type(&found, FileType::RegularFile)
-            && (found.st_size as u64, found.st_mode & 0o7777, found.st_nlink) == (file.size, *mode, 1)
-            && xattrs.is_none();
-        if same {
-            // The volume may refuse the owner: then it did so before, and this counts it again.
-            let (birth, path) = (Birth::of(&found), || self.path(file));
-            self.shared.fidelity.own_entry(directory.as_fd(), &file.name, &file.meta, birth, path)?;
+        if is_whole(file, &found) {
+            self.reuse(file, directory.as_fd(), &found)?;
             file.dir.settled(&file.name);
-            self.shared.reused.fetch_add(1, Ordering::Relaxed);
-            self.shared.progress.bytes_done(file.size);
-            self.shared.progress.file_done();
             return Ok(true);
         }
         file.dir.mark_changed();
         remove_tree(directory.as_fd(), &file.name).context("remove", || self.path(file))?;
         file.dir.settled(&file.name);
         Ok(false)
+    }
+
+    /// Whether an earlier holder, who may still be at work, has finished this very file: then it is taken.
+    /// Linked and not renamed, since the kernel lets one rename between two directories happen at a time.
+    /// Its time was set after its last byte was written: no more comes.
+    fn taken(&self, file: &File) -> Result<bool> {
+        let Some((from, found)) = file.dir.remaining(&file.name) else { return Ok(false) };
+        if !is_whole(file, &found) {
+            return Ok(false);
+        }
+        let (name, directory) = (&*file.name, self.shared.tree.open(&file.dir)?);
+        file.dir.mark_changed();
+        match fs::linkat(&*from, name, &*directory, name, AtFlags::empty()) {
+            Ok(()) => {
+                // One that stays is removed with the rest.
+                let _ = fs::unlinkat(&*from, name, AtFlags::empty());
+            }
+            // A file system without links, or one that counts them.
+            Err(_) if fs::renameat(&*from, name, &*directory, name).is_ok() => {}
+            Err(_) => return Ok(false),
+        }
+        self.reuse(file, directory.as_fd(), &found)?;
+        Ok(true)
+    }
+
+    fn reuse(&self, file: &File, directory: BorrowedFd<'_>, found: &Stat) -> Result<()> {
+        // The volume may refuse the owner: then it did so before, and this counts it again.
+        let (birth, path) = (Birth::of(found), || self.path(file));
+        self.shared.fidelity.own_entry(directory, &file.name, &file.meta, birth, path)?;
+        self.shared.reused.fetch_add(1, Ordering::Relaxed);
+        self.shared.progress.bytes_done(file.size);
+        self.shared.progress.file_done();
+        Ok(())
     }
 
     fn open_source(&self, file: &File) -> Result<(OwnedFd, Option<Box<Xattrs>>)> {
@@ -408,4 +430,14 @@ impl<'a> Writer<'a> {
         use std::os::unix::ffi::OsStrExt;
         self.shared.source_path.join(std::ffi::OsStr::from_bytes(&file.dir.child_path(&file.name)))
     }
+}
+
+/// Whether what was found is this very file, finished. One of another mode, with further names or with
+/// attributes may be another image's.
+fn is_whole(file: &File, found: &Stat) -> bool {
+    let Meta { mtime, mode, xattrs, .. } = &file.meta;
+    *mtime == Some(Time::of(found))
+        && is_type(found, FileType::RegularFile)
+        && (found.st_size as u64, found.st_mode & 0o7777, found.st_nlink) == (file.size, *mode, 1)
+        && xattrs.is_none()
 }

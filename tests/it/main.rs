@@ -19,6 +19,7 @@ mod network;
 mod options;
 mod order;
 mod owners;
+mod replicas;
 mod resume;
 mod slowfs;
 mod sources;

@@ -1,0 +1,71 @@
+//! What the protocol needs of a file system and of a clock, and nothing more.
+//!
+//! The protocol is written against these two traits, so that it runs unchanged on a volume
+//! ([`super::disk`]) and in a simulation, where every call is a point at which a replica may die. That
+//! is why the calls are asynchronous: on a volume they block, and their futures are ready at once.
+
+use std::future::Future;
+use std::pin::pin;
+use std::task::{Context, Poll, Waker};
+use std::time::Duration;
+
+use rustix::io::Result;
+
+/// A file system, as far as replicas agree through it. Every name is one component; no link is
+/// followed. Errors are the system's.
+#[allow(async_fn_in_trait)]
+pub trait Files {
+    /// A directory, whatever becomes of its name.
+    type Dir: Clone;
+
+    /// Opens a directory, and what is cached of it is looked at anew.
+    async fn open(&self, at: &Self::Dir, name: &str) -> Result<Self::Dir>;
+    /// Makes a directory that only we can enter, and opens it.
+    async fn make(&self, at: &Self::Dir, name: &str) -> Result<Self::Dir>;
+    /// Makes a directory with the owner and mode of `model`.
+    async fn make_like(&self, at: &Self::Dir, name: &[u8], model: &Self::Dir) -> Result<()>;
+    /// Opens a directory of the seed's, whose name may be any bytes.
+    async fn open_entry(&self, at: &Self::Dir, name: &[u8]) -> Result<Self::Dir>;
+    /// The names in a directory.
+    async fn names(&self, dir: &Self::Dir) -> Result<Vec<Box<[u8]>>>;
+    /// The whole of a small regular file; `ELOOP` says that it is none.
+    async fn read(&self, at: &Self::Dir, name: &str) -> Result<Vec<u8>>;
+    /// Makes or replaces a file; its data is durable on return.
+    async fn write(&self, at: &Self::Dir, name: &str, bytes: &[u8]) -> Result<()>;
+    /// Overwrites the beginning of a file that is there, in one call.
+    async fn update(&self, at: &Self::Dir, name: &str, bytes: &[u8]) -> Result<()>;
+    /// Renames; what has the new name is replaced as rename(2) does it.
+    async fn rename(&self, from: &Self::Dir, name: &[u8], to: &Self::Dir, new: &[u8]) -> Result<()>;
+    /// Removes a file.
+    async fn unlink(&self, at: &Self::Dir, name: &str) -> Result<()>;
+    /// Removes an empty directory.
+    async fn rmdir(&self, at: &Self::Dir, name: &[u8]) -> Result<()>;
+    /// Removes a name and all that is below it.
+    async fn remove(&self, at: &Self::Dir, name: &[u8]) -> Result<()>;
+    /// Makes the names in a directory durable.
+    async fn sync(&self, dir: &Self::Dir) -> Result<()>;
+    /// Tries to get the replicas' lock, which is held from then on until [`Files::unlock`]; whether it
+    /// is held. An error says that there is none to be had.
+    async fn lock(&self, state: &Self::Dir) -> Result<bool>;
+    /// Lets go of the lock.
+    async fn unlock(&self);
+}
+
+/// A clock that no other machine's is compared with.
+#[allow(async_fn_in_trait)]
+pub trait Clock {
+    /// The time since some moment in the past, suspended time included.
+    fn now(&self) -> Duration;
+    /// Waits. An error (`ECANCELED`) says that the end was asked for meanwhile.
+    async fn sleep(&self, time: Duration) -> Result<()>;
+    /// Any number below `bound`, so that replicas that started together part.
+    fn random(&self, bound: u64) -> u64;
+}
+
+/// Runs a future whose calls block, as those of a volume do.
+pub fn block_on<T>(future: impl Future<Output = T>) -> T {
+    match pin!(future).poll(&mut Context::from_waker(Waker::noop())) {
+        Poll::Ready(value) => value,
+        Poll::Pending => unreachable!("calls on a volume block until they are done"),
+    }
+}

@@ -1,0 +1,60 @@
+//! A look at who holds a volume, for those who only want to know. Changes nothing.
+
+use std::os::fd::AsFd;
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::claim::{Ground, HEARTBEAT, SEALED, STAGE};
+use super::disk::Disk;
+use super::files::{Files, block_on};
+use super::records::{Beat, Holder};
+use crate::error::{Context, Result};
+use crate::state::DIRECTORY;
+use crate::volume::{Volume, stat_entry};
+
+/// The newest claim on a volume.
+#[derive(Debug)]
+pub struct Look {
+    /// Its number.
+    pub epoch: u64,
+    /// Whose it is, where that can be read.
+    pub holder: Option<Holder>,
+    /// Its heartbeat as it is, to be compared with a later one.
+    pub pulse: Vec<u8>,
+    /// When the heartbeat was written by the file system's clock, since 1970.
+    pub written: Option<Duration>,
+    /// How far it is.
+    pub phase: &'static str,
+}
+
+impl Look {
+    /// What the heartbeat says, where it can be read.
+    pub fn beat(&self) -> Option<Beat> {
+        Beat::parse(&self.pulse)
+    }
+}
+
+/// Looks for the newest claim. Blocks for as long as the file system does.
+///
+/// # Errors
+/// Exit 78 when what is there is no claim of ours.
+pub fn look(volume: &Volume) -> Result<Option<Look>> {
+    let root = volume.root().try_clone_to_owned().context("open volume", volume.path())?;
+    let (disk, root) = (Disk::new(false), Arc::new(root));
+    let ground = Ground { files: &disk, root: &root, path: volume.path().join(DIRECTORY) };
+    block_on(async {
+        let Some(state) = ground.state().await? else { return Ok(None) };
+        let Some(found) = ground.newest(&state).await? else { return Ok(None) };
+        let has = |name: &str| stat_entry(found.dir.as_fd(), name.as_bytes()).ok().flatten();
+        let phase = if disk.open(&found.dir, SEALED).await.is_ok() {
+            "publishing"
+        } else if has(STAGE).is_some() {
+            "seeding"
+        } else {
+            "claimed"
+        };
+        let written = has(HEARTBEAT)
+            .map(|stat| Duration::new(u64::try_from(stat.st_mtime).unwrap_or(0), stat.st_mtime_nsec as u32));
+        Ok(Some(Look { epoch: found.epoch, holder: found.holder, pulse: found.beat, written, phase }))
+    })
+}

@@ -1,0 +1,434 @@
+//! One replica's way to a complete volume: wait until it is complete or ours, and if it is ours, make
+//! it complete.
+//!
+//! What is done to the volume is for [`Work`]; in which order, and what follows when another replica
+//! takes over meanwhile, is here.
+
+use std::time::Duration;
+
+use rustix::io::Errno;
+
+use super::claim::{Claim, Claimed, Found, Ground};
+use super::disk::LOCK;
+use super::files::{Clock, Files};
+use super::records::{Beat, Holder};
+use super::rule::{self, Lock, Seen, Sharing, Watch};
+use crate::decision::{Decision, Known, decide};
+use crate::error::{Error, Result};
+use crate::exit::Exit;
+use crate::mutant::{self, Mutant};
+use crate::state::{Complete, Sealed};
+use crate::volume::not_ours;
+
+/// The first pause between two looks: a small seed on a local disk is over in a few of them.
+const FIRST_PAUSE: Duration = Duration::from_millis(5);
+/// The longest where a look costs nothing: what a waiter may lose against one that is told at once.
+const LOCAL_PAUSE: Duration = Duration::from_millis(250);
+/// The longest where a look costs round trips.
+const REMOTE_PAUSE: Duration = Duration::from_millis(750);
+/// While another replica holds the lock its heartbeat matters little: it is looked at once in so many
+/// looks.
+const LOOKS_A_BEAT: u32 = 4;
+
+/// How often what is left of a claim is removed before it is left where it is.
+const CLEARING: u32 = 8;
+
+/// What a replica does to the volume itself, and who is told.
+#[allow(async_fn_in_trait)]
+pub trait Work<F: Files> {
+    /// Keeps the heart beating while it lives.
+    type Beating;
+
+    /// Whether the volume that `record` speaks of was emptied since.
+    async fn emptied(&self, record: &Complete) -> Result<bool>;
+    /// Whether the sentinel is there.
+    async fn sentinel(&self) -> Result<bool>;
+    /// Who we are, for a claim that is made with or without the lock.
+    fn holder(&self, locked: bool) -> Holder;
+    /// Whether a claim was made on this kernel and mount.
+    fn same_mount(&self, holder: &Holder) -> bool;
+    /// Starts the heartbeat of a claim.
+    fn beat(&self, claim: &Claim<F::Dir>) -> Result<Self::Beating>;
+    /// Stages the whole tree. Nothing outside of the stage is touched.
+    async fn stage(&self, claim: &Claim<F::Dir>, after: Option<&Complete>) -> Result<Sealed>;
+    /// Makes the stage durable.
+    async fn sync(&self) -> Result<()>;
+    /// Writes down in the stage what it will be once it is sealed.
+    async fn note(&self, claim: &Claim<F::Dir>, sealed: &Sealed) -> Result<()>;
+    /// Moves what is sealed to its place, and makes that durable. Asks before each move whether the
+    /// heart still beats.
+    async fn publish(&self, claim: &Claim<F::Dir>, sealed: &Sealed, beating: &Self::Beating) -> Result<()>;
+    /// The record of what was sealed, or of what was there before volseed.
+    fn record(&self, epoch: u64, sealed: Option<&Sealed>) -> Complete;
+    /// Ends the heartbeat. What was in flight of it is done on return.
+    async fn still(&self, beating: Self::Beating);
+    /// Something happened that others may want to know.
+    fn tell(&self, event: Event<'_>);
+}
+
+/// What happens on the way.
+#[derive(Debug)]
+pub enum Event<'a> {
+    /// The volume is another replica's; what is known of it.
+    WaitBegan(Option<&'a Holder>, Option<&'a Beat>),
+    /// It still is. `Some` where its heart has beaten since.
+    WaitGoes(Option<&'a Beat>),
+    /// The wait is over after so long.
+    WaitEnded(Duration),
+    /// The lock does not keep others out; why.
+    NotShared(&'a str),
+    /// The volume was claimed under this number, after a claim that was given up.
+    TookOver(u64, Option<&'a Holder>),
+    /// No earlier holder can do anything from here on.
+    Fenced(u64),
+    /// Another replica took over from us.
+    Lost(u64),
+    /// Going on with what an earlier holder sealed.
+    Resumed,
+    /// The volume had been seeded, and was emptied.
+    Emptied,
+}
+
+/// How it ended.
+#[derive(Debug)]
+pub enum Ended {
+    /// It was complete.
+    Found(Complete),
+    /// It was seeded before volseed, and is recorded so now.
+    Adopted,
+    /// It was made complete now.
+    Completed(u64),
+}
+
+/// How replicas agree.
+#[derive(Debug, Clone, Copy)]
+pub struct Rules {
+    /// What the file system's lock is worth.
+    pub sharing: Sharing,
+    /// No other replica is at work, says who runs this.
+    pub alone: bool,
+    /// Whether looking costs round trips.
+    pub remote: bool,
+    /// The longest wait for others.
+    pub timeout: Option<Duration>,
+}
+
+/// One replica at one volume.
+pub struct Replica<'a, F: Files, C, W> {
+    /// The volume's claims.
+    pub ground: Ground<'a, F>,
+    /// Our clock.
+    pub clock: &'a C,
+    /// What is done.
+    pub work: &'a W,
+    /// How replicas agree.
+    pub rules: Rules,
+}
+
+enum Turn<D> {
+    Complete(Complete),
+    Ours(Claim<D>),
+}
+
+impl<F: Files, C: Clock, W: Work<F>> Replica<'_, F, C, W> {
+    /// Makes sure that the volume is complete.
+    ///
+    /// # Errors
+    /// The first thing that went wrong while the volume was ours, exit 75 after the longest wait.
+    pub async fn complete(&self) -> Result<Ended> {
+        let mut lock = LockState { of: Lock::Unknown, usable: !self.rules.alone };
+        if let Sharing::None(reason) = self.rules.sharing {
+            lock.usable = false;
+            if !self.rules.alone {
+                tracing::debug!(reason, "replicas agree by heartbeats alone");
+            }
+        }
+        loop {
+            let claim = match self.turn(&mut lock).await? {
+                Turn::Complete(record) => {
+                    self.ground.files.unlock().await;
+                    return Ok(Ended::Found(record));
+                }
+                Turn::Ours(claim) => claim,
+            };
+            match self.hold(claim, lock.of).await {
+                Held::Done(ended) => {
+                    self.ground.files.unlock().await;
+                    return Ok(ended);
+                }
+                Held::Failed(error) => return Err(error),
+                Held::Lost(epoch) => {
+                    self.work.tell(Event::Lost(epoch));
+                    self.ground.files.unlock().await;
+                    lock.of = Lock::Unknown;
+                }
+            }
+        }
+    }
+
+    /// Waits until the volume is complete or ours.
+    async fn turn(&self, lock: &mut LockState) -> Result<Turn<F::Dir>> {
+        let began = self.clock.now();
+        let (mut watch, mut pause, mut waits) = (Watch::default(), FIRST_PAUSE, false);
+        // What was under the claim when we got the lock, to see whether it still moves.
+        let (mut at_lock, mut looks): (Option<(u64, Vec<u8>)>, u32) = (None, 0);
+        loop {
+            let Some(state) = self.ground.state().await? else {
+                return Err(Error::new(Exit::Refused, "claim volume", "its .volseed was removed meanwhile")
+                    .on(self.ground.path.as_path())
+                    .help("start again"));
+            };
+            let had = lock.of;
+            self.try_lock(&state, lock).await?;
+            let record = self.ground.record(&state).await?;
+            let recorded = record.as_ref().map_or(0, |record| record.epoch);
+            if let Some(record) = record
+                && !self.work.emptied(&record).await?
+                && self.ground.still(&record).await?
+            {
+                if waits {
+                    self.work.tell(Event::WaitEnded(self.clock.now().saturating_sub(began)));
+                }
+                return Ok(Turn::Complete(record));
+            }
+            looks += 1;
+            let look = lock.of != Lock::Theirs || looks % LOOKS_A_BEAT == 1 || !waits;
+            let found = if look { self.ground.newest(&state).await? } else { None };
+            if look {
+                let seen = found.as_ref().map(|found| (found.epoch, found.beat.clone()));
+                if lock.of == Lock::Ours && had != Lock::Ours {
+                    at_lock = seen.clone();
+                }
+                let moved = watch.see(self.clock.now(), seen.clone());
+                let beat = found.as_ref().and_then(|found| Beat::parse(&found.beat));
+                let locked = found
+                    .as_ref()
+                    .and_then(|found| found.holder.as_ref())
+                    .is_some_and(|holder| holder.locked);
+                let same_claim =
+                    at_lock.as_ref().map(|(epoch, _)| epoch) == seen.as_ref().map(|(epoch, _)| epoch);
+                if lock.of == Lock::Ours && locked && same_claim && at_lock.is_some() && at_lock != seen {
+                    lock.of = Lock::Unknown;
+                    lock.usable = false;
+                    self.ground.files.unlock().await;
+                    self.work.tell(Event::NotShared("we got it while another holder's heart beats"));
+                }
+                if self.is_free(&watch, lock.of, found.as_ref(), beat.as_ref()) {
+                    let holder = self.work.holder(lock.of == Lock::Ours);
+                    let judged = found.as_ref().map_or(0, |found| found.epoch);
+                    match self.ground.claim(&state, (judged, recorded), holder).await? {
+                        Claimed::Ours(claim) => {
+                            if waits {
+                                self.work.tell(Event::WaitEnded(self.clock.now().saturating_sub(began)));
+                            }
+                            if let Some(found) = &found {
+                                self.work.tell(Event::TookOver(claim.epoch, found.holder.as_ref()));
+                            }
+                            return Ok(Turn::Ours(claim));
+                        }
+                        Claimed::Late(claim) => self.clear_up(&claim).await,
+                        Claimed::No => {}
+                    }
+                    self.clock.sleep(FIRST_PAUSE).await.map_err(|_| Error::cancelled())?;
+                    continue;
+                }
+                if waits {
+                    self.work.tell(Event::WaitGoes(if moved { beat.as_ref() } else { None }));
+                } else {
+                    let holder = found.as_ref().and_then(|found| found.holder.as_ref());
+                    self.work.tell(Event::WaitBegan(holder, beat.as_ref()));
+                    waits = true;
+                }
+            }
+            let waited = self.clock.now().saturating_sub(began);
+            if self.rules.timeout.is_some_and(|timeout| waited >= timeout) {
+                return Err(Error::new(
+                    Exit::Held,
+                    "wait for volume",
+                    "another replica has held it for --wait-timeout",
+                )
+                .on(self.ground.path.parent().unwrap_or(&self.ground.path))
+                .help("start again, or allow a longer --wait-timeout"));
+            }
+            let jitter = self.clock.random(pause.as_millis() as u64 / 4 + 1);
+            let wait = pause - Duration::from_millis(jitter).min(pause);
+            let left = self.rules.timeout.map_or(wait, |timeout| wait.min(timeout.saturating_sub(waited)));
+            self.clock.sleep(left).await.map_err(|_| Error::cancelled())?;
+            pause = (pause * 3 / 2).min(if self.rules.remote { REMOTE_PAUSE } else { LOCAL_PAUSE });
+        }
+    }
+
+    async fn try_lock(&self, state: &F::Dir, lock: &mut LockState) -> Result<()> {
+        if !lock.usable || lock.of == Lock::Ours {
+            return Ok(());
+        }
+        lock.of = match self.ground.files.lock(state).await {
+            Ok(true) => Lock::Ours,
+            Ok(false) => Lock::Theirs,
+            Err(Errno::LOOP | Errno::ISDIR | Errno::NXIO) => {
+                return Err(not_ours(&self.ground.path.join(LOCK), "not a regular file"));
+            }
+            Err(error) => {
+                lock.usable = false;
+                let cause = crate::error::lowercase_first(&std::io::Error::from(error).to_string());
+                self.work.tell(Event::NotShared(&cause));
+                Lock::Unknown
+            }
+        };
+        Ok(())
+    }
+
+    fn is_free(&self, watch: &Watch, lock: Lock, found: Option<&Found<F::Dir>>, beat: Option<&Beat>) -> bool {
+        let seen = found.map(|found| self.seen(found, beat));
+        let patience = rule::patience(self.rules.sharing, lock, seen);
+        self.rules.alone || watch.silence(self.clock.now()) >= patience
+    }
+
+    fn seen<'f>(&self, found: &'f Found<F::Dir>, beat: Option<&'f Beat>) -> Seen<'f> {
+        let holder = found.holder.as_ref();
+        Seen { holder, beat, same_mount: holder.is_some_and(|holder| self.work.same_mount(holder)) }
+    }
+
+    /// Makes the volume complete while it is ours.
+    async fn hold(&self, mut claim: Claim<F::Dir>, lock: Lock) -> Held {
+        let epoch = claim.epoch;
+        let beating = match self.work.beat(&claim) {
+            Ok(beating) => beating,
+            Err(error) => return Held::Failed(error),
+        };
+        let result = self.make_complete(&mut claim, lock, &beating).await;
+        self.work.still(beating).await;
+        match result {
+            Ok(ended) => {
+                self.clear_up(&claim).await;
+                Held::Done(ended)
+            }
+            Err(error) => match self.ground.holds(&mut claim).await {
+                Ok(false) => Held::Lost(epoch),
+                // Ours, or not to be told: then what went wrong is what is said.
+                Ok(true) | Err(_) => {
+                    self.leave(&claim).await;
+                    Held::Failed(error)
+                }
+            },
+        }
+    }
+
+    async fn make_complete(
+        &self,
+        claim: &mut Claim<F::Dir>,
+        lock: Lock,
+        beating: &W::Beating,
+    ) -> Result<Ended> {
+        let (ground, work) = (&self.ground, self.work);
+        let sharing = self.rules.sharing;
+        ground
+            .fence(claim, |found| {
+                let beat = Beat::parse(&found.beat);
+                rule::vouched(sharing, lock, self.seen(found, beat.as_ref()))
+            })
+            .await?;
+        work.tell(Event::Fenced(claim.epoch));
+        let record = claim.record.take();
+        let emptied = match &record {
+            Some(record) => work.emptied(record).await?,
+            None => false,
+        };
+        if mutant::on(Mutant::ForgetSealed) {
+            ground.discard_sealed(claim).await?;
+        }
+        let sealed = claim.sealed.clone();
+        let known = Known {
+            complete: record.is_some(),
+            emptied,
+            sealed: sealed.is_some(),
+            sentinel: work.sentinel().await?,
+        };
+        match (decide(known), sealed, &record) {
+            (Decision::Skip, _, Some(record)) => return Ok(Ended::Found(record.clone())),
+            (Decision::Adopt, ..) => {
+                ground.complete(claim, &work.record(claim.epoch, None)).await?;
+                return Ok(Ended::Adopted);
+            }
+            (Decision::Publish, Some(sealed), _) => {
+                work.tell(Event::Resumed);
+                work.publish(claim, &sealed, beating).await?;
+                let record = work.record(claim.epoch, Some(&sealed));
+                if !work.emptied(&record).await? {
+                    ground.complete(claim, &record).await?;
+                    return Ok(Ended::Completed(claim.epoch));
+                }
+                // Somebody removed what had been published before it could be recorded.
+                work.tell(Event::Emptied);
+                ground.discard_sealed(claim).await?;
+            }
+            (_, _, Some(_)) => {
+                work.tell(Event::Emptied);
+                // What is sealed was published under that record. It goes first: alone it would pass for
+                // a seed that has yet to be published.
+                ground.discard_sealed(claim).await?;
+                // Else a kill while the new seed is published leaves the old record to vouch for it.
+                ground.retire_record(claim).await?;
+            }
+            (_, _, None) => {}
+        }
+        self.seed(claim, record.as_ref(), beating).await
+    }
+
+    async fn seed(
+        &self,
+        claim: &Claim<F::Dir>,
+        after: Option<&Complete>,
+        beating: &W::Beating,
+    ) -> Result<Ended> {
+        let (ground, work) = (&self.ground, self.work);
+        let sealed = work.stage(claim, after).await?;
+        let record = work.record(claim.epoch, Some(&sealed));
+        let syncs_late = mutant::on(Mutant::SyncAfterSeal);
+        if !syncs_late && !mutant::on(Mutant::SkipSync) {
+            work.sync().await?;
+        }
+        work.note(claim, &sealed).await?;
+        if !mutant::on(Mutant::PublishUnsealed) {
+            ground.seal(claim).await?;
+        }
+        if mutant::on(Mutant::RecordFirst) {
+            ground.complete(claim, &record).await?;
+        }
+        work.publish(claim, &sealed, beating).await?;
+        ground.complete(claim, &record).await?;
+        if syncs_late {
+            work.sync().await?;
+        }
+        Ok(Ended::Completed(claim.epoch))
+    }
+
+    /// Removes the claim. On FUSE and NFS a waiter that reads our heartbeat just now is in the way for a
+    /// moment.
+    async fn clear_up(&self, claim: &Claim<F::Dir>) {
+        for _ in 0..CLEARING {
+            if self.ground.drop_claim(claim).await || self.clock.sleep(FIRST_PAUSE).await.is_err() {
+                return;
+            }
+        }
+    }
+
+    /// Says that we are done with the volume, so that nobody waits for our heartbeat.
+    async fn leave(&self, claim: &Claim<F::Dir>) {
+        let beat = Beat { left: true, ..Beat::default() };
+        let _ = self.ground.files.update(&claim.dir, super::claim::HEARTBEAT, &beat.bytes()).await;
+        self.ground.files.unlock().await;
+    }
+}
+
+/// The lock as far as we got, and whether it is worth asking for.
+struct LockState {
+    of: Lock,
+    usable: bool,
+}
+
+enum Held {
+    Done(Ended),
+    Failed(Error),
+    Lost(u64),
+}
