@@ -345,7 +345,18 @@ impl<F: Files, C: Clock, W: Work<F>> Replica<'_, F, C, W> {
             sentinel: work.sentinel().await?,
         };
         match (decide(known), sealed, &record) {
-            (Decision::Skip, _, Some(record)) => return Ok(Ended::Found(record.clone())),
+            (Decision::Skip, _, Some(record)) if ground.still(record).await? => {
+                return Ok(Ended::Found(record.clone()));
+            }
+            // What was seen is another holder's work.
+            (Decision::Skip, ..) => {
+                return Err(Error::new(
+                    Exit::Held,
+                    "look at volume",
+                    "another replica has taken over meanwhile",
+                )
+                .on(ground.path.as_path()));
+            }
             (Decision::Adopt, ..) => {
                 ground.complete(claim, &work.record(claim.epoch, None)).await?;
                 return Ok(Ended::Adopted);

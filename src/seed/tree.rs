@@ -206,6 +206,7 @@ pub struct Tree {
     numbers: AtomicUsize,
     open: Mutex<VecDeque<Arc<Dir>>>,
     open_sources: AtomicUsize,
+    open_remains: AtomicUsize,
 }
 
 impl Tree {
@@ -229,6 +230,7 @@ impl Tree {
             numbers: AtomicUsize::new(ROOT + 1),
             open: Mutex::default(),
             open_sources: AtomicUsize::new(0),
+            open_remains: AtomicUsize::new(0),
         };
         if means.resumed {
             *lock(&tree.root.found) = entries(tree.root_fd.as_fd()).context("read directory", path)?;
@@ -348,14 +350,14 @@ impl Tree {
     fn open_remains(&self, dir: &Dir, parent: &Dir) {
         let Some((above, stat)) = parent.remaining(dir.name()) else { return };
         if !is_type(&stat, FileType::Directory)
-            || self.open_sources.load(Ordering::Relaxed) >= self.means.open_directories
+            || self.open_remains.load(Ordering::Relaxed) >= self.means.open_directories
         {
             return;
         }
         let flags = OFlags::DIRECTORY | OFlags::RDONLY;
         let opened = openat(above.as_fd(), dir.name(), flags, Mode::empty()).and_then(Remains::of);
         if let Ok(remains) = opened {
-            self.open_sources.fetch_add(1, Ordering::Relaxed);
+            self.open_remains.fetch_add(1, Ordering::Relaxed);
             *lock(&dir.remains) = Some(remains);
         }
     }
@@ -365,7 +367,7 @@ impl Tree {
         if lock(&dir.remains).take().is_none() {
             return;
         }
-        self.open_sources.fetch_sub(1, Ordering::Relaxed);
+        self.open_remains.fetch_sub(1, Ordering::Relaxed);
         if let Some((above, _)) = dir.parent.as_ref().and_then(|parent| parent.remaining(dir.name())) {
             let _ = fs::unlinkat(&*above, dir.name(), AtFlags::REMOVEDIR);
         }
