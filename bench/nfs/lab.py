@@ -107,7 +107,7 @@ class Lab:
         machine = ["-M", "q35", "-cpu", "max", "-smp", "1", "-accel", "tcg,thread=single", "-icount", "shift=0,sleep=off"]
         return subprocess.Popen(
             [
-                *("setpriv", "--pdeathsig", "KILL", "qemu-system-x86_64", *machine),
+                *("nice", "setpriv", "--pdeathsig", "KILL", "qemu-system-x86_64", *machine),
                 *("-m", scenario.settings["memory"]),
                 *("-nodefaults", "-no-reboot", "-display", "none", "-serial", "stdio"),
                 *("-kernel", os.path.join(self.root, "vmlinuz"), "-initrd", os.path.join(self.root, "initrd.gz")),

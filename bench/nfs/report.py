@@ -126,9 +126,9 @@ class Finder:
                 return row
         raise Missing
 
-    def fact(self, scenario: str, name: str) -> float:
+    def fact(self, scenario: str, name: str, **settings: str) -> float:
         for row in self.rows:
-            if row["scenario"] == scenario and row.get("fact") == name:
+            if row["scenario"] == scenario and row.get("fact") == name and settings.items() <= row["settings"].items():
                 try:
                     return float(row["value"])
                 except ValueError:
@@ -158,6 +158,15 @@ def restart_share(found: Finder) -> float:
     return 100 * again["rpcs"] / full["rpcs"]
 
 
+def waiters_rpcs(found: Finder) -> float:
+    return max(found.row("replicas-together", "3", f"volseed, {which} waiter")["rpcs"] for which in ("first", "second"))
+
+
+def not_one(scenario: str, **settings: str) -> Callable[[Finder], float]:
+    """How many seeds there were beyond one, or short of it."""
+    return lambda found: abs(found.fact(scenario, "seeds", **settings) - 1)
+
+
 TARGETS = (
     *(Target(f"corpus, {rtt} ms round trip", lambda found, rtt=rtt: found.seconds(rtt), limit, "s") for rtt, limit in (("3", 8), ("10", 12), ("30", 28))),
     Target("tar, tar at 3 ms", lambda found: found.seconds("3", "tar | tar, chown -R", "peers") / found.seconds("3"), 39, "×", least=True),
@@ -180,6 +189,26 @@ TARGETS = (
     Target("server gone: /livez 503 after, stall 60 s", lambda found: found.fact("outage", "/livez turned 503 after, s"), 65, "s"),
     Target("server gone: SIGTERM to gone", lambda found: found.fact("outage", "SIGTERM in the outage: gone after, s"), 1, "s"),
     Target("full volume: 73 less its exit code", lambda found: abs(73 - found.fact("full", "exit code on a full volume")), 0),
+    Target("three replicas at once: seeds but one", not_one("replicas-together"), 0),
+    Target("three replicas at once: RPCs of a waiter", waiters_rpcs, 150),
+    Target("seeding replica killed: seeds but one", not_one("replicas-killed"), 0),
+    Target("seeding replica killed: taken over after", lambda found: found.fact("replicas-killed", "taken over after the kill, s"), 5, "s"),
+    *(
+        target
+        for back, when in (("done", "after the seed"), ("amid", "amid the seed"))
+        for target in (
+            Target(
+                f"seeding replica cut off, back {when}: taken over after",
+                lambda found, back=back: found.fact("replicas-cut", "taken over after the cut, s", back=back),
+                20,
+                "s",
+            ),
+            Target(f"seeding replica cut off, back {when}: seeds but one", not_one("replicas-cut", back=back), 0),
+        )
+    ),
+    Target("cut off and late: entries that it changed", lambda found: found.fact("replicas-cut", "entries that the late holder changed", back="done"), 0),
+    Target("two hosts of one name: seeds but one", not_one("replicas-same-name"), 0),
+    Target("server restarted amid a seed: seeds but one", not_one("replicas-server-restart"), 0),
 )
 
 

@@ -1,9 +1,9 @@
 #!/usr/bin/env python3
 """What a run on the lab's volume came to: its RPCs by operation, and whether the tree is the source's.
 
-account.py row TOOL STARTED ENDED CODE EXPECTED ACTUAL OWNER LOST    with /tmp/{before,after,said}: prints a RESULT line
-account.py lost EXPECTED ACTUAL OWNER                                prints what ACTUAL lacks of EXPECTED, by aspect
-account.py ops BEFORE AFTER                                          says the RPCs between two mountstats, by operation
+account.py row FOLDER TOOL STARTED ENDED CODE EXPECTED ACTUAL OWNER LOST    with FOLDER/{before,after,said}: prints a RESULT line
+account.py lost EXPECTED ACTUAL OWNER                                       prints what ACTUAL lacks of EXPECTED, by aspect
+account.py ops BEFORE AFTER                                                 says the RPCs between two mountstats, by operation
 """
 
 import itertools
@@ -34,9 +34,9 @@ def main(verb: str, *args: str) -> None:
     {"row": row, "lost": lost, "ops": ops}[verb](*args)
 
 
-def row(tool: str, started: str, ended: str, code: str, expected: str, actual: str, owner: str, known: str) -> None:
-    calls = between("/tmp/before", "/tmp/after")
-    lines = open("/tmp/said", errors="replace").read().splitlines()
+def row(folder: str, tool: str, started: str, ended: str, code: str, expected: str, actual: str, owner: str, known: str) -> None:
+    calls = between(f"{folder}/before", f"{folder}/after")
+    lines = open(f"{folder}/said", errors="replace").read().splitlines()
     found = tree.scan(actual, xattrs=False)
     aspects = tuple(aspect for aspect in tree.ASPECTS if aspect == "bytes" or aspect not in json.loads(known))
     wrong = list(itertools.islice(tree.differences(owned(expected, owner), found, aspects), 5))

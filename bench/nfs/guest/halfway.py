@@ -1,5 +1,6 @@
 #!/usr/bin/env python3
-"""halfway.py VOLUME FILES [SIGNAL]: returns when the server's VOLUME holds so many files; SIGNAL goes to volseed first.
+"""halfway.py VOLUME FILES [SIGNAL [PID]]: returns when the server's VOLUME holds so many files; SIGNAL goes to volseed
+first, or only to the one on the host whose process PID is.
 
 Runs ahead of every other process: a shell's loop would come to its turn seconds late beside 64 writers.
 """
@@ -26,4 +27,5 @@ os.sched_setscheduler(0, os.SCHED_FIFO, os.sched_param(1))
 while entries() < wanted or files() < wanted:
     time.sleep(0.05)
 if sys.argv[3:]:
-    subprocess.run(["pkill", f"-{sys.argv[3]}", "-x", "volseed"], check=True)
+    there = ["--ns", sys.argv[4], "--nslist", "net"] if sys.argv[4:] else []
+    subprocess.run(["pkill", f"-{sys.argv[3]}", *there, "-x", "volseed"], check=True)

@@ -2,8 +2,9 @@
 # Sourced by every scenario. Owns the server, the hosts that mount from it, and what is measured between them.
 #
 #   lab RTT [SIZE]          an NFSv4.1 server whose volume is a tmpfs of SIZE (2g), and host c1, RTT ms away
-#   host NAME NUMBER        one more host, with a network, mounts and a name of its own
+#   host NAME NUMBER [AS]   one more host, with a network, mounts, a boot id and a name of its own, or the name AS
 #   on HOST COMMAND...      runs it there
+#   server start|stop       the server; one that is started again knows its clients, and lets them reclaim
 #   fresh HOST VOLUME       mounts VOLUME (made if new) on HOST's /mnt/efs, nothing of it in HOST's caches
 #   cable HOST up|down      the link between the server and HOST
 #   warm PATH...            into the page cache: disk time is not virtual
@@ -14,16 +15,24 @@
 #   seed [FLAGS...]         prints the command that seeds FROM; volseed_row NAME [FLAGS...] measures it
 #   files VOLUME            how many the server has of it
 #   settled HOST            RPCs that HOST has sent for its mount, once those on the wire are answered
+#   replicas HOST...        starts `volseed run` on all of them at once, each on its mount; `ended HOST...` waits for them;
+#                           the app says who owns the volume's root
+#   replica TOOL HOST TREE  the row of one that has ended; the tree is checked at TREE
+#   heard HOST MESSAGE      waits until HOST's volseed says so; `who MESSAGE`, `count MESSAGE`: which hosts', how often in all
+#   what HOST MESSAGE FIELD the first value that it gave with it; `when HOST MESSAGE`: the second when it first said so
+#   since START [END]       seconds between two, or until now
 #   fact NAME VALUE         one figure that is no row
 #
-# FROM is the source of what is measured, EXPECTED the tree that must come of it.
+# FROM is the source of what is measured, EXPECTED the tree that must come of it, LEASE and GRACE are the server's.
 
 MOUNT=vers=4.1,proto=tcp,rsize=1048576,wsize=1048576,hard,timeo=600,retrans=2,noresvport
 OWNER=33:33
 export FROM=/corpus/plain TO=/mnt/efs
 EXPECTED=/corpus/plain
 LOST={}
-declare -A PID
+# The kernel's own; and nobody can have a claim from before.
+LEASE=90 GRACE=10
+declare -A PID JOB
 
 die() {
     echo "error: $1"
@@ -37,7 +46,7 @@ lab() {
     DELAY=$(($1 * 500))us
     mount -t tmpfs -o "size=${2:-2g}" volume /export
     mount -t tmpfs state /var/lib/nfs
-    mkdir -p /var/lib/nfs/{rpc_pipefs,sm,v4recovery}
+    mkdir -p /var/lib/nfs/{nfsdcld,rpc_pipefs,sm,v4recovery}
     touch /var/lib/nfs/{etab,rmtab}
     echo '/export *(rw,sync,no_root_squash,no_subtree_check,insecure,fsid=0)' >/etc/exports
     # EFS grants no delegations.
@@ -45,10 +54,11 @@ lab() {
     ip netns add server
     at_server ip link set lo up
     at_server mount -t nfsd nfsd /proc/fs/nfsd
-    # Nobody can have a claim from before.
-    echo 10 >/proc/fs/nfsd/nfsv4gracetime
+    at_server mount -t rpc_pipefs rpc_pipefs /var/lib/nfs/rpc_pipefs
+    # Writes down who its clients are.
+    at_server nfsdcld --pipefsdir /var/lib/nfs/rpc_pipefs
     at_server exportfs -ra
-    at_server rpc.nfsd --no-nfs-version 3 16
+    server start
     at_server rpc.mountd --no-nfs-version 2 --no-nfs-version 3
     host c1 1
     # Returns when the server's grace period is over.
@@ -58,8 +68,19 @@ lab() {
     on c1 touch "$TO/over"
 }
 
+server() {
+    case $1 in
+    stop) at_server rpc.nfsd 0 ;;
+    start)
+        echo "$LEASE" >/proc/fs/nfsd/nfsv4leasetime
+        echo "$GRACE" >/proc/fs/nfsd/nfsv4gracetime
+        at_server rpc.nfsd --no-nfs-version 3 16
+        ;;
+    esac
+}
+
 host() {
-    local name=$1 address=192.0.2.$((100 + $2))
+    local name=$1 address=192.0.2.$((100 + $2)) boot=/run/boot-$1
     ip netns add "$name"
     ip link add eth0 netns "$name" type veth peer name "$name" netns server
     ip -n server link set "$name" up
@@ -71,9 +92,12 @@ host() {
     ip -n "$name" route add 192.0.2.1/32 dev eth0
     tc -n server qdisc add dev "$name" root netem delay "$DELAY" limit 100000
     tc -n "$name" qdisc add dev eth0 root netem delay "$DELAY" limit 100000
-    nsenter --net="/run/netns/$name" unshare --mount --uts sh -c "hostname $name; exec sleep infinity" &
+    # Hosts are different machines to whoever asks, though one kernel runs them all.
+    printf '%08d-0000-4000-8000-000000000000\n' "$2" >"$boot"
+    nsenter --net="/run/netns/$name" unshare --mount --uts sh -c "
+        mount --bind $boot /proc/sys/kernel/random/boot_id && hostname ${3:-$name} && exec sleep infinity" &
     PID[$name]=$!
-    until [ "$(nsenter -t "${PID[$name]}" --uts hostname)" = "$name" ]; do sleep 0.1; done
+    until on "$name" cmp -s "$boot" /proc/sys/kernel/random/boot_id && [ "$(on "$name" hostname)" = "${3:-$name}" ]; do sleep 0.1; done
 }
 
 on() {
@@ -120,7 +144,7 @@ observe() {
     code=$?
     ended=$EPOCHREALTIME
     settled c1 >/tmp/after
-    account.py row "$tool" "$started" "$ended" "$code" "$EXPECTED" "/export/$volume" "$OWNER" "$LOST"
+    account.py row /tmp "$tool" "$started" "$ended" "$code" "$EXPECTED" "/export/$volume" "$OWNER" "$LOST"
 }
 
 measure() {
@@ -148,3 +172,48 @@ volseed_row() {
     shift
     measure "$name" $(seed "$@")
 }
+
+replicas() {
+    local host
+    for host; do
+        mkdir -p "/tmp/$host"
+        settled "$host" >"/tmp/$host/before"
+    done
+    for host; do
+        (
+            echo "$EPOCHREALTIME" >"/tmp/$host/times"
+            on "$host" volseed run --from "$FROM" --to "$TO" --chown "$OWNER" --log json -- \
+                stat -c 'owner of the root %u:%g' "$TO" >"/tmp/$host/said" 2>&1
+            echo "$EPOCHREALTIME $?" >>"/tmp/$host/times"
+        ) &
+        JOB[$host]=$!
+    done
+}
+
+ended() {
+    local host
+    for host; do
+        wait "${JOB[$host]}"
+        settled "$host" >"/tmp/$host/after"
+    done
+}
+
+replica() {
+    local times
+    mapfile -t times < <(tr ' ' '\n' <"/tmp/$2/times")
+    on "$2" account.py row "/tmp/$2" "$1" "${times[@]}" "$EXPECTED" "$3" "$OWNER" "$LOST"
+}
+
+said() { grep -sF "\"message\":\"$2" "/tmp/$1/said"; }
+
+heard() { until said "$@" >/dev/null; do sleep 0.1; done; }
+
+who() { grep -slF "\"message\":\"$1" /tmp/c?/said | grep -o 'c[0-9]'; }
+
+count() { cat /tmp/c?/said | grep -cF "\"message\":\"$1"; }
+
+what() { said "$1" "$2" | grep -om1 "\"$3\":[^,}]*" | cut -d: -f2- | tr -d '"'; }
+
+when() { date -d "$(what "$1" "$2" timestamp)" +%s.%N; }
+
+since() { awk "BEGIN { printf \"%.3f\", ${2:-$EPOCHREALTIME} - $1 }"; }
