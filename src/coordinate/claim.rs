@@ -240,6 +240,10 @@ impl<F: Files> Ground<'_, F> {
         self.firm(claim).await?;
         let sealed = self.staged(&claim.dir, SEALED).await?;
         claim.sealed = sealed.and_then(|staged| staged.sealed);
+        if claim.sealed.is_none() {
+            // What does not say what it is would only be in the next seal's way.
+            self.discard_sealed(claim).await?;
+        }
         // Without a higher claim until now nobody has taken from ours what we did not find in it. The
         // record, too, is final now: whoever could have written it is fenced.
         if mutant::on(Mutant::SkipSecondLook) || self.verify(claim).await? {
@@ -513,10 +517,12 @@ impl<F: Files> Ground<'_, F> {
                 .copied()
                 .chain(names.iter().map(|name| &**name).filter(|name| *name == SEALED.as_bytes()))
                 .collect();
-            // Whichever part is left after a kill says what it belongs to.
+            // Whichever part is left after a kill says what it belongs to, but not one that was made just
+            // before it: that one may hold half of what it was to say.
             for part in &parts {
                 let from = self.files.open_entry(&claim.dir, part).await?;
-                if let Ok(bytes) = self.files.read(&from, Staged::FILE).await {
+                let Ok(bytes) = self.files.read(&from, Staged::FILE).await else { continue };
+                if Staged::parse(&bytes).is_some_and(|staged| staged.sealed.is_some()) {
                     self.files.write(&fresh, Staged::FILE, &bytes).await?;
                     break;
                 }

@@ -69,12 +69,12 @@ fn are_caught(mutants: &[Mutant]) {
 }
 
 #[test]
-fn a_protocol_without_its_fence_are_caught() {
+fn mutants_of_the_fence_are_caught() {
     are_caught(&[Mutant::SkipFence, Mutant::SkipFirming, Mutant::TrustLock, Mutant::TrustSilence]);
 }
 
 #[test]
-fn a_protocol_that_does_not_look_again_are_caught() {
+fn mutants_of_the_second_look_are_caught() {
     are_caught(&[
         Mutant::SkipVerify,
         Mutant::ReuseEpochs,
@@ -85,11 +85,11 @@ fn a_protocol_that_does_not_look_again_are_caught() {
 }
 
 #[test]
-fn a_protocol_that_records_too_early_are_caught() {
+fn mutants_of_the_record_are_caught() {
     are_caught(&[Mutant::RecordByPath, Mutant::RecordFirst, Mutant::KeepOldRecord, Mutant::PublishUnsealed]);
 }
 
 #[test]
-fn a_protocol_that_trusts_memory_are_caught() {
+fn mutants_of_durability_are_caught() {
     are_caught(&[Mutant::SyncAfterSeal, Mutant::SkipSync, Mutant::TrustAfterPowerCut, Mutant::ForgetSealed]);
 }

@@ -39,7 +39,7 @@ pub struct Calls {
     pub sim: Rc<Sim>,
     pub replica: usize,
     pub host: usize,
-    pub epoch: Rc<Cell<u64>>,
+    pub actor: Rc<Cell<Actor>>,
 }
 
 impl Calls {
@@ -51,7 +51,7 @@ impl Calls {
         self.sim.before(self.replica, self.host, fault).await;
         let act = || {
             let believes = self.sim.chance(2);
-            effect(&mut self.sim.world.borrow_mut(), &Actor { epoch: self.epoch.get() }, believes)
+            effect(&mut self.sim.world.borrow_mut(), &self.actor.get(), believes)
         };
         let mut result = act();
         // The answer is lost, and the question asked again.
@@ -65,7 +65,7 @@ impl Calls {
 
     fn show(&self, call: &str, at: Ino, name: &[u8], result: &dyn std::fmt::Debug) {
         self.sim.show(|| {
-            let (replica, host, epoch) = (self.replica, self.host, self.epoch.get());
+            let (replica, host, epoch) = (self.replica, self.host, self.actor.get().epoch);
             format!(
                 "replica {replica} on {host}, claim {epoch}: {call} {at}/{} {result:?}",
                 String::from_utf8_lossy(name)
@@ -161,7 +161,14 @@ impl Files for Calls {
     }
 
     async fn rmdir(&self, at: &Ino, name: &[u8]) -> Result<()> {
-        let removed = self.call(Fault::NotTwice, |world, _, _| world.rmdir(*at, name)).await;
+        let removed = self.call(Fault::NotTwice, |world, actor, _| {
+            world.rmdir(*at, name)?;
+            if name == actor.epoch.to_string().as_bytes() {
+                world.dropped(actor.epoch);
+            }
+            Ok(())
+        });
+        let removed = removed.await;
         self.show("rmdir", *at, name, &removed);
         removed
     }
@@ -273,7 +280,9 @@ impl Work<Calls> for SmallSeed {
 
     fn beat(&self, claim: &Claim<Ino>) -> crate::error::Result<Beating> {
         let sim = &self.calls.sim;
-        self.calls.epoch.set(claim.epoch);
+        let holder = Actor { epoch: claim.epoch, claim: claim.dir };
+        self.calls.actor.set(holder);
+        sim.world.borrow_mut().begun(holder);
         let (enough, over) = (Rc::new(Cell::new(false)), Rc::new(Cell::new(false)));
         let clock = Ticks { sim: Rc::clone(sim), replica: self.calls.replica, enough: Rc::clone(&enough) };
         let pulse = Pulse::new(clock.now());
@@ -376,7 +385,7 @@ impl Work<Calls> for SmallSeed {
 
     fn tell(&self, event: Event<'_>) {
         self.calls.show("event", 0, b"", &event);
-        self.calls.sim.hear(&event, &self.calls.epoch);
+        self.calls.sim.hear(&event, &self.calls.actor);
     }
 }
 

@@ -15,7 +15,7 @@ use std::time::Duration;
 use super::super::claim::Ground;
 use super::super::turn::{Event, Replica, Rules};
 use super::replica::{Calls, SmallSeed, Ticks, image};
-use super::world::{Kind, ROOT, USERS, World};
+use super::world::{Actor, Kind, ROOT, USERS, World};
 use crate::state::{COMPLETE, Complete, DIRECTORY};
 
 /// From here on nothing goes wrong any more, in nanoseconds.
@@ -247,16 +247,13 @@ impl Sim {
         world.local_locks.retain(|_, holder| *holder != replica);
     }
 
-    pub fn hear(&self, event: &Event<'_>, epoch: &Cell<u64>) {
+    pub fn hear(&self, event: &Event<'_>, actor: &Cell<Actor>) {
         match event {
-            Event::Fenced(of) => {
-                let mut world = self.world.borrow_mut();
-                world.fenced = world.fenced.max(*of);
-            }
+            Event::Fenced(epoch) => self.world.borrow_mut().fenced(*epoch),
             Event::TookOver(..) => self.totals.borrow_mut().takeovers += 1,
             Event::Lost(_) => {
                 self.totals.borrow_mut().lost += 1;
-                epoch.set(0);
+                actor.set(Actor::default());
             }
             _ => {}
         }
@@ -418,7 +415,7 @@ impl Schedule {
         sim.lives.borrow_mut().push(Life { alive: true, done: false, frozen_until: 0, host });
         sim.totals.borrow_mut().replicas += 1;
         let rules = Rules { sharing: kind.sharing(), alone: false, remote: kind.is_remote(), timeout: None };
-        let calls = Calls { sim: Rc::clone(sim), replica, host, epoch: Rc::default() };
+        let calls = Calls { sim: Rc::clone(sim), replica, host, actor: Rc::default() };
         let boot = format!("boot {host} {}", self.boot);
         // Most schedules have one image; a rollout has two.
         let image = if self.seed.is_multiple_of(3) { 1 + sim.random(2) as u32 } else { 1 };
@@ -553,7 +550,6 @@ fn check_tree(sim: &Sim, users: bool, when: Moment) {
     if users && kept.is_none() {
         return sim.breaks(format!("a user's file is gone: {when:?}"));
     }
-    let recorded = record.as_ref().map(|record| record.epoch);
     let version = match record {
         Some(record) => record.version.as_deref().and_then(|version| version.parse().ok()).unwrap_or(0),
         None if when == Moment::PowerCut => {
@@ -567,10 +563,6 @@ fn check_tree(sim: &Sim, users: bool, when: Moment) {
     };
     let wanted: BTreeMap<String, Vec<u8>> =
         image(version).into_iter().map(|(path, data)| (format!("/{path}"), data)).collect();
-    if let Some(epoch) = recorded {
-        // Claims are counted from the record on: one that was dropped for it may be had again.
-        sim.world.borrow_mut().fenced = epoch;
-    }
     if found != wanted {
         let shown: Vec<String> =
             found.iter().map(|(path, data)| format!("{path}={}", String::from_utf8_lossy(data))).collect();

@@ -68,8 +68,10 @@ pub struct World {
     pub lock: Option<usize>,
     /// What the kernel of each host has given.
     pub local_locks: BTreeMap<usize, usize>,
-    /// No claim below this may change what is public.
-    pub fenced: u64,
+    /// No claim below this may change what is public: the number that fenced last, while its claim is there.
+    fenced: u64,
+    /// The holders that have begun, and whether they were fenced.
+    holders: Vec<(Actor, bool)>,
     /// The first promise that was broken.
     pub broken: Option<String>,
 }
@@ -85,6 +87,7 @@ impl World {
             lock: None,
             local_locks: BTreeMap::new(),
             fenced: 0,
+            holders: Vec::new(),
             broken: None,
         }
     }
@@ -294,13 +297,35 @@ impl World {
         Ok(())
     }
 
+    /// A replica holds a claim from here on.
+    pub fn begun(&mut self, holder: Actor) {
+        self.holders.push((holder, false));
+    }
+
+    /// No holder of a claim below `epoch` may change what is public any more.
+    pub fn fenced(&mut self, epoch: u64) {
+        self.fenced = self.fenced.max(epoch);
+        for (holder, fenced) in &mut self.holders {
+            *fenced |= holder.epoch < epoch;
+        }
+    }
+
+    /// A holder is done with its claim. Claims are counted from the record on: one that was dropped for
+    /// it may be had again.
+    pub fn dropped(&mut self, epoch: u64) {
+        if self.fenced == epoch {
+            self.fenced = 0;
+        }
+    }
+
     /// Somebody changes what others see.
     pub fn changed_in_public(&mut self, name: &[u8], actor: &Actor) {
-        if actor.epoch < self.fenced && self.broken.is_none() {
+        let fenced = self.holders.iter().any(|(holder, fenced)| *fenced && holder.claim == actor.claim);
+        if (fenced || actor.epoch < self.fenced) && self.broken.is_none() {
             let name = String::from_utf8_lossy(name);
-            let (epoch, fenced) = (actor.epoch, self.fenced);
+            let epoch = actor.epoch;
             self.broken =
-                Some(format!("a holder of claim {epoch} changed '{name}' after {fenced} had fenced it"));
+                Some(format!("a holder of claim {epoch} changed '{name}' after it had been fenced"));
         }
     }
 
@@ -426,8 +451,10 @@ impl World {
 }
 
 /// Who changes something.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Default, Clone, Copy)]
 pub struct Actor {
-    /// The claim that it believes to hold.
+    /// The number of the claim that it believes to hold.
     pub epoch: u64,
+    /// Its directory, which no two claims have in common.
+    pub claim: Ino,
 }
