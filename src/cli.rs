@@ -11,8 +11,8 @@ use clap::{Arg, ArgAction, Args, Command, CommandFactory, FromArgMatches, Parser
 use crate::error::{Error, Result};
 use crate::exit::Exit;
 use crate::options::{
-    Address, AppCheck, Commands, Existing, LockMode, LogFormat, LogLevel, ProbePath, SeedVersion, Size, Span,
-    Status, Workers,
+    Address, AppCheck, Commands, Existing, ExitMap, Grace, LockMode, LogFormat, LogLevel, ProbePath, Rewrite,
+    SeedVersion, SignalScope, Size, Span, Status, Workers,
 };
 use crate::users::Spec;
 
@@ -290,6 +290,37 @@ pub struct AppArgs {
     /// and the volume is not touched: `docker run image bash`.
     #[arg(long, env = "VOLSEED_ONLY_FOR", value_name = "GLOB,…")]
     pub only_for: Option<Commands>,
+    /// Stay as the app's init
+    ///
+    /// volseed stays as the container's main process: it passes signals on, reaps, ends what the app
+    /// leaves behind, and exits as the app did. Without it, the app itself becomes the main process.
+    #[arg(long, env = "VOLSEED_SUPERVISE", value_name = SWITCH, num_args = 0..=1, require_equals = true, default_missing_value = "true", value_parser = clap::builder::BoolishValueParser::new())]
+    pub supervise: Option<bool>,
+    /// Time to end [8s]
+    ///
+    /// With `--supervise`: how long after a SIGTERM the app may take. Then every process that is left
+    /// gets SIGTERM, a second, and SIGKILL. With `0` nothing but that second is waited, and a second
+    /// SIGTERM cuts that short. The default stays within the 10 s of `docker stop`.
+    #[arg(long, env = "VOLSEED_GRACE", value_name = "DUR")]
+    pub grace: Option<Grace>,
+    /// group or child [group]
+    ///
+    /// With `--supervise`: who gets a signal that is passed on, the app's process group or its main
+    /// process alone.
+    #[arg(long, env = "VOLSEED_SIGNAL_SCOPE", value_name = "WHO")]
+    pub signal_scope: Option<SignalScope>,
+    /// Pass a signal on as another
+    ///
+    /// With `--supervise`: `TERM:QUIT` for nginx and php-fpm, which end gracefully on SIGQUIT. 0 drops
+    /// the signal. Repeatable, or with commas.
+    #[arg(long, env = "VOLSEED_REWRITE", value_name = "FROM:TO", value_delimiter = ',')]
+    pub rewrite: Vec<Rewrite>,
+    /// Exit with another code
+    ///
+    /// With `--supervise`: `143:0` for an app that ends by SIGTERM and is fine. volseed's own codes stay
+    /// as they are. Repeatable, or with commas.
+    #[arg(long, env = "VOLSEED_EXIT_MAP", value_name = "FROM:TO", value_delimiter = ',')]
+    pub exit_map: Vec<ExitMap>,
     /// The command to become, with its arguments
     #[arg(value_name = "CMD", trailing_var_arg = true, allow_hyphen_values = true)]
     pub command: Vec<OsString>,

@@ -13,8 +13,8 @@ use crate::cli::{AppArgs, AppCheckArgs, CopyArgs, LogArgs, ServerArgs, VolumeArg
 use crate::error::{Error, Quoted, Result};
 use crate::exit::Exit;
 use crate::options::{
-    Address, AppCheck, Commands, Existing, LockMode, LogFormat, LogLevel, ProbePath, Size, Span, Status,
-    Workers,
+    Address, AppCheck, Commands, Existing, ExitMap, LockMode, LogFormat, LogLevel, ProbePath, Rewrite,
+    SignalScope, Size, Span, Status, Workers,
 };
 use crate::users::{Database, Identity};
 
@@ -27,8 +27,13 @@ const MEMORY_LEAST: Size = Size(4 << 20);
 const MAX_ENTRIES: u64 = 2_000_000;
 /// Default of `--stall`.
 const STALL: Duration = Duration::from_secs(120);
+/// Default of `--grace`: with the second that follows it is below the 10 s of `docker stop`.
+const GRACE: Duration = Duration::from_secs(8);
 /// Default of `volseed health --timeout`: below Docker's 30 s and Kubernetes' habit of a few.
 const HEALTH_TIMEOUT: Duration = Duration::from_secs(3);
+
+/// The first word of a supervisor's command line, by which others know it. Not for people.
+pub const SUPERVISOR: &str = "supervise";
 
 /// What all volumes of a run have in common, and the volumes.
 #[derive(Debug)]
@@ -96,6 +101,21 @@ pub struct AppConfig {
     pub user: Option<Identity>,
     /// Whether this command wants the volumes seeded.
     pub seeds: bool,
+    /// How it is supervised; by nobody where it becomes this process.
+    pub supervise: Option<SuperviseConfig>,
+}
+
+/// How a supervisor treats the app.
+#[derive(Debug, Clone, Default)]
+pub struct SuperviseConfig {
+    /// Who gets a signal that is passed on.
+    pub scope: SignalScope,
+    /// Signals that are passed on as others; the first that fits.
+    pub rewrite: Vec<Rewrite>,
+    /// Exit codes that become others; the first that fits.
+    pub exit_map: Vec<ExitMap>,
+    /// What the app may take to end after SIGTERM.
+    pub grace: Duration,
 }
 
 /// The question of `volseed health`.
@@ -194,8 +214,7 @@ pub fn volumes(args: &VolumeArgs, copy: Option<&CopyArgs>, file: &File) -> Resul
 pub fn server(args: &ServerArgs, file: &File) -> Option<ServerConfig> {
     let file = &file.server;
     let paths = |flags: &[ProbePath], file: &[ProbePath], default: &str| -> Vec<String> {
-        let given = if flags.is_empty() { file } else { flags };
-        match given {
+        match &given(flags, file)[..] {
             [] => vec![default.to_owned()],
             given => given.iter().map(|path| path.0.clone()).collect(),
         }
@@ -232,11 +251,23 @@ pub fn app(args: &AppArgs, file: &File) -> Result<AppConfig> {
         })
         .transpose()?;
     let only_for: Option<&Commands> = args.only_for.as_ref().or(file.app.only_for.as_ref());
+    let supervise = args.supervise.or(file.app.supervise).unwrap_or(false).then(|| SuperviseConfig {
+        scope: args.signal_scope.or(file.app.signal_scope).unwrap_or_default(),
+        rewrite: given(&args.rewrite, &file.app.rewrite),
+        exit_map: given(&args.exit_map, &file.app.exit_map),
+        grace: args.grace.or(file.app.grace).map_or(GRACE, |grace| grace.0),
+    });
     Ok(AppConfig {
         seeds: only_for.is_none_or(|commands| commands.matches(name)),
         command: args.command.clone(),
         user,
+        supervise,
     })
+}
+
+/// A list that is given as a whole or not at all.
+fn given<T: Clone>(flags: &[T], file: &[T]) -> Vec<T> {
+    if flags.is_empty() { file.to_vec() } else { flags.to_vec() }
 }
 
 /// The question of `volseed health`.

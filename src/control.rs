@@ -128,7 +128,11 @@ async fn wait_for(
     let result = loop {
         tokio::select! {
             biased;
-            _ = waker.read(&mut byte) => break None,
+            _ = waker.read(&mut byte) => match signals.received() {
+                Some(_) => break None,
+                // A child has ended: as process 1 we are given orphans.
+                None => signals::reap(),
+            },
             told = &mut outcome => break Some(told),
             _ = tick.tick() => {
                 if terminal {

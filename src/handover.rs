@@ -1,15 +1,21 @@
-//! Becoming the app: same process, same environment and directory, nothing of ours left.
+//! Becoming the app: same process, same environment and directory, nothing of ours left. Or staying
+//! beside it as its init.
 
 mod exec;
 mod identity;
+pub mod supervise;
+
+use nix::libc;
 
 use crate::config::AppConfig;
 use crate::environment::Environment;
 use crate::error::{Error, Result};
 use crate::exit::Exit;
-use crate::signals::{self, Signals};
+use crate::signals::{self, Signals, inherited};
+use supervise::Lifeline;
 
-/// Becomes the app. Returns only when that failed, or when a signal came first.
+/// Becomes the app. Returns only when that failed, or when a signal came first. Who supervises us is
+/// told by `lifeline`.
 ///
 /// # Errors
 /// Exit 77 when the user cannot be changed, 126 or 127 when the command cannot be executed, 128+n
@@ -18,6 +24,7 @@ pub fn become_app(
     app: &AppConfig,
     mut environment: Environment,
     signals: &Signals,
+    lifeline: Option<&Lifeline>,
 ) -> Result<std::convert::Infallible> {
     tracing::info!(command = %app.command[0].display(), "handing over");
     if let Some(user) = &app.user {
@@ -25,8 +32,20 @@ pub fn become_app(
         environment.retain(|(name, _)| name != "HOME");
         environment.push(("HOME".into(), user.home.clone().into()));
     }
-    if let Some(signal) = signals::reset(signals) {
+    if let Some(signal) = signals::hand_back(signals) {
         return Err(Error::new(Exit::Signal(signal), "hand over", format!("stopped by signal {signal}")));
     }
-    exec::exec(&app.command, &environment)
+    for file in inherited::closed() {
+        // SAFETY: what is open there is the runtime's `/dev/null`; its own streams bear a closed one.
+        unsafe { libc::close(file) };
+    }
+    if let Some(lifeline) = lifeline {
+        lifeline.app_starts();
+    }
+    let failed = exec::exec(&app.command, &environment);
+    signals::take_back();
+    if let Some(lifeline) = lifeline {
+        lifeline.app_failed();
+    }
+    failed
 }

@@ -45,6 +45,7 @@ use control::{Ending, Story};
 use environment::Environment;
 use error::{Error, Result};
 use exit::Exit;
+use handover::supervise::{self, Role};
 use log::{Console, print_error};
 use signals::Signals;
 
@@ -96,6 +97,16 @@ fn run_app(args: RunArgs, environment: Environment, signals: &Signals) -> Result
     let console = start_log(&log, &file, &environment);
     let become_app = || -> Result<u8> {
         let app = config::app(&app, &file)?;
+        let lifeline = match &app.supervise {
+            None => {
+                signals::ignore_the_app_s();
+                None
+            }
+            Some(how) => match supervise::split(how, &app.command, config::log(&log, &file))? {
+                Role::App(lifeline) => Some(lifeline),
+                Role::Over(code) => return Ok(code),
+            },
+        };
         if app.seeds {
             let config = seed_config(&volume, &copy, &file)
                 .map(|volumes| Config { volumes, server: config::server(&server, &file) });
@@ -104,7 +115,7 @@ fn run_app(args: RunArgs, environment: Environment, signals: &Signals) -> Result
                 return Ok(code);
             }
         }
-        let never = handover::become_app(&app, environment, signals)?;
+        let never = handover::become_app(&app, environment, signals, lifeline.as_ref())?;
         match never {}
     };
     finish(&console, become_app())

@@ -1,8 +1,11 @@
-//! The binary: signal handlers first, then volseed, then the only `exit`.
+//! The binary: signal handlers first, then volseed, then the only `exit`. Or, where volseed executed
+//! itself as a supervisor, that and nothing else.
 
+use std::ffi::OsString;
 use std::process::exit;
 
 use volseed::exit::Exit;
+use volseed::handover::supervise::{Plan, watch};
 use volseed::signals::Signals;
 use volseed::{environment, log};
 
@@ -12,6 +15,10 @@ use volseed::{environment, log};
 static ALLOCATOR: dlmalloc::GlobalDlmalloc = dlmalloc::GlobalDlmalloc;
 
 fn main() {
+    let arguments: Vec<OsString> = std::env::args_os().collect();
+    if let Some(plan) = Plan::parse(&arguments) {
+        exit(watch(&plan).into());
+    }
     let signals = Signals::install();
     let environment = environment::capture();
     std::panic::set_hook(Box::new(|panic| {
@@ -21,7 +28,7 @@ fn main() {
         exit(Exit::Bug.code().into());
     }));
     let code = match &signals {
-        Ok(signals) => volseed::run(std::env::args_os().collect(), environment, signals),
+        Ok(signals) => volseed::run(arguments, environment, signals),
         Err(error) => {
             log::print_error(error);
             error.exit_code().code()

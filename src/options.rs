@@ -8,6 +8,9 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use glob::Pattern;
+use nix::sys::signal::Signal;
+
+use crate::signals::names;
 
 /// A size in bytes: `64MiB`, `1G`, `1048576`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -145,6 +148,15 @@ impl FromStr for LogFormat {
     }
 }
 
+impl fmt::Display for LogFormat {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            LogFormat::Text => "text",
+            LogFormat::Json => "json",
+        })
+    }
+}
+
 /// How much is logged.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct LogLevel(pub tracing::Level);
@@ -156,6 +168,109 @@ impl FromStr for LogLevel {
         let levels = ["error", "warn", "info", "debug"];
         let known = levels.contains(&text).then(|| text.parse().ok()).flatten();
         known.map(LogLevel).ok_or_else(|| "expected error, warn, info or debug".into())
+    }
+}
+
+/// Who gets a signal that is passed on.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum SignalScope {
+    /// The app's process group.
+    #[default]
+    Group,
+    /// The app's main process alone.
+    Child,
+}
+
+impl FromStr for SignalScope {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<SignalScope, String> {
+        match text {
+            "group" => Ok(SignalScope::Group),
+            "child" => Ok(SignalScope::Child),
+            _ => Err("expected group or child".into()),
+        }
+    }
+}
+
+impl fmt::Display for SignalScope {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            SignalScope::Group => "group",
+            SignalScope::Child => "child",
+        })
+    }
+}
+
+/// A signal that is passed on as another one: `TERM:QUIT`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Rewrite {
+    /// What comes.
+    pub from: u8,
+    /// What is sent; 0 is nothing.
+    pub to: u8,
+}
+
+impl FromStr for Rewrite {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Rewrite, String> {
+        let (from, to) = text.split_once(':').ok_or("expected FROM:TO, such as TERM:QUIT or HUP:0")?;
+        let to = if to == "0" { 0 } else { names::number(to)? };
+        let from = names::number(from)?;
+        // signal(7): neither can be caught; a child's end is for its parent.
+        let never = [Signal::SIGKILL, Signal::SIGSTOP, Signal::SIGCHLD];
+        match never.into_iter().find(|signal| *signal as u8 == from) {
+            Some(signal) => Err(format!("{signal} is never passed on")),
+            None => Ok(Rewrite { from, to }),
+        }
+    }
+}
+
+impl fmt::Display for Rewrite {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}:{}", self.from, self.to)
+    }
+}
+
+/// An exit code of the app's that becomes another one: `143:0`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ExitMap {
+    /// The app's, or 128 and the number of the signal that ended it.
+    pub from: u8,
+    /// volseed's.
+    pub to: u8,
+}
+
+impl FromStr for ExitMap {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<ExitMap, String> {
+        let expected = "expected FROM:TO, two numbers from 0 to 255 such as 143:0";
+        let (from, to) = text.split_once(':').ok_or(expected)?;
+        match (from.parse(), to.parse()) {
+            (Ok(from), Ok(to)) => Ok(ExitMap { from, to }),
+            _ => Err(expected.into()),
+        }
+    }
+}
+
+impl fmt::Display for ExitMap {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}:{}", self.from, self.to)
+    }
+}
+
+/// How long the app may take to end: a span, or 0.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Grace(pub Duration);
+
+impl FromStr for Grace {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Grace, String> {
+        let span = if text == "0" { Ok(Duration::ZERO) } else { humantime::parse_duration(text) };
+        span.map(Grace).map_err(|_| "expected a time such as 8s, or 0".into())
     }
 }
 
@@ -322,6 +437,20 @@ mod tests {
         for text in ["80", "localhost:80", ":99999", ""] {
             assert!(text.parse::<Address>().is_err(), "{text}");
         }
+    }
+
+    #[test]
+    fn signals_are_rewritten_by_name_or_number() {
+        assert_eq!("TERM:QUIT".parse(), Ok(Rewrite { from: 15, to: 3 }));
+        assert_eq!("SIGHUP:0".parse(), Ok(Rewrite { from: 1, to: 0 }));
+        assert_eq!("37:RTMIN+4".parse(), Ok(Rewrite { from: 37, to: 38 }));
+        for text in ["TERM", "TERM:", "0:TERM", "KILL:TERM", "CHLD:0", "TERM:65", "TERM:QUIT:HUP"] {
+            assert!(text.parse::<Rewrite>().is_err(), "{text}");
+        }
+        for text in ["143", "143:256", "-1:0", "a:0", "1:2:3"] {
+            assert!(text.parse::<ExitMap>().is_err(), "{text}");
+        }
+        assert_eq!("0".parse(), Ok(Grace(Duration::ZERO)));
     }
 
     #[test]

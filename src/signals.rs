@@ -2,7 +2,11 @@
 //!
 //! As PID 1 a process without a handler does not even notice SIGTERM (signal(7), "the init
 //! process"), so handlers are installed on the first line of `main`. They note the signal and wake
-//! whoever waits; what it means is decided elsewhere. The app gets every default back.
+//! whoever waits; what it means is decided elsewhere. The app gets back what we were started with.
+
+pub mod inherited;
+pub mod kernel;
+pub mod names;
 
 use std::io;
 use std::os::unix::net::UnixStream;
@@ -10,14 +14,28 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use nix::libc;
-use nix::sys::signal::{SigSet, SigmaskHow, Signal, pthread_sigmask};
-use signal_hook::consts::{SIGHUP, SIGINT, SIGQUIT, SIGTERM};
+use nix::sys::signal::{SigSet, SigmaskHow, pthread_sigmask};
+use signal_hook::consts::{SIGCHLD, SIGHUP, SIGINT, SIGQUIT, SIGTERM};
 
 use crate::error::{Context, Result};
 use crate::exit::Exit;
+use kernel::{ALL, Disposition, Set};
 
 /// The signals that ask volseed to end.
 const ENDING: [i32; 4] = [SIGTERM, SIGINT, SIGQUIT, SIGHUP];
+/// What must keep its meaning while we seed: errors of our own, a child's end, being continued.
+const KEPT: [i32; 10] = [
+    libc::SIGSEGV,
+    libc::SIGBUS,
+    libc::SIGILL,
+    libc::SIGFPE,
+    libc::SIGTRAP,
+    libc::SIGSYS,
+    libc::SIGABRT,
+    SIGCHLD,
+    libc::SIGCONT,
+    libc::SIGPIPE,
+];
 
 /// The handlers, installed.
 #[derive(Debug)]
@@ -27,7 +45,8 @@ pub struct Signals {
 }
 
 impl Signals {
-    /// Installs the handlers.
+    /// Installs the handlers. What ends volseed and was ignored when it started stays ignored: that is
+    /// how `nohup` works.
     ///
     /// # Errors
     /// Exit 71 when the system refuses.
@@ -36,11 +55,12 @@ impl Signals {
         let install = || -> io::Result<UnixStream> {
             let (wake, handlers) = UnixStream::pair()?;
             wake.set_nonblocking(true)?;
-            for signal in ENDING {
+            for signal in ending().iter().map(i32::from) {
                 // In this order: who is woken finds the number.
                 signal_hook::flag::register_usize(signal, Arc::clone(&received), signal as usize)?;
                 signal_hook::low_level::pipe::register(signal, handlers.try_clone()?)?;
             }
+            signal_hook::low_level::pipe::register(SIGCHLD, handlers)?;
             Ok(wake)
         };
         let wake =
@@ -53,13 +73,37 @@ impl Signals {
         u8::try_from(self.received.load(Ordering::SeqCst)).ok().filter(|signal| *signal > 0)
     }
 
-    /// A stream that becomes readable when a signal comes.
+    /// A stream that becomes readable when a signal comes or a child ends.
     ///
     /// # Errors
     /// When there are too many open files.
     pub fn waker(&self) -> io::Result<UnixStream> {
         self.wake.try_clone()
     }
+}
+
+/// What ends volseed.
+fn ending() -> Set {
+    set(&ENDING).without(inherited::ignored())
+}
+
+fn set(signals: &[i32]) -> Set {
+    Set::of(signals.iter().filter_map(|signal| u8::try_from(*signal).ok()))
+}
+
+/// Ignores the signals that are meant for the app while there is none yet: `docker kill -s USR1` must
+/// not end a seed, nor Ctrl-Z stop it where nobody could continue it. As PID 1 the kernel sees to that.
+/// To be called before there are threads: what a C library needs for them it installs later.
+pub fn ignore_the_app_s() {
+    for signal in ALL.without(set(&ENDING)).without(set(&KEPT)).iter() {
+        kernel::dispose(signal, Disposition::Ignore);
+    }
+}
+
+/// Reaps every child that has ended. As PID 1 we are given orphans; without a wait they stay zombies.
+pub fn reap() {
+    use rustix::process::{WaitOptions, wait};
+    while let Ok(Some(_)) | Err(rustix::io::Errno::INTR) = wait(WaitOptions::NOHANG) {}
 }
 
 /// Keeps signals away from threads that are started while the returned guard lives, so that only the
@@ -82,38 +126,28 @@ impl Drop for Blocked {
     }
 }
 
-/// Gives the app what a fresh process has: default dispositions and an empty mask. A signal that
-/// came before is returned instead, and must end us. To be called last before `exec`, with no other
-/// thread left.
-pub fn reset(signals: &Signals) -> Option<u8> {
+/// Gives the app the mask and the dispositions that we were started with. A signal that came before is
+/// returned instead, and must end us. To be called last before `exec`, with no other thread left.
+pub fn hand_back(signals: &Signals) -> Option<u8> {
     // Blocked until all is reset: what comes meanwhile is pending and found below.
-    let guard = blocked();
-    if let Some(signal) = signals.received() {
-        return Some(signal);
-    }
-    for signal in 1..=libc::SIGRTMAX() {
-        if signal != libc::SIGKILL && signal != libc::SIGSTOP {
-            // SAFETY: installs no handler; for numbers that the C library keeps to itself it fails,
-            // and nothing changes.
-            unsafe { libc::signal(signal, libc::SIG_DFL) };
+    let before = kernel::replace_mask(ALL);
+    reap();
+    let came = signals.received();
+    let ignored = inherited::ignored();
+    if came.is_none() {
+        for signal in ALL.iter() {
+            let disposition = if ignored.has(signal) { Disposition::Ignore } else { Disposition::Default };
+            kernel::dispose(signal, disposition);
         }
     }
-    if let Some(signal) = pending() {
-        return Some(signal);
-    }
-    drop(guard);
-    let _ = pthread_sigmask(SigmaskHow::SIG_SETMASK, Some(&SigSet::empty()), None);
-    None
+    // PID 1 would lose what is pending once it is unblocked.
+    let pending = kernel::pending();
+    let came = came.or_else(|| ending().iter().find(|signal| pending.has(*signal)));
+    kernel::replace_mask(if came.is_none() { inherited::mask() } else { before });
+    came
 }
 
-/// A signal of ours that is pending; PID 1 would lose it once it is unblocked.
-fn pending() -> Option<u8> {
-    // SAFETY: sigset_t is plain data, and sigpending(2) fills it.
-    let set = unsafe {
-        let mut set = std::mem::zeroed();
-        libc::sigpending(&mut set);
-        SigSet::from_sigset_t_unchecked(set)
-    };
-    let waits = |signal: &&i32| Signal::try_from(**signal).is_ok_and(|signal| set.contains(signal));
-    ENDING.iter().find(waits).and_then(|signal| u8::try_from(*signal).ok())
+/// After an `exec` that failed: whoever reads our last words may be gone.
+pub fn take_back() {
+    kernel::dispose(libc::SIGPIPE as u8, Disposition::Ignore);
 }

@@ -13,7 +13,6 @@ use super::File;
 use crate::cli::{AppArgs, AppCheckArgs, CopyArgs, LogArgs, ServerArgs, VolumeArgs};
 use crate::error::{Context, Error, Quoted, Result};
 use crate::exit::Exit;
-use crate::options::ProbePath;
 
 /// Where the file is when it is not named.
 const DEFAULT: &str = "/etc/volseed.toml";
@@ -57,14 +56,19 @@ impl Reader<'_> {
             match key.as_str() {
                 "volume" => volumes = self.volumes(value)?,
                 "listen" => server.listen = Some(at.parse(value)?),
-                "live-path" => server.live_path = at.paths(value)?,
-                "ready-path" => server.ready_path = at.paths(value)?,
-                "started-path" => server.started_path = at.paths(value)?,
+                "live-path" => server.live_path = at.list(value)?,
+                "ready-path" => server.ready_path = at.list(value)?,
+                "started-path" => server.started_path = at.list(value)?,
                 "seeding-status" => server.seeding_status = Some(at.parse(value)?),
                 "stall" => server.stall = Some(at.parse(value)?),
                 "app-check" => app_check.app_check = Some(at.parse(value)?),
                 "user" => app.user = Some(at.parse(value)?),
                 "only-for" => app.only_for = Some(at.parse(value)?),
+                "supervise" => app.supervise = Some(at.flag(value)?),
+                "grace" => app.grace = Some(at.parse(value)?),
+                "signal-scope" => app.signal_scope = Some(at.parse(value)?),
+                "rewrite" => app.rewrite = at.list(value)?,
+                "exit-map" => app.exit_map = at.list(value)?,
                 "log" => log.log = Some(at.parse(value)?),
                 "log-level" => log.log_level = Some(at.parse(value)?),
                 _ => return Err(at.error("unknown key".into())),
@@ -156,7 +160,10 @@ impl Place<'_> {
         value.as_bool().ok_or_else(|| self.error("expected true or false".into()))
     }
 
-    fn paths(&self, value: &Value) -> Result<Vec<ProbePath>> {
+    fn list<T: FromStr>(&self, value: &Value) -> Result<Vec<T>>
+    where
+        T::Err: std::fmt::Display,
+    {
         let one = std::slice::from_ref(value);
         value.as_array().map_or(one, Vec::as_slice).iter().map(|item| self.parse(item)).collect()
     }

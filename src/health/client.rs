@@ -15,7 +15,7 @@ use hyper_util::rt::TokioIo;
 use tokio::net::TcpStream;
 
 use super::SERVER;
-use crate::config::HealthConfig;
+use crate::config::{HealthConfig, SUPERVISOR};
 use crate::options::AppCheck;
 
 /// The most that is read of an answer, in bytes.
@@ -133,10 +133,11 @@ fn line(answer: &Answer) -> String {
 }
 
 /// Whether the container's main process has become another program than this one. Behind an init
-/// (`docker run --init`) that is its only child; a volseed that is still at work there is found.
+/// (`docker run --init`, `--supervise`) that is its only child; a volseed that is still at work there is
+/// found.
 fn main_process_is_another() -> bool {
     let Some(ours) = program("self") else { return false };
-    if program("1").is_none_or(|main| main == ours) {
+    if program("1").is_none_or(|main| main == ours && !main_process_supervises()) {
         return false;
     }
     let children = std::fs::read_to_string("/proc/1/task/1/children").unwrap_or_default();
@@ -144,6 +145,12 @@ fn main_process_is_another() -> bool {
     !children
         .split_whitespace()
         .any(|child| child != own && program(child).is_some_and(|program| program == ours))
+}
+
+/// Whether the main process is a volseed that has nothing to do with the seed any more.
+fn main_process_supervises() -> bool {
+    let line = std::fs::read("/proc/1/cmdline").unwrap_or_default();
+    line.split(|byte| *byte == 0).nth(1) == Some(SUPERVISOR.as_bytes())
 }
 
 /// The name of a process's program, readable by everybody (proc(5), `/proc/PID/comm`).

@@ -59,17 +59,47 @@ fn the_app_keeps_our_variables_so_that_health_checks_agree() {
     handed_over(&["env"], |_, it| it.env("VOLSEED_WORKERS", "2")).exits(0).prints("VOLSEED_WORKERS=2");
 }
 
+/// What `/proc/self/status` and `/proc/self/limits` say of an app, without what every process has its own of.
+fn process_of(text: &str) -> Vec<&str> {
+    let own =
+        ["Pid:", "PPid:", "Tgid:", "Ngid:", "NSpid:", "NStgid:", "NSpgid:", "NSsid:", "Vm", "Rss", "Hugetlb"];
+    let own = |line: &&str| {
+        !own.iter().any(|name| line.starts_with(name))
+            && !line.contains("ctxt_switches")
+            && !line.contains("allowed")
+    };
+    text.lines().filter(own).collect()
+}
+
 #[test]
-fn the_app_has_default_signals_whatever_we_were_started_with() {
-    let status = ["cat", "/proc/self/status"];
-    // Of the C library itself; what starts programs from a test leaves one of them ignored.
-    let internal = 0b11 << 31;
-    for wrapper in [&["env"][..], &["env", "--ignore-signal=HUP", "--block-signal=USR1"]] {
-        let outcome = handed_over(&status, |_, it| it.listening().under(wrapper)).exits(0);
-        for name in ["SigBlk:\t", "SigIgn:\t", "SigCgt:\t"] {
-            let line = outcome.stdout.lines().find_map(|line| line.strip_prefix(name)).unwrap();
-            assert_eq!(u64::from_str_radix(line, 16).unwrap() & !internal, 0, "{name}{line}");
+fn the_app_is_what_it_would_be_without_us() {
+    let show = "umask; cat /proc/self/status /proc/self/limits";
+    let wrappers = [
+        &["env"][..],
+        &["env", "--ignore-signal=HUP", "--ignore-signal=PIPE", "--block-signal=USR1"],
+        &["sh", "-c", "umask 027; ulimit -n 512; ulimit -c 0; exec \"$@\"", "sh"],
+    ];
+    for wrapper in wrappers {
+        let without = Command::new(wrapper[0]).args(&wrapper[1..]).args(["sh", "-c", show]).output().unwrap();
+        let without = String::from_utf8(without.stdout).unwrap();
+        for flags in [&[][..], &["--supervise"]] {
+            let outcome =
+                handed_over(&["sh", "-c", show], |_, it| it.listening().arguments(flags).under(wrapper))
+                    .exits(0);
+            assert_eq!(process_of(&outcome.stdout), process_of(&without), "{wrapper:?} {flags:?}");
         }
+    }
+}
+
+#[test]
+fn a_standard_file_that_is_closed_stays_closed() {
+    let show = "for file in 0 1 2; do [ -e /proc/$$/fd/$file ] || closed=\"$closed $file\"; done; \
+        echo closed:$closed >&9";
+    for supervise in [&[][..], &["--supervise"]] {
+        let closing = ["sh", "-c", "exec 9>&1; exec \"$@\" <&- >&-", "sh"];
+        let outcome =
+            handed_over(&["sh", "-c", show], |_, it| it.arguments(supervise).under(closing)).exits(0);
+        outcome.prints("closed: 0 1");
     }
 }
 

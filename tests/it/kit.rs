@@ -7,6 +7,7 @@ pub mod mount;
 pub mod needs;
 pub mod outcome;
 pub mod pipes;
+pub mod python;
 pub mod sandbox;
 pub mod slowfs;
 pub mod snapshot;

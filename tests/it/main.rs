@@ -24,3 +24,4 @@ mod resume;
 mod slowfs;
 mod sources;
 mod status;
+mod supervise;

@@ -17,6 +17,7 @@ use super::{Outcome, PATIENCE, eventually};
 /// What is going to be started.
 #[derive(Default)]
 pub struct Volseed {
+    program: Option<OsString>,
     wrapper: Vec<OsString>,
     arguments: Vec<OsString>,
     app: Vec<OsString>,
@@ -62,6 +63,11 @@ pub fn health(address: SocketAddr) -> Volseed {
 }
 
 impl Volseed {
+    /// Another program in its place, to be started and watched in the same way.
+    pub fn program(name: &str) -> Self {
+        Self { program: Some(name.into()), ..Self::default() }
+    }
+
     pub fn arguments<A: AsRef<OsStr>>(mut self, arguments: impl IntoIterator<Item = A>) -> Self {
         self.arguments.extend(arguments.into_iter().map(|part| part.as_ref().to_owned()));
         self
@@ -132,7 +138,7 @@ impl Volseed {
 
     #[track_caller]
     pub fn start(self) -> Running {
-        let binary = OsString::from(env!("CARGO_BIN_EXE_volseed"));
+        let binary = self.program.unwrap_or_else(|| env!("CARGO_BIN_EXE_volseed").into());
         let mut line = self.wrapper;
         line.push(binary);
         line.extend(self.arguments);

@@ -1,0 +1,137 @@
+//! Staying as the container's init beside the app.
+//!
+//! Two processes from the start: the supervisor, and the child that seeds and then becomes the app by
+//! the same `exec` as without a supervisor. The supervisor executes volseed anew ([`watch`]), so that
+//! nothing of the command line, the runtime or the allocator's past stays in its memory, and then does
+//! nothing but wait for signals: all are blocked, and `rt_sigtimedwait` takes them one by one, so none
+//! is lost and nothing is polled.
+
+mod descendants;
+mod memory;
+mod plan;
+mod terminal;
+mod watch;
+
+use std::ffi::OsString;
+use std::os::fd::{AsRawFd, OwnedFd};
+
+use nix::libc;
+use nix::sys::prctl::set_child_subreaper;
+use nix::unistd::{ForkResult, Pid, dup2_raw, execv, fork, getpid, setpgid};
+
+use crate::config::{LogConfig, SuperviseConfig};
+use crate::error::{Context, Result};
+use crate::exit::Exit;
+use crate::signals;
+use crate::signals::kernel::{self, ALL};
+pub use plan::Plan;
+pub use watch::watch;
+
+/// Where the supervisor finds its end of the lifeline.
+const LIFELINE: i32 = 3;
+/// What the child writes before it executes the app, and after that failed.
+const STARTS: u8 = b'+';
+const FAILED: u8 = b'-';
+
+/// The child's end of a pipe that tells the supervisor whether a code is the app's or ours.
+#[derive(Debug)]
+pub struct Lifeline(OwnedFd);
+
+impl Lifeline {
+    /// The app is executed now.
+    pub fn app_starts(&self) {
+        self.tell(STARTS);
+    }
+
+    /// It was not.
+    pub fn app_failed(&self) {
+        self.tell(FAILED);
+    }
+
+    fn tell(&self, byte: u8) {
+        // Two bytes always have room in a pipe; without a supervisor nobody needs to know.
+        let _ = rustix::io::write(&self.0, &[byte]);
+    }
+}
+
+/// Who this process is from here on.
+#[derive(Debug)]
+pub enum Role {
+    /// The child, which seeds and becomes the app.
+    App(Lifeline),
+    /// The supervisor, and everything is over: the code to exit with.
+    Over(u8),
+}
+
+/// Makes two processes of this one. To be called before there is a second thread. In the parent this
+/// returns only where volseed could not be executed anew, when the app has ended.
+///
+/// # Errors
+/// Exit 71 when there may be no further process.
+pub fn split(config: &SuperviseConfig, command: &[OsString], log: LogConfig) -> Result<Role> {
+    let before = kernel::replace_mask(ALL);
+    if getpid() != Pid::from_raw(1) {
+        // Orphans then come to us and not to the machine's init. Older than all kernels we know (3.4).
+        let _ = set_child_subreaper(true);
+    }
+    let pipe = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC | rustix::pipe::PipeFlags::NONBLOCK);
+    let (theirs, ours) = pipe.context("create", "pipe").map_err(|error| error.exit(Exit::System))?;
+    let terminal = terminal::is_ours();
+    // SAFETY: there is no second thread whose locks the child could find held.
+    let forked = unsafe { fork() };
+    match forked.context("start", "the app's process") {
+        Err(error) => {
+            kernel::replace_mask(before);
+            Err(error.exit(Exit::System).help("is the limit of processes reached (--pids-limit)?"))
+        }
+        Ok(ForkResult::Child) => {
+            // In the parent, too: whoever is first.
+            let _ = setpgid(Pid::from_raw(0), Pid::from_raw(0));
+            if terminal {
+                terminal::give_to(getpid());
+            }
+            signals::ignore_the_app_s();
+            kernel::replace_mask(before);
+            Ok(Role::App(Lifeline(ours)))
+        }
+        Ok(ForkResult::Parent { child }) => {
+            let _ = setpgid(child, child);
+            drop(ours);
+            let plan = Plan::new(child.as_raw(), config, terminal, log, command);
+            Ok(Role::Over(watch_anew(&plan, theirs)))
+        }
+    }
+}
+
+/// Executes volseed as a supervisor. All signals stay blocked on the way.
+fn watch_anew(plan: &Plan, lifeline: OwnedFd) -> u8 {
+    if lifeline.as_raw_fd() == LIFELINE {
+        let _ = rustix::io::fcntl_setfd(&lifeline, rustix::io::FdFlags::empty());
+    } else {
+        // SAFETY: whatever has that number in this process is not needed any more: what runs from here
+        // on is `execv`, or `watch`, which knows of no other file.
+        let _ = unsafe { dup2_raw(&lifeline, LIFELINE) }.map(std::mem::forget);
+    }
+    std::mem::forget(lifeline);
+    close_above(LIFELINE);
+    let Err(_) = execv(c"/proc/self/exe", &plan.arguments());
+    // No /proc: then in this image, which is larger.
+    watch(plan)
+}
+
+/// Closes what the app was handed and the supervisor has no use for.
+fn close_above(last: i32) {
+    let (first, all, no_flags) = (last + 1, u32::MAX, 0);
+    // SAFETY: nothing with such a number is used any more, see above.
+    let closed = unsafe { libc::syscall(libc::SYS_close_range, first, all, no_flags) };
+    if closed == 0 {
+        return;
+    }
+    // Older than Linux 5.9, or refused by a seccomp profile that does not know it.
+    let open = std::fs::read_dir("/proc/self/fd").into_iter().flatten().flatten();
+    let open: Vec<i32> = open.filter_map(|entry| entry.file_name().to_str()?.parse().ok()).collect();
+    for file in open.into_iter().filter(|file| *file > last) {
+        // SAFETY: as above.
+        unsafe { libc::close(file) };
+    }
+}

@@ -1,0 +1,80 @@
+//! Every process below us, whatever group or session it has made for itself, from `/proc`.
+
+use std::fs;
+
+use nix::unistd::getpid;
+
+/// A living process.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Process {
+    pub pid: i32,
+    pub name: String,
+    parent: i32,
+}
+
+/// The living processes below this one; nothing where `/proc` is not there or another namespace's.
+pub fn find() -> Option<Vec<Process>> {
+    let ours = getpid().as_raw();
+    if fs::read_link("/proc/self").ok()?.to_str()? != ours.to_string() {
+        return None;
+    }
+    let all: Vec<Process> = fs::read_dir("/proc")
+        .ok()?
+        .flatten()
+        .filter_map(|entry| {
+            let pid = entry.file_name().to_str()?.parse().ok()?;
+            parse(pid, &fs::read(entry.path().join("stat")).ok()?)
+        })
+        .collect();
+    Some(below(ours, all))
+}
+
+/// proc(5): `pid (name) state ppid …`; the name may hold anything, also parentheses.
+fn parse(pid: i32, stat: &[u8]) -> Option<Process> {
+    let text = String::from_utf8_lossy(stat);
+    let (head, rest) = text.rsplit_once(')')?;
+    let mut fields = rest.split_whitespace();
+    let state = fields.next()?;
+    let parent = fields.next()?.parse().ok()?;
+    let name = head.split_once('(')?.1.to_owned();
+    (!matches!(state, "Z" | "X")).then_some(Process { pid, name, parent })
+}
+
+fn below(root: i32, all: Vec<Process>) -> Vec<Process> {
+    let (mut found, mut rest): (Vec<Process>, Vec<Process>) = (Vec::new(), all);
+    loop {
+        let is_below =
+            |process: &Process| process.parent == root || found.iter().any(|it| it.pid == process.parent);
+        let (below, others): (Vec<_>, Vec<_>) = rest.into_iter().partition(is_below);
+        if below.is_empty() {
+            return found;
+        }
+        found.extend(below);
+        rest = others;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn process(pid: i32, parent: i32) -> Process {
+        Process { pid, name: String::new(), parent }
+    }
+
+    #[test]
+    fn names_may_hold_anything() {
+        let found = parse(7, b"7 (a) Z (b) S 3 7 7 0").unwrap();
+        assert_eq!((found.name.as_str(), found.parent), ("a) Z (b", 3));
+        assert_eq!(parse(8, b"8 (gone) Z 1 8 8 0"), None);
+        assert_eq!(parse(8, b"8"), None);
+    }
+
+    #[test]
+    fn all_generations_are_found_and_nobody_else() {
+        let all =
+            vec![process(9, 8), process(1, 0), process(8, 5), process(5, 1), process(6, 0), process(7, 6)];
+        let found: Vec<i32> = below(1, all).into_iter().map(|process| process.pid).collect();
+        assert_eq!(found, [5, 8, 9]);
+    }
+}

@@ -1,0 +1,122 @@
+//! What the supervisor has to know, as its command line: `volseed supervise child=7 grace=8s … -- nginx`.
+//! So `ps` in the container shows what it watches, and nothing has to be parsed twice.
+
+use std::ffi::{CString, OsStr, OsString};
+use std::os::unix::ffi::OsStrExt;
+use std::time::Duration;
+
+use crate::config::{LogConfig, SUPERVISOR, SuperviseConfig};
+use crate::options::{ExitMap, LogFormat, LogLevel, Rewrite, SignalScope};
+
+/// See above.
+#[derive(Debug)]
+pub struct Plan {
+    /// The child's process number, which is that of its group.
+    pub child: i32,
+    /// What is done.
+    pub config: SuperviseConfig,
+    /// Whether the child was given the terminal.
+    pub terminal: bool,
+    /// How the last line is written.
+    pub log: LogConfig,
+    /// The app's command, for that line.
+    pub command: Vec<OsString>,
+}
+
+impl Plan {
+    pub(super) fn new(
+        child: i32,
+        config: &SuperviseConfig,
+        terminal: bool,
+        log: LogConfig,
+        command: &[OsString],
+    ) -> Plan {
+        Plan { child, config: config.clone(), terminal, log, command: command.to_owned() }
+    }
+
+    /// The command line that says all of it.
+    pub(super) fn arguments(&self) -> Vec<CString> {
+        let config = &self.config;
+        let mut words: Vec<String> = vec![
+            "volseed".into(),
+            SUPERVISOR.into(),
+            format!("child={}", self.child),
+            format!("grace={}ms", config.grace.as_millis()),
+            format!("scope={}", config.scope),
+            format!("log={}", self.log.format),
+            format!("level={}", self.log.level.0.as_str().to_lowercase()),
+        ];
+        if self.terminal {
+            words.push("terminal=yes".into());
+        }
+        words.extend(config.rewrite.iter().map(|rewrite| format!("rewrite={rewrite}")));
+        words.extend(config.exit_map.iter().map(|map| format!("exit-map={map}")));
+        words.push("--".into());
+        let command = self.command.iter().map(|word| word.as_bytes().to_vec());
+        let words = words.into_iter().map(String::into_bytes).chain(command);
+        // The app's own words have been arguments before.
+        words.map(|word| CString::new(word).unwrap_or_default()).collect()
+    }
+
+    /// Reads it; nothing where this is another command line.
+    pub fn parse(arguments: &[OsString]) -> Option<Plan> {
+        if arguments.get(1)? != SUPERVISOR {
+            return None;
+        }
+        let mut words = arguments[2..].iter().map(OsString::as_os_str);
+        let child = words.next()?.to_str()?.strip_prefix("child=")?.parse().ok()?;
+        let mut plan = Plan {
+            child,
+            config: SuperviseConfig::default(),
+            terminal: false,
+            log: LogConfig { format: LogFormat::Text, level: LogLevel(tracing::Level::INFO) },
+            command: Vec::new(),
+        };
+        for word in words.by_ref().take_while(|word| *word != "--") {
+            plan.set(word)?;
+        }
+        plan.command = words.map(OsStr::to_owned).collect();
+        Some(plan)
+    }
+
+    fn set(&mut self, word: &OsStr) -> Option<()> {
+        let (key, value) = word.to_str()?.split_once('=')?;
+        match key {
+            "grace" => {
+                self.config.grace = Duration::from_millis(value.strip_suffix("ms")?.parse().ok()?);
+            }
+            "scope" => self.config.scope = value.parse::<SignalScope>().ok()?,
+            "log" => self.log.format = value.parse().ok()?,
+            "level" => self.log.level = value.parse().ok()?,
+            "terminal" => self.terminal = true,
+            "rewrite" => self.config.rewrite.push(value.parse::<Rewrite>().ok()?),
+            "exit-map" => self.config.exit_map.push(value.parse::<ExitMap>().ok()?),
+            _ => return None,
+        }
+        Some(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_supervisor_reads_what_was_written_for_it() {
+        let config = SuperviseConfig {
+            scope: SignalScope::Child,
+            rewrite: vec!["TERM:QUIT".parse().unwrap(), "USR1:0".parse().unwrap()],
+            exit_map: vec!["143:0".parse().unwrap()],
+            grace: Duration::from_millis(1500),
+        };
+        let log = LogConfig { format: LogFormat::Json, level: LogLevel(tracing::Level::WARN) };
+        let command = ["nginx".into(), OsStr::from_bytes(b"caf\xe9 --").into()];
+        let written = Plan::new(7, &config, true, log, &command);
+        let words: Vec<OsString> =
+            written.arguments().iter().map(|word| OsStr::from_bytes(word.to_bytes()).into()).collect();
+        assert_eq!(format!("{:?}", Plan::parse(&words).unwrap()), format!("{written:?}"));
+        for other in [&["volseed"][..], &["volseed", "supervise", "nginx"], &["volseed", "run", "child=7"]] {
+            assert!(Plan::parse(&other.iter().map(OsString::from).collect::<Vec<_>>()).is_none());
+        }
+    }
+}

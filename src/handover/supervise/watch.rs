@@ -1,0 +1,347 @@
+//! The supervisor's whole life: pass signals on, reap, and when the app has ended or was given its
+//! time to, end everything that is left.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::os::fd::BorrowedFd;
+use std::time::{Duration, Instant};
+
+use nix::libc;
+use nix::sys::prctl;
+use nix::unistd::{Pid, getpgrp, getpid, getsid};
+use rustix::process::{WaitOptions, WaitStatus, wait};
+
+use super::descendants::{self, Process};
+use super::{FAILED, LIFELINE, Plan, STARTS, memory, terminal};
+use crate::error::Error;
+use crate::exit::Exit;
+use crate::log::Console;
+use crate::options::SignalScope;
+use crate::signals::kernel::{self, ALL};
+use crate::signals::names;
+
+const CHLD: u8 = libc::SIGCHLD as u8;
+const CONT: u8 = libc::SIGCONT as u8;
+const KILL: u8 = libc::SIGKILL as u8;
+const STOP: u8 = libc::SIGSTOP as u8;
+const TERM: u8 = libc::SIGTERM as u8;
+const TSTP: u8 = libc::SIGTSTP as u8;
+
+/// What everyone who is left has after a last SIGTERM. With the 8 s of `--grace` it stays within the
+/// 10 s after which Docker kills the container.
+const LAST_WAIT: Duration = Duration::from_secs(1);
+/// What SIGKILL may take; a process in an uninterruptible call takes longer, and is the kernel's then.
+const KILL_WAIT: Duration = Duration::from_millis(500);
+/// How often that is looked at.
+const KILL_AGAIN: Duration = Duration::from_millis(50);
+/// What the seed may take to stop: it allows itself half of that.
+const SEED_GRACE: Duration = Duration::from_secs(1);
+
+/// Watches over the app until everything is over, and returns the code to exit with. Blocks for the
+/// app's whole life.
+pub fn watch(plan: &Plan) -> u8 {
+    // They were blocked before `exec`, but musl lets two of its own through when the runtime installs its
+    // first handler.
+    kernel::replace_mask(ALL);
+    // `ps` and `top` would say `exe`.
+    let _ = prctl::set_name(c"volseed");
+    let _ = std::env::set_current_dir("/");
+    forget_the_app_s_files();
+    let mut supervisor = Supervisor {
+        plan,
+        child: Pid::from_raw(plan.child),
+        console: None,
+        ended: None,
+        childless: false,
+        asked: None,
+        deadline: None,
+        stop_passed_on: false,
+        told: 0,
+        refused: 0,
+        killed: BTreeMap::new(),
+    };
+    supervisor.live();
+    supervisor.end_the_rest();
+    if plan.terminal {
+        terminal::give_to(getpgrp());
+    }
+    supervisor.last_words()
+}
+
+/// Standard input and output are the app's: whoever is at their other end shall see when it is gone.
+fn forget_the_app_s_files() {
+    let null = rustix::fs::open("/dev/null", rustix::fs::OFlags::RDWR, rustix::fs::Mode::empty());
+    match null {
+        Ok(null) => {
+            let _ = rustix::stdio::dup2_stdin(&null);
+            let _ = rustix::stdio::dup2_stdout(&null);
+        }
+        Err(_) => {
+            for file in [0, 1] {
+                // SAFETY: nothing is read from or written to them in this process.
+                unsafe { libc::close(file) };
+            }
+        }
+    }
+}
+
+struct Supervisor<'a> {
+    plan: &'a Plan,
+    child: Pid,
+    /// Made when there is something to say: it has no part in an idle supervisor's memory.
+    console: Option<Console>,
+    /// How the main child ended.
+    ended: Option<WaitStatus>,
+    /// Nobody is left: what is below us is always below a child of ours.
+    childless: bool,
+    /// When the first SIGTERM was passed on.
+    asked: Option<Instant>,
+    /// When waiting for the main child is over.
+    deadline: Option<Instant>,
+    /// Who stopped the app with SIGTSTP did so through us.
+    stop_passed_on: bool,
+    /// The last byte of the lifeline.
+    told: u8,
+    /// Signals that could not be passed on.
+    refused: u32,
+    killed: BTreeMap<i32, String>,
+}
+
+impl Supervisor<'_> {
+    /// Until the main child has ended, or has not within its grace.
+    fn live(&mut self) {
+        // What came before there was anybody to wait for it.
+        self.reap();
+        while self.ended.is_none() {
+            if self.deadline.is_none() {
+                memory::give_back_program();
+            }
+            match kernel::wait(ALL, self.deadline) {
+                Some(CHLD) => self.reap(),
+                Some(signal) => self.pass_on(signal),
+                // A seed's grace is short. Should the app have been started just then, it has its own.
+                None => match self.asked.map(|asked| asked + self.grace()) {
+                    Some(longer) if Some(longer) > self.deadline => self.deadline = Some(longer),
+                    _ => return,
+                },
+            }
+        }
+    }
+
+    fn reap(&mut self) {
+        loop {
+            match wait(WaitOptions::NOHANG | WaitOptions::UNTRACED) {
+                Ok(Some((pid, status))) => {
+                    let is_app = pid.as_raw_pid() == self.child.as_raw();
+                    match status.stopping_signal() {
+                        Some(signal) if is_app => self.stopped(signal),
+                        None if is_app => self.ended = Some(status),
+                        _ => {}
+                    }
+                }
+                Err(rustix::io::Errno::INTR) => {}
+                Ok(None) => return,
+                Err(_) => {
+                    self.childless = true;
+                    return;
+                }
+            }
+        }
+    }
+
+    fn pass_on(&mut self, signal: u8) {
+        let rewrite = self.plan.config.rewrite.iter().find(|rewrite| rewrite.from == signal);
+        let sent = rewrite.map_or(signal, |rewrite| rewrite.to);
+        if sent == 0 {
+            return;
+        }
+        self.stop_passed_on |= sent == TSTP;
+        let child = self.child.as_raw();
+        let passed = match self.plan.config.scope {
+            SignalScope::Child => kernel::send(child, sent),
+            // The app may have left its group, and nobody else need be in it.
+            SignalScope::Group => match kernel::send(-child, sent) {
+                Err(error) if error.raw_os_error() == Some(libc::ESRCH) => kernel::send(child, sent),
+                passed => passed,
+            },
+        };
+        if let Err(error) = passed {
+            self.refuse(sent, &error);
+        }
+        if signal == TERM && self.asked.is_none() {
+            let now = Instant::now();
+            self.asked = Some(now);
+            self.deadline = Some(now + self.grace());
+        }
+    }
+
+    /// Says so once: a signal that is sent every second would fill the log.
+    fn refuse(&mut self, signal: u8, error: &io::Error) {
+        self.refused += 1;
+        if self.refused == 1 {
+            self.speak();
+            tracing::warn!(
+                signal = names::name(signal),
+                pid = self.child.as_raw(),
+                cause = crate::error::lowercase_first(&error.to_string()),
+                "a signal could not be passed on"
+            );
+        }
+    }
+
+    /// What the child may take after SIGTERM.
+    fn grace(&mut self) -> Duration {
+        let grace = self.plan.config.grace;
+        if self.app_started() { grace } else { grace.min(SEED_GRACE) }
+    }
+
+    /// Whether the app was executed: before, the child is volseed.
+    fn app_started(&mut self) -> bool {
+        // SAFETY: it was opened for this process, and is never closed.
+        let lifeline = unsafe { BorrowedFd::borrow_raw(LIFELINE) };
+        let mut bytes = [0; 8];
+        while let Ok(count @ 1..) = rustix::io::read(lifeline, &mut bytes) {
+            self.told = bytes[count - 1];
+        }
+        self.told == STARTS
+    }
+
+    /// The app was stopped.
+    fn stopped(&mut self, signal: i32) {
+        let job_control = [libc::SIGTSTP, libc::SIGTTIN, libc::SIGTTOU].contains(&signal);
+        if !self.plan.terminal || !job_control {
+            return;
+        }
+        let leads_session = getsid(None).is_ok_and(|session| session == getpid());
+        if leads_session || getpid() == Pid::from_raw(1) {
+            // Ctrl-Z, and no shell that could continue it: process 1 would not have stopped either.
+            let by_terminal = signal == libc::SIGTSTP && !self.stop_passed_on;
+            if by_terminal && terminal::is_with(self.child) {
+                let _ = kernel::send(-self.child.as_raw(), CONT);
+            }
+            return;
+        }
+        // A job of a shell's, which watches our group: it stops with its app, and goes on with it.
+        terminal::give_to(getpgrp());
+        let _ = kernel::send(-getpgrp().as_raw(), TSTP);
+        let _ = kernel::send(getpid().as_raw(), STOP);
+        if terminal::is_with(getpgrp()) {
+            terminal::give_to(self.child);
+        }
+        let _ = kernel::send(-self.child.as_raw(), CONT);
+    }
+
+    /// Everyone who is left: SIGTERM, some time, SIGKILL.
+    fn end_the_rest(&mut self) {
+        if self.ended.is_some() && self.childless {
+            return;
+        }
+        let now = Instant::now();
+        let grace_over = self.asked.unwrap_or(now) + self.grace();
+        self.send_to_all(TERM);
+        // Who is stopped would not see it.
+        self.send_to_all(CONT);
+        self.wait_for_all(grace_over.max(now + LAST_WAIT));
+        let enough = Instant::now() + KILL_WAIT;
+        while !self.is_over() && Instant::now() < enough {
+            for process in self.send_to_all(KILL) {
+                self.killed.insert(process.pid, process.name);
+            }
+            self.wait_for_all(Instant::now() + KILL_AGAIN);
+        }
+    }
+
+    fn is_over(&self) -> bool {
+        self.ended.is_some() && self.childless
+    }
+
+    fn wait_for_all(&mut self, deadline: Instant) {
+        while !self.is_over() {
+            match kernel::wait(ALL, Some(deadline)) {
+                Some(CHLD) => self.reap(),
+                Some(TERM) if self.plan.config.grace.is_zero() => return,
+                Some(_) => {}
+                None => return,
+            }
+        }
+    }
+
+    /// Sends to every descendant; where `/proc` does not say who they are, to the app's group, or as
+    /// process 1 to everyone.
+    fn send_to_all(&mut self, signal: u8) -> Vec<Process> {
+        let Some(found) = descendants::find() else {
+            let to = if getpid() == Pid::from_raw(1) { -1 } else { -self.child.as_raw() };
+            let _ = kernel::send(to, signal);
+            return Vec::new();
+        };
+        for process in &found {
+            match kernel::send(process.pid, signal) {
+                Err(error) if error.raw_os_error() == Some(libc::EPERM) => self.refuse(signal, &error),
+                _ => {}
+            }
+        }
+        found
+    }
+
+    fn speak(&mut self) {
+        let log = self.plan.log;
+        self.console.get_or_insert_with(|| Console::start(log));
+    }
+
+    /// Says why it ended, and with what code volseed ends.
+    fn last_words(&mut self) -> u8 {
+        self.speak();
+        let started = self.app_started();
+        let pid = self.child.as_raw();
+        // Killed, and not even that has ended it yet.
+        let signal = match self.ended {
+            Some(status) => status.terminating_signal(),
+            None => Some(i32::from(KILL)),
+        };
+        let signal = signal.and_then(|signal| u8::try_from(signal).ok());
+        let code = self.ended.and_then(|status| status.exit_status());
+        let code = match signal {
+            Some(signal) => 128u8.saturating_add(signal),
+            None => code.and_then(|code| u8::try_from(code).ok()).unwrap_or(Exit::Bug.code()),
+        };
+        let signal = signal.map(names::name);
+        if !started {
+            // It has said itself why, unless it could not.
+            if let (Some(signal), Some(console)) = (&signal, &self.console)
+                && self.told != FAILED
+            {
+                console.error(
+                    &Error::new(Exit::System, "seed", format!("process {pid} was ended by {signal}"))
+                        .help("was memory short? start again: what is staged is kept"),
+                );
+            }
+            return code;
+        }
+        let map = self.plan.config.exit_map.iter().find(|map| map.from == code);
+        let exit_code = map.map_or(code, |map| map.to);
+        let command = self.plan.command.first().map(|name| name.as_os_str().to_string_lossy().into_owned());
+        let killed = self.killed_names();
+        let after = self.asked.map(|asked| format!("{:.1}s", asked.elapsed().as_secs_f64()));
+        if killed.is_some() {
+            tracing::warn!(command, pid, code, signal, exit_code, after, killed, "app ended");
+        } else {
+            tracing::info!(command, pid, code, signal, exit_code, after, "app ended");
+        }
+        exit_code
+    }
+
+    /// Who had to be killed, the first few by name.
+    fn killed_names(&self) -> Option<String> {
+        const SHOWN: usize = 5;
+        if self.killed.is_empty() {
+            return None;
+        }
+        let name =
+            |(pid, name): (&i32, &String)| format!("{} {pid}", crate::error::printable(name.as_bytes()));
+        let mut names: Vec<String> = self.killed.iter().take(SHOWN).map(name).collect();
+        if self.killed.len() > SHOWN {
+            names.push(format!("and {} more", self.killed.len() - SHOWN));
+        }
+        Some(names.join(", "))
+    }
+}

@@ -1,0 +1,157 @@
+//! Signals by the kernel's numbers and sets, below the C library.
+//!
+//! musl and glibc keep the first real-time signals to themselves: their sets leave out 32 and 33 (musl
+//! 34 too), and their calls refuse them. An init has to pass on every signal, so it asks the kernel.
+
+use std::io;
+use std::time::{Duration, Instant};
+
+use nix::libc;
+
+/// The highest number (signal(7), `_NSIG`).
+pub const LAST: u8 = 64;
+/// Every signal.
+pub const ALL: Set = Set(u64::MAX);
+
+/// Bytes of the kernel's `sigset_t`.
+const SET_BYTES: usize = 8;
+/// Bytes of its `siginfo_t` (sigaction(2)); the first four are the number.
+const INFO_INTS: usize = 32;
+
+/// A set of signals.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Set(pub u64);
+
+impl Set {
+    /// The signals with these numbers.
+    pub fn of(signals: impl IntoIterator<Item = u8>) -> Set {
+        Set(signals.into_iter().fold(0, |set, signal| set | bit(signal)))
+    }
+
+    /// Whether `signal` is one of them.
+    pub fn has(self, signal: u8) -> bool {
+        self.0 & bit(signal) != 0
+    }
+
+    /// Those that are not in `others`.
+    pub fn without(self, others: Set) -> Set {
+        Set(self.0 & !others.0)
+    }
+
+    /// Their numbers, ascending.
+    pub fn iter(self) -> impl Iterator<Item = u8> {
+        (1..=LAST).filter(move |signal| self.has(*signal))
+    }
+}
+
+fn bit(signal: u8) -> u64 {
+    1 << (signal - 1)
+}
+
+/// What happens when a signal comes for which there is no handler.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Disposition {
+    /// What signal(7) says.
+    Default = libc::SIG_DFL as isize,
+    /// Nothing.
+    Ignore = libc::SIG_IGN as isize,
+}
+
+/// The kernel's `struct sigaction`: handler, flags, restorer, mask. Both architectures have all four.
+type Action = [u64; 4];
+
+/// Replaces the calling thread's mask and returns the one before.
+pub fn replace_mask(mask: Set) -> Set {
+    let mut before = 0u64;
+    // SAFETY: both pointers are to eight bytes that live as long as the call.
+    unsafe {
+        libc::syscall(
+            libc::SYS_rt_sigprocmask,
+            libc::SIG_SETMASK,
+            &raw const mask.0,
+            &raw mut before,
+            SET_BYTES,
+        )
+    };
+    Set(before)
+}
+
+/// The calling thread's mask.
+pub fn mask() -> Set {
+    let (mut now, none) = (0u64, std::ptr::null::<u64>());
+    // SAFETY: as above; without a new set nothing changes.
+    unsafe { libc::syscall(libc::SYS_rt_sigprocmask, libc::SIG_SETMASK, none, &raw mut now, SET_BYTES) };
+    Set(now)
+}
+
+/// Those that have come and are blocked.
+pub fn pending() -> Set {
+    let mut set = 0u64;
+    // SAFETY: the pointer is to eight bytes.
+    unsafe { libc::syscall(libc::SYS_rt_sigpending, &raw mut set, SET_BYTES) };
+    Set(set)
+}
+
+/// Those that are ignored.
+pub fn ignored() -> Set {
+    let is_ignored = |signal: &u8| {
+        let mut action: Action = [0; 4];
+        let none = std::ptr::null::<Action>();
+        // SAFETY: the pointer is to as many bytes as the kernel's structure has; nothing is changed.
+        let done = unsafe {
+            libc::syscall(
+                libc::SYS_rt_sigaction,
+                libc::c_long::from(*signal),
+                none,
+                &raw mut action,
+                SET_BYTES,
+            )
+        };
+        done == 0 && action[0] == libc::SIG_IGN as u64
+    };
+    Set::of((1..=LAST).filter(is_ignored))
+}
+
+/// Sets what happens when `signal` comes. SIGKILL and SIGSTOP stay as they are.
+pub fn dispose(signal: u8, disposition: Disposition) {
+    let action: Action = [disposition as u64, 0, 0, 0];
+    let none = std::ptr::null_mut::<Action>();
+    // SAFETY: the pointer is to a whole structure that installs no handler. A C library's own handler
+    // for its own signals is only replaced right before `exec`, without a second thread.
+    unsafe {
+        libc::syscall(libc::SYS_rt_sigaction, libc::c_long::from(signal), &raw const action, none, SET_BYTES)
+    };
+}
+
+/// Takes the next blocked signal out of `set` that has come or comes by `deadline`; blocks until then.
+pub fn wait(set: Set, deadline: Option<Instant>) -> Option<u8> {
+    loop {
+        let left = deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
+        let timeout = left.map(|left: Duration| [left.as_secs(), u64::from(left.subsec_nanos())]);
+        let timeout = timeout.as_ref().map_or(std::ptr::null(), |timeout| timeout.as_ptr());
+        let mut info = [0i32; INFO_INTS];
+        // SAFETY: the pointers are to eight bytes, to as many as the kernel's structure has, and to a
+        // timespec of two 64-bit numbers or nothing.
+        let signal = unsafe {
+            libc::syscall(libc::SYS_rt_sigtimedwait, &raw const set.0, info.as_mut_ptr(), timeout, SET_BYTES)
+        };
+        match u8::try_from(signal) {
+            Ok(signal) => return Some(signal),
+            Err(_) if deadline.is_some_and(|deadline| Instant::now() >= deadline) => return None,
+            // EINTR: stopped and continued, or traced.
+            Err(_) => {}
+        }
+    }
+}
+
+/// Sends a signal to a process, or to a process group where `to` is negative (kill(2)).
+///
+/// # Errors
+/// `ESRCH` where there is none, `EPERM` where none may be signalled.
+pub fn send(to: i32, signal: u8) -> io::Result<()> {
+    // SAFETY: takes two numbers.
+    match unsafe { libc::kill(to, i32::from(signal)) } {
+        0 => Ok(()),
+        _ => Err(io::Error::last_os_error()),
+    }
+}
