@@ -7,6 +7,7 @@
 //! ([`files`]): [`disk`] is the real volume, and the tests run thousands of schedules on a simulated one.
 
 pub mod claim;
+mod clearing;
 pub mod disk;
 pub mod files;
 pub mod heartbeat;

@@ -36,8 +36,6 @@ pub enum Mutant {
     KeepOldRecord,
     /// Seeds its own image over what an earlier holder had begun to publish.
     ForgetSealed,
-    /// Takes a rename that reported failure for failed.
-    BelieveErrors,
 }
 
 /// Whether the protocol is broken in this way.

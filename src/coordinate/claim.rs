@@ -74,7 +74,7 @@ pub struct Claim<D> {
     /// The lower claims that were there then.
     older: Vec<u64>,
     nonce: String,
-    state: D,
+    pub(super) state: D,
 }
 
 /// What came of claiming a volume.
@@ -314,39 +314,6 @@ impl<F: Files> Ground<'_, F> {
         self.files.sync(state).await.context("sync directory of record", path.as_path())
     }
 
-    /// Removes the claim and all that is left in it; whether nothing is. What stays is in nobody's way: on
-    /// FUSE, a file that somebody else is just reading is renamed instead of removed.
-    pub async fn drop_claim(&self, claim: &Claim<F::Dir>) -> bool {
-        let files = self.files;
-        let Ok(claims) = files.open(&claim.state, CLAIMS).await else { return true };
-        if !claim.inherited && self.remove_usual(claim, &claims).await.is_ok() {
-            return true;
-        }
-        for name in files.names(&claim.dir).await.unwrap_or_default() {
-            let _ = files.remove(&claim.dir, &name).await;
-        }
-        let removed = files.rmdir(&claims, claim.epoch.to_string().as_bytes()).await;
-        let _ = files.rmdir(&claim.state, CLAIMS.as_bytes()).await;
-        if let Err(Errno::NOTEMPTY | Errno::EXIST) = files.rmdir(&claim.state, BUILDING.as_bytes()).await {
-            self.clear_building(&claim.state).await;
-        }
-        matches!(removed, Ok(()) | Err(Errno::NOENT | Errno::STALE))
-    }
-
-    /// Removes what is in a claim as a rule, without a look at what is there.
-    async fn remove_usual(&self, claim: &Claim<F::Dir>, claims: &F::Dir) -> rustix::io::Result<()> {
-        let files = self.files;
-        if let Ok(sealed) = files.open(&claim.dir, SEALED).await {
-            files.unlink(&sealed, Staged::FILE).await?;
-            files.rmdir(&claim.dir, SEALED.as_bytes()).await?;
-        }
-        files.unlink(&claim.dir, HEARTBEAT).await?;
-        files.unlink(&claim.dir, HOLDER).await?;
-        files.rmdir(claims, claim.epoch.to_string().as_bytes()).await?;
-        files.rmdir(&claim.state, BUILDING.as_bytes()).await?;
-        files.rmdir(&claim.state, CLAIMS.as_bytes()).await
-    }
-
     /// What a stage says of itself, where there is one.
     ///
     /// # Errors
@@ -396,8 +363,7 @@ impl<F: Files> Ground<'_, F> {
         if renamed.is_ok() {
             return Ok(Some(built));
         }
-        if !mutant::on(Mutant::BelieveErrors)
-            && let Some(found) = self.find(state, holder.epoch).await?
+        if let Some(found) = self.find(state, holder.epoch).await?
             && found.holder.is_some_and(|there| there.nonce == holder.nonce)
         {
             return Ok(Some(built));
@@ -602,22 +568,9 @@ impl<F: Files> Ground<'_, F> {
         Ok(())
     }
 
-    /// Removes claims that were never finished. Each is renamed first: a replica that is still at it
-    /// then fails to place it, instead of placing half of it.
-    async fn clear_building(&self, state: &F::Dir) {
-        let files = self.files;
-        let Ok(building) = files.open(state, BUILDING).await else { return };
-        for name in files.names(&building).await.unwrap_or_default() {
-            let away = [&name[..], b".gone"].concat();
-            let _ = files.rename(&building, &name, &building, &away).await;
-            let _ = files.remove(&building, &away).await;
-        }
-        let _ = files.rmdir(state, BUILDING.as_bytes()).await;
-    }
-
     /// A rename of the record that reported failure though it was done.
     async fn believe(&self, renamed: rustix::io::Result<()>, record: &Complete) -> rustix::io::Result<()> {
-        if renamed != Err(Errno::NOENT) || mutant::on(Mutant::BelieveErrors) {
+        if renamed != Err(Errno::NOENT) {
             return renamed;
         }
         let Ok(Some(state)) = self.state().await else { return renamed };

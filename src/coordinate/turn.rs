@@ -126,7 +126,8 @@ pub struct Replica<'a, F: Files, C, W> {
 }
 
 enum Turn<D> {
-    Complete(Complete),
+    /// And whether there was more to it than a look.
+    Complete(Complete, bool),
     Ours(Claim<D>),
 }
 
@@ -143,9 +144,13 @@ impl<F: Files, C: Clock, W: Work<F>> Replica<'_, F, C, W> {
                 tracing::debug!(reason, "replicas agree by heartbeats alone");
             }
         }
+        let mut lost = false;
         loop {
             let claim = match self.turn(&mut lock).await? {
-                Turn::Complete(record) => {
+                Turn::Complete(record, waited) => {
+                    if waited || lost {
+                        self.until(async || self.ground.tidy(record.epoch).await).await;
+                    }
                     self.ground.files.unlock().await;
                     return Ok(Ended::Found(record));
                 }
@@ -161,6 +166,7 @@ impl<F: Files, C: Clock, W: Work<F>> Replica<'_, F, C, W> {
                     self.work.tell(Event::Lost(epoch));
                     self.ground.files.unlock().await;
                     lock.of = Lock::Unknown;
+                    lost = true;
                 }
             }
         }
@@ -169,7 +175,8 @@ impl<F: Files, C: Clock, W: Work<F>> Replica<'_, F, C, W> {
     /// Waits until the volume is complete or ours.
     async fn turn(&self, lock: &mut LockState) -> Result<Turn<F::Dir>> {
         let began = self.clock.now();
-        let (mut watch, mut pause, mut waits) = (Watch::default(), FIRST_PAUSE, false);
+        let (mut watch, mut pause) = (Watch::default(), FIRST_PAUSE);
+        let (mut waits, mut tried) = (false, false);
         // What was under the claim when we got the lock, to see whether it still moves.
         let (mut at_lock, mut looks): (Option<(u64, Vec<u8>)>, u32) = (None, 0);
         loop {
@@ -189,7 +196,7 @@ impl<F: Files, C: Clock, W: Work<F>> Replica<'_, F, C, W> {
                 if waits {
                     self.work.tell(Event::WaitEnded(self.clock.now().saturating_sub(began)));
                 }
-                return Ok(Turn::Complete(record));
+                return Ok(Turn::Complete(record, waits || tried));
             }
             looks += 1;
             let look = lock.of != Lock::Theirs || looks % LOOKS_A_BEAT == 1 || !waits;
@@ -214,6 +221,7 @@ impl<F: Files, C: Clock, W: Work<F>> Replica<'_, F, C, W> {
                     self.work.tell(Event::NotShared("we got it while another holder's heart beats"));
                 }
                 if self.is_free(&watch, lock.of, found.as_ref(), beat.as_ref()) {
+                    tried = true;
                     let holder = self.work.holder(lock.of == Lock::Ours);
                     let judged = found.as_ref().map_or(0, |found| found.epoch);
                     match self.ground.claim(&state, (judged, recorded), holder).await? {
@@ -417,8 +425,12 @@ impl<F: Files, C: Clock, W: Work<F>> Replica<'_, F, C, W> {
     /// Removes the claim. On FUSE and NFS a waiter that reads our heartbeat just now is in the way for a
     /// moment.
     async fn clear_up(&self, claim: &Claim<F::Dir>) {
+        self.until(async || self.ground.drop_claim(claim).await).await;
+    }
+
+    async fn until(&self, cleared: impl AsyncFn() -> bool) {
         for _ in 0..CLEARING {
-            if self.ground.drop_claim(claim).await || self.clock.sleep(FIRST_PAUSE).await.is_err() {
+            if cleared().await || self.clock.sleep(FIRST_PAUSE).await.is_err() {
                 return;
             }
         }

@@ -1,0 +1,89 @@
+//! Removing what is left of claims that are over, so that a seeded volume holds a record and nothing else.
+//!
+//! What stays is in nobody's way: everything here does as much as it can and says whether all of it is
+//! done. On FUSE and NFS a file that somebody has open is renamed instead of removed, and keeps its
+//! directory until it is closed; a replica that comes back late may still put files into what was its
+//! stage. So whoever had to do with other claims looks after them once more when it is done.
+
+use rustix::io::Errno;
+
+use super::claim::{BUILDING, CLAIMS, Claim, Ground, HEARTBEAT, HOLDER, SEALED};
+use super::files::Files;
+use crate::state::Staged;
+
+/// Ends the names of claims that were never finished, and that somebody is removing.
+const GONE: &[u8] = b".gone";
+
+impl<F: Files> Ground<'_, F> {
+    /// Removes the claim and all that is left in it; whether nothing is.
+    pub async fn drop_claim(&self, claim: &Claim<F::Dir>) -> bool {
+        let Ok(claims) = self.files.open(&claim.state, CLAIMS).await else { return true };
+        if !claim.inherited && self.remove_usual(claim, &claims).await.is_ok() {
+            return true;
+        }
+        let removed = self.remove_claim(&claims, claim.epoch, &claim.dir).await;
+        self.remove_places(&claim.state).await;
+        removed
+    }
+
+    /// Removes what is left of the claims up to `recorded`, whose holder has recorded the volume as
+    /// complete: they are over, whoever made them. Whether nothing is left.
+    pub async fn tidy(&self, recorded: u64) -> bool {
+        let Ok(Some(state)) = self.state().await else { return true };
+        let epochs = self.epochs(&state).await.unwrap_or_default();
+        let mut removed = true;
+        if let Ok(claims) = self.files.open(&state, CLAIMS).await {
+            for epoch in epochs.into_iter().filter(|epoch| *epoch <= recorded) {
+                let Ok(dir) = self.files.open(&claims, &epoch.to_string()).await else { continue };
+                removed &= self.remove_claim(&claims, epoch, &dir).await;
+            }
+        }
+        self.remove_places(&state).await;
+        removed
+    }
+
+    async fn remove_claim(&self, claims: &F::Dir, epoch: u64, dir: &F::Dir) -> bool {
+        for name in self.files.names(dir).await.unwrap_or_default() {
+            let _ = self.files.remove(dir, &name).await;
+        }
+        let removed = self.files.rmdir(claims, epoch.to_string().as_bytes()).await;
+        matches!(removed, Ok(()) | Err(Errno::NOENT | Errno::STALE))
+    }
+
+    /// Removes the directories that claims are made and kept in, if they are empty.
+    async fn remove_places(&self, state: &F::Dir) {
+        let _ = self.files.rmdir(state, CLAIMS.as_bytes()).await;
+        if let Err(Errno::NOTEMPTY | Errno::EXIST) = self.files.rmdir(state, BUILDING.as_bytes()).await {
+            self.clear_building(state).await;
+        }
+    }
+
+    /// Removes what is in a claim as a rule, without a look at what is there.
+    async fn remove_usual(&self, claim: &Claim<F::Dir>, claims: &F::Dir) -> rustix::io::Result<()> {
+        let files = self.files;
+        if let Ok(sealed) = files.open(&claim.dir, SEALED).await {
+            files.unlink(&sealed, Staged::FILE).await?;
+            files.rmdir(&claim.dir, SEALED.as_bytes()).await?;
+        }
+        files.unlink(&claim.dir, HEARTBEAT).await?;
+        files.unlink(&claim.dir, HOLDER).await?;
+        files.rmdir(claims, claim.epoch.to_string().as_bytes()).await?;
+        files.rmdir(&claim.state, BUILDING.as_bytes()).await?;
+        files.rmdir(&claim.state, CLAIMS.as_bytes()).await
+    }
+
+    /// Removes claims that were never finished. Each is renamed first: a replica that is still at it
+    /// then fails to place it, instead of placing half of it.
+    async fn clear_building(&self, state: &F::Dir) {
+        let files = self.files;
+        let Ok(building) = files.open(state, BUILDING).await else { return };
+        for name in files.names(&building).await.unwrap_or_default() {
+            let away = if name.ends_with(GONE) { name.to_vec() } else { [&name[..], GONE].concat() };
+            if away != *name {
+                let _ = files.rename(&building, &name, &building, &away).await;
+            }
+            let _ = files.remove(&building, &away).await;
+        }
+        let _ = files.rmdir(state, BUILDING.as_bytes()).await;
+    }
+}
