@@ -11,8 +11,8 @@ use clap::{Arg, ArgAction, Args, Command, CommandFactory, FromArgMatches, Parser
 use crate::error::{Error, Result};
 use crate::exit::Exit;
 use crate::options::{
-    Address, AppCheck, Commands, Existing, ExitMap, Grace, LockMode, LogFormat, LogLevel, ProbePath, Rewrite,
-    SeedVersion, SignalScope, Size, Span, Status, Workers,
+    Address, AppCheck, Commands, Existing, ExitMap, Grace, LockMode, LogFormat, LogLevel, PassSocket,
+    ProbePath, Rewrite, SeedVersion, SignalScope, Size, Span, Status, Workers,
 };
 use crate::users::Spec;
 
@@ -231,9 +231,11 @@ pub struct ServerArgs {
     /// Health server, such as :80
     ///
     /// Answers from before the volume is first touched until the hand-over. Usually the app's own
-    /// port: it is closed before the app starts. `volseed health` asks there.
-    #[arg(long, env = "VOLSEED_LISTEN", value_name = "ADDR")]
-    pub listen: Option<Address>,
+    /// port: it is closed before the app starts, or handed to it by `--pass-socket`. `:80` is every IPv4
+    /// address, `[::]:80` every IPv6 one, and what begins with `/` a Unix socket. `volseed health` asks
+    /// the first. Repeatable, or with commas.
+    #[arg(long, env = "VOLSEED_LISTEN", value_name = "ADDR", value_delimiter = ',')]
+    pub listen: Vec<Address>,
     /// Live paths [/livez, /healthz]
     ///
     /// 200 while the work moves, 503 once it stalls. `/healthz` is always one. Repeatable, or with
@@ -255,6 +257,18 @@ pub struct ServerArgs {
     /// 200 to 599: what every path answers that is no probe's while the volume is seeded.
     #[arg(long, env = "VOLSEED_SEEDING_STATUS", value_name = "CODE")]
     pub seeding_status: Option<Status>,
+    /// Metrics path [/metrics]
+    ///
+    /// OpenMetrics text, for Prometheus.
+    #[arg(long, env = "VOLSEED_METRICS_PATH", value_name = "PATH")]
+    pub metrics_path: Option<ProbePath>,
+    /// HTML for browsers
+    ///
+    /// Shown on every path that is no probe's in place of the page that volseed brings. `{{percent}}`,
+    /// `{{phase}}`, `{{files}}`, `{{files_total}}`, `{{bytes}}`, `{{bytes_total}}` and `{{seconds_left}}`
+    /// are replaced. At most 1 MiB.
+    #[arg(long, env = "VOLSEED_PAGE", value_name = "FILE")]
+    pub page: Option<PathBuf>,
     /// Dead after so long [2m]
     ///
     /// Live turns to 503 when nothing has moved for so long.
@@ -266,10 +280,10 @@ pub struct ServerArgs {
 #[derive(Debug, Args, Default, Clone)]
 #[command(next_help_heading = "Health")]
 pub struct AppCheckArgs {
-    /// http://… or tcp:PORT
+    /// http://…, tcp:PORT or none
     ///
-    /// How `volseed health` asks the app after the hand-over. Without it the container is healthy
-    /// once its main process is another program.
+    /// How `volseed health` asks the app after the hand-over. With `none`, which is the default, the
+    /// container is healthy once its main process is another program.
     #[arg(long, env = "VOLSEED_APP_CHECK", value_name = "HOW")]
     pub app_check: Option<AppCheck>,
 }
@@ -290,6 +304,14 @@ pub struct AppArgs {
     /// and the volume is not touched: `docker run image bash`.
     #[arg(long, env = "VOLSEED_ONLY_FOR", value_name = "GLOB,…")]
     pub only_for: Option<Commands>,
+    /// listen-fds, nginx, php-fpm
+    ///
+    /// The app gets the sockets of `--listen`, open and listening: no connection is refused, those that
+    /// come meanwhile wait for it. `listen-fds` is what systemd does (gunicorn, uWSGI and many others know
+    /// it), `nginx` and `php-fpm` what those two do when they replace themselves; their configuration has
+    /// to name the same address.
+    #[arg(long, env = "VOLSEED_PASS_SOCKET", value_name = "HOW")]
+    pub pass_socket: Option<PassSocket>,
     /// Stay as the app's init
     ///
     /// volseed stays as the container's main process: it passes signals on, reaps, ends what the app

@@ -13,8 +13,8 @@ use crate::cli::{AppArgs, AppCheckArgs, CopyArgs, LogArgs, ServerArgs, VolumeArg
 use crate::error::{Error, Quoted, Result};
 use crate::exit::Exit;
 use crate::options::{
-    Address, AppCheck, Commands, Existing, ExitMap, LockMode, LogFormat, LogLevel, ProbePath, Rewrite,
-    SignalScope, Size, Span, Status, Workers,
+    Address, AppCheck, Commands, Existing, ExitMap, LockMode, LogFormat, LogLevel, PassSocket, ProbePath,
+    Rewrite, SignalScope, Size, Span, Status, Workers,
 };
 use crate::users::{Database, Identity};
 
@@ -78,14 +78,18 @@ pub struct VolumeConfig {
 /// The health server.
 #[derive(Debug, Clone)]
 pub struct ServerConfig {
-    /// Where it listens.
-    pub listen: Address,
+    /// Where it listens; at least one.
+    pub listen: Vec<Address>,
     /// Paths of the liveness probe.
     pub live: Vec<String>,
     /// Paths of the readiness probe.
     pub ready: Vec<String>,
     /// Paths of the startup probe.
     pub started: Vec<String>,
+    /// Path of the metrics.
+    pub metrics: String,
+    /// A page for browsers in place of ours.
+    pub page: Option<PathBuf>,
     /// What every other path answers while seeding.
     pub seeding_status: u16,
     /// Not live when nothing has moved for so long.
@@ -101,6 +105,8 @@ pub struct AppConfig {
     pub user: Option<Identity>,
     /// Whether this command wants the volumes seeded.
     pub seeds: bool,
+    /// How it gets the sockets of the health server; not at all where they are closed.
+    pub pass_socket: Option<PassSocket>,
     /// How it is supervised; by nobody where it becomes this process.
     pub supervise: Option<SuperviseConfig>,
 }
@@ -223,11 +229,21 @@ pub fn server(args: &ServerArgs, file: &File) -> Option<ServerConfig> {
     if !live.iter().any(|path| path == "/healthz") {
         live.push("/healthz".to_owned());
     }
+    let listen = given(&args.listen, &file.listen);
+    if listen.is_empty() {
+        return None;
+    }
     Some(ServerConfig {
-        listen: args.listen.or(file.listen)?,
+        listen,
         live,
         ready: paths(&args.ready_path, &file.ready_path, "/readyz"),
         started: paths(&args.started_path, &file.started_path, "/startupz"),
+        metrics: args
+            .metrics_path
+            .clone()
+            .or_else(|| file.metrics_path.clone())
+            .map_or("/metrics".into(), |path| path.0),
+        page: args.page.clone().or_else(|| file.page.clone()),
         seeding_status: args.seeding_status.or(file.seeding_status).unwrap_or(Status(503)).0,
         stall: args.stall.or(file.stall).map_or(STALL, |span| span.0),
     })
@@ -261,6 +277,7 @@ pub fn app(args: &AppArgs, file: &File) -> Result<AppConfig> {
         seeds: only_for.is_none_or(|commands| commands.matches(name)),
         command: args.command.clone(),
         user,
+        pass_socket: args.pass_socket.or(file.app.pass_socket),
         supervise,
     })
 }
@@ -282,7 +299,7 @@ pub fn health(args: &crate::cli::HealthArgs, file: &File) -> HealthConfig {
         paths[0].clone()
     });
     HealthConfig {
-        listen: server.map(|server| server.listen),
+        listen: server.map(|mut server| server.listen.swap_remove(0)),
         path: path.unwrap_or_default(),
         timeout: args.timeout.map_or(HEALTH_TIMEOUT, |Span(timeout)| timeout),
         app_check: args.app.app_check.clone().or(file.app_check.app_check.clone()),

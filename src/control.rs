@@ -4,19 +4,19 @@
 //! own. **Nothing here touches a volume**: a stat on a network volume may hang for minutes, and
 //! probes must still be answered.
 
-use std::net::TcpListener;
 use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::io::AsyncReadExt;
-use tokio::sync::oneshot;
-use tokio::task::JoinHandle;
+use tokio::sync::{oneshot, watch};
 
 use crate::cancel::Cancel;
-use crate::config::{Config, ServerConfig};
+use crate::config::Config;
 use crate::error::{Context, Error, Result};
 use crate::exit::Exit;
-use crate::health::server;
+use crate::health::listen::{self, Socket};
+use crate::health::page::Page;
+use crate::health::server::{self, Site};
 use crate::log::{self, Console};
 use crate::prepare;
 use crate::progress::{Phase, Progress};
@@ -44,8 +44,9 @@ pub enum Story {
 /// How it ended.
 #[derive(Debug)]
 pub enum Ending {
-    /// Every volume is complete.
-    Complete,
+    /// Every volume is complete. The sockets of the health server, where they are to be kept: nobody
+    /// accepts a connection any more, and the kernel keeps those that come.
+    Complete(Vec<Socket>),
     /// A signal came first.
     Stopped(u8),
 }
@@ -56,25 +57,46 @@ pub enum Ending {
 ///
 /// # Errors
 /// The story's, or exit 71 when the health server cannot listen.
-pub fn run(story: Story, config: Config, signals: &Signals, console: &Console) -> Result<Ending> {
+pub fn run(
+    story: Story,
+    config: Config,
+    keep_sockets: bool,
+    signals: &Signals,
+    console: &Console,
+) -> Result<Ending> {
     let progress = Arc::new(Progress::default());
     let cancel = Arc::new(Cancel::default());
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let runtime = runtime.context("start", "runtime").map_err(|error| error.exit(Exit::System))?;
     // Before the volume is first touched.
-    let listener = config.server.as_ref().map(listen).transpose()?;
+    let (site, sockets) = match &config.server {
+        Some(server) => {
+            let page = Page::read(server.page.as_deref())?;
+            let sockets = server.listen.iter().map(listen::listen).collect::<Result<Vec<Socket>>>()?;
+            (Some(Site { config: server.clone(), page, progress: Arc::clone(&progress) }), sockets)
+        }
+        None => (None, Vec::new()),
+    };
+    for socket in &sockets {
+        tracing::info!(address = %socket.address, "listening");
+    }
+    let watched = || Error::new(Exit::System, "listen", "too many open files");
+    let kept = if keep_sockets { sockets.iter().map(Socket::again).collect() } else { Ok(Vec::new()) };
+    let kept = kept.map_err(|_| watched())?;
     let ending = runtime.block_on(async {
-        let (stop, stopped) = oneshot::channel::<()>();
-        let server = match (listener, config.server.clone()) {
-            (Some(listener), Some(config)) => Some(answer(listener, config, &progress, stopped)?),
-            _ => None,
+        let (stop, stopped) = watch::channel(false);
+        let server = match site {
+            Some(site) => {
+                Some(tokio::spawn(server::serve(sockets, Arc::new(site), stopped).map_err(|_| watched())?))
+            }
+            None => None,
         };
         let outcome = start(story, config, &progress, &cancel)?;
         let ending = wait_for(outcome, signals, &cancel, &progress, console).await;
         if ending.is_err() {
             progress.enter(Phase::Failed);
         }
-        drop(stop);
+        let _ = stop.send(true);
         if let Some(server) = server {
             let _ = server.await;
         }
@@ -83,7 +105,7 @@ pub fn run(story: Story, config: Config, signals: &Signals, console: &Console) -
     console.clear();
     // A story that hangs is left; one that is over has been joined.
     runtime.shutdown_background();
-    ending
+    ending.map(|signal| signal.map_or(Ending::Complete(kept), Ending::Stopped))
 }
 
 fn start(
@@ -113,13 +135,14 @@ fn start(
 
 type Outcome = oneshot::Receiver<(Result<()>, std::thread::JoinHandle<()>)>;
 
+/// The signal that came first, or nothing once the story is over.
 async fn wait_for(
     mut outcome: Outcome,
     signals: &Signals,
     cancel: &Cancel,
     progress: &Progress,
     console: &Console,
-) -> Result<Ending> {
+) -> Result<Option<u8>> {
     let waker = signals.waker().and_then(tokio::net::UnixStream::from_std);
     let mut waker = waker.context("watch", "signals").map_err(|error| error.exit(Exit::System))?;
     let mut byte = [0];
@@ -153,44 +176,15 @@ async fn wait_for(
             if let Ok(Ok((_, thread))) = finished {
                 let _ = thread.join();
             }
-            return Ok(Ending::Stopped(signal));
+            return Ok(Some(signal));
         }
     };
     match told {
         Ok((result, thread)) => {
             // It has told its result and has nothing left to do.
             let _ = thread.join();
-            result.map(|()| Ending::Complete)
+            result.map(|()| None)
         }
         Err(_) => Err(Error::new(Exit::Bug, "seed", "the story's thread ended without a word")),
     }
-}
-
-fn listen(config: &ServerConfig) -> Result<TcpListener> {
-    let address = config.listen.0;
-    let bind = || -> std::io::Result<TcpListener> {
-        let listener = TcpListener::bind(address)?;
-        listener.set_nonblocking(true)?;
-        Ok(listener)
-    };
-    let listener = bind().context("listen on", address.to_string()).map_err(|error| {
-        error.exit(Exit::System).help("is the port in use, or below 1024 and this user not root?")
-    })?;
-    let bound = listener.local_addr().map_or(address, |bound| bound);
-    tracing::info!(address = %bound, "listening");
-    Ok(listener)
-}
-
-fn answer(
-    listener: TcpListener,
-    config: ServerConfig,
-    progress: &Arc<Progress>,
-    stopped: oneshot::Receiver<()>,
-) -> Result<JoinHandle<()>> {
-    let address = config.listen.0.to_string();
-    let listener = tokio::net::TcpListener::from_std(listener).context("listen on", address)?;
-    let until = async {
-        let _ = stopped.await;
-    };
-    Ok(tokio::spawn(server::serve(listener, Arc::new(config), Arc::clone(progress), until)))
 }

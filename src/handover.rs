@@ -3,7 +3,10 @@
 
 mod exec;
 mod identity;
+mod sockets;
 pub mod supervise;
+
+use std::os::fd::OwnedFd;
 
 use nix::libc;
 
@@ -11,11 +14,12 @@ use crate::config::AppConfig;
 use crate::environment::Environment;
 use crate::error::{Error, Result};
 use crate::exit::Exit;
+use crate::options::Address;
 use crate::signals::{self, Signals, inherited};
 use supervise::Lifeline;
 
-/// Becomes the app. Returns only when that failed, or when a signal came first. Who supervises us is
-/// told by `lifeline`.
+/// Becomes the app, and hands it the sockets that are `listening` for it. Returns only when that failed,
+/// or when a signal came first. Who supervises us is told by `lifeline`.
 ///
 /// # Errors
 /// Exit 77 when the user cannot be changed, 126 or 127 when the command cannot be executed, 128+n
@@ -23,6 +27,7 @@ use supervise::Lifeline;
 pub fn become_app(
     app: &AppConfig,
     mut environment: Environment,
+    listening: Vec<(Address, OwnedFd)>,
     signals: &Signals,
     lifeline: Option<&Lifeline>,
 ) -> Result<std::convert::Infallible> {
@@ -38,6 +43,9 @@ pub fn become_app(
     for file in inherited::closed() {
         // SAFETY: what is open there is the runtime's `/dev/null`; its own streams bear a closed one.
         unsafe { libc::close(file) };
+    }
+    if let Some(how) = app.pass_socket.filter(|_| !listening.is_empty()) {
+        sockets::pass(how, listening, &mut environment)?;
     }
     if let Some(lifeline) = lifeline {
         lifeline.app_starts();

@@ -3,6 +3,9 @@
 //! Both know the progress and the configuration, never the volume.
 
 pub mod client;
+pub mod listen;
+mod metrics;
+pub mod page;
 pub mod server;
 
 /// The `Server` header of every answer: how the client tells ours from the app's.

@@ -107,15 +107,17 @@ fn run_app(args: RunArgs, environment: Environment, signals: &Signals) -> Result
                 Role::Over(code) => return Ok(code),
             },
         };
+        let mut sockets = Vec::new();
         if app.seeds {
             let config = seed_config(&volume, &copy, &file)
                 .map(|volumes| Config { volumes, server: config::server(&server, &file) });
-            let code = tell(Story::Seed, config, signals, &console)?;
-            if code != 0 {
-                return Ok(code);
+            match control::run(Story::Seed, config?, app.pass_socket.is_some(), signals, &console)? {
+                Ending::Complete(kept) => sockets = kept,
+                Ending::Stopped(signal) => return Ok(Exit::Signal(signal).code()),
             }
         }
-        let never = handover::become_app(&app, environment, signals, lifeline.as_ref())?;
+        let sockets = sockets.into_iter().map(|socket| (socket.address, socket.fd)).collect();
+        let never = handover::become_app(&app, environment, sockets, signals, lifeline.as_ref())?;
         match never {}
     };
     finish(&console, become_app())
@@ -126,8 +128,8 @@ fn seed_config(volume: &VolumeArgs, copy: &CopyArgs, file: &File) -> Result<Vec<
 }
 
 fn tell(story: Story, config: Result<Config>, signals: &Signals, console: &Console) -> Result<u8> {
-    match control::run(story, config?, signals, console)? {
-        Ending::Complete => Ok(0),
+    match control::run(story, config?, false, signals, console)? {
+        Ending::Complete(_) => Ok(0),
         Ending::Stopped(signal) => Ok(Exit::Signal(signal).code()),
     }
 }

@@ -4,6 +4,7 @@
 
 use std::fmt;
 use std::net::{Ipv4Addr, SocketAddr};
+use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
 
@@ -288,21 +289,64 @@ impl FromStr for Span {
     }
 }
 
-/// Where the health server listens: `:80`, `127.0.0.1:8080`, `[::1]:80`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Address(pub SocketAddr);
+/// Where the health server listens: `:80`, `127.0.0.1:8080`, `[::1]:80`, `/run/volseed.sock`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Address {
+    /// A port on one address, or on every one.
+    Tcp(SocketAddr),
+    /// A Unix socket.
+    Unix(PathBuf),
+}
 
 impl FromStr for Address {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Address, String> {
+        let path = text.strip_prefix("unix:").unwrap_or(text);
+        if path.starts_with('/') {
+            return Ok(Address::Unix(path.into()));
+        }
         let address = match text.strip_prefix(':') {
+            // nginx' `listen 80` is this one, too: a socket that is handed over has to be the same.
             Some(port) => port.parse().map(|port| SocketAddr::from((Ipv4Addr::UNSPECIFIED, port))).ok(),
             None => text.parse().ok(),
         };
-        address
-            .map(Address)
-            .ok_or_else(|| "expected an address such as :80, 127.0.0.1:8080 or [::1]:80".into())
+        address.map(Address::Tcp).ok_or_else(|| {
+            "expected an address such as :80, 127.0.0.1:8080, [::]:80 or /run/volseed.sock".into()
+        })
+    }
+}
+
+impl fmt::Display for Address {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Address::Tcp(address) => address.fmt(f),
+            Address::Unix(path) => path.display().fmt(f),
+        }
+    }
+}
+
+/// How a listening socket is handed to the app.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum PassSocket {
+    /// `LISTEN_FDS` and `LISTEN_PID`, as systemd does (sd_listen_fds(3)).
+    ListenFds,
+    /// `NGINX`, as an nginx hands them to its successor.
+    Nginx,
+    /// `FPM_SOCKETS`, as a php-fpm hands them to its successor.
+    PhpFpm,
+}
+
+impl FromStr for PassSocket {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<PassSocket, String> {
+        match text {
+            "listen-fds" => Ok(PassSocket::ListenFds),
+            "nginx" => Ok(PassSocket::Nginx),
+            "php-fpm" => Ok(PassSocket::PhpFpm),
+            _ => Err("expected listen-fds, nginx or php-fpm".into()),
+        }
     }
 }
 
@@ -350,13 +394,18 @@ pub enum AppCheck {
     },
     /// The port on loopback accepts a connection.
     Tcp(u16),
+    /// The app is not asked: that it runs is enough.
+    None,
 }
 
 impl FromStr for AppCheck {
     type Err = String;
 
     fn from_str(text: &str) -> Result<AppCheck, String> {
-        let wrong = || "expected http://HOST[:PORT]/PATH or tcp:PORT".to_string();
+        let wrong = || "expected http://HOST[:PORT]/PATH, tcp:PORT or none".to_string();
+        if text == "none" {
+            return Ok(AppCheck::None);
+        }
         if let Some(port) = text.strip_prefix("tcp:") {
             return port.parse().ok().filter(|port| *port > 0).map(AppCheck::Tcp).ok_or_else(wrong);
         }
@@ -431,7 +480,7 @@ mod tests {
 
     #[test]
     fn addresses() {
-        for text in [":80", "127.0.0.1:0", "[::1]:8080"] {
+        for text in [":80", "127.0.0.1:0", "[::1]:8080", "/run/volseed.sock", "unix:/run/x"] {
             assert!(text.parse::<Address>().is_ok(), "{text}");
         }
         for text in ["80", "localhost:80", ":99999", ""] {

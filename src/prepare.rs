@@ -181,6 +181,7 @@ impl Preparation<'_> {
         let volume = self.config.to.display();
         match event {
             Event::WaitBegan(holder, beat) => {
+                self.progress.wait_for(holder.map(|holder| holder.host.clone()));
                 self.progress.enter(Phase::Waiting);
                 let since = holder.map(|holder| rfc3339(holder.since));
                 tracing::info!(
@@ -205,13 +206,16 @@ impl Preparation<'_> {
             Event::NotShared(reason) => {
                 tracing::warn!(%volume, reason, "the lock does not keep other replicas out: going by heartbeats alone");
             }
-            Event::TookOver(epoch, holder) => tracing::info!(
-                %volume,
-                epoch,
-                host = holder.map(|holder| holder.host.as_str()),
-                container = holder.and_then(|holder| holder.container.as_deref()),
-                "taking over"
-            ),
+            Event::TookOver(epoch, holder) => {
+                self.progress.took_over();
+                tracing::info!(
+                    %volume,
+                    epoch,
+                    host = holder.map(|holder| holder.host.as_str()),
+                    container = holder.and_then(|holder| holder.container.as_deref()),
+                    "taking over"
+                );
+            }
             Event::Fenced(epoch) => tracing::debug!(epoch, "claimed"),
             Event::Lost(epoch) => {
                 tracing::warn!(%volume, epoch, "lost the volume to another replica: waiting for it");

@@ -40,6 +40,81 @@ const PHASES: [Phase; 7] = [
     Phase::Failed,
 ];
 
+impl Phase {
+    /// Its name in answers, log lines and metrics.
+    pub fn name(self) -> &'static str {
+        match self {
+            Phase::Checking => "checking",
+            Phase::Waiting => "waiting",
+            Phase::Seeding => "seeding",
+            Phase::Syncing => "syncing",
+            Phase::Publishing => "publishing",
+            Phase::Complete => "complete",
+            Phase::Failed => "failed",
+        }
+    }
+}
+
+/// A call on the volume whose time is told.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Operation {
+    /// A file is created.
+    Create,
+    /// A file is closed: where a network volume says whether its data is durable.
+    Close,
+    /// A directory is made.
+    Directory,
+}
+
+const OPERATIONS: [Operation; 3] = [Operation::Create, Operation::Close, Operation::Directory];
+
+impl Operation {
+    /// Its name in metrics.
+    pub fn name(self) -> &'static str {
+        match self {
+            Operation::Create => "create",
+            Operation::Close => "close",
+            Operation::Directory => "directory",
+        }
+    }
+}
+
+/// Upper bounds of the times that are told apart: from a local disk's to a server's that is almost gone.
+pub const BOUNDS_SECONDS: [f64; 13] =
+    [0.00005, 0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.1, 0.5, 2.5, 10.0];
+
+#[derive(Debug, Default)]
+struct Latency {
+    buckets: [AtomicU64; BOUNDS_SECONDS.len() + 1],
+    nanoseconds: AtomicU64,
+}
+
+/// How long the calls of one kind took.
+#[derive(Debug)]
+pub struct Times {
+    /// Which.
+    pub operation: Operation,
+    /// Calls up to each bound, and above the last.
+    pub buckets: Vec<u64>,
+    /// All of them together.
+    pub total: Duration,
+}
+
+/// Everything that is counted, for the metrics.
+#[derive(Debug)]
+pub struct Measured {
+    /// How far it is.
+    pub snapshot: Snapshot,
+    /// Time in each phase.
+    pub phases: Vec<(Phase, Duration)>,
+    /// Time that calls took.
+    pub operations: Vec<Times>,
+    /// Claims that were taken over.
+    pub takeovers: u64,
+    /// Errors that ended the work.
+    pub errors: u64,
+}
+
 /// The counters of one run. Times are milliseconds since `started`.
 #[derive(Debug)]
 pub struct Progress {
@@ -55,7 +130,12 @@ pub struct Progress {
     source_read: AtomicU64,
     source_size: AtomicU64,
     writers: AtomicU32,
+    phase_since: AtomicU64,
+    phase_times: [AtomicU64; PHASES.len()],
+    latencies: [Latency; OPERATIONS.len()],
+    takeovers: AtomicU64,
     volume: Mutex<String>,
+    waiting_for: Mutex<Option<String>>,
 }
 
 /// What [`Progress`] looked like at one moment, with what follows from it. Its fields are the
@@ -82,6 +162,8 @@ pub struct Snapshot {
     pub stall_seconds: u64,
     /// Writers at work.
     pub writers: u32,
+    /// Another replica that holds the volume, by its host's name, while it is waited for.
+    pub waiting_for: Option<String>,
     /// Seconds since the seeding of this volume began.
     #[serde(skip)]
     pub elapsed: Duration,
@@ -102,7 +184,12 @@ impl Default for Progress {
             source_read: AtomicU64::new(0),
             source_size: AtomicU64::new(0),
             writers: AtomicU32::new(0),
+            phase_since: AtomicU64::new(0),
+            phase_times: Default::default(),
+            latencies: Default::default(),
+            takeovers: AtomicU64::new(0),
             volume: Mutex::new(String::new()),
+            waiting_for: Mutex::new(None),
         }
     }
 }
@@ -124,7 +211,12 @@ impl Progress {
             self.totals_known.store(false, Relaxed);
             self.seeding_since.store(self.now(), Relaxed);
         }
-        self.phase.store(phase as u8, Relaxed);
+        let now = self.now();
+        let spent = now.saturating_sub(self.phase_since.swap(now, Relaxed));
+        let left = self.phase.swap(phase as u8, Relaxed);
+        if let Some(time) = self.phase_times.get(usize::from(left)) {
+            time.fetch_add(spent, Relaxed);
+        }
         self.touch();
     }
 
@@ -138,6 +230,49 @@ impl Progress {
         if let Ok(mut volume) = self.volume.lock() {
             *volume = name;
         }
+    }
+
+    /// Names the replica that is waited for.
+    pub fn wait_for(&self, holder: Option<String>) {
+        if let Ok(mut waiting_for) = self.waiting_for.lock() {
+            *waiting_for = holder;
+        }
+    }
+
+    /// A claim was taken over from another replica.
+    pub fn took_over(&self) {
+        self.takeovers.fetch_add(1, Relaxed);
+    }
+
+    /// A call on the volume that began then is over.
+    pub fn took(&self, operation: Operation, began: Instant) {
+        let time = began.elapsed();
+        let bucket = BOUNDS_SECONDS.partition_point(|bound| *bound < time.as_secs_f64());
+        let latency = &self.latencies[operation as usize];
+        latency.buckets[bucket].fetch_add(1, Relaxed);
+        latency.nanoseconds.fetch_add(u64::try_from(time.as_nanos()).unwrap_or(u64::MAX), Relaxed);
+    }
+
+    /// Everything that is counted. Never blocks.
+    pub fn measured(&self) -> Measured {
+        let snapshot = self.snapshot();
+        let in_phase = self.now().saturating_sub(self.phase_since.load(Relaxed));
+        let time = |(phase, time): (Phase, &AtomicU64)| {
+            let so_far = if phase == snapshot.phase { in_phase } else { 0 };
+            (phase, Duration::from_millis(time.load(Relaxed) + so_far))
+        };
+        let phases = PHASES.into_iter().zip(&self.phase_times).map(time).collect();
+        let times = |operation: Operation| {
+            let latency = &self.latencies[operation as usize];
+            Times {
+                operation,
+                buckets: latency.buckets.iter().map(|count| count.load(Relaxed)).collect(),
+                total: Duration::from_nanos(latency.nanoseconds.load(Relaxed)),
+            }
+        };
+        let operations = OPERATIONS.into_iter().map(times).collect();
+        let errors = u64::from(snapshot.phase == Phase::Failed);
+        Measured { snapshot, phases, operations, takeovers: self.takeovers.load(Relaxed), errors }
     }
 
     /// The volume that is worked on.
@@ -233,6 +368,10 @@ impl Progress {
                 .map(|share| (seconds * (1.0 - share) / share).ceil() as u64),
             stall_seconds: now.saturating_sub(self.changed.load(Relaxed)) / 1000,
             writers: self.writers.load(Relaxed),
+            waiting_for: match phase {
+                Phase::Waiting => self.waiting_for.lock().ok().and_then(|holder| holder.clone()),
+                _ => None,
+            },
             elapsed,
         }
     }

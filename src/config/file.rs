@@ -55,7 +55,10 @@ impl Reader<'_> {
             let at = Place { reader: self, table: String::new(), key };
             match key.as_str() {
                 "volume" => volumes = self.volumes(value)?,
-                "listen" => server.listen = Some(at.parse(value)?),
+                "listen" => server.listen = at.list(value)?,
+                "metrics-path" => server.metrics_path = Some(at.parse(value)?),
+                "page" => server.page = Some(at.path(value)?),
+                "pass-socket" => app.pass_socket = Some(at.parse(value)?),
                 "live-path" => server.live_path = at.list(value)?,
                 "ready-path" => server.ready_path = at.list(value)?,
                 "started-path" => server.started_path = at.list(value)?,

@@ -19,6 +19,7 @@ use nix::libc;
 use nix::sys::prctl::set_child_subreaper;
 use nix::unistd::{ForkResult, Pid, dup2_raw, execv, fork, getpid, setpgid};
 
+use super::sockets::aside;
 use crate::config::{LogConfig, SuperviseConfig};
 use crate::error::{Context, Result};
 use crate::exit::Exit;
@@ -92,7 +93,7 @@ pub fn split(config: &SuperviseConfig, command: &[OsString], log: LogConfig) -> 
             }
             signals::ignore_the_app_s();
             kernel::replace_mask(before);
-            Ok(Role::App(Lifeline(ours)))
+            Ok(Role::App(Lifeline(aside(ours))))
         }
         Ok(ForkResult::Parent { child }) => {
             let _ = setpgid(child, child);

@@ -12,11 +12,12 @@ use hyper::Request;
 use hyper::body::Bytes;
 use hyper::header::{CONNECTION, HOST, SERVER as SERVER_HEADER};
 use hyper_util::rt::TokioIo;
-use tokio::net::TcpStream;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::{TcpStream, UnixStream};
 
 use super::SERVER;
 use crate::config::{HealthConfig, SUPERVISOR};
-use crate::options::AppCheck;
+use crate::options::{Address, AppCheck};
 
 /// The most that is read of an answer, in bytes.
 const MOST_BODY: usize = 64 << 10;
@@ -45,14 +46,23 @@ pub async fn ask(config: &HealthConfig) -> Verdict {
 }
 
 async fn verdict(config: &HealthConfig) -> Verdict {
-    let Some(listen) = config.listen else {
+    let Some(listen) = &config.listen else {
         return app(config).await;
     };
-    match get(&reachable(listen.0).to_string(), &config.path).await {
+    let asked = match listen {
+        Address::Tcp(address) => get(&reachable(*address).to_string(), &config.path).await,
+        Address::Unix(path) => match UnixStream::connect(path).await {
+            Ok(stream) => exchange(stream, "localhost", &config.path).await,
+            Err(error) => Err(error),
+        },
+    };
+    match asked {
         Ok(answer) if answer.ours => Verdict { healthy: answer.status < 400, line: line(&answer) },
         // The app has taken the port over.
         Ok(_) => app(config).await,
-        Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => app(config).await,
+        Err(error) if matches!(error.kind(), io::ErrorKind::ConnectionRefused | io::ErrorKind::NotFound) => {
+            app(config).await
+        }
         // Somebody holds the port and does not speak HTTP: the app, unless it is us.
         Err(_) if main_process_is_another() => app(config).await,
         Err(error) => unhealthy(format!("volseed does not answer: {error}")),
@@ -61,8 +71,8 @@ async fn verdict(config: &HealthConfig) -> Verdict {
 
 async fn app(config: &HealthConfig) -> Verdict {
     match &config.app_check {
-        None if main_process_is_another() => healthy("handed over to the app".into()),
-        None => unhealthy("volseed is the main process and does not answer".into()),
+        None | Some(AppCheck::None) if main_process_is_another() => healthy("handed over to the app".into()),
+        None | Some(AppCheck::None) => unhealthy("volseed is the main process and does not answer".into()),
         Some(AppCheck::Tcp(port)) => match TcpStream::connect((Ipv4Addr::LOCALHOST, *port)).await {
             Ok(_) => healthy(format!("the app accepts connections on port {port}")),
             Err(error) => unhealthy(format!("the app does not accept connections on port {port}: {error}")),
@@ -76,7 +86,14 @@ async fn app(config: &HealthConfig) -> Verdict {
 }
 
 async fn get(authority: &str, path: &str) -> io::Result<Answer> {
-    let stream = TcpStream::connect(authority).await?;
+    exchange(TcpStream::connect(authority).await?, authority, path).await
+}
+
+async fn exchange(
+    stream: impl AsyncRead + AsyncWrite + Unpin,
+    authority: &str,
+    path: &str,
+) -> io::Result<Answer> {
     let (mut sender, connection) =
         hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.map_err(io::Error::other)?;
     let request = Request::get(path)

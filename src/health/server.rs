@@ -1,29 +1,38 @@
-//! The server: probes and progress over HTTP/1.1.
+//! The server: probes, progress, a page and metrics over HTTP/1.1.
 //!
 //! Reads counters and answers; nothing that it does can wait for the volume. Clients are held to
-//! limits in number, time and size.
+//! limits in number, time and size. Where all places are taken the oldest connection has to go: a
+//! probe is answered within milliseconds, so whoever has been there for longest is none.
 
+use std::collections::VecDeque;
 use std::convert::Infallible;
 use std::future::Future;
+use std::io;
+use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::time::Duration;
 
 use http_body_util::Full;
 use hyper::body::{Bytes, Incoming};
-use hyper::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderValue, RETRY_AFTER, SERVER as SERVER_HEADER};
+use hyper::header::{ACCEPT, CACHE_CONTROL, CONTENT_TYPE, HeaderValue, RETRY_AFTER, SERVER as SERVER_HEADER};
 use hyper::service::service_fn;
-use hyper::{Request, Response, StatusCode};
+use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use serde::Serialize;
-use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::Semaphore;
-use tokio::task::JoinSet;
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::net::{TcpListener, UnixListener};
+use tokio::sync::watch;
+use tokio::task::{AbortHandle, JoinSet};
 
 use super::SERVER;
+use super::listen::Socket;
+use super::metrics;
+use super::page::Page;
 use crate::config::ServerConfig;
+use crate::options::Address;
 use crate::progress::{Phase, Progress, Snapshot};
 
-/// Connections at once; the next one waits in the backlog.
+/// Connections at once on one address. Each may hold a head's buffer and an answer, 12 KiB: 3 MiB.
 const MOST_CONNECTIONS: usize = 256;
 /// The longest that a client may take for its request head.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(5);
@@ -35,28 +44,76 @@ const HEAD_BYTES: usize = 8192;
 const RETRY_SECONDS: &str = "5";
 /// The longest that answers under way may take when the server ends.
 const LAST_ANSWERS: Duration = Duration::from_millis(100);
+/// What is still read of a request once it is answered, in bytes and time: closed before that, the
+/// connection would be reset, and with it the answer on its way.
+const LINGER_BYTES: u64 = 64 << 10;
+const LINGER: Duration = Duration::from_millis(500);
 
-/// Answers on `listener` until `stop` is over, then ends what is under way and closes.
-pub async fn serve(
-    listener: TcpListener,
-    config: Arc<ServerConfig>,
-    progress: Arc<Progress>,
-    stop: impl Future<Output = ()>,
-) {
-    let places = Arc::new(Semaphore::new(MOST_CONNECTIONS));
+/// What answers are made of.
+#[derive(Debug)]
+pub struct Site {
+    /// Paths and statuses.
+    pub config: ServerConfig,
+    /// For browsers.
+    pub page: Page,
+    /// How far the work is.
+    pub progress: Arc<Progress>,
+}
+
+/// A client's connection.
+trait Connection: AsyncRead + AsyncWrite + Unpin + Send {}
+impl<C: AsyncRead + AsyncWrite + Unpin + Send> Connection for C {}
+
+enum Listener {
+    Tcp(TcpListener),
+    Unix(UnixListener),
+}
+
+impl Listener {
+    fn new(socket: Socket) -> io::Result<Listener> {
+        let fd: OwnedFd = socket.fd;
+        Ok(match socket.address {
+            Address::Tcp(_) => Listener::Tcp(TcpListener::from_std(fd.into())?),
+            Address::Unix(_) => Listener::Unix(UnixListener::from_std(fd.into())?),
+        })
+    }
+
+    async fn accept(&self) -> io::Result<Box<dyn Connection>> {
+        Ok(match self {
+            Listener::Tcp(listener) => Box::new(listener.accept().await?.0),
+            Listener::Unix(listener) => Box::new(listener.accept().await?.0),
+        })
+    }
+}
+
+/// Answers on all `sockets` until `stop` is over, then ends what is under way and closes them.
+///
+/// # Errors
+/// When the runtime cannot watch a socket.
+pub fn serve(
+    sockets: Vec<Socket>,
+    site: Arc<Site>,
+    stop: watch::Receiver<bool>,
+) -> io::Result<impl Future<Output = ()> + use<>> {
+    let listeners = sockets.into_iter().map(Listener::new).collect::<io::Result<Vec<_>>>()?;
+    Ok(async move {
+        let mut all = JoinSet::new();
+        for listener in listeners {
+            all.spawn(serve_one(listener, Arc::clone(&site), stop.clone()));
+        }
+        while all.join_next().await.is_some() {}
+    })
+}
+
+async fn serve_one(listener: Listener, site: Arc<Site>, mut stop: watch::Receiver<bool>) {
     let mut connections = JoinSet::new();
-    let mut stop = std::pin::pin!(stop);
+    let mut places: VecDeque<AbortHandle> = VecDeque::with_capacity(MOST_CONNECTIONS);
     loop {
-        let place = Arc::clone(&places).acquire_owned();
-        let accepted = tokio::select! {
-            () = &mut stop => break,
-            place = place => place,
-        };
-        let Ok(place) = accepted else { break };
         let stream = tokio::select! {
-            () = &mut stop => break,
+            biased;
+            () = stopped(&mut stop) => break,
             accepted = listener.accept() => match accepted {
-                Ok((stream, _)) => stream,
+                Ok(stream) => stream,
                 // Out of descriptors or memory for the moment: others may end soon.
                 Err(_) => {
                     tokio::time::sleep(Duration::from_millis(10)).await;
@@ -64,49 +121,111 @@ pub async fn serve(
                 }
             },
         };
-        let (config, progress) = (Arc::clone(&config), Arc::clone(&progress));
-        connections.spawn(async move {
-            connection(stream, config, progress).await;
-            drop(place);
-        });
         while connections.try_join_next().is_some() {}
+        if places.len() >= MOST_CONNECTIONS {
+            places.retain(|place| !place.is_finished());
+        }
+        if places.len() >= MOST_CONNECTIONS
+            && let Some(oldest) = places.pop_front()
+        {
+            oldest.abort();
+        }
+        places.push_back(connections.spawn(connection(stream, Arc::clone(&site))));
     }
     drop(listener);
     let all = async { while connections.join_next().await.is_some() {} };
     let _ = tokio::time::timeout(LAST_ANSWERS, all).await;
 }
 
-async fn connection(stream: TcpStream, config: Arc<ServerConfig>, progress: Arc<Progress>) {
+async fn stopped(stop: &mut watch::Receiver<bool>) {
+    // Whoever could stop us is gone: so do we.
+    let _ = stop.wait_for(|stop| *stop).await;
+}
+
+async fn connection(stream: Box<dyn Connection>, site: Arc<Site>) {
     let service = service_fn(|request: Request<Incoming>| {
-        let response = answer(request.uri().path(), &config, &progress.snapshot());
+        let response = answer(&request, &site);
         async { Ok::<_, Infallible>(response) }
     });
-    let connection = hyper::server::conn::http1::Builder::new()
-        .timer(TokioTimer::new())
-        .header_read_timeout(HEAD_TIMEOUT)
-        .max_buf_size(HEAD_BYTES)
-        .keep_alive(false)
-        .serve_connection(TokioIo::new(stream), service);
+    let exchange = async {
+        let connection = hyper::server::conn::http1::Builder::new()
+            .timer(TokioTimer::new())
+            .header_read_timeout(HEAD_TIMEOUT)
+            .max_buf_size(HEAD_BYTES)
+            .keep_alive(false)
+            .serve_connection(TokioIo::new(stream), service);
+        if let Ok(parts) = connection.without_shutdown().await {
+            let mut stream = parts.io.into_inner();
+            let _ = stream.shutdown().await;
+            let mut rest = stream.take(LINGER_BYTES);
+            let _ = tokio::time::timeout(LINGER, tokio::io::copy(&mut rest, &mut tokio::io::sink())).await;
+        }
+    };
     // A client that breaks off or takes too long is its own problem.
-    let _ = tokio::time::timeout(CONNECTION_TIMEOUT, connection).await;
+    let _ = tokio::time::timeout(CONNECTION_TIMEOUT, exchange).await;
 }
 
 #[derive(Serialize)]
 struct Body<'a> {
     status: &'static str,
+    /// Why not, where it is `fail` and not only a matter of time.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    output: Option<String>,
     #[serde(flatten)]
     snapshot: &'a Snapshot,
 }
 
-fn answer(path: &str, config: &ServerConfig, snapshot: &Snapshot) -> Response<Full<Bytes>> {
-    let code = status(path, config, snapshot);
-    let status = if code.is_success() { "pass" } else { "fail" };
-    let mut body = serde_json::to_vec(&Body { status, snapshot }).unwrap_or_default();
-    body.push(b'\n');
+fn answer(request: &Request<Incoming>, site: &Site) -> Response<Full<Bytes>> {
+    let path = request.uri().path();
+    let accepts = request.headers().get(ACCEPT).and_then(|accepts| accepts.to_str().ok()).unwrap_or_default();
+    if path == site.config.metrics {
+        let (content_type, text) = metrics::text(site.progress.measured(), accepts);
+        return respond(StatusCode::OK, content_type, text.into_bytes());
+    }
+    let snapshot = site.progress.snapshot();
+    if !matches!(*request.method(), Method::GET | Method::HEAD) && is_probe(path, &site.config) {
+        return respond(
+            StatusCode::METHOD_NOT_ALLOWED,
+            "text/plain; charset=utf-8",
+            b"GET or HEAD\n".to_vec(),
+        );
+    }
+    let code = status(path, &site.config, &snapshot);
+    if accepts.contains("text/html") && !is_probe(path, &site.config) {
+        return respond(code, "text/html; charset=utf-8", site.page.fill(&snapshot).into_bytes());
+    }
+    let output = if snapshot.phase == Phase::Failed {
+        Some("it failed; the log says why".to_owned())
+    } else if is_stalled(&site.config, &snapshot) {
+        Some(format!("nothing has moved for {} s", snapshot.stall_seconds))
+    } else {
+        None
+    };
+    let body = Body { status: if code.is_success() { "pass" } else { "fail" }, output, snapshot: &snapshot };
+    if request.uri().query().is_some_and(|query| query.split('&').any(|key| key == "verbose")) {
+        return respond(code, "text/plain; charset=utf-8", verbose(&body).into_bytes());
+    }
+    let mut json = serde_json::to_vec(&body).unwrap_or_default();
+    json.push(b'\n');
+    respond(code, "application/health+json", json)
+}
+
+/// The same for people, a line each.
+fn verbose(body: &Body<'_>) -> String {
+    let json = serde_json::to_value(body).unwrap_or_default();
+    let line = |(key, value): (&String, &serde_json::Value)| match value {
+        serde_json::Value::Null => format!("{key}: -\n"),
+        serde_json::Value::String(text) => format!("{key}: {text}\n"),
+        other => format!("{key}: {other}\n"),
+    };
+    json.as_object().map(|fields| fields.iter().map(line).collect()).unwrap_or_default()
+}
+
+fn respond(code: StatusCode, content_type: &'static str, body: Vec<u8>) -> Response<Full<Bytes>> {
     let mut response = Response::new(Full::new(Bytes::from(body)));
     *response.status_mut() = code;
     let headers = response.headers_mut();
-    headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/health+json"));
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
     headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
     headers.insert(SERVER_HEADER, HeaderValue::from_static(SERVER));
     if code == StatusCode::SERVICE_UNAVAILABLE {
@@ -115,14 +234,19 @@ fn answer(path: &str, config: &ServerConfig, snapshot: &Snapshot) -> Response<Fu
     response
 }
 
+fn is_probe(path: &str, config: &ServerConfig) -> bool {
+    [&config.live, &config.ready, &config.started].iter().any(|paths| paths.iter().any(|probe| probe == path))
+}
+
+fn is_stalled(config: &ServerConfig, snapshot: &Snapshot) -> bool {
+    snapshot.phase != Phase::Complete && snapshot.stall_seconds >= config.stall.as_secs().max(1)
+}
+
 fn status(path: &str, config: &ServerConfig, snapshot: &Snapshot) -> StatusCode {
-    let is = |paths: &[String]| paths.iter().any(|probe| probe == path);
-    let stalled =
-        snapshot.phase != Phase::Complete && snapshot.stall_seconds >= config.stall.as_secs().max(1);
-    let dead = stalled || snapshot.phase == Phase::Failed;
-    if is(&config.live) && !dead {
+    let dead = is_stalled(config, snapshot) || snapshot.phase == Phase::Failed;
+    if config.live.iter().any(|probe| probe == path) && !dead {
         StatusCode::OK
-    } else if dead || is(&config.live) || is(&config.ready) || is(&config.started) {
+    } else if dead || is_probe(path, config) {
         StatusCode::SERVICE_UNAVAILABLE
     } else {
         StatusCode::from_u16(config.seeding_status).unwrap_or(StatusCode::SERVICE_UNAVAILABLE)
@@ -135,10 +259,12 @@ mod tests {
 
     fn config() -> ServerConfig {
         ServerConfig {
-            listen: ":0".parse().unwrap(),
+            listen: vec![":0".parse().unwrap()],
             live: vec!["/livez".into(), "/healthz".into()],
             ready: vec!["/readyz".into()],
             started: vec!["/startupz".into()],
+            metrics: "/metrics".into(),
+            page: None,
             seeding_status: 202,
             stall: Duration::from_secs(120),
         }

@@ -8,6 +8,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError};
+use std::time::Instant;
 
 use rustix::fs::{self, AtFlags, FileType, Mode, OFlags, SeekFrom, Stat};
 use rustix::io::Errno;
@@ -21,7 +22,7 @@ use super::tree::{Dir, Tree};
 use crate::cancel::Cancel;
 use crate::error::{Context, Error, Result, printable};
 use crate::exit::Exit;
-use crate::progress::Progress;
+use crate::progress::{Operation, Progress};
 use crate::state::close;
 use crate::volume::{is_type, open_beneath, openat, remove_tree};
 
@@ -95,7 +96,9 @@ impl<'a> Writer<'a> {
             Job::Finish(dir) => return tree.finish_filled(dir, fidelity),
             Job::Directory(dir) => {
                 let parent = dir.parent().unwrap_or(dir);
+                let began = Instant::now();
                 tree.unless_stale(parent, || tree.make(dir, fidelity, &mut *created))?;
+                self.shared.progress.took(Operation::Directory, began);
                 self.shared.progress.touch();
                 self.queue.made(dir.number());
                 dir
@@ -263,11 +266,13 @@ impl<'a> Writer<'a> {
         let open = |flags| {
             create_as(creator, || openat(directory.as_fd(), &file.name, flags, Mode::from_raw_mode(mode)))
         };
+        let began = Instant::now();
         let new = match self.shared.direct.then(|| open(flags | OFlags::DIRECT)) {
             None | Some(Err(Errno::INVAL)) => open(flags),
             Some(new) => new,
         };
         created();
+        self.shared.progress.took(Operation::Create, began);
         let fd = new.context("create file", || self.path(file))?;
         let birth = file.dir.file_birth(&fd, mode, creator).context("stat", || self.path(file))?;
         let mode = self.shared.fidelity.own_file(&fd, &file.meta, birth, || self.path(file))?;
@@ -283,7 +288,9 @@ impl<'a> Writer<'a> {
         let with_xattrs = xattrs.map(|xattrs| Meta { xattrs: Some(xattrs), ..file.meta.clone() });
         let meta = with_xattrs.as_ref().unwrap_or(&file.meta);
         self.shared.fidelity.finish_file(&fd, meta, mode, birth, || self.path(file))?;
+        let began = Instant::now();
         close(fd).context("close", || self.path(file))?;
+        self.shared.progress.took(Operation::Close, began);
         self.shared.progress.file_done();
         tracing::debug!(path = %printable(&file.dir.child_path(&file.name)), bytes = file.size, "file");
         Ok(())

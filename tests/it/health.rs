@@ -1,10 +1,20 @@
 //! What probes are told while a volume is seeded, and what `volseed health` makes of it.
 
+use std::io::Write;
 use std::net::TcpStream;
 use std::path::PathBuf;
+use std::process::Command;
 
-use crate::kit::http::{app_answering, closed_port, request};
-use crate::kit::{Running, Sandbox, Tree, Volseed, eventually, health, needs, run, seed, staged, volseed};
+use crate::kit::http::{self, app_answering, closed_port, request};
+use crate::kit::{
+    Running, Sandbox, Tree, Volseed, compress, eventually, health, needs, run, seed, staged, volseed,
+};
+
+/// GET with further header lines.
+#[track_caller]
+fn asked(address: std::net::SocketAddr, path: &str, headers: &str) -> http::Answer {
+    http::exchange(address, "GET", path, headers, "")
+}
 
 /// A seed with a health server that stands still until it is fed more.
 #[track_caller]
@@ -92,6 +102,7 @@ fn progress_is_told_in_json_without_paths() {
         "seconds_left",
         "stall_seconds",
         "writers",
+        "waiting_for",
     ];
     expected.sort_unstable();
     assert_eq!(keys, expected);
@@ -108,7 +119,9 @@ fn a_replica_that_waits_is_live_and_says_so() {
     let (first, volume) = seeding(&sandbox, |it| it);
     let second = seed(source, &volume).listening().start();
     second.says("waiting for another replica");
-    assert_eq!(second.get("/livez").json()["phase"], "waiting");
+    let answer = second.get("/livez").json();
+    assert_eq!(answer["phase"], "waiting");
+    assert!(answer["waiting_for"].as_str().is_some_and(|host| !host.is_empty()), "{answer}");
     assert_eq!([second.get("/livez").status, second.get("/readyz").status], [200, 503]);
     finish(first);
     second.ends().exits(0);
@@ -125,6 +138,172 @@ fn head_is_get_without_a_body() {
 }
 
 #[test]
+fn a_browser_gets_a_page_and_nobody_else_does() {
+    let sandbox = Sandbox::new();
+    let (running, _) = seeding(&sandbox, |it| it);
+    let accepting = |types: &str, path: &str| asked(running.address(), path, &format!("Accept: {types}\r\n"));
+    let page = accepting("text/html,application/xhtml+xml;q=0.9,*/*;q=0.8", "/shop?item=3");
+    assert_eq!(page.status, 503);
+    assert!(page.headers.contains("content-type: text/html"), "{page:?}");
+    assert!(page.headers.contains("retry-after: 5") && page.headers.contains("no-store"), "{page:?}");
+    assert!(page.body.contains("<!doctype html>") && !page.body.contains("{{"), "{}", page.body);
+    // Complete in itself: whatever it would fetch is not there yet.
+    assert!(!page.body.contains("src=") && !page.body.contains("<link"), "{}", page.body);
+    assert!(accepting("*/*", "/").headers.contains("json"));
+    assert!(accepting("text/html", "/readyz").headers.contains("json"));
+}
+
+#[test]
+fn a_page_of_one_s_own_has_the_figures_in_it() {
+    let sandbox = Sandbox::new();
+    let page =
+        sandbox.file("page.html", "<p>{{phase}}: {{files}} of {{files_total}}, {{percent}} %, {{other}}</p>");
+    let (running, _) = seeding(&sandbox, |it| it.option("--page", &page));
+    let answer = asked(running.address(), "/", "Accept: text/html\r\n");
+    assert!(
+        answer.body.starts_with("<p>seeding: ") && answer.body.contains(" of ?, 0 %, {{other}}"),
+        "{answer:?}"
+    );
+    seed("-", sandbox.volume())
+        .listening()
+        .option("--page", "/nowhere.html")
+        .ends()
+        .fails(66, "/nowhere.html");
+}
+
+#[test]
+fn metrics_are_told_in_both_texts_of_prometheus() {
+    let sandbox = Sandbox::new();
+    let (running, _) = seeding(&sandbox, |it| it);
+    eventually("files are counted", || running.get("/readyz").json()["files"] != 0);
+    let open =
+        asked(running.address(), "/metrics", "Accept: application/openmetrics-text; version=1.0.0\r\n");
+    assert_eq!(open.status, 200);
+    assert!(
+        open.headers.contains("application/openmetrics-text") && open.body.ends_with("# EOF\n"),
+        "{open:?}"
+    );
+    let older = running.get("/metrics");
+    assert!(older.headers.contains("text/plain; version=0.0.4"), "{older:?}");
+    for line in ["# TYPE volseed_seeded_files_total counter", "volseed_phase{phase=\"seeding\"} 1"] {
+        assert!(older.body.lines().any(|it| it == line), "no {line:?} in:\n{}", older.body);
+    }
+    let value = |name: &str| -> f64 {
+        let line = older.body.lines().find(|line| line.starts_with(name)).unwrap();
+        line.rsplit(' ').next().unwrap().parse().unwrap()
+    };
+    let files = value("volseed_seeded_files_total");
+    assert!(files > 0.0 && files <= 40.0, "{files}");
+    assert!(value("volseed_operation_seconds_bucket{le=\"+Inf\",operation=\"create\"}") >= files);
+    if needs::tools(&["promtool"]) {
+        compress::pipe(Command::new("promtool").args(["check", "metrics"]), older.body.as_bytes());
+    }
+}
+
+#[test]
+fn verbose_is_a_line_each() {
+    let sandbox = Sandbox::new();
+    let (running, _) = seeding(&sandbox, |it| it);
+    let answer = running.get("/livez?verbose");
+    assert!(answer.headers.contains("text/plain"), "{answer:?}");
+    assert!(answer.body.lines().any(|line| line == "phase: seeding"), "{answer:?}");
+}
+
+#[test]
+fn several_addresses_and_a_unix_socket_are_answered_on() {
+    let sandbox = Sandbox::new();
+    let socket = sandbox.path("sock").display().to_string();
+    // Left by a container that was killed.
+    drop(std::os::unix::net::UnixListener::bind(&socket).unwrap());
+    let listen = format!("127.0.0.1:0,[::1]:0,{socket}");
+    let (running, _) = {
+        let volume = sandbox.volume();
+        let running = seed("-", &volume).fed().option("--listen", &listen).start();
+        running.says(&format!("address={socket}"));
+        (running, volume)
+    };
+    let lines: Vec<String> = running.stderr().lines().map(str::to_owned).collect();
+    let addresses: Vec<&str> =
+        lines.iter().filter_map(|line| line.split("listening address=").nth(1)).collect();
+    assert_eq!(addresses.len(), 3, "{lines:?}");
+    for address in &addresses[..2] {
+        assert_eq!(http::get(address.parse().unwrap(), "/livez").status, 200, "{address}");
+    }
+    volseed(["health", "--listen", &socket]).ends().exits(0);
+}
+
+#[test]
+fn a_thousand_slow_clients_do_not_keep_a_probe_from_its_answer() {
+    let sandbox = Sandbox::new();
+    let (running, _) = seeding(&sandbox, |it| it);
+    let slow: Vec<_> = (0..1000)
+        .map(|_| {
+            let mut stream = TcpStream::connect(running.address()).unwrap();
+            stream.write_all(b"GET /livez HTTP/1.1\r\nHost:").unwrap();
+            stream
+        })
+        .collect();
+    for _ in 0..20 {
+        assert_eq!(running.get("/livez").status, 200);
+    }
+    drop(slow);
+}
+
+#[test]
+fn a_request_with_a_body_gets_its_answer_whole() {
+    let sandbox = Sandbox::new();
+    let (running, _) = seeding(&sandbox, |it| it);
+    let body = "x".repeat(40_000);
+    let head = format!("Content-Length: {}\r\n", body.len());
+    let answer = http::exchange(running.address(), "POST", "/cart", &head, &body);
+    assert_eq!(answer.status, 503);
+    assert_eq!(http::exchange(running.address(), "POST", "/livez", "Content-Length: 0\r\n", "").status, 405);
+}
+
+/// An app that takes its socket over as systemd's would.
+const TAKES_OVER: &str = r#"
+import os, socket
+assert os.environ["LISTEN_FDS"] == "1" and os.environ["LISTEN_PID"] == str(os.getpid()), dict(os.environ)
+listener = socket.socket(fileno=3)
+print("ready", listener.getblocking(), flush=True)
+while True:
+    connection, _ = listener.accept()
+    connection.recv(65536)
+    connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 3\r\nConnection: close\r\n\r\napp")
+    connection.close()
+"#;
+
+#[test]
+fn no_connection_is_refused_while_the_socket_is_handed_over() {
+    if !needs::tools(&["python3"]) {
+        return;
+    }
+    for supervise in [&[][..], &["--supervise"]] {
+        let sandbox = Sandbox::on_disk();
+        let volume = sandbox.volume();
+        let app = ["python3", "-c", TAKES_OVER];
+        let mut running = run("-", &volume, app)
+            .arguments(supervise)
+            .option("--pass-socket", "listen-fds")
+            .fed()
+            .listening()
+            .start();
+        let address = running.address();
+        running.feed(Tree::sample().archive());
+        assert_eq!(running.get("/").status, 503);
+        running.end_input();
+        let mut answers = Vec::new();
+        eventually("the app answers", || {
+            let answer = http::get(address, "/");
+            answers.push(answer.status);
+            answer.body == "app"
+        });
+        running.prints("ready True");
+        assert!(answers.iter().all(|status| [200, 503].contains(status)), "{answers:?}");
+    }
+}
+
+#[test]
 fn silent_clients_do_not_keep_others_from_an_answer() {
     let sandbox = Sandbox::new();
     let (running, _) = seeding(&sandbox, |it| it);
@@ -137,7 +316,9 @@ fn a_seed_that_stands_still_is_no_longer_live_and_recovers() {
     let sandbox = Sandbox::new();
     let (running, _) = seeding(&sandbox, |it| it.option("--stall", "300ms"));
     eventually("not live", || running.get("/livez").status == 503);
-    assert_eq!(running.get("/livez").json()["status"], "fail");
+    let answer = running.get("/livez").json();
+    assert_eq!(answer["status"], "fail");
+    assert!(answer["output"].as_str().unwrap().contains("moved"), "{answer}");
     running.feed(Tree::many("more", 3).members().unfinished());
     eventually("live again", || running.get("/livez").status == 200);
     finish(running);
@@ -245,6 +426,11 @@ fn the_app_is_asked_where_an_app_check_is_given() {
     app_check(&format!("http://127.0.0.1:{}/", closed_port()), 1);
     app_check(&format!("tcp:{}", fine.port()), 0);
     app_check(&format!("tcp:{}", closed_port()), 1);
+}
+
+#[test]
+fn an_app_that_is_not_to_be_asked_is_healthy_once_it_runs() {
+    app_check("none", i32::from(!std::path::Path::new("/proc/1/comm").exists()));
 }
 
 #[test]

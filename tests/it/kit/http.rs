@@ -25,9 +25,17 @@ pub fn get(address: SocketAddr, path: &str) -> Answer {
 
 #[track_caller]
 pub fn request(address: SocketAddr, method: &str, path: &str) -> Answer {
+    exchange(address, method, path, "", "")
+}
+
+/// With header lines, each with its end, and a body.
+#[track_caller]
+pub fn exchange(address: SocketAddr, method: &str, path: &str, headers: &str, body: &str) -> Answer {
     let mut stream = TcpStream::connect(address).unwrap();
     stream.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
-    write!(stream, "{method} {path} HTTP/1.1\r\nHost: volume.test\r\nConnection: close\r\n\r\n").unwrap();
+    let head = format!("{method} {path} HTTP/1.1\r\nHost: volume.test\r\nConnection: close\r\n{headers}\r\n");
+    stream.write_all(head.as_bytes()).unwrap();
+    stream.write_all(body.as_bytes()).unwrap();
     let mut text = String::new();
     stream.read_to_string(&mut text).unwrap();
     let (head, body) = text.split_once("\r\n\r\n").unwrap_or_else(|| panic!("no HTTP answer: {text:?}"));

@@ -1,0 +1,76 @@
+//! Handing listening sockets to the app, so that no connection is refused between us and it.
+//!
+//! Nobody accepts in between: whoever connects waits in the kernel's backlog. Each way of telling the app
+//! is one that it knows already, for sockets of a predecessor or of systemd.
+
+use std::os::fd::{AsRawFd, OwnedFd};
+
+use nix::libc;
+use rustix::fs::{OFlags, fcntl_getfl, fcntl_setfl};
+
+use crate::environment::Environment;
+use crate::error::{Context, Result};
+use crate::exit::Exit;
+use crate::options::{Address, PassSocket};
+
+/// The first descriptor of sd_listen_fds(3), `SD_LISTEN_FDS_START`.
+const FIRST: i32 = 3;
+/// Where descriptors are put out of the way first.
+const ASIDE: i32 = 64;
+
+/// Gives the app the sockets as open descriptors, and tells it by the environment. Whatever had these
+/// numbers in this process is gone: to be called right before `exec`.
+///
+/// # Errors
+/// Exit 71 when there are too many open files.
+pub fn pass(how: PassSocket, sockets: Vec<(Address, OwnedFd)>, environment: &mut Environment) -> Result<()> {
+    let mut passed = Vec::new();
+    // First out of the way: one may have another's number.
+    for (address, fd) in sockets {
+        let aside = rustix::io::fcntl_dupfd_cloexec(&fd, ASIDE).context("hand over", address.to_string());
+        let aside = aside
+            .map_err(|error| error.exit(Exit::System).help("raise the limit of open files (ulimit -n)"))?;
+        if how != PassSocket::Nginx {
+            // Apps that know these take the socket as an ordinary one; nginx' workers want it as it is.
+            let flags = fcntl_getfl(&aside).unwrap_or(OFlags::empty());
+            let _ = fcntl_setfl(&aside, flags - OFlags::NONBLOCK);
+        }
+        passed.push((address, aside));
+    }
+    let mut numbers = Vec::new();
+    for (place, (address, aside)) in (FIRST..).zip(passed) {
+        // SAFETY: nothing of this process uses the number `place` any more, see above.
+        let given = unsafe { libc::dup2(aside.as_raw_fd(), place) };
+        if given < 0 {
+            return Err(std::io::Error::last_os_error()).context("hand over", address.to_string());
+        }
+        numbers.push((address, place));
+    }
+    environment.retain(|(name, _)| {
+        !["LISTEN_FDS", "LISTEN_PID", "LISTEN_FDNAMES", "NGINX", "FPM_SOCKETS"]
+            .iter()
+            .any(|ours| name == ours)
+    });
+    let list = |each: &dyn Fn(&(Address, i32)) -> String, between: &str| {
+        numbers.iter().map(each).collect::<Vec<_>>().join(between)
+    };
+    let mut set = |name: &str, value: String| environment.push((name.into(), value.into()));
+    match how {
+        PassSocket::ListenFds => {
+            set("LISTEN_FDS", numbers.len().to_string());
+            set("LISTEN_PID", std::process::id().to_string());
+        }
+        // `3;4;` (ngx_add_inherited_sockets in nginx' src/core/nginx.c).
+        PassSocket::Nginx => set("NGINX", list(&|(_, number)| format!("{number};"), "")),
+        // `127.0.0.1:9000=3,/run/php.sock=4` (fpm_sockets_init_main in php's sapi/fpm/fpm/fpm_sockets.c).
+        PassSocket::PhpFpm => {
+            set("FPM_SOCKETS", list(&|(address, number)| format!("{address}={number}"), ","))
+        }
+    }
+    Ok(())
+}
+
+/// A descriptor out of the way of those that are handed over.
+pub fn aside(fd: OwnedFd) -> OwnedFd {
+    rustix::io::fcntl_dupfd_cloexec(&fd, ASIDE).unwrap_or(fd)
+}

@@ -1,0 +1,58 @@
+//! The page that a browser sees while the volume is seeded: complete in itself, and gone once the app
+//! answers.
+
+use std::fs::File;
+use std::io::Read;
+use std::path::Path;
+
+use crate::error::{Context, Error, Quoted, Result};
+use crate::exit::Exit;
+use crate::progress::Snapshot;
+
+/// Ours: no other file, light and dark, for phones too.
+const OURS: &str = include_str!("page.html");
+/// The largest page that is read, in bytes.
+const LARGEST: u64 = 1 << 20;
+
+/// A page with places for figures, `{{percent}}` and the like.
+#[derive(Debug)]
+pub struct Page(String);
+
+impl Page {
+    /// The page in `path`, or ours.
+    ///
+    /// # Errors
+    /// Exit 66 when it cannot be read, is larger than 1 MiB or no UTF-8.
+    pub fn read(path: Option<&Path>) -> Result<Page> {
+        let Some(path) = path else { return Ok(Page(OURS.to_owned())) };
+        let read = || -> std::io::Result<String> {
+            let mut text = String::new();
+            File::open(path)?.take(LARGEST + 1).read_to_string(&mut text)?;
+            Ok(text)
+        };
+        let text = read().context("read page", path).map_err(|error| error.exit(Exit::Source))?;
+        if text.len() as u64 > LARGEST {
+            return Err(Error::new(
+                Exit::Source,
+                format!("read page {}", path.quoted()),
+                "it is larger than 1 MiB",
+            ));
+        }
+        Ok(Page(text))
+    }
+
+    /// The page with the figures of this moment.
+    pub fn fill(&self, snapshot: &Snapshot) -> String {
+        let known = |figure: Option<u64>| figure.map_or_else(|| "?".to_owned(), |figure| figure.to_string());
+        let figures = [
+            ("{{percent}}", snapshot.percent.unwrap_or(0).to_string()),
+            ("{{phase}}", snapshot.phase.name().to_owned()),
+            ("{{files}}", snapshot.files.to_string()),
+            ("{{files_total}}", known(snapshot.files_total)),
+            ("{{bytes}}", snapshot.bytes.to_string()),
+            ("{{bytes_total}}", known(snapshot.bytes_total)),
+            ("{{seconds_left}}", known(snapshot.seconds_left)),
+        ];
+        figures.iter().fold(self.0.clone(), |page, (place, figure)| page.replace(place, figure))
+    }
+}
