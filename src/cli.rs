@@ -55,6 +55,9 @@ pub struct RunArgs {
     pub server: ServerArgs,
     #[command(flatten)]
     #[allow(missing_docs)]
+    pub check: AppCheckArgs,
+    #[command(flatten)]
+    #[allow(missing_docs)]
     pub app: AppArgs,
     #[command(flatten)]
     #[allow(missing_docs)]
@@ -276,7 +279,7 @@ pub struct ServerArgs {
     pub stall: Option<Span>,
 }
 
-/// How `volseed health` asks the app.
+/// How the app is asked, and who may ask for its whole life.
 #[derive(Debug, Args, Default, Clone)]
 #[command(next_help_heading = "Health")]
 pub struct AppCheckArgs {
@@ -286,6 +289,12 @@ pub struct AppCheckArgs {
     /// container is healthy once its main process is another program.
     #[arg(long, env = "VOLSEED_APP_CHECK", value_name = "HOW")]
     pub app_check: Option<AppCheck>,
+    /// Health for the app's life
+    ///
+    /// With `--supervise`: an address of its own that answers the probes' paths and the metrics for the
+    /// app's whole life, ready and started by `--app-check`. `volseed health` asks there first.
+    #[arg(long, env = "VOLSEED_ADMIN", value_name = "ADDR", value_delimiter = ',')]
+    pub admin: Vec<Address>,
 }
 
 /// The app.

@@ -78,8 +78,10 @@ pub struct VolumeConfig {
 /// The health server.
 #[derive(Debug, Clone)]
 pub struct ServerConfig {
-    /// Where it listens; at least one.
+    /// Where it listens until the hand-over.
     pub listen: Vec<Address>,
+    /// Where it listens for the app's whole life.
+    pub admin: Vec<Address>,
     /// Paths of the liveness probe.
     pub live: Vec<String>,
     /// Paths of the readiness probe.
@@ -107,6 +109,10 @@ pub struct AppConfig {
     pub seeds: bool,
     /// How it gets the sockets of the health server; not at all where they are closed.
     pub pass_socket: Option<PassSocket>,
+    /// How it is asked whether it is ready.
+    pub check: AppCheck,
+    /// Where that is told for its whole life.
+    pub admin: Vec<Address>,
     /// How it is supervised; by nobody where it becomes this process.
     pub supervise: Option<SuperviseConfig>,
 }
@@ -134,7 +140,7 @@ pub struct HealthConfig {
     /// How long to wait for the answer.
     pub timeout: Duration,
     /// How to ask the app after the hand-over.
-    pub app_check: Option<AppCheck>,
+    pub app_check: AppCheck,
 }
 
 /// What is logged.
@@ -216,8 +222,8 @@ pub fn volumes(args: &VolumeArgs, copy: Option<&CopyArgs>, file: &File) -> Resul
     Ok(volumes)
 }
 
-/// The health server, where `--listen` asks for one.
-pub fn server(args: &ServerArgs, file: &File) -> Option<ServerConfig> {
+/// The health server, where `--listen` or `--admin` asks for one.
+pub fn server(args: &ServerArgs, admin: &[Address], file: &File) -> Option<ServerConfig> {
     let file = &file.server;
     let paths = |flags: &[ProbePath], file: &[ProbePath], default: &str| -> Vec<String> {
         match &given(flags, file)[..] {
@@ -230,11 +236,12 @@ pub fn server(args: &ServerArgs, file: &File) -> Option<ServerConfig> {
         live.push("/healthz".to_owned());
     }
     let listen = given(&args.listen, &file.listen);
-    if listen.is_empty() {
+    if listen.is_empty() && admin.is_empty() {
         return None;
     }
     Some(ServerConfig {
         listen,
+        admin: admin.to_vec(),
         live,
         ready: paths(&args.ready_path, &file.ready_path, "/readyz"),
         started: paths(&args.started_path, &file.started_path, "/startupz"),
@@ -253,7 +260,7 @@ pub fn server(args: &ServerArgs, file: &File) -> Option<ServerConfig> {
 ///
 /// # Errors
 /// Exit 64 when no command is given or the user is not known.
-pub fn app(args: &AppArgs, file: &File) -> Result<AppConfig> {
+pub fn app(args: &AppArgs, check: &AppCheckArgs, file: &File) -> Result<AppConfig> {
     let Some(name) = args.command.first() else {
         return Err(usage("no command to become".into())
             .help("volseed run [OPTIONS] -- CMD; volseed seed [OPTIONS] seeds and exits"));
@@ -273,13 +280,24 @@ pub fn app(args: &AppArgs, file: &File) -> Result<AppConfig> {
         exit_map: given(&args.exit_map, &file.app.exit_map),
         grace: args.grace.or(file.app.grace).map_or(GRACE, |grace| grace.0),
     });
+    let admin = given(&check.admin, &file.app_check.admin);
+    if supervise.is_none() && !admin.is_empty() {
+        return Err(usage("--admin needs --supervise: without it, only the app is left".into())
+            .help("leave it out, or let volseed stay with --supervise"));
+    }
     Ok(AppConfig {
+        check: app_check(check, file),
+        admin,
         seeds: only_for.is_none_or(|commands| commands.matches(name)),
         command: args.command.clone(),
         user,
         pass_socket: args.pass_socket.or(file.app.pass_socket),
         supervise,
     })
+}
+
+fn app_check(args: &AppCheckArgs, file: &File) -> AppCheck {
+    args.app_check.clone().or_else(|| file.app_check.app_check.clone()).unwrap_or(AppCheck::None)
 }
 
 /// A list that is given as a whole or not at all.
@@ -289,7 +307,8 @@ fn given<T: Clone>(flags: &[T], file: &[T]) -> Vec<T> {
 
 /// The question of `volseed health`.
 pub fn health(args: &crate::cli::HealthArgs, file: &File) -> HealthConfig {
-    let server = server(&args.server, file);
+    let admin = given(&args.app.admin, &file.app_check.admin);
+    let server = server(&args.server, &admin, file);
     let path = server.as_ref().map(|server| {
         let paths = match (args.started, args.ready) {
             (true, _) => &server.started,
@@ -299,10 +318,11 @@ pub fn health(args: &crate::cli::HealthArgs, file: &File) -> HealthConfig {
         paths[0].clone()
     });
     HealthConfig {
-        listen: server.map(|mut server| server.listen.swap_remove(0)),
+        // The one that is right for longest.
+        listen: server.and_then(|server| server.admin.into_iter().chain(server.listen).next()),
         path: path.unwrap_or_default(),
         timeout: args.timeout.map_or(HEALTH_TIMEOUT, |Span(timeout)| timeout),
-        app_check: args.app.app_check.clone().or(file.app_check.app_check.clone()),
+        app_check: app_check(&args.app, file),
     }
 }
 

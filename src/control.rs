@@ -16,8 +16,9 @@ use crate::error::{Context, Error, Result};
 use crate::exit::Exit;
 use crate::health::listen::{self, Socket};
 use crate::health::page::Page;
-use crate::health::server::{self, Site};
+use crate::health::server::{self, Seeding};
 use crate::log::{self, Console};
+use crate::options::Address;
 use crate::prepare;
 use crate::progress::{Phase, Progress};
 use crate::signals::{self, Signals};
@@ -46,9 +47,20 @@ pub enum Story {
 pub enum Ending {
     /// Every volume is complete. The sockets of the health server, where they are to be kept: nobody
     /// accepts a connection any more, and the kernel keeps those that come.
-    Complete(Vec<Socket>),
+    Complete(Kept),
     /// A signal came first.
     Stopped(u8),
+}
+
+/// What is left of the health server.
+#[derive(Debug, Default)]
+pub struct Kept {
+    /// Sockets for the app, where it wants them.
+    pub listening: Vec<Socket>,
+    /// Sockets for the app's whole life.
+    pub admin: Vec<Socket>,
+    /// What there is to tell.
+    pub site: Option<Arc<Seeding>>,
 }
 
 /// Tells the story and answers for it meanwhile. Returns when it is over and nothing of it is left:
@@ -69,26 +81,29 @@ pub fn run(
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let runtime = runtime.context("start", "runtime").map_err(|error| error.exit(Exit::System))?;
     // Before the volume is first touched.
-    let (site, sockets) = match &config.server {
+    let (site, mut sockets, admin) = match &config.server {
         Some(server) => {
             let page = Page::read(server.page.as_deref())?;
-            let sockets = server.listen.iter().map(listen::listen).collect::<Result<Vec<Socket>>>()?;
-            (Some(Site { config: server.clone(), page, progress: Arc::clone(&progress) }), sockets)
+            let listen =
+                |addresses: &[Address]| addresses.iter().map(listen::listen).collect::<Result<Vec<Socket>>>();
+            let site = Seeding { config: server.clone(), page, progress: Arc::clone(&progress) };
+            (Some(Arc::new(site)), listen(&server.listen)?, listen(&server.admin)?)
         }
-        None => (None, Vec::new()),
+        None => (None, Vec::new(), Vec::new()),
     };
-    for socket in &sockets {
+    for socket in sockets.iter().chain(&admin) {
         tracing::info!(address = %socket.address, "listening");
     }
     let watched = || Error::new(Exit::System, "listen", "too many open files");
-    let kept = if keep_sockets { sockets.iter().map(Socket::again).collect() } else { Ok(Vec::new()) };
-    let kept = kept.map_err(|_| watched())?;
+    let again =
+        |sockets: &[Socket]| sockets.iter().map(Socket::again).collect::<std::io::Result<Vec<Socket>>>();
+    let listening = again(if keep_sockets { &sockets } else { &[] }).map_err(|_| watched())?;
+    sockets.extend(again(&admin).map_err(|_| watched())?);
+    let kept = Kept { listening, admin, site: site.clone() };
     let ending = runtime.block_on(async {
         let (stop, stopped) = watch::channel(false);
         let server = match site {
-            Some(site) => {
-                Some(tokio::spawn(server::serve(sockets, Arc::new(site), stopped).map_err(|_| watched())?))
-            }
+            Some(site) => Some(tokio::spawn(server::serve(sockets, site, stopped).map_err(|_| watched())?)),
             None => None,
         };
         let outcome = start(story, config, &progress, &cancel)?;

@@ -2,6 +2,7 @@
 //!
 //! Both know the progress and the configuration, never the volume.
 
+pub mod admin;
 pub mod client;
 pub mod listen;
 mod metrics;

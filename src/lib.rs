@@ -38,10 +38,11 @@ pub mod volume;
 
 use std::ffi::OsString;
 use std::io::Write;
+use std::os::fd::AsRawFd;
 
 use cli::{Asked, CopyArgs, HealthArgs, LogArgs, RunArgs, StatusArgs, Verb, VolumeArgs};
 use config::{Config, File};
-use control::{Ending, Story};
+use control::{Ending, Kept, Story};
 use environment::Environment;
 use error::{Error, Result};
 use exit::Exit;
@@ -70,7 +71,7 @@ fn act(verb: Verb, environment: Environment, signals: &Signals) -> Result<u8> {
             let file = File::read(args.volume.config.as_deref())?;
             let console = start_log(&args.log, &file, &environment);
             let volumes = config::volumes(&args.volume, Some(&args.copy), &file);
-            let server = config::server(&args.server, &file);
+            let server = config::server(&args.server, &[], &file);
             finish(
                 &console,
                 tell(Story::Seed, volumes.map(|volumes| Config { volumes, server }), signals, &console),
@@ -80,7 +81,7 @@ fn act(verb: Verb, environment: Environment, signals: &Signals) -> Result<u8> {
             let file = File::read(args.volume.config.as_deref())?;
             let console = start_log(&args.log, &file, &environment);
             let volumes = config::volumes(&args.volume, None, &file);
-            let server = config::server(&args.server, &file);
+            let server = config::server(&args.server, &[], &file);
             finish(
                 &console,
                 tell(Story::Wait, volumes.map(|volumes| Config { volumes, server }), signals, &console),
@@ -92,11 +93,11 @@ fn act(verb: Verb, environment: Environment, signals: &Signals) -> Result<u8> {
 }
 
 fn run_app(args: RunArgs, environment: Environment, signals: &Signals) -> Result<u8> {
-    let RunArgs { volume, copy, server, app, log } = args;
+    let RunArgs { volume, copy, server, check, app, log } = args;
     let file = File::read(volume.config.as_deref())?;
     let console = start_log(&log, &file, &environment);
     let become_app = || -> Result<u8> {
-        let app = config::app(&app, &file)?;
+        let app = config::app(&app, &check, &file)?;
         let lifeline = match &app.supervise {
             None => {
                 signals::ignore_the_app_s();
@@ -107,16 +108,21 @@ fn run_app(args: RunArgs, environment: Environment, signals: &Signals) -> Result
                 Role::Over(code) => return Ok(code),
             },
         };
-        let mut sockets = Vec::new();
+        let mut kept = Kept::default();
         if app.seeds {
             let config = seed_config(&volume, &copy, &file)
-                .map(|volumes| Config { volumes, server: config::server(&server, &file) });
+                .map(|volumes| Config { volumes, server: config::server(&server, &app.admin, &file) });
             match control::run(Story::Seed, config?, app.pass_socket.is_some(), signals, &console)? {
-                Ending::Complete(kept) => sockets = kept,
+                Ending::Complete(left) => kept = left,
                 Ending::Stopped(signal) => return Ok(Exit::Signal(signal).code()),
             }
         }
-        let sockets = sockets.into_iter().map(|socket| (socket.address, socket.fd)).collect();
+        if let (Some(site), false) = (kept.site, kept.admin.is_empty()) {
+            let (sockets, check) = (kept.admin, app.check.clone());
+            let files: Vec<i32> = sockets.iter().map(|socket| socket.fd.as_raw_fd()).collect();
+            supervise::beside(&files, || health::admin::run(sockets, site, check))?;
+        }
+        let sockets = kept.listening.into_iter().map(|socket| (socket.address, socket.fd)).collect();
         let never = handover::become_app(&app, environment, sockets, signals, lifeline.as_ref())?;
         match never {}
     };

@@ -147,6 +147,15 @@ pub fn hand_back(signals: &Signals) -> Option<u8> {
     came
 }
 
+/// Every signal does what it does to a program that says nothing of it, but SIGPIPE, and none is blocked.
+pub fn as_usual() {
+    for signal in ALL.iter() {
+        kernel::dispose(signal, Disposition::Default);
+    }
+    take_back();
+    kernel::replace_mask(Set::default());
+}
+
 /// After an `exec` that failed: whoever reads our last words may be gone.
 pub fn take_back() {
     kernel::dispose(libc::SIGPIPE as u8, Disposition::Ignore);

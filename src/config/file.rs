@@ -64,6 +64,7 @@ impl Reader<'_> {
                 "started-path" => server.started_path = at.list(value)?,
                 "seeding-status" => server.seeding_status = Some(at.parse(value)?),
                 "stall" => server.stall = Some(at.parse(value)?),
+                "admin" => app_check.admin = at.list(value)?,
                 "app-check" => app_check.app_check = Some(at.parse(value)?),
                 "user" => app.user = Some(at.parse(value)?),
                 "only-for" => app.only_for = Some(at.parse(value)?),

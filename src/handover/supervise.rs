@@ -13,15 +13,16 @@ mod terminal;
 mod watch;
 
 use std::ffi::OsString;
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 
 use nix::libc;
-use nix::sys::prctl::set_child_subreaper;
-use nix::unistd::{ForkResult, Pid, dup2_raw, execv, fork, getpid, setpgid};
+use nix::sys::prctl::{set_child_subreaper, set_name, set_pdeathsig};
+use nix::sys::wait::{WaitStatus, waitpid};
+use nix::unistd::{ForkResult, Pid, dup2_raw, execv, fork, getpid, getppid, setpgid};
 
 use super::sockets::aside;
 use crate::config::{LogConfig, SuperviseConfig};
-use crate::error::{Context, Result};
+use crate::error::{Context, Error, Result};
 use crate::exit::Exit;
 use crate::signals;
 use crate::signals::kernel::{self, ALL};
@@ -104,6 +105,62 @@ pub fn split(config: &SuperviseConfig, command: &[OsString], log: LogConfig) -> 
     }
 }
 
+/// Starts a process that lives beside the app, as a child of the supervisor's: the app must not find a
+/// child that it has not started. It ends with the supervisor, which asks everyone who is left. Nothing is
+/// open to it but standard error and what is `kept`. To be called without a second thread.
+///
+/// # Errors
+/// Exit 71 when there may be no further process.
+pub fn beside(kept: &[RawFd], work: impl FnOnce() -> Result<()>) -> Result<()> {
+    let failed =
+        |error: Error| error.exit(Exit::System).help("is the limit of processes reached (--pids-limit)?");
+    let before = kernel::replace_mask(ALL);
+    // SAFETY: there is no second thread whose locks a child could find held.
+    let forked = unsafe { fork() }.context("start", "process for --admin");
+    match forked {
+        Err(error) => {
+            kernel::replace_mask(before);
+            return Err(failed(error));
+        }
+        Ok(ForkResult::Parent { child }) => {
+            let waited = waitpid(child, None);
+            kernel::replace_mask(before);
+            return match waited {
+                Ok(WaitStatus::Exited(_, 0)) => Ok(()),
+                _ => Err(failed(
+                    Error::new(Exit::System, "start", "no further process").on("process for --admin"),
+                )),
+            };
+        }
+        Ok(ForkResult::Child) => {}
+    }
+    let between = getpid();
+    // SAFETY: as above.
+    match unsafe { fork() } {
+        Ok(ForkResult::Child) => {}
+        Ok(ForkResult::Parent { .. }) => leave(0),
+        Err(_) => leave(1),
+    }
+    // Given to the supervisor once the one between is gone; a parent's death counts from then on.
+    while getppid() == between {
+        std::thread::sleep(std::time::Duration::from_millis(1));
+    }
+    let _ = set_pdeathsig(Some(nix::sys::signal::Signal::SIGKILL));
+    let _ = set_name(c"volseed-admin");
+    // Not in the app's group, nor in its terminal's.
+    let _ = setpgid(Pid::from_raw(0), Pid::from_raw(0));
+    let _ = std::env::set_current_dir("/");
+    signals::as_usual();
+    forget_standard_files();
+    close_all_but(|file| file <= 2 || kept.contains(&file));
+    leave(u8::from(work().is_err()))
+}
+
+fn leave(code: u8) -> ! {
+    // SAFETY: ends this process without what its parent has registered to be done at its own end.
+    unsafe { libc::_exit(code.into()) }
+}
+
 /// Executes volseed as a supervisor. All signals stay blocked on the way.
 fn watch_anew(plan: &Plan, lifeline: OwnedFd) -> u8 {
     if lifeline.as_raw_fd() == LIFELINE {
@@ -125,14 +182,35 @@ fn close_above(last: i32) {
     let (first, all, no_flags) = (last + 1, u32::MAX, 0);
     // SAFETY: nothing with such a number is used any more, see above.
     let closed = unsafe { libc::syscall(libc::SYS_close_range, first, all, no_flags) };
-    if closed == 0 {
-        return;
+    if closed != 0 {
+        // Older than Linux 5.9, or refused by a seccomp profile that does not know it.
+        close_all_but(|file| file <= last);
     }
-    // Older than Linux 5.9, or refused by a seccomp profile that does not know it.
+}
+
+/// Closes every descriptor that is not to be kept.
+fn close_all_but(kept: impl Fn(i32) -> bool) {
     let open = std::fs::read_dir("/proc/self/fd").into_iter().flatten().flatten();
     let open: Vec<i32> = open.filter_map(|entry| entry.file_name().to_str()?.parse().ok()).collect();
-    for file in open.into_iter().filter(|file| *file > last) {
-        // SAFETY: as above.
+    for file in open.into_iter().filter(|file| !kept(*file)) {
+        // SAFETY: whoever had it does nothing in this process any more.
         unsafe { libc::close(file) };
+    }
+}
+
+/// Standard input and output are the app's: whoever is at their other end shall see when it is gone.
+fn forget_standard_files() {
+    let null = rustix::fs::open("/dev/null", rustix::fs::OFlags::RDWR, rustix::fs::Mode::empty());
+    match null {
+        Ok(null) => {
+            let _ = rustix::stdio::dup2_stdin(&null);
+            let _ = rustix::stdio::dup2_stdout(&null);
+        }
+        Err(_) => {
+            for file in [0, 1] {
+                // SAFETY: nothing is read from or written to them in this process.
+                unsafe { libc::close(file) };
+            }
+        }
     }
 }

@@ -71,16 +71,24 @@ async fn verdict(config: &HealthConfig) -> Verdict {
 
 async fn app(config: &HealthConfig) -> Verdict {
     match &config.app_check {
-        None | Some(AppCheck::None) if main_process_is_another() => healthy("handed over to the app".into()),
-        None | Some(AppCheck::None) => unhealthy("volseed is the main process and does not answer".into()),
-        Some(AppCheck::Tcp(port)) => match TcpStream::connect((Ipv4Addr::LOCALHOST, *port)).await {
-            Ok(_) => healthy(format!("the app accepts connections on port {port}")),
-            Err(error) => unhealthy(format!("the app does not accept connections on port {port}: {error}")),
+        AppCheck::None if main_process_is_another() => healthy("handed over to the app".into()),
+        AppCheck::None => unhealthy("volseed is the main process and does not answer".into()),
+        check => ask_app(check).await.map_or_else(unhealthy, healthy),
+    }
+}
+
+/// Asks the app: what it said, or what is wrong with it.
+pub(super) async fn ask_app(check: &AppCheck) -> std::result::Result<String, String> {
+    match check {
+        AppCheck::None => Ok("the app runs".into()),
+        AppCheck::Tcp(port) => match TcpStream::connect((Ipv4Addr::LOCALHOST, *port)).await {
+            Ok(_) => Ok(format!("the app accepts connections on port {port}")),
+            Err(error) => Err(format!("the app does not accept connections on port {port}: {error}")),
         },
-        Some(AppCheck::Http { authority, path }) => match get(authority, path).await {
-            Ok(answer) if answer.status < 400 => healthy(format!("the app answers {}", answer.status)),
-            Ok(answer) => unhealthy(format!("the app answers {}", answer.status)),
-            Err(error) => unhealthy(format!("the app does not answer: {error}")),
+        AppCheck::Http { authority, path } => match get(authority, path).await {
+            Ok(answer) if answer.status < 400 => Ok(format!("the app answers {}", answer.status)),
+            Ok(answer) => Err(format!("the app answers {}", answer.status)),
+            Err(error) => Err(format!("the app does not answer: {error}")),
         },
     }
 }
@@ -145,6 +153,9 @@ fn line(answer: &Answer) -> String {
         serde_json::Value::String(text) => text.clone(),
         other => other.to_string(),
     };
+    if let Some(output) = body["output"].as_str() {
+        return format!("{}: {output}", text("phase"));
+    }
     let percent = body["percent"].as_u64().map(|percent| format!(", {percent} %")).unwrap_or_default();
     format!("{}: {} files, {} bytes{percent}", text("phase"), text("files"), text("bytes"))
 }

@@ -14,10 +14,10 @@ use crate::progress::{BOUNDS_SECONDS, Measured, Phase};
 const OPEN: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 const OLDER: &str = "text/plain; version=0.0.4; charset=utf-8";
 
-/// Its type and the text, for a client that accepts these types.
-pub fn text(measured: Measured, accepts: &str) -> (&'static str, String) {
+/// Its type and the text, for a client that accepts these types; `app_ready` once there is an app to ask.
+pub fn text(measured: Measured, app_ready: Option<bool>, accepts: &str) -> (&'static str, String) {
     let mut registry = Registry::with_prefix("volseed");
-    registry.register_collector(Box::new(Metrics(measured)));
+    registry.register_collector(Box::new(Metrics(measured, app_ready)));
     let mut text = String::new();
     // Writing to a string does not fail.
     let _ = prometheus_client::encoding::text::encode(&mut text, &registry);
@@ -43,7 +43,7 @@ fn older(text: &str) -> String {
 }
 
 #[derive(Debug)]
-struct Metrics(Measured);
+struct Metrics(Measured, Option<bool>);
 
 impl Collector for Metrics {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), fmt::Error> {
@@ -61,6 +61,9 @@ impl Collector for Metrics {
         one("stall_seconds", "Seconds since anything last moved", Value::Gauge(snapshot.stall_seconds))?;
         one("takeovers", "Claims that were taken over from other replicas", Value::Counter(*takeovers))?;
         one("errors", "Errors that ended the work", Value::Counter(*errors))?;
+        if let Some(ready) = self.1 {
+            one("app_ready", "Whether the app passes its check", Value::Gauge(ready.into()))?;
+        }
         let mut phase = encoder.encode_descriptor(
             "phase",
             "1 for the phase that the work is in",

@@ -40,6 +40,9 @@ const HEAD_TIMEOUT: Duration = Duration::from_secs(5);
 const CONNECTION_TIMEOUT: Duration = Duration::from_secs(10);
 /// The largest request head, in bytes; hyper's least.
 const HEAD_BYTES: usize = 8192;
+/// Types of answers.
+pub(super) const JSON: &str = "application/health+json";
+const TEXT: &str = "text/plain; charset=utf-8";
 /// What a client that is told 503 is asked to wait, in seconds.
 const RETRY_SECONDS: &str = "5";
 /// The longest that answers under way may take when the server ends.
@@ -49,15 +52,30 @@ const LAST_ANSWERS: Duration = Duration::from_millis(100);
 const LINGER_BYTES: u64 = 64 << 10;
 const LINGER: Duration = Duration::from_millis(500);
 
-/// What answers are made of.
+/// Who answers.
+pub trait Site: Send + Sync + 'static {
+    /// The answer to a request.
+    fn answer(&self, request: &Request<Incoming>) -> impl Future<Output = Answer> + Send;
+}
+
+/// What is answered.
+pub type Answer = Response<Full<Bytes>>;
+
+/// Answers while volumes are seeded.
 #[derive(Debug)]
-pub struct Site {
+pub struct Seeding {
     /// Paths and statuses.
     pub config: ServerConfig,
     /// For browsers.
     pub page: Page,
     /// How far the work is.
     pub progress: Arc<Progress>,
+}
+
+impl Site for Seeding {
+    async fn answer(&self, request: &Request<Incoming>) -> Answer {
+        answer(request, self)
+    }
 }
 
 /// A client's connection.
@@ -92,9 +110,9 @@ impl Listener {
 /// When the runtime cannot watch a socket.
 pub fn serve(
     sockets: Vec<Socket>,
-    site: Arc<Site>,
+    site: Arc<impl Site>,
     stop: watch::Receiver<bool>,
-) -> io::Result<impl Future<Output = ()> + use<>> {
+) -> io::Result<impl Future<Output = ()>> {
     let listeners = sockets.into_iter().map(Listener::new).collect::<io::Result<Vec<_>>>()?;
     Ok(async move {
         let mut all = JoinSet::new();
@@ -105,7 +123,7 @@ pub fn serve(
     })
 }
 
-async fn serve_one(listener: Listener, site: Arc<Site>, mut stop: watch::Receiver<bool>) {
+async fn serve_one(listener: Listener, site: Arc<impl Site>, mut stop: watch::Receiver<bool>) {
     let mut connections = JoinSet::new();
     let mut places: VecDeque<AbortHandle> = VecDeque::with_capacity(MOST_CONNECTIONS);
     loop {
@@ -142,10 +160,10 @@ async fn stopped(stop: &mut watch::Receiver<bool>) {
     let _ = stop.wait_for(|stop| *stop).await;
 }
 
-async fn connection(stream: Box<dyn Connection>, site: Arc<Site>) {
+async fn connection(stream: Box<dyn Connection>, site: Arc<impl Site>) {
     let service = service_fn(|request: Request<Incoming>| {
-        let response = answer(&request, &site);
-        async { Ok::<_, Infallible>(response) }
+        let site = Arc::clone(&site);
+        async move { Ok::<_, Infallible>(site.answer(&request).await) }
     });
     let exchange = async {
         let connection = hyper::server::conn::http1::Builder::new()
@@ -175,20 +193,16 @@ struct Body<'a> {
     snapshot: &'a Snapshot,
 }
 
-fn answer(request: &Request<Incoming>, site: &Site) -> Response<Full<Bytes>> {
+fn answer(request: &Request<Incoming>, site: &Seeding) -> Answer {
     let path = request.uri().path();
     let accepts = request.headers().get(ACCEPT).and_then(|accepts| accepts.to_str().ok()).unwrap_or_default();
     if path == site.config.metrics {
-        let (content_type, text) = metrics::text(site.progress.measured(), accepts);
+        let (content_type, text) = metrics::text(site.progress.measured(), None, accepts);
         return respond(StatusCode::OK, content_type, text.into_bytes());
     }
     let snapshot = site.progress.snapshot();
     if !matches!(*request.method(), Method::GET | Method::HEAD) && is_probe(path, &site.config) {
-        return respond(
-            StatusCode::METHOD_NOT_ALLOWED,
-            "text/plain; charset=utf-8",
-            b"GET or HEAD\n".to_vec(),
-        );
+        return respond(StatusCode::METHOD_NOT_ALLOWED, TEXT, b"GET or HEAD\n".to_vec());
     }
     let code = status(path, &site.config, &snapshot);
     if accepts.contains("text/html") && !is_probe(path, &site.config) {
@@ -203,11 +217,11 @@ fn answer(request: &Request<Incoming>, site: &Site) -> Response<Full<Bytes>> {
     };
     let body = Body { status: if code.is_success() { "pass" } else { "fail" }, output, snapshot: &snapshot };
     if request.uri().query().is_some_and(|query| query.split('&').any(|key| key == "verbose")) {
-        return respond(code, "text/plain; charset=utf-8", verbose(&body).into_bytes());
+        return respond(code, TEXT, verbose(&body).into_bytes());
     }
     let mut json = serde_json::to_vec(&body).unwrap_or_default();
     json.push(b'\n');
-    respond(code, "application/health+json", json)
+    respond(code, JSON, json)
 }
 
 /// The same for people, a line each.
@@ -221,7 +235,7 @@ fn verbose(body: &Body<'_>) -> String {
     json.as_object().map(|fields| fields.iter().map(line).collect()).unwrap_or_default()
 }
 
-fn respond(code: StatusCode, content_type: &'static str, body: Vec<u8>) -> Response<Full<Bytes>> {
+pub(super) fn respond(code: StatusCode, content_type: &'static str, body: Vec<u8>) -> Answer {
     let mut response = Response::new(Full::new(Bytes::from(body)));
     *response.status_mut() = code;
     let headers = response.headers_mut();
@@ -234,7 +248,7 @@ fn respond(code: StatusCode, content_type: &'static str, body: Vec<u8>) -> Respo
     response
 }
 
-fn is_probe(path: &str, config: &ServerConfig) -> bool {
+pub(super) fn is_probe(path: &str, config: &ServerConfig) -> bool {
     [&config.live, &config.ready, &config.started].iter().any(|paths| paths.iter().any(|probe| probe == path))
 }
 
@@ -260,6 +274,7 @@ mod tests {
     fn config() -> ServerConfig {
         ServerConfig {
             listen: vec![":0".parse().unwrap()],
+            admin: Vec::new(),
             live: vec!["/livez".into(), "/healthz".into()],
             ready: vec!["/readyz".into()],
             started: vec!["/startupz".into()],

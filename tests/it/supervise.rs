@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
 
+use crate::kit::http::{self, closed_port};
 use crate::kit::python::{DIES_OF, ECHOES_SIGNALS, ORPHAN, ORPHANS};
 use crate::kit::{Running, Sandbox, Tree, Volseed, eventually, needs, run};
 
@@ -371,6 +372,61 @@ fn a_health_check_knows_the_app_behind_its_supervisor() {
     let stage = Stage::new();
     let running = seeding(&stage, true);
     running.beside(&["health"]).ends().exits(1);
+}
+
+#[test]
+fn health_is_told_for_the_app_s_whole_life_where_that_is_asked_for() {
+    if !containers() || !needs::tools(&["nsenter"]) {
+        return;
+    }
+    let stage = Stage::new();
+    let mut running = run("-", &stage.volume, ["python3", "-c", ECHOES_SIGNALS])
+        .flag("--supervise")
+        .option("--admin", "127.0.0.1:0")
+        .option("--app-check", format!("tcp:{}", closed_port()))
+        .fed()
+        .in_container()
+        .start();
+    let address = running.address();
+    eventually("it seeds", || http::get(address, "/livez").json()["phase"] == "seeding");
+    assert_eq!(http::get(address, "/readyz").status, 503);
+    running.feed(Tree::sample().archive());
+    running.end_input();
+    running.prints("ready");
+    eventually("the app is asked", || http::get(address, "/livez").json()["phase"] == "app");
+    assert_eq!([http::get(address, "/livez").status, http::get(address, "/readyz").status], [200, 503]);
+    let metrics = http::get(address, "/metrics").body;
+    assert!(
+        metrics.contains("volseed_app_ready 0") && metrics.contains("volseed_phase{phase=\"complete\"} 1")
+    );
+    let asks = |question: &str| running.beside(&["health", "--admin", &address.to_string(), question]).ends();
+    asks("--live").exits(0);
+    let outcome = asks("--ready").exits(1);
+    assert!(outcome.stdout.starts_with("app: the app does not accept connections"), "{}", outcome.stdout);
+    let (outcome, _) = running.stopped_by(Signal::SIGTERM);
+    outcome.exits(7).says_nothing_of("killed");
+    assert!(std::net::TcpStream::connect(address).is_err());
+}
+
+#[test]
+fn the_app_has_no_child_that_it_has_not_started() {
+    if !containers() {
+        return;
+    }
+    let stage = Stage::new();
+    let app = "read -r children < /proc/$$/task/$$/children; echo children: $children; \
+        for file in /proc/$$/fd/*; do echo ${file##*/}; done";
+    let with = |admin: &[&str]| {
+        stage.supervise(&["sh", "-c", app]).arguments(admin).in_container().ends().exits(0).stdout
+    };
+    assert_eq!(with(&["--admin", "127.0.0.1:0"]), with(&[]));
+    assert!(with(&["--admin", "127.0.0.1:0"]).starts_with("children:\n"));
+}
+
+#[test]
+fn admin_without_supervise_is_wrong_usage() {
+    let stage = Stage::new();
+    stage.run(&["true"]).option("--admin", ":0").ends().fails(64, "--admin");
 }
 
 /// A terminal of its own around `volseed run --supervise -- APP` as process 1; what is fed is typed.

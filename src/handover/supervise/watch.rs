@@ -12,7 +12,7 @@ use nix::unistd::{Pid, getpgrp, getpid, getsid};
 use rustix::process::{WaitOptions, WaitStatus, wait};
 
 use super::descendants::{self, Process};
-use super::{FAILED, LIFELINE, Plan, STARTS, memory, terminal};
+use super::{FAILED, LIFELINE, Plan, STARTS, forget_standard_files, memory, terminal};
 use crate::error::Error;
 use crate::exit::Exit;
 use crate::log::Console;
@@ -46,7 +46,7 @@ pub fn watch(plan: &Plan) -> u8 {
     // `ps` and `top` would say `exe`.
     let _ = prctl::set_name(c"volseed");
     let _ = std::env::set_current_dir("/");
-    forget_the_app_s_files();
+    forget_standard_files();
     let mut supervisor = Supervisor {
         plan,
         child: Pid::from_raw(plan.child),
@@ -66,23 +66,6 @@ pub fn watch(plan: &Plan) -> u8 {
         terminal::give_to(getpgrp());
     }
     supervisor.last_words()
-}
-
-/// Standard input and output are the app's: whoever is at their other end shall see when it is gone.
-fn forget_the_app_s_files() {
-    let null = rustix::fs::open("/dev/null", rustix::fs::OFlags::RDWR, rustix::fs::Mode::empty());
-    match null {
-        Ok(null) => {
-            let _ = rustix::stdio::dup2_stdin(&null);
-            let _ = rustix::stdio::dup2_stdout(&null);
-        }
-        Err(_) => {
-            for file in [0, 1] {
-                // SAFETY: nothing is read from or written to them in this process.
-                unsafe { libc::close(file) };
-            }
-        }
-    }
 }
 
 struct Supervisor<'a> {

@@ -1,0 +1,79 @@
+//! Probes and metrics for the app's whole life, beside its supervisor.
+//!
+//! A process of its own: what it needs is in nobody else's memory, and where it is not asked for it does
+//! not exist. It is live while it answers; ready and started are what the app itself says.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use hyper::body::Incoming;
+use hyper::header::ACCEPT;
+use hyper::{Request, StatusCode};
+use tokio::sync::watch;
+
+use super::client::ask_app;
+use super::listen::Socket;
+use super::metrics;
+use super::server::{self, Answer, JSON, Seeding, Site, is_probe, respond};
+use crate::error::{Context, Error, Result};
+use crate::exit::Exit;
+use crate::options::AppCheck;
+
+/// The longest that the app may take to answer its check: below the few seconds of an orchestrator.
+const CHECK_TIMEOUT: Duration = Duration::from_secs(2);
+
+struct Admin {
+    seeding: Arc<Seeding>,
+    check: AppCheck,
+}
+
+impl Admin {
+    async fn app(&self) -> (bool, String) {
+        match tokio::time::timeout(CHECK_TIMEOUT, ask_app(&self.check)).await {
+            Ok(Ok(said)) => (true, said),
+            Ok(Err(said)) => (false, said),
+            Err(_) => (false, format!("the app does not answer within {} s", CHECK_TIMEOUT.as_secs())),
+        }
+    }
+}
+
+impl Site for Admin {
+    async fn answer(&self, request: &Request<Incoming>) -> Answer {
+        let (path, config) = (request.uri().path(), &self.seeding.config);
+        let header = request.headers().get(ACCEPT).and_then(|accepts| accepts.to_str().ok());
+        if path == config.metrics {
+            let (ready, _) = self.app().await;
+            let measured = self.seeding.progress.measured();
+            let (content_type, text) = metrics::text(measured, Some(ready), header.unwrap_or_default());
+            return respond(StatusCode::OK, content_type, text.into_bytes());
+        }
+        let (healthy, output) = match path {
+            path if config.live.iter().any(|live| live == path) => (true, "the app runs".to_owned()),
+            path if is_probe(path, config) => self.app().await,
+            _ => {
+                let body = b"{\"status\":\"fail\",\"output\":\"no such probe\"}\n".to_vec();
+                return respond(StatusCode::NOT_FOUND, JSON, body);
+            }
+        };
+        let (code, status) =
+            if healthy { (StatusCode::OK, "pass") } else { (StatusCode::SERVICE_UNAVAILABLE, "fail") };
+        let body = serde_json::json!({ "status": status, "phase": "app", "output": output });
+        respond(code, JSON, format!("{body}\n").into_bytes())
+    }
+}
+
+/// Answers until the process ends.
+///
+/// # Errors
+/// Exit 71 when the runtime cannot be had.
+pub fn run(sockets: Vec<Socket>, seeding: Arc<Seeding>, check: AppCheck) -> Result<()> {
+    let system = |error: Error| error.exit(Exit::System);
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let runtime = runtime.context("start", "runtime").map_err(system)?;
+    runtime.block_on(async {
+        let (_never, stop) = watch::channel(false);
+        let served = server::serve(sockets, Arc::new(Admin { seeding, check }), stop);
+        served.context("listen on", "--admin").map_err(system)?.await;
+        Ok(())
+    })
+}
