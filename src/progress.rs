@@ -364,7 +364,7 @@ impl Progress {
             percent: done.map(|share| (share * 100.0) as u8),
             rate: if seconds > 0.0 { (bytes as f64 / seconds) as u64 } else { 0 },
             seconds_left: done
-                .filter(|share| *share > 0.01 && seconds >= 1.0)
+                .filter(|share| phase == Phase::Seeding && *share > 0.01 && seconds >= 1.0)
                 .map(|share| (seconds * (1.0 - share) / share).ceil() as u64),
             stall_seconds: now.saturating_sub(self.changed.load(Relaxed)) / 1000,
             writers: self.writers.load(Relaxed),

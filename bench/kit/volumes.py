@@ -9,6 +9,7 @@ import ctypes
 import errno
 import fcntl
 import os
+import select
 import shutil
 import signal
 import stat
@@ -16,6 +17,7 @@ import struct
 import subprocess
 import sys
 import tempfile
+import time
 from typing import Iterator
 
 LOOP_MAJOR = 7
@@ -25,6 +27,7 @@ LO_FLAGS_AUTOCLEAR = 4
 LO_FLAGS_DIRECT_IO = 16
 
 MNT_DETACH = 2
+PR_SET_PDEATHSIG = 1
 
 # No lazy initialisation: it would write in the background of whatever is measured first.
 MAKE = {
@@ -166,3 +169,36 @@ def keeps_user_xattrs(path: str) -> bool:
     except OSError:
         return False
     return True
+
+
+@contextlib.contextmanager
+def bindfs(source: str, scratch: str, *options: str) -> Iterator[tuple[str, subprocess.Popen]]:
+    """Another mount of a directory, through FUSE, and the process that serves it."""
+    if not shutil.which("bindfs"):
+        raise Missing("bindfs is missing: apt-get install bindfs")
+    path = tempfile.mkdtemp(dir=scratch, prefix="mount-")
+    with open("/proc/self/mountinfo") as mounts:
+        # Becomes readable, so to speak, with every change of a mount (proc(5)).
+        changes = select.poll()
+        changes.register(mounts, select.POLLPRI)
+        process = subprocess.Popen(["bindfs", "-f", *options, source, path], preexec_fn=die_with_parent)
+        try:
+            deadline = time.monotonic() + 10
+            while not os.path.ismount(path):
+                if process.poll() is not None or time.monotonic() > deadline:
+                    raise Missing(f"bindfs cannot mount {source}")
+                changes.poll(1000)
+            yield path, process
+        finally:
+            libc.umount2(path.encode(), MNT_DETACH)
+            try:
+                process.wait(5)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
+            os.rmdir(path)
+
+
+def die_with_parent(number: int = signal.SIGKILL) -> None:
+    """For `preexec_fn`: the process ends with the thread that started it."""
+    libc.prctl(PR_SET_PDEATHSIG, number)
