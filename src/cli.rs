@@ -39,6 +39,8 @@ pub enum Verb {
     Health(HealthArgs),
     /// Say what the volume's state records
     Status(StatusArgs),
+    /// Copy this binary to a directory that another container mounts
+    Install(InstallArgs),
 }
 
 /// `volseed run`.
@@ -130,6 +132,14 @@ pub struct StatusArgs {
     /// One JSON document, for machines
     #[arg(long, help_heading = "Output")]
     pub json: bool,
+}
+
+/// `volseed install`.
+#[derive(Debug, Args)]
+pub struct InstallArgs {
+    /// The directory; the binary is `volseed` in it
+    #[arg(value_name = "DIR")]
+    pub directory: PathBuf,
 }
 
 /// Which volume, and how its state is recognised.
@@ -474,9 +484,13 @@ const PAGE_WIDTH: usize = 80;
 
 fn verb_page(verb: &Command) -> String {
     let about = verb.get_about().map(ToString::to_string).unwrap_or_default();
-    let takes_command = verb.get_arguments().any(|arg| arg.get_id() == "command");
-    let tail = if takes_command { " -- CMD [ARG]..." } else { "" };
-    let mut page = format!("{about}\n\nUsage: volseed {} [OPTIONS]{tail}\n", verb.get_name());
+    let takes = |id: &str| verb.get_arguments().any(|arg| arg.get_id() == id);
+    let usage = match (takes("command"), takes("directory")) {
+        (true, _) => "[OPTIONS] -- CMD [ARG]...",
+        (_, true) => "DIR",
+        _ => "[OPTIONS]",
+    };
+    let mut page = format!("{about}\n\nUsage: volseed {} {usage}\n", verb.get_name());
     let options: Vec<&Arg> =
         verb.get_arguments().filter(|arg| arg.get_long().is_some_and(|long| long != "help")).collect();
     let mut headings: Vec<&str> = options.iter().filter_map(|arg| arg.get_help_heading()).collect();

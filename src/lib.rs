@@ -22,6 +22,7 @@ pub mod error;
 pub mod exit;
 pub mod handover;
 pub mod health;
+pub mod install;
 pub mod limits;
 pub mod log;
 mod mutant;
@@ -89,6 +90,10 @@ fn act(verb: Verb, environment: Environment, signals: &Signals) -> Result<u8> {
         }
         Verb::Health(args) => health(&args),
         Verb::Status(args) => status(&args),
+        Verb::Install(args) => {
+            let installed = install::install(&args.directory)?;
+            print(&format!("{}\n", installed.display()))
+        }
     }
 }
 

@@ -290,3 +290,17 @@ fn json_log_lines_have_a_time_a_level_and_their_fields() {
     assert_eq!((&line["files"], &line["links"]), (&4.into(), &2.into()), "{line}");
     assert!(Path::new(line["volume"].as_str().unwrap()).is_absolute());
 }
+
+#[test]
+fn the_binary_installs_itself_for_another_container() {
+    let sandbox = Sandbox::on_disk();
+    let directory = sandbox.directory("shared");
+    for _ in 0..2 {
+        let installed = directory.join("volseed");
+        volseed(["install", directory.to_str().unwrap()]).ends().exits(0).prints(installed.to_str().unwrap());
+        let version = Volseed::program(installed.to_str().unwrap()).flag("--version").ends().exits(0);
+        assert!(version.stdout.starts_with("volseed "), "{version:?}");
+    }
+    assert_eq!(fs::read_dir(&directory).unwrap().count(), 1);
+    volseed(["install", "/nowhere"]).ends().fails(74, "/nowhere/volseed");
+}
