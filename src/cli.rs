@@ -30,7 +30,7 @@ pub struct Cli {
 #[derive(Debug, Subcommand)]
 pub enum Verb {
     /// Seed the volume if needed, then become CMD (the default)
-    Run(RunArgs),
+    Run(Box<RunArgs>),
     /// Seed the volume if needed, then exit
     Seed(SeedArgs),
     /// Never seed: exit once the volume is seeded
@@ -461,7 +461,7 @@ fn root_page(root: &Command) -> String {
     );
     for verb in root.get_subcommands() {
         let about = verb.get_about().map(ToString::to_string).unwrap_or_default();
-        page.push_str(&format!("  {:<8}{about}\n", verb.get_name()));
+        page.push_str(&format!("  {:<9}{about}\n", verb.get_name()));
     }
     page.push_str(
         "

@@ -67,7 +67,7 @@ pub fn run(args: Vec<OsString>, environment: Environment, signals: &Signals) -> 
 
 fn act(verb: Verb, environment: Environment, signals: &Signals) -> Result<u8> {
     match verb {
-        Verb::Run(args) => run_app(args, environment, signals),
+        Verb::Run(args) => run_app(*args, environment, signals),
         Verb::Seed(args) => {
             let file = File::read(args.volume.config.as_deref())?;
             let console = start_log(&args.log, &file, &environment);

@@ -16,7 +16,7 @@ use crate::cancel::Cancel;
 use crate::config::VolumeConfig;
 use crate::coordinate::claim::{CLAIMS, Claim, Ground, REMAINS, SEALED, STAGE};
 use crate::coordinate::disk::{BootClock, Disk, boot_time};
-use crate::coordinate::files::{Files, block_on};
+use crate::coordinate::files::block_on;
 use crate::coordinate::heartbeat::{self, Pulse};
 use crate::coordinate::look::{Look, look};
 use crate::coordinate::records::Holder;
@@ -32,7 +32,7 @@ use crate::progress::{Phase, Progress, seconds};
 use crate::seed::{Lost, Published, Site, Source, Staging};
 use crate::signals;
 use crate::state::{Complete, Origin, Sealed, StateDir, Totals, make_private};
-use crate::volume::{Place, Volume, openat, stat_entry};
+use crate::volume::{Place, Volume, openat, remove_directory, stat_entry};
 
 /// How often `wait` looks, at first and at most: it costs a few round trips each time.
 const LOOK: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(2));
@@ -92,7 +92,6 @@ impl Preparation<'_> {
         let seeding = Seeding {
             preparation: self,
             volume: &volume,
-            disk: &disk,
             me: Me::at(device),
             source: RefCell::new(source),
             reads_stdin: Cell::new(self.config.from.as_os_str() == "-"),
@@ -262,7 +261,6 @@ impl Preparation<'_> {
 struct Seeding<'a> {
     preparation: &'a Preparation<'a>,
     volume: &'a Volume,
-    disk: &'a Disk,
     me: Me,
     /// Opened before the volume was touched.
     source: RefCell<Option<Source>>,
@@ -357,7 +355,7 @@ impl Work<Disk> for Seeding<'_> {
             self.site(claim, STAGE, &stage).stage(source, after, remains.as_ref().map(AsFd::as_fd))?;
         if remains.is_some() {
             // What cannot be removed now goes with the claim.
-            let _ = self.disk.remove(&claim.dir, REMAINS.as_bytes()).await;
+            let _ = remove_directory(claim.dir.as_fd(), REMAINS.as_bytes(), staging.writers);
         }
         let sealed = staging.sealed.clone();
         self.work.borrow_mut().staging = Some(staging);

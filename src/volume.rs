@@ -3,6 +3,8 @@
 //! Every path below the root is opened component by component without following links, by the
 //! kernel (`openat2`, Linux 5.6) or, where that is not to be had, by us.
 
+mod removal;
+
 use std::collections::HashMap;
 use std::fmt;
 use std::mem::MaybeUninit;
@@ -15,6 +17,7 @@ use rustix::io::Errno;
 
 use crate::error::{Context, Error, Result};
 use crate::exit::Exit;
+pub use removal::remove_directory;
 
 /// A volume, held by a descriptor of its root: a rename of the mount point does not move it.
 #[derive(Debug)]

@@ -362,14 +362,10 @@ impl Tree {
         }
     }
 
-    /// What is left of it is nobody's: gone as a rule, else removed with the rest.
+    /// What is left there is nobody's, and goes with the rest.
     fn close_remains(&self, dir: &Dir) {
-        if lock(&dir.remains).take().is_none() {
-            return;
-        }
-        self.open_remains.fetch_sub(1, Ordering::Relaxed);
-        if let Some((above, _)) = dir.parent.as_ref().and_then(|parent| parent.remaining(dir.name())) {
-            let _ = fs::unlinkat(&*above, dir.name(), AtFlags::REMOVEDIR);
+        if lock(&dir.remains).take().is_some() {
+            self.open_remains.fetch_sub(1, Ordering::Relaxed);
         }
     }
 

@@ -218,10 +218,8 @@ impl<'a> Writer<'a> {
         let (name, directory) = (&*file.name, self.shared.tree.open(&file.dir)?);
         file.dir.mark_changed();
         match fs::linkat(&*from, name, &*directory, name, AtFlags::empty()) {
-            Ok(()) => {
-                // One that stays is removed with the rest.
-                let _ = fs::unlinkat(&*from, name, AtFlags::empty());
-            }
+            // Its other name goes with the rest of what remains.
+            Ok(()) => {}
             // A file system without links, or one that counts them.
             Err(_) if fs::renameat(&*from, name, &*directory, name).is_ok() => {}
             Err(_) => return Ok(false),

@@ -469,8 +469,7 @@ impl SmallSeed {
             && let Ok(file) = calls.look_up(remains, name).await
             && is_whole(&calls.sim.world.borrow(), file)
         {
-            calls.call(Fault::Usual, |world, _, _| world.link(file, dir, name)).await?;
-            return calls.call(Fault::Usual, |world, _, _| world.unlink(remains, name)).await;
+            return calls.call(Fault::Usual, |world, _, _| world.link(file, dir, name)).await;
         }
         let file = calls.call(Fault::Usual, |world, _, _| world.create(dir, name)).await?;
         let fill = |data: Vec<u8>, time: u32| async move {
