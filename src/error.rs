@@ -181,12 +181,15 @@ pub fn printable(bytes: &[u8]) -> String {
     text
 }
 
-/// The cause of an operating system's error in the words and the case of our messages.
+/// The cause of an operating system's error in the words and the case of our messages: `No such file`
+/// loses its capital, musl's `I/O error` keeps it.
 pub fn lowercase_first(text: &str) -> String {
     let mut chars = text.chars();
     match chars.next() {
-        Some(first) => first.to_lowercase().chain(chars).collect(),
-        None => String::new(),
+        Some(first) if chars.clone().next().is_none_or(|second| second.is_lowercase()) => {
+            first.to_lowercase().chain(chars).collect()
+        }
+        _ => text.to_owned(),
     }
 }
 
@@ -226,6 +229,15 @@ mod tests {
     fn names_are_printed_on_one_line_and_lose_nothing() {
         assert_eq!(printable(b"caf\xc3\xa9"), "café");
         assert_eq!(printable(b"a\nb\\c\xff"), "a\\nb\\\\c\\xff");
+    }
+
+    #[test]
+    fn causes_begin_in_lowercase_unless_they_are_abbreviations() {
+        for (text, expected) in
+            [("Permission denied", "permission denied"), ("I/O error", "I/O error"), ("", "")]
+        {
+            assert_eq!(lowercase_first(text), expected);
+        }
     }
 
     #[test]

@@ -202,8 +202,8 @@ fn a_used_up_quota_ends_the_seed_with_73_and_with_room_it_completes() {
 
 #[test]
 fn an_input_or_output_error_ends_the_seed_with_74() {
-    fails_then_completes(Fault::new(Op::Close, Errno::EIO).named("250"), 74, "input/output error");
-    fails_then_completes(Fault::new(Op::Write, Errno::EIO).named("250"), 74, "input/output error");
+    fails_then_completes(Fault::new(Op::Close, Errno::EIO).named("250"), 74, "(os error 5)");
+    fails_then_completes(Fault::new(Op::Write, Errno::EIO).named("250"), 74, "(os error 5)");
 }
 
 #[test]
