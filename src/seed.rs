@@ -51,7 +51,7 @@ use pipeline::Limits;
 use publish::Crossing;
 pub use publish::Published;
 pub use source::Source;
-use source::{Content, stdin_is_silent};
+use source::{Content, Stdin, stdin_is_silent};
 use tape::Stream;
 use tree::{Means, Tree};
 use workers::Crew;
@@ -346,7 +346,7 @@ impl Site<'_> {
                     produced.root = archive(tar, &|| false, feed)?;
                 }
                 Content::Stdin => {
-                    let tar = flowing(Box::new(std::io::stdin()));
+                    let tar = flowing(Box::new(Stdin { cancel: Arc::clone(&self.cancel) }));
                     produced.root = archive(tar, &stdin_is_silent, feed)?;
                 }
             }

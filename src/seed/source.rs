@@ -4,15 +4,22 @@
 //! `directory` and `archive`.
 
 use std::fs::File;
+use std::io::{self, Read};
 use std::os::fd::OwnedFd;
+use std::sync::Arc;
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::{self, FileType, Mode, OFlags};
+use rustix::io::Errno;
 
+use crate::cancel::Cancel;
 use crate::config::VolumeConfig;
 use crate::error::{Context, Error, Result};
 use crate::exit::Exit;
 use crate::volume::Volume;
+
+/// How often a silent standard input is left to see whether we shall stop: a fifth of what that may take.
+const LOOK_EVERY: Timespec = Timespec { tv_sec: 0, tv_nsec: 100_000_000 };
 
 /// A source.
 #[derive(Debug)]
@@ -71,6 +78,32 @@ impl Source {
             _ => Content::File(file.into(), None),
         };
         Ok(Source { content, fingerprint })
+    }
+}
+
+/// Standard input, which may have nothing to say for as long as it likes: the wish to stop ends the wait.
+pub struct Stdin {
+    /// That wish.
+    pub cancel: Arc<Cancel>,
+}
+
+impl Read for Stdin {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let stdin = io::stdin();
+        loop {
+            if self.cancel.is_set() {
+                return Err(io::Error::other("stopped"));
+            }
+            let mut wait = [PollFd::new(&stdin, PollFlags::IN)];
+            match poll(&mut wait, Some(&LOOK_EVERY)) {
+                Ok(0) | Err(Errno::INTR) => {}
+                // Closed or broken, too: reading says which. Past std's own buffer, of which poll knows nothing.
+                _ => match rustix::io::read(&stdin, &mut *buffer) {
+                    Err(Errno::INTR | Errno::AGAIN) => {}
+                    read => return Ok(read?),
+                },
+            }
+        }
     }
 }
 
