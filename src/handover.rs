@@ -22,7 +22,7 @@ use supervise::Lifeline;
 /// or when a signal came first. Who supervises us is told by `lifeline`.
 ///
 /// # Errors
-/// Exit 77 when the user cannot be changed, 126 or 127 when the command cannot be executed, 128+n
+/// Exit 77 when the user cannot be changed, 71 when a socket cannot be handed over, 126 or 127 when the command cannot be executed, 128+n
 /// after signal n.
 pub fn become_app(
     app: &AppConfig,
@@ -45,7 +45,7 @@ pub fn become_app(
         unsafe { libc::close(file) };
     }
     if let Some(how) = app.pass_socket.filter(|_| !listening.is_empty()) {
-        sockets::pass(how, listening, &mut environment)?;
+        sockets::pass(how, listening, &mut environment).inspect_err(|_| signals::take_back())?;
     }
     if let Some(lifeline) = lifeline {
         lifeline.app_starts();

@@ -42,7 +42,8 @@ pub fn pass(how: PassSocket, sockets: Vec<(Address, OwnedFd)>, environment: &mut
         // SAFETY: nothing of this process uses the number `place` any more, see above.
         let given = unsafe { libc::dup2(aside.as_raw_fd(), place) };
         if given < 0 {
-            return Err(std::io::Error::last_os_error()).context("hand over", address.to_string());
+            let failed = Err(std::io::Error::last_os_error()).context("hand over", address.to_string());
+            return failed.map_err(|error| error.exit(Exit::System));
         }
         numbers.push((address, place));
     }

@@ -20,12 +20,14 @@ use nix::sys::prctl::{set_child_subreaper, set_name, set_pdeathsig};
 use nix::sys::wait::{WaitStatus, waitpid};
 use nix::unistd::{ForkResult, Pid, dup2_raw, execv, fork, getpid, getppid, setpgid};
 
+use super::identity;
 use super::sockets::aside;
 use crate::config::{LogConfig, SuperviseConfig};
 use crate::error::{Context, Error, Result};
 use crate::exit::Exit;
 use crate::signals;
 use crate::signals::kernel::{self, ALL};
+use crate::users::Identity;
 pub use plan::Plan;
 pub use watch::watch;
 
@@ -71,13 +73,13 @@ pub enum Role {
 /// # Errors
 /// Exit 71 when there may be no further process.
 pub fn split(config: &SuperviseConfig, command: &[OsString], log: LogConfig) -> Result<Role> {
+    let pipe = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC | rustix::pipe::PipeFlags::NONBLOCK);
+    let (theirs, ours) = pipe.context("create", "pipe").map_err(|error| error.exit(Exit::System))?;
     let before = kernel::replace_mask(ALL);
     if getpid() != Pid::from_raw(1) {
         // Orphans then come to us and not to the machine's init. Older than all kernels we know (3.4).
         let _ = set_child_subreaper(true);
     }
-    let pipe = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC | rustix::pipe::PipeFlags::NONBLOCK);
-    let (theirs, ours) = pipe.context("create", "pipe").map_err(|error| error.exit(Exit::System))?;
     let terminal = terminal::is_ours();
     // SAFETY: there is no second thread whose locks the child could find held.
     let forked = unsafe { fork() };
@@ -107,11 +109,12 @@ pub fn split(config: &SuperviseConfig, command: &[OsString], log: LogConfig) -> 
 
 /// Starts a process that lives beside the app, as a child of the supervisor's: the app must not find a
 /// child that it has not started. It ends with the supervisor, which asks everyone who is left. Nothing is
-/// open to it but standard error and what is `kept`. To be called without a second thread.
+/// open to it but standard error and what is `kept`, and it is the app's user: what answers strangers has
+/// no business being root. To be called without a second thread.
 ///
 /// # Errors
 /// Exit 71 when there may be no further process.
-pub fn beside(kept: &[RawFd], work: impl FnOnce() -> Result<()>) -> Result<()> {
+pub fn beside(kept: &[RawFd], user: Option<&Identity>, work: impl FnOnce() -> Result<()>) -> Result<()> {
     let failed =
         |error: Error| error.exit(Exit::System).help("is the limit of processes reached (--pids-limit)?");
     let before = kernel::replace_mask(ALL);
@@ -144,6 +147,11 @@ pub fn beside(kept: &[RawFd], work: impl FnOnce() -> Result<()>) -> Result<()> {
     // Given to the supervisor once the one between is gone; a parent's death counts from then on.
     while getppid() == between {
         std::thread::sleep(std::time::Duration::from_millis(1));
+    }
+    // Before the wish to end with the supervisor, which a change of the user would undo (prctl(2)).
+    if user.is_some_and(|user| identity::assume(user).is_err()) {
+        // The app's own start fails for the same reason, and says so.
+        leave(1);
     }
     let _ = set_pdeathsig(Some(nix::sys::signal::Signal::SIGKILL));
     let _ = set_name(c"volseed-admin");

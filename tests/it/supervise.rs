@@ -409,6 +409,26 @@ fn health_is_told_for_the_app_s_whole_life_where_that_is_asked_for() {
 }
 
 #[test]
+fn who_tells_health_beside_the_app_is_the_app_s_user() {
+    if !containers() {
+        return;
+    }
+    let stage = Stage::new();
+    let running = echoing(&stage, |it| it.option("--admin", "127.0.0.1:0").option("--user", "12345:12346"));
+    eventually("it answers", || http::get(running.address(), "/livez").json()["phase"] == "app");
+    let main = running.pid();
+    let children = fs::read_to_string(format!("/proc/{main}/task/{main}/children")).unwrap();
+    let admin = children.split_whitespace().find_map(|child| {
+        let status = fs::read_to_string(format!("/proc/{child}/status")).unwrap_or_default();
+        status.starts_with("Name:\tvolseed-admin").then_some(status)
+    });
+    let status = admin.expect("a process for --admin");
+    assert!(status.contains("Uid:\t12345\t12345\t12345\t12345"), "{status}");
+    assert!(status.contains("CapEff:\t0000000000000000"), "{status}");
+    running.stopped_by(Signal::SIGTERM).0.exits(7);
+}
+
+#[test]
 fn the_app_has_no_child_that_it_has_not_started() {
     if !containers() {
         return;
@@ -459,7 +479,8 @@ fn on_a_terminal_the_app_is_in_the_foreground() {
     // Ctrl-Z and Ctrl-C reach the shell's job, and the shell goes on.
     running.feed("\x1a");
     running.prints("Stopped");
-    running.feed("kill %1; echo after $((1+1))\n");
+    // A shell does not leave a job that it does not know to be gone.
+    running.feed("kill %1; wait %1; echo after $((1+1))\n");
     running.prints("after 2");
     running.feed("exit 9\n");
     running.ends().exits(9).says_nothing_of("job control");
