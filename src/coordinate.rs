@@ -16,6 +16,7 @@ mod me;
 pub mod records;
 pub mod rule;
 pub mod sharing;
+mod takeover;
 pub mod turn;
 
 #[cfg(test)]

@@ -1,4 +1,4 @@
-//! Claiming a volume, and taking over what an earlier holder left so that a late one can do no harm.
+//! Claiming a volume, sealing and recording under a claim.
 //!
 //! A claim is a directory `claims/<epoch>`, built whole elsewhere and renamed to its place: each number
 //! has one owner. Its holder changes the volume only by renames out of it:
@@ -6,11 +6,6 @@
 //! - a tree is staged in `stage`, and `stage` renamed to `sealed` once it is whole and durable;
 //! - what is published is moved out of `sealed/tree`;
 //! - the record is written in the claim and renamed to its place.
-//!
-//! Taking over means to move `stage` and `sealed` out of the old claim and to remove its directory.
-//! From then on an old holder can neither seal nor record. What it may still hold open is put where it
-//! does no harm: an unsealed stage becomes `remains`, of which finished files are taken one by one; out
-//! of a sealed one everything is moved to a fresh directory.
 
 use std::path::{Path, PathBuf};
 
@@ -18,10 +13,9 @@ use rustix::io::Errno;
 
 use super::files::Files;
 use super::records::{Beat, Holder};
-use crate::error::{Context, Error, Result};
-use crate::exit::Exit;
+use crate::error::{Context, Result};
 use crate::mutant::{self, Mutant};
-use crate::state::{self, COMPLETE, Complete, DIRECTORY, Sealed, Staged, TREE};
+use crate::state::{self, COMPLETE, Complete, DIRECTORY, Sealed, Staged};
 use crate::volume::not_ours;
 
 /// Where the claims are, below [`DIRECTORY`].
@@ -39,15 +33,15 @@ pub const SEALED: &str = "sealed";
 /// An earlier holder's stage, of which only whole files may be taken.
 pub const REMAINS: &str = "remains";
 /// Sealed parts that an earlier holder may hold open begin with this.
-const LOOSE: &str = "loose";
+pub(super) const LOOSE: &str = "loose";
 /// What becomes `sealed` once everything loose is in it.
-const FRESH: &str = "fresh";
+pub(super) const FRESH: &str = "fresh";
 /// What nobody needs begins with this.
-const WASTE: &str = "waste";
+pub(super) const WASTE: &str = "waste";
 /// A record that is not true any more.
 const RETIRED: &str = "retired.json";
 /// How often a directory that a late holder still fills is emptied, before that is an error.
-const TRIES: usize = 100;
+pub(super) const TRIES: usize = 100;
 
 /// The replicas' directories on one volume.
 pub struct Ground<'a, F: Files> {
@@ -72,7 +66,7 @@ pub struct Claim<D> {
     /// The record, as it was when the volume was claimed.
     pub record: Option<Complete>,
     /// The lower claims that were there then.
-    older: Vec<u64>,
+    pub(super) older: Vec<u64>,
     nonce: String,
     pub(super) state: D,
 }
@@ -212,58 +206,6 @@ impl<F: Files> Ground<'_, F> {
         Ok(ours && self.verify(claim).await?)
     }
 
-    /// Makes sure that no earlier holder can change the volume any more, and keeps what it left:
-    /// `vouched` says whose death is certain. Bears to be interrupted: the next holder takes over what
-    /// there is.
-    ///
-    /// # Errors
-    /// When something could not be moved or removed.
-    pub async fn fence(
-        &self,
-        claim: &mut Claim<F::Dir>,
-        vouched: impl Fn(&Found<F::Dir>) -> bool,
-    ) -> Result<()> {
-        if mutant::on(Mutant::SkipFence) {
-            return Ok(());
-        }
-        let older = std::mem::take(&mut claim.older);
-        // Also where it is gone by now: its holder may have completed the volume meanwhile.
-        claim.inherited = !older.is_empty();
-        for epoch in older.into_iter().rev() {
-            let Some(found) = self.find(&claim.state, epoch).await? else { continue };
-            let vouched = vouched(&found);
-            self.take_over(claim, &found, vouched).await?;
-        }
-        if !claim.inherited {
-            return Ok(());
-        }
-        self.firm(claim).await?;
-        let sealed = self.staged(&claim.dir, SEALED).await?;
-        claim.sealed = sealed.and_then(|staged| staged.sealed);
-        if claim.sealed.is_none() {
-            // What does not say what it is would only be in the next seal's way.
-            self.discard_sealed(claim).await?;
-        }
-        // Without a higher claim until now nobody has taken from ours what we did not find in it. The
-        // record, too, is final now: whoever could have written it is fenced.
-        if mutant::on(Mutant::SkipSecondLook) || self.verify(claim).await? {
-            return Ok(());
-        }
-        let path = self.claim_path(claim.epoch);
-        Err(Error::new(Exit::Held, "take over", "another replica has taken over meanwhile")
-            .on(path.as_path()))
-    }
-
-    /// What is sealed was published long ago; it is not needed.
-    ///
-    /// # Errors
-    /// When it cannot be removed.
-    pub async fn discard_sealed(&self, claim: &mut Claim<F::Dir>) -> Result<()> {
-        let path = self.claim_path(claim.epoch).join(SEALED);
-        claim.sealed = None;
-        self.gone(self.files.remove(&claim.dir, SEALED.as_bytes()).await, "remove", &path).map(drop)
-    }
-
     /// From here on the stage is whole and durable: only publishing is left.
     ///
     /// # Errors
@@ -380,7 +322,7 @@ impl<F: Files> Ground<'_, F> {
     }
 
     /// Looks at the claims and the record: whether ours is the highest, and above the record's.
-    async fn verify(&self, claim: &mut Claim<F::Dir>) -> Result<bool> {
+    pub(super) async fn verify(&self, claim: &mut Claim<F::Dir>) -> Result<bool> {
         // Opened anew: names in a directory that was opened long ago may be cached (nfs(5), `lookupcache`).
         let Some(state) = self.state().await? else { return Ok(false) };
         let epochs = self.epochs(&state).await?;
@@ -390,182 +332,6 @@ impl<F: Files> Ground<'_, F> {
         claim.older = epochs.iter().copied().filter(|epoch| *epoch < claim.epoch).collect();
         let recorded = claim.record.as_ref().map_or(0, |record| record.epoch);
         Ok(epochs.last() == Some(&claim.epoch) && recorded < claim.epoch)
-    }
-
-    /// Moves everything out of an older claim and removes its directory, which is the end of its holder.
-    async fn take_over(&self, claim: &Claim<F::Dir>, old: &Found<F::Dir>, vouched: bool) -> Result<()> {
-        let path = self.claim_path(old.epoch);
-        let Some(claims) = self.directory(&claim.state, CLAIMS, &self.path.join(CLAIMS)).await? else {
-            return Ok(());
-        };
-        let name = old.epoch.to_string();
-        let mut wasted = 0;
-        for _ in 0..TRIES {
-            let Some(names) = self.gone(self.files.names(&old.dir).await, "read directory", &path)? else {
-                return Ok(());
-            };
-            for part in names {
-                let to = match &*part {
-                    part if part == STAGE.as_bytes() && vouched => STAGE.to_owned(),
-                    part if part == STAGE.as_bytes() || part == REMAINS.as_bytes() => REMAINS.to_owned(),
-                    part if part == SEALED.as_bytes() && vouched => SEALED.to_owned(),
-                    part if part == SEALED.as_bytes() => format!("{LOOSE}.{name}"),
-                    part if part == FRESH.as_bytes() => format!("{LOOSE}.{name}-{FRESH}"),
-                    part if part.starts_with(LOOSE.as_bytes()) => String::from_utf8_lossy(part).into_owned(),
-                    _ => String::new(),
-                };
-                if to.is_empty() || !self.take_part(claim, old, &part, &to).await? {
-                    wasted += 1;
-                    self.waste(claim, old, &part, wasted).await?;
-                }
-            }
-            match self.files.rmdir(&claims, name.as_bytes()).await {
-                Ok(()) | Err(Errno::NOENT | Errno::STALE) => return Ok(()),
-                // Its holder is late, and has just put something there.
-                Err(Errno::NOTEMPTY | Errno::EXIST) => {}
-                Err(error) => return Err(error).context("remove directory", path.as_path()),
-            }
-        }
-        Err(Error::new(Exit::Held, "take over", "its holder does not stop to write there")
-            .on(path.as_path())
-            .help("stop the other replica, or wait until it is done"))
-    }
-
-    /// Moves one part of an older claim to ours; whether there was room for it. Of two stages only the
-    /// newer is worth anything, and the newer came first.
-    async fn take_part(
-        &self,
-        claim: &Claim<F::Dir>,
-        old: &Found<F::Dir>,
-        part: &[u8],
-        to: &str,
-    ) -> Result<bool> {
-        match self.files.rename(&old.dir, part, &claim.dir, to.as_bytes()).await {
-            Err(Errno::NOTEMPTY | Errno::EXIST) => Ok(false),
-            moved => self.gone(moved, "take over", &self.claim_path(old.epoch)).map(|_| true),
-        }
-    }
-
-    /// Moves to our claim what nobody needs, and removes it there: removed in its place, a file that is
-    /// open would keep its directory on FUSE and on NFS, under another name. What cannot be removed now
-    /// goes with our claim.
-    async fn waste(
-        &self,
-        claim: &Claim<F::Dir>,
-        old: &Found<F::Dir>,
-        part: &[u8],
-        number: usize,
-    ) -> Result<()> {
-        let waste = format!("{WASTE}.{}.{number}", old.epoch);
-        let moved = self.files.rename(&old.dir, part, &claim.dir, waste.as_bytes()).await;
-        if self.gone(moved, "take over", &self.claim_path(old.epoch))?.is_some() {
-            let _ = self.files.remove(&claim.dir, waste.as_bytes()).await;
-        }
-        Ok(())
-    }
-
-    /// Moves all that is sealed and that an earlier holder may hold open to a fresh directory, which it
-    /// does not know. Then `sealed` is ours alone.
-    async fn firm(&self, claim: &Claim<F::Dir>) -> Result<()> {
-        let path = self.claim_path(claim.epoch);
-        let names = self.files.names(&claim.dir).await.context("read directory", path.as_path())?;
-        let loose: Vec<&[u8]> =
-            names.iter().map(|name| &**name).filter(|name| name.starts_with(LOOSE.as_bytes())).collect();
-        let Some(first) = loose.first() else { return Ok(()) };
-        if mutant::on(Mutant::SkipFirming) {
-            let moved = self.files.rename(&claim.dir, first, &claim.dir, SEALED.as_bytes()).await;
-            return moved.context("seal", path.as_path());
-        }
-        let firmed = async {
-            let fresh = self.ensure(&claim.dir, FRESH).await?;
-            let parts: Vec<&[u8]> = loose
-                .iter()
-                .copied()
-                .chain(names.iter().map(|name| &**name).filter(|name| *name == SEALED.as_bytes()))
-                .collect();
-            // Whichever part is left after a kill says what it belongs to, but not one that was made just
-            // before it: that one may hold half of what it was to say.
-            for part in &parts {
-                let from = self.files.open_entry(&claim.dir, part).await?;
-                let Ok(bytes) = self.files.read(&from, Staged::FILE).await else { continue };
-                if Staged::parse(&bytes).is_some_and(|staged| staged.sealed.is_some()) {
-                    self.files.write(&fresh, Staged::FILE, &bytes).await?;
-                    break;
-                }
-            }
-            let tree = self.ensure(&fresh, TREE).await?;
-            for part in parts {
-                let wrapper = self.files.open_entry(&claim.dir, part).await?;
-                match self.files.open(&wrapper, TREE).await {
-                    Ok(from) => self.move_entries(&from, &tree, Some(self.root.clone())).await?,
-                    Err(Errno::NOENT) => {}
-                    Err(error) => return Err(error),
-                }
-                self.files.remove(&claim.dir, part).await?;
-            }
-            self.files.sync(&fresh).await?;
-            self.become_sealed(claim, FRESH).await?;
-            self.files.sync(&claim.dir).await
-        };
-        firmed.await.context("take over what is sealed in", path.as_path())
-    }
-
-    /// A part of our claim becomes what is sealed, also where the rename's answer was lost.
-    async fn become_sealed(&self, claim: &Claim<F::Dir>, part: &str) -> rustix::io::Result<()> {
-        match self.files.rename(&claim.dir, part.as_bytes(), &claim.dir, SEALED.as_bytes()).await {
-            Err(Errno::NOENT) => self.files.open(&claim.dir, SEALED).await.map(drop),
-            renamed => renamed,
-        }
-    }
-
-    /// Moves what is in `from` to `to`. A directory that the volume has too is one whose entries are
-    /// published one by one: it is made anew.
-    async fn move_entries(
-        &self,
-        from: &F::Dir,
-        to: &F::Dir,
-        volume: Option<F::Dir>,
-    ) -> rustix::io::Result<()> {
-        for name in self.files.names(from).await? {
-            let there = match &volume {
-                Some(volume) => self.files.open_entry(volume, &name).await.ok(),
-                None => None,
-            };
-            let divided = match self.files.open_entry(to, &name).await {
-                Ok(divided) => Some(divided),
-                Err(_) if there.is_some() => match self.files.open_entry(from, &name).await {
-                    Ok(model) => {
-                        match self.files.make_like(to, &name, &model).await {
-                            Err(Errno::EXIST) => {}
-                            made => made?,
-                        }
-                        Some(self.files.open_entry(to, &name).await?)
-                    }
-                    Err(Errno::NOTDIR | Errno::LOOP | Errno::NOENT) => None,
-                    Err(error) => return Err(error),
-                },
-                Err(_) => None,
-            };
-            match divided {
-                Some(below) => match self.files.open_entry(from, &name).await {
-                    Ok(old) => {
-                        Box::pin(self.move_entries(&old, &below, there)).await?;
-                        match self.files.rmdir(from, &name).await {
-                            Ok(()) | Err(Errno::NOENT) => {}
-                            Err(error) => return Err(error),
-                        }
-                    }
-                    Err(Errno::NOENT) => {}
-                    Err(error) => return Err(error),
-                },
-                None => match self.files.rename(from, &name, to, &name).await {
-                    // A late holder has just published it.
-                    Ok(()) | Err(Errno::NOENT) => {}
-                    Err(error) => return Err(error),
-                },
-            }
-        }
-        Ok(())
     }
 
     /// A rename of the record that reported failure though it was done.
@@ -589,14 +355,14 @@ impl<F: Files> Ground<'_, F> {
     }
 
     /// A directory of ours, made where it is not there.
-    async fn ensure(&self, at: &F::Dir, name: &str) -> rustix::io::Result<F::Dir> {
+    pub(super) async fn ensure(&self, at: &F::Dir, name: &str) -> rustix::io::Result<F::Dir> {
         match self.files.make(at, name).await {
             Err(Errno::EXIST) => self.files.open(at, name).await,
             made => made,
         }
     }
 
-    async fn directory(&self, at: &F::Dir, name: &str, path: &Path) -> Result<Option<F::Dir>> {
+    pub(super) async fn directory(&self, at: &F::Dir, name: &str, path: &Path) -> Result<Option<F::Dir>> {
         match self.files.open(at, name).await {
             Err(Errno::NOTDIR | Errno::LOOP) => Err(not_ours(path, "not a directory")),
             opened => self.gone(opened, "open directory", path),
@@ -604,7 +370,12 @@ impl<F: Files> Ground<'_, F> {
     }
 
     /// What is not there any more is `None`: other replicas come and go.
-    fn gone<T>(&self, result: rustix::io::Result<T>, act: &'static str, path: &Path) -> Result<Option<T>> {
+    pub(super) fn gone<T>(
+        &self,
+        result: rustix::io::Result<T>,
+        act: &'static str,
+        path: &Path,
+    ) -> Result<Option<T>> {
         match result {
             Ok(value) => Ok(Some(value)),
             Err(Errno::NOENT | Errno::STALE) => Ok(None),
@@ -614,7 +385,7 @@ impl<F: Files> Ground<'_, F> {
         }
     }
 
-    fn claim_path(&self, epoch: u64) -> PathBuf {
+    pub(super) fn claim_path(&self, epoch: u64) -> PathBuf {
         self.path.join(CLAIMS).join(epoch.to_string())
     }
 }
