@@ -35,7 +35,21 @@ pub enum Mutant {
     /// Leaves the old record in place while an emptied volume is seeded anew.
     KeepOldRecord,
     /// Seeds its own image over what an earlier holder had begun to publish.
-    ForgetSealed,
+    GiveUpPublishing,
+    /// Publishes without saying so first: what is half published then looks as if it were only sealed.
+    PublishUnmarked,
+    /// Makes only those directories durable that it moved something into itself.
+    SkipSyncOnResume,
+    /// Trusts a stage whose sync failed.
+    TrustAfterFailedSync,
+    /// Sets a file's time, which says that it is whole, before its data is known to be kept.
+    TimeBeforeClose,
+    /// Continues with what is in another user's state directory.
+    InheritForeign,
+    /// Moves another user's state directory aside instead of removing what is in it.
+    AsideInsteadOfFence,
+    /// Compares claims by number only, whatever state directory they are in.
+    IgnoreNewState,
 }
 
 /// Whether the protocol is broken in this way.

@@ -31,8 +31,8 @@ use crate::options::{Existing, LockMode};
 use crate::progress::{Phase, Progress, seconds};
 use crate::seed::{Lost, Published, Site, Source, Staging};
 use crate::signals;
-use crate::state::{Complete, Origin, Sealed, StateDir, Totals, make_private};
-use crate::volume::{Place, Volume, openat, remove_directory, stat_entry};
+use crate::state::{Complete, Origin, Sealed, StateDir, Totals};
+use crate::volume::{Ourselves, Place, Volume, make_private, openat, remove_directory, stat_entry};
 
 /// How often `wait` looks, at first and at most: it costs a few round trips each time.
 const LOOK: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(2));
@@ -86,12 +86,14 @@ impl Preparation<'_> {
         };
         drop(StateDir::create(&volume)?);
         let rules = self.rules(&volume)?;
-        let disk = Disk::new(rules.sharing == Sharing::Server);
+        let ourselves = Ourselves::new();
+        let disk = Disk::new(Arc::clone(&ourselves), rules.sharing == Sharing::Server);
         let root = Arc::new(volume.root().try_clone_to_owned().context("open volume", volume.path())?);
         let device = rustix::fs::fstat(&root).context("stat", volume.path())?.st_dev;
         let seeding = Seeding {
             preparation: self,
             volume: &volume,
+            ourselves,
             me: Me::at(device),
             source: RefCell::new(source),
             reads_stdin: Cell::new(self.config.from.as_os_str() == "-"),
@@ -261,6 +263,7 @@ impl Preparation<'_> {
 struct Seeding<'a> {
     preparation: &'a Preparation<'a>,
     volume: &'a Volume,
+    ourselves: Arc<Ourselves>,
     me: Me,
     /// Opened before the volume was touched.
     source: RefCell<Option<Source>>,
@@ -313,9 +316,10 @@ impl Work<Disk> for Seeding<'_> {
         let (dir, progress) = (Arc::clone(&claim.dir), Arc::clone(self.preparation.progress));
         let thread = {
             let (pulse, enough) = (Arc::clone(&pulse), Arc::clone(&enough));
+            let ourselves = Arc::clone(&self.ourselves);
             let guard = signals::blocked();
             let thread = std::thread::Builder::new().name("heartbeat".into()).spawn(move || {
-                let (disk, clock) = (Disk::new(false), BootClock { cancel: &enough });
+                let (disk, clock) = (Disk::new(ourselves, false), BootClock { cancel: &enough });
                 block_on(heartbeat::beat(&disk, &clock, &dir, &pulse, || beat_of(&progress.snapshot())));
                 if pulse.is_lost() {
                     // What is staged from here on is for nobody.

@@ -41,8 +41,8 @@ use crate::config::VolumeConfig;
 use crate::error::{Context, Result};
 use crate::limits;
 use crate::progress::{Phase, Progress, seconds};
-use crate::state::{self, Complete, Made, Name, Root, Sealed, Staged, TREE};
-use crate::volume::{self, Kind, Place, Volume, openat, remove_tree};
+use crate::state::{self, Complete, Name, Root, Sealed, Staged, TREE};
+use crate::volume::{self, Kind, Made, Place, Volume, openat, remove_tree};
 use directory::Wishes;
 use entry::Meta;
 use fidelity::Fidelity;
@@ -267,7 +267,7 @@ impl Site<'_> {
             remove_tree(self.stage, TREE.as_bytes()).context("remove", self.tree_path().as_path())?;
         }
         new.write(self.stage, &self.stage_path)?;
-        let tree = state::make_private(self.stage, TREE.as_bytes())
+        let tree = volume::make_private(self.stage, TREE.as_bytes())
             .context("create directory", self.tree_path().as_path())?;
         Ok((new, tree))
     }
@@ -380,7 +380,7 @@ impl Site<'_> {
         let state = state::StateDir::create(&mounted)?;
         remove_tree(state.fd(), NESTED.as_bytes()).context("remove", state.path().join(NESTED).as_path())?;
         let stage =
-            state::make_private(state.fd(), NESTED.as_bytes()).context("create directory", state.path())?.fd;
+            volume::make_private(state.fd(), NESTED.as_bytes()).context("create directory", state.path())?.fd;
         let source = crossing.staged.try_clone().context("open staged", path.as_path())?;
         let config = VolumeConfig {
             to: path.clone(),
@@ -400,7 +400,7 @@ impl Site<'_> {
             cancel: Arc::clone(&self.cancel),
         };
         let empty = mounted.names()?.is_empty();
-        let tree = state::make_private(stage.as_fd(), TREE.as_bytes())
+        let tree = volume::make_private(stage.as_fd(), TREE.as_bytes())
             .context("create directory", nested.stage_path.as_path())?
             .fd;
         let crew = workers::crew(config.workers, mounted.kind()?);

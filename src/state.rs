@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::{Context, Result};
 use crate::mutant::{self, Mutant};
-use crate::volume::{self, Place, Volume, is_type, not_ours, remove_tree};
+use crate::volume::{self, Made, Place, Volume, is_type, make_private, not_ours, remove_tree};
 
 /// Everything of ours on a volume is in this directory in its root.
 pub const DIRECTORY: &str = ".volseed";
@@ -334,39 +334,6 @@ fn is_trusted(owner: u32, volume: &Volume) -> Result<bool> {
     }
     let root = fs::fstat(volume.root()).context("stat", volume.path())?;
     Ok(owner == root.st_uid || !matches!(volume.kind()?.place, Place::Local | Place::Memory))
-}
-
-/// A directory of ours, open for reading.
-#[derive(Debug)]
-pub struct Made {
-    /// Its descriptor.
-    pub fd: OwnedFd,
-    /// Whether it was not there before.
-    pub is_new: bool,
-}
-
-/// Makes a directory that only we can enter, whatever the parent passes on to its children, and opens
-/// it. One that is there already is left as it is.
-///
-/// # Errors
-/// As `mkdirat` and `openat`: `ENOTDIR` or `ELOOP` where something else is there.
-pub fn make_private(parent: BorrowedFd<'_>, name: &[u8]) -> rustix::io::Result<Made> {
-    let is_new = match fs::mkdirat(parent, name, Mode::RWXU) {
-        Err(Errno::EXIST) => false,
-        made => made.map(|()| true)?,
-    };
-    let fd = volume::openat(parent, name, OFlags::DIRECTORY | OFlags::RDONLY, Mode::empty())?;
-    if is_new {
-        // A set-group-ID bit or a default ACL of the parent's would reach every seeded file.
-        match fs::fremovexattr(&fd, "system.posix_acl_default") {
-            Ok(()) | Err(Errno::NODATA | Errno::NOTSUP | Errno::NOSYS) => {}
-            Err(error) => return Err(error),
-        }
-        if fs::fstat(&fd)?.st_mode & 0o7777 != 0o700 {
-            fs::fchmod(&fd, Mode::RWXU)?;
-        }
-    }
-    Ok(Made { fd, is_new })
 }
 
 /// A record as it is written: JSON, with a checksum of all its other fields.

@@ -3,6 +3,7 @@
 //! Every path below the root is opened component by component without following links, by the
 //! kernel (`openat2`, Linux 5.6) or, where that is not to be had, by us.
 
+mod private;
 mod removal;
 
 use std::collections::HashMap;
@@ -17,6 +18,7 @@ use rustix::io::Errno;
 
 use crate::error::{Context, Error, Result};
 use crate::exit::Exit;
+pub use private::{Made, Ourselves, Privacy, make_private, random};
 pub use removal::remove_directory;
 
 /// A volume, held by a descriptor of its root: a rename of the mount point does not move it.
@@ -310,9 +312,31 @@ pub fn remove_tree(directory: BorrowedFd<'_>, name: &[u8]) -> rustix::io::Result
     }
 }
 
+/// The same with no more rights than `owner` has.
+pub fn remove_tree_of(directory: BorrowedFd<'_>, name: &[u8], owner: u32) -> rustix::io::Result<()> {
+    if fs::fstat(directory)?.st_uid != owner {
+        return Err(Errno::PERM);
+    }
+    match fs::unlinkat(directory, name, AtFlags::empty()) {
+        Ok(()) | Err(Errno::NOENT) => return Ok(()),
+        Err(Errno::ISDIR | Errno::PERM) => {}
+        Err(error) => return Err(error),
+    }
+    let below = openat(directory, name, OFlags::DIRECTORY | OFlags::RDONLY, Mode::empty())?;
+    for child in names(below.as_fd())? {
+        remove_tree_of(below.as_fd(), &child, owner)?;
+    }
+    fs::unlinkat(directory, name, AtFlags::REMOVEDIR)
+}
+
 /// Whether `stat` is of the type that `type_bits` (`S_IFDIR`, …) names.
 pub fn is_type(stat: &Stat, file_type: rustix::fs::FileType) -> bool {
     rustix::fs::FileType::from_raw_mode(stat.st_mode) == file_type
+}
+
+/// Whether it is a regular file with one name: what is written to it reaches no other.
+pub fn is_lone_file(stat: &Stat) -> bool {
+    is_type(stat, fs::FileType::RegularFile) && stat.st_nlink == 1
 }
 
 /// The error for something on the volume that is not what volseed left there.

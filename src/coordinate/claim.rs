@@ -30,6 +30,8 @@ pub const HEARTBEAT: &str = "heartbeat";
 pub const STAGE: &str = "stage";
 /// What is staged, whole and durable.
 pub const SEALED: &str = "sealed";
+/// What is sealed and perhaps partly moved to its place.
+pub const PUBLISHING: &str = "publishing";
 /// An earlier holder's stage, of which only whole files may be taken.
 pub const REMAINS: &str = "remains";
 /// Sealed parts that an earlier holder may hold open begin with this.

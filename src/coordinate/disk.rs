@@ -14,7 +14,7 @@ use rustix::time::{ClockId, clock_gettime};
 use super::files::{Clock, Files};
 use crate::cancel::Cancel;
 use crate::state;
-use crate::volume;
+use crate::volume::{self, Ourselves, Privacy, make_private};
 
 /// The file that is locked: never removed, and without data.
 pub const LOCK: &str = "lock";
@@ -25,14 +25,15 @@ const LOCK_ANSWER: Duration = Duration::from_secs(5);
 /// Calls on a volume.
 pub struct Disk {
     /// Whether the lock is a server's, so that asking for it may hang.
-    pub remote_lock: bool,
+    remote_lock: bool,
+    ourselves: Arc<Ourselves>,
     lock: Mutex<Option<Arc<OwnedFd>>>,
 }
 
 impl Disk {
     /// Calls on a volume whose lock is on a server, or not.
-    pub fn new(remote_lock: bool) -> Disk {
-        Disk { remote_lock, lock: Mutex::default() }
+    pub fn new(ourselves: Arc<Ourselves>, remote_lock: bool) -> Disk {
+        Disk { remote_lock, ourselves, lock: Mutex::default() }
     }
 
     fn open_directory(at: &Arc<OwnedFd>, name: &[u8]) -> Result<Arc<OwnedFd>> {
@@ -52,7 +53,7 @@ impl Files for Disk {
     }
 
     async fn make(&self, at: &Self::Dir, name: &str) -> Result<Self::Dir> {
-        match state::make_private(at.as_fd(), name.as_bytes())? {
+        match make_private(at.as_fd(), name.as_bytes())? {
             made if made.is_new => Ok(Arc::new(made.fd)),
             _ => Err(Errno::EXIST),
         }
@@ -60,7 +61,7 @@ impl Files for Disk {
 
     async fn make_like(&self, at: &Self::Dir, name: &[u8], model: &Self::Dir) -> Result<()> {
         let model = fs::fstat(model)?;
-        let made = state::make_private(at.as_fd(), name)?.fd;
+        let made = make_private(at.as_fd(), name)?.fd;
         match fs::fchown(&made, Some(Uid::from_raw(model.st_uid)), Some(Gid::from_raw(model.st_gid))) {
             // A server that decides about owners itself did so here, too.
             Ok(()) | Err(Errno::PERM) => {}
@@ -84,6 +85,9 @@ impl Files for Disk {
     async fn update(&self, at: &Self::Dir, name: &str, bytes: &[u8]) -> Result<()> {
         let fd =
             volume::openat(at.as_fd(), name.as_bytes(), OFlags::WRONLY | OFlags::NONBLOCK, Mode::empty())?;
+        if !self.ourselves.is_own_file(fd.as_fd())? {
+            return Err(Errno::PERM);
+        }
         rustix::io::retry_on_intr(|| rustix::io::pwrite(&fd, bytes, 0))?;
         state::close(fd)
     }
@@ -102,6 +106,23 @@ impl Files for Disk {
 
     async fn remove(&self, at: &Self::Dir, name: &[u8]) -> Result<()> {
         volume::remove_tree(at.as_fd(), name)
+    }
+
+    async fn remove_of(&self, at: &Self::Dir, name: &[u8], owner: u32) -> Result<()> {
+        volume::remove_tree_of(at.as_fd(), name, owner)
+    }
+
+    async fn privacy(&self, dir: &Self::Dir) -> Result<Privacy> {
+        self.ourselves.privacy(dir.as_fd())
+    }
+
+    async fn close(&self, dir: &Self::Dir) -> Result<()> {
+        self.ourselves.close(dir.as_fd())
+    }
+
+    async fn same(&self, one: &Self::Dir, other: &Self::Dir) -> Result<bool> {
+        let (one, other) = (fs::fstat(one)?, fs::fstat(other)?);
+        Ok((one.st_dev, one.st_ino) == (other.st_dev, other.st_ino))
     }
 
     async fn sync(&self, dir: &Self::Dir) -> Result<()> {
@@ -175,9 +196,7 @@ impl Clock for BootClock<'_> {
     }
 
     fn random(&self, bound: u64) -> u64 {
-        use std::hash::{BuildHasher, Hasher};
-        // Seeded by the system, and differently each time (std's RandomState).
-        std::hash::RandomState::new().build_hasher().finish() % bound.max(1)
+        volume::random() % bound.max(1)
     }
 }
 

@@ -11,6 +11,8 @@ use std::time::Duration;
 
 use rustix::io::Result;
 
+use crate::volume::Privacy;
+
 /// A file system, as far as replicas agree through it. Every name is one component; no link is
 /// followed. Errors are the system's.
 #[allow(async_fn_in_trait)]
@@ -42,6 +44,14 @@ pub trait Files {
     async fn rmdir(&self, at: &Self::Dir, name: &[u8]) -> Result<()>;
     /// Removes a name and all that is below it.
     async fn remove(&self, at: &Self::Dir, name: &[u8]) -> Result<()>;
+    /// The same with no more rights than the user `owner` has: `EPERM` where a directory belongs to another.
+    async fn remove_of(&self, at: &Self::Dir, name: &[u8], owner: u32) -> Result<()>;
+    /// Who can have changed what is in a directory.
+    async fn privacy(&self, dir: &Self::Dir) -> Result<Privacy>;
+    /// Lets nobody else enter a directory of ours any more.
+    async fn close(&self, dir: &Self::Dir) -> Result<()>;
+    /// Whether two descriptors are of one directory.
+    async fn same(&self, one: &Self::Dir, other: &Self::Dir) -> Result<bool>;
     /// Makes the names in a directory durable.
     async fn sync(&self, dir: &Self::Dir) -> Result<()>;
     /// Tries to get the replicas' lock, which is held from then on until [`Files::unlock`]; whether it

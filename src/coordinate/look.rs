@@ -10,7 +10,7 @@ use super::files::{Files, block_on};
 use super::records::{Beat, Holder};
 use crate::error::{Context, Result};
 use crate::state::DIRECTORY;
-use crate::volume::{Volume, stat_entry};
+use crate::volume::{Ourselves, Volume, stat_entry};
 
 /// The newest claim on a volume.
 #[derive(Debug)]
@@ -40,7 +40,7 @@ impl Look {
 /// Exit 78 when what is there is no claim of ours.
 pub fn look(volume: &Volume) -> Result<Option<Look>> {
     let root = volume.root().try_clone_to_owned().context("open volume", volume.path())?;
-    let (disk, root) = (Disk::new(false), Arc::new(root));
+    let (disk, root) = (Disk::new(Ourselves::new(), false), Arc::new(root));
     let ground = Ground { files: &disk, root: &root, path: volume.path().join(DIRECTORY) };
     block_on(async {
         let Some(state) = ground.state().await? else { return Ok(None) };

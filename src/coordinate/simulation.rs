@@ -2,12 +2,14 @@
 //!
 //! Every call of every replica takes a random while, and at each one the replica may be killed, frozen
 //! or cut off; answers are lost and asked for again; names that an NFS client has cached are believed
-//! for a while; the power fails. A schedule follows from its seed alone. After every step two things
+//! for a while; the power fails; a sync or a close says that data was lost; what is in `.volseed` is forged, or
+//! given to another user. A schedule follows from its seed alone. After every step two things
 //! are looked at: an app starts only on a volume that is complete for a seed that it accepts, and nothing
 //! that a fenced holder does changes the published tree.
 //!
 //! `VOLSEED_SCHEDULES` says how many are run, `VOLSEED_FIRST_SCHEDULE` with which seed to begin.
 
+mod forgery;
 mod replica;
 mod schedule;
 mod world;
@@ -85,5 +87,20 @@ fn mutants_of_the_record_are_caught() {
 
 #[test]
 fn mutants_of_durability_are_caught() {
-    are_caught(&[Mutant::SyncAfterSeal, Mutant::SkipSync, Mutant::TrustAfterPowerCut, Mutant::ForgetSealed]);
+    are_caught(&[Mutant::SyncAfterSeal, Mutant::SkipSync, Mutant::TrustAfterPowerCut]);
+}
+
+#[test]
+fn mutants_that_believe_what_was_lost_are_caught() {
+    are_caught(&[Mutant::TrustAfterFailedSync, Mutant::TimeBeforeClose, Mutant::SkipSyncOnResume]);
+}
+
+#[test]
+fn mutants_of_publishing_are_caught() {
+    are_caught(&[Mutant::GiveUpPublishing, Mutant::PublishUnmarked]);
+}
+
+#[test]
+fn mutants_that_trust_other_users_are_caught() {
+    are_caught(&[Mutant::InheritForeign, Mutant::AsideInsteadOfFence, Mutant::IgnoreNewState]);
 }

@@ -342,7 +342,7 @@ impl<F: Files, C: Clock, W: Work<F>> Replica<'_, F, C, W> {
             Some(record) => work.emptied(record).await?,
             None => false,
         };
-        if mutant::on(Mutant::ForgetSealed) {
+        if mutant::on(Mutant::GiveUpPublishing) {
             ground.discard_sealed(claim).await?;
         }
         let sealed = claim.sealed.clone();

@@ -18,9 +18,10 @@ use super::world::{Actor, Ino, ROOT, World};
 use crate::error::{Context, Error};
 use crate::exit::Exit;
 use crate::state::{Complete, FORMAT, Name, Origin, Sealed, Staged, TREE, Totals, to_bytes};
+use crate::volume::Privacy;
 
 /// Every file of every image has this time: size and time alone do not tell images apart.
-const TIME: u32 = 7;
+pub const TIME: u32 = 7;
 /// Published last.
 const SENTINEL: &str = "version";
 
@@ -39,6 +40,8 @@ pub struct Calls {
     pub sim: Rc<Sim>,
     pub replica: usize,
     pub host: usize,
+    /// Root, or the app's user.
+    pub user: u32,
     pub actor: Rc<Cell<Actor>>,
 }
 
@@ -73,8 +76,45 @@ impl Calls {
         });
     }
 
+    /// A call in a directory that this user may enter.
+    async fn call_in<T>(
+        &self,
+        fault: Fault,
+        dir: Ino,
+        effect: impl Fn(&mut World, &Actor, bool) -> Result<T>,
+    ) -> Result<T> {
+        self.call(fault, |world, actor, believes| {
+            world.enter(self.user, dir)?;
+            effect(world, actor, believes)
+        })
+        .await
+    }
+
     async fn look_up(&self, dir: Ino, name: &[u8]) -> Result<Ino> {
-        self.call(Fault::Usual, |world, _, _| world.look_up(self.host, dir, name, false)).await
+        self.call_in(Fault::Usual, dir, |world, _, _| world.look_up(self.host, dir, name, false)).await
+    }
+
+    /// Removes a tree as long as every directory that something is removed from belongs to `owner`.
+    async fn remove_guarded(&self, at: &Ino, name: &[u8], owner: Option<u32>) -> Result<()> {
+        if owner.is_some_and(|owner| self.sim.world.borrow().owner(*at) != owner) {
+            return Err(Errno::PERM);
+        }
+        match self.call_in(Fault::Usual, *at, |world, _, _| world.unlink(*at, name)).await {
+            Err(Errno::ISDIR) => {}
+            Err(Errno::NOENT) => return Ok(()),
+            result => return result,
+        }
+        let below = match self.open_entry(at, name).await {
+            Err(Errno::NOENT | Errno::NOTDIR) => return Ok(()),
+            opened => opened?,
+        };
+        for child in self.names(&below).await? {
+            Box::pin(self.remove_guarded(&below, &child, owner)).await?;
+        }
+        match self.call_in(Fault::Usual, *at, |world, _, _| world.rmdir(*at, name)).await {
+            Err(Errno::NOENT) => Ok(()),
+            result => result,
+        }
     }
 }
 
@@ -86,13 +126,13 @@ impl Files for Calls {
     }
 
     async fn open_entry(&self, at: &Ino, name: &[u8]) -> Result<Ino> {
-        self.call(Fault::Usual, |world, _, believes| world.open(self.host, *at, name, believes)).await
+        self.call_in(Fault::Usual, *at, |world, _, believes| world.open(self.host, *at, name, believes)).await
     }
 
     async fn make(&self, at: &Ino, name: &str) -> Result<Ino> {
-        let made = self.call(Fault::NotTwice, |world, _, _| {
+        let made = self.call_in(Fault::NotTwice, *at, |world, _, _| {
             world.forget(self.host, *at, name.as_bytes());
-            world.make(*at, name.as_bytes())
+            world.make(*at, name.as_bytes(), self.user)
         });
         let made = made.await;
         self.show("make", *at, name.as_bytes(), &made);
@@ -100,19 +140,19 @@ impl Files for Calls {
     }
 
     async fn make_like(&self, at: &Ino, name: &[u8], _: &Ino) -> Result<()> {
-        self.call(Fault::NotTwice, |world, _, _| {
+        self.call_in(Fault::NotTwice, *at, |world, _, _| {
             world.forget(self.host, *at, name);
-            world.make(*at, name).map(drop)
+            world.make(*at, name, self.user).map(drop)
         })
         .await
     }
 
     async fn names(&self, dir: &Ino) -> Result<Vec<Box<[u8]>>> {
-        self.call(Fault::Usual, |world, _, _| world.names(*dir)).await
+        self.call_in(Fault::Usual, *dir, |world, _, _| world.names(*dir)).await
     }
 
     async fn read(&self, at: &Ino, name: &str) -> Result<Vec<u8>> {
-        self.call(Fault::Usual, |world, _, believes| {
+        self.call_in(Fault::Usual, *at, |world, _, believes| {
             let file = world.look_up(self.host, *at, name.as_bytes(), believes)?;
             world.data(file).map(<[u8]>::to_vec)
         })
@@ -120,24 +160,24 @@ impl Files for Calls {
     }
 
     async fn write(&self, at: &Ino, name: &str, bytes: &[u8]) -> Result<()> {
-        let file = self.call(Fault::Usual, |world, _, _| {
+        let file = self.call_in(Fault::Usual, *at, |world, _, _| {
             world.forget(self.host, *at, name.as_bytes());
             world.create(*at, name.as_bytes())
         });
         let file = file.await?;
         self.call(Fault::Often, |world, actor, _| {
-            if name == crate::state::COMPLETE && *at != ROOT && world.is_state(*at) {
+            if name == crate::state::COMPLETE && *at != ROOT && world.state() == Some(*at) {
                 world.changed_in_public(name.as_bytes(), actor);
             }
             world.fill(file, bytes, 0);
-            world.sync_file(Some(file));
+            world.sync_file(file);
             Ok(())
         })
         .await
     }
 
     async fn update(&self, at: &Ino, name: &str, bytes: &[u8]) -> Result<()> {
-        self.call(Fault::Usual, |world, _, _| {
+        self.call_in(Fault::Usual, *at, |world, _, _| {
             let file = world.look_up(self.host, *at, name.as_bytes(), false)?;
             world.fill(file, bytes, 0);
             Ok(())
@@ -146,7 +186,8 @@ impl Files for Calls {
     }
 
     async fn rename(&self, from: &Ino, name: &[u8], to: &Ino, new: &[u8]) -> Result<()> {
-        let renamed = self.call(Fault::NotTwice, |world, actor, _| {
+        let renamed = self.call_in(Fault::NotTwice, *from, |world, actor, _| {
+            world.enter(self.user, *to)?;
             world.forget(self.host, *from, name);
             world.forget(self.host, *to, new);
             world.rename(*from, name, *to, new, actor)
@@ -157,11 +198,11 @@ impl Files for Calls {
     }
 
     async fn unlink(&self, at: &Ino, name: &str) -> Result<()> {
-        self.call(Fault::Usual, |world, _, _| world.unlink(*at, name.as_bytes())).await
+        self.call_in(Fault::Usual, *at, |world, _, _| world.unlink(*at, name.as_bytes())).await
     }
 
     async fn rmdir(&self, at: &Ino, name: &[u8]) -> Result<()> {
-        let removed = self.call(Fault::NotTwice, |world, actor, _| {
+        let removed = self.call_in(Fault::NotTwice, *at, |world, actor, _| {
             world.rmdir(*at, name)?;
             if name == actor.epoch.to_string().as_bytes() {
                 world.dropped(actor.epoch);
@@ -174,24 +215,29 @@ impl Files for Calls {
     }
 
     async fn remove(&self, at: &Ino, name: &[u8]) -> Result<()> {
-        match self.call(Fault::Usual, |world, _, _| world.unlink(*at, name)).await {
-            Err(Errno::ISDIR) => {}
-            Err(Errno::NOENT) => return Ok(()),
-            result => return result,
-        }
-        let below = self.open_entry(at, name).await?;
-        for child in self.names(&below).await? {
-            Box::pin(self.remove(&below, &child)).await?;
-        }
-        match self.call(Fault::Usual, |world, _, _| world.rmdir(*at, name)).await {
-            Err(Errno::NOENT) => Ok(()),
-            result => result,
-        }
+        self.remove_guarded(at, name, None).await
     }
 
-    async fn sync(&self, _: &Ino) -> Result<()> {
+    async fn remove_of(&self, at: &Ino, name: &[u8], owner: u32) -> Result<()> {
+        self.remove_guarded(at, name, Some(owner)).await
+    }
+
+    async fn privacy(&self, dir: &Ino) -> Result<Privacy> {
+        let owner = self.sim.world.borrow().owner(*dir);
+        Ok(if self.user == 0 && owner != 0 { Privacy::Foreign(owner) } else { Privacy::Private })
+    }
+
+    async fn close(&self, _: &Ino) -> Result<()> {
+        Ok(())
+    }
+
+    async fn same(&self, one: &Ino, other: &Ino) -> Result<bool> {
+        Ok(one == other)
+    }
+
+    async fn sync(&self, dir: &Ino) -> Result<()> {
         self.call(Fault::Usual, |world, _, _| {
-            world.sync_file(None);
+            world.sync_directory(*dir);
             Ok(())
         })
         .await
@@ -280,7 +326,7 @@ impl Work<Calls> for SmallSeed {
 
     fn beat(&self, claim: &Claim<Ino>) -> crate::error::Result<Beating> {
         let sim = &self.calls.sim;
-        let holder = Actor { epoch: claim.epoch, claim: claim.dir };
+        let holder = Actor { epoch: claim.epoch, claim: claim.dir, state: claim.state };
         self.calls.actor.set(holder);
         sim.world.borrow_mut().begun(holder);
         let (enough, over) = (Rc::new(Cell::new(false)), Rc::new(Cell::new(false)));
@@ -310,7 +356,13 @@ impl Work<Calls> for SmallSeed {
     }
 
     async fn sync(&self) -> crate::error::Result<()> {
-        let synced = self.calls.call(Fault::Often, |world, _, _| {
+        let calls = &self.calls;
+        let is_lost = calls.sim.is_lost();
+        let synced = calls.call(Fault::Often, |world, _, _| {
+            if is_lost && !world.kind.is_remote() {
+                world.lose_unsynced();
+                return Err(Errno::IO);
+            }
             world.sync();
             Ok(())
         });
@@ -469,9 +521,9 @@ impl SmallSeed {
             && let Ok(file) = calls.look_up(remains, name).await
             && is_whole(&calls.sim.world.borrow(), file)
         {
-            return calls.call(Fault::Usual, |world, _, _| world.link(file, dir, name)).await;
+            return calls.call_in(Fault::Usual, dir, |world, _, _| world.link(file, dir, name)).await;
         }
-        let file = calls.call(Fault::Usual, |world, _, _| world.create(dir, name)).await?;
+        let file = calls.call_in(Fault::Usual, dir, |world, _, _| world.create(dir, name)).await?;
         let fill = |data: Vec<u8>, time: u32| async move {
             calls
                 .call(Fault::Usual, |world, _, _| {
@@ -480,9 +532,25 @@ impl SmallSeed {
                 })
                 .await
         };
+        let early = crate::mutant::on(crate::mutant::Mutant::TimeBeforeClose);
         fill(data[..1].to_vec(), 0).await?;
-        fill(data.to_vec(), 0).await?;
-        fill(data.to_vec(), TIME).await
+        fill(data.to_vec(), if early { TIME } else { 0 }).await?;
+        let is_lost = calls.sim.is_lost();
+        calls
+            .call(Fault::Usual, |world, _, _| {
+                if is_lost && world.kind.is_remote() {
+                    world.lose(file);
+                    return Err(Errno::NOSPC);
+                }
+                Ok(())
+            })
+            .await?;
+        calls
+            .call(Fault::Usual, |world, _, _| {
+                world.set_time(file, TIME);
+                Ok(())
+            })
+            .await
     }
 
     async fn plan(&self, from: Ino, to: Ino, moves: &mut Vec<(Ino, Box<[u8]>, Ino)>) -> Result<()> {

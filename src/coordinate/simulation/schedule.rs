@@ -12,8 +12,9 @@ use std::rc::Rc;
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
-use super::super::claim::Ground;
+use super::super::claim::{Ground, PUBLISHING, SEALED, STAGE};
 use super::super::turn::{Event, Replica, Rules};
+use super::forgery::{self, APP};
 use super::replica::{Calls, SmallSeed, Ticks, image};
 use super::world::{Actor, Kind, ROOT, USERS, World};
 use crate::state::{COMPLETE, Complete, DIRECTORY};
@@ -78,6 +79,7 @@ pub struct Totals {
     pub freezes: u64,
     pub cuts: u64,
     pub power_cuts: u64,
+    pub changed_hands: u64,
     pub takeovers: u64,
     pub lost: u64,
     pub apps: u64,
@@ -91,6 +93,7 @@ impl AddAssign for Totals {
         self.freezes += of.freezes;
         self.cuts += of.cuts;
         self.power_cuts += of.power_cuts;
+        self.changed_hands += of.changed_hands;
         self.takeovers += of.takeovers;
         self.lost += of.lost;
         self.apps += of.apps;
@@ -99,11 +102,12 @@ impl AddAssign for Totals {
 
 impl fmt::Display for Totals {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Totals { calls, replicas, crashes, freezes, cuts, power_cuts, takeovers, lost, apps } = self;
+        let Totals { calls, replicas, crashes, freezes, cuts, power_cuts, changed_hands, .. } = self;
+        let Totals { takeovers, lost, apps, .. } = self;
         write!(
             f,
             "{calls} calls of {replicas} replicas; {crashes} killed, {freezes} frozen, {cuts} cut off, \
-             {power_cuts} power cuts; {takeovers} takeovers, {lost} came back late; {apps} apps started"
+             {power_cuts} power cuts, {changed_hands} changes of hands; {takeovers} takeovers, {lost} came back late; {apps} apps started"
         )
     }
 }
@@ -189,6 +193,11 @@ impl Sim {
         }
     }
 
+    /// Whether a sync or a close that comes now says that data was lost.
+    pub fn is_lost(&self) -> bool {
+        self.faults.get() > 0 && self.now.get() < PEACE && self.chance(20)
+    }
+
     async fn befall(&self, replica: usize, host: usize) {
         let long = if self.chance(2) { 3_000_000_000 } else { 12_000_000_000 + self.random(30_000_000_000) };
         match self.random(4) {
@@ -249,7 +258,7 @@ impl Sim {
 
     pub fn hear(&self, event: &Event<'_>, actor: &Cell<Actor>) {
         match event {
-            Event::Fenced(epoch) => self.world.borrow_mut().fenced(*epoch),
+            Event::Fenced(_) => self.world.borrow_mut().fenced(&actor.get()),
             Event::TookOver(..) => self.totals.borrow_mut().takeovers += 1,
             Event::Lost(_) => {
                 self.totals.borrow_mut().lost += 1;
@@ -282,6 +291,10 @@ pub struct Schedule {
     emptied: bool,
     power_cut_at: Option<u64>,
     is_to_be_emptied: bool,
+    /// Whether the app's user has a hand in it.
+    with_app: bool,
+    /// When `.volseed` is given to whom.
+    given: Vec<(u64, u32)>,
 }
 
 impl Schedule {
@@ -305,9 +318,18 @@ impl Schedule {
         let quiet = sim.chance(10);
         sim.faults.set(if quiet { 0 } else { [40, 120, 400][sim.random(3) as usize] });
         let users = sim.chance(3);
+        let with_app = sim.chance(4);
         {
             let mut world = sim.world.borrow_mut();
-            let _ = world.make(ROOT, DIRECTORY.as_bytes());
+            world.one_journal = !sim.chance(3);
+            match sim.random(3) {
+                0 => {}
+                1 if with_app => {
+                    let part = [STAGE, SEALED, PUBLISHING][sim.random(3) as usize];
+                    forgery::plant(&mut world, part, "boot 0 0");
+                }
+                _ => drop(world.make(ROOT, DIRECTORY.as_bytes(), 0)),
+            }
             world.sync();
             if users {
                 world.add_users_file(b"a");
@@ -315,6 +337,15 @@ impl Schedule {
         }
         let power_cut_at = (kind == Kind::Local && sim.chance(2)).then(|| sim.random(3_000_000_000));
         let is_to_be_emptied = sim.chance(3);
+        let mut given = Vec::new();
+        if with_app && sim.chance(2) {
+            let at = sim.random(4_000_000_000);
+            given.push((at, APP));
+            if sim.chance(3) {
+                given.push((at + sim.random(4_000_000_000), 0));
+            }
+            given.reverse();
+        }
         Schedule {
             sim,
             tasks: Vec::new(),
@@ -325,6 +356,8 @@ impl Schedule {
             emptied: false,
             power_cut_at,
             is_to_be_emptied,
+            with_app,
+            given,
         }
     }
 
@@ -336,7 +369,7 @@ impl Schedule {
         let first = 3 + self.sim.random(3);
         for _ in 0..first {
             let at = self.sim.random(if self.sim.chance(2) { 10_000_000 } else { 20_000_000_000 });
-            self.start_replica(at);
+            self.start_replica(at, self.some_user());
         }
         loop {
             self.admit();
@@ -354,6 +387,7 @@ impl Schedule {
                 continue;
             }
             self.sim.now.set(time.max(self.sim.now.get()));
+            self.give(time);
             self.step(number);
             if let Some(broken) = self.sim.world.borrow().broken.clone() {
                 return Err(broken);
@@ -389,7 +423,7 @@ impl Schedule {
             let restarts = self.sim.lives.borrow().len() < MOST_REPLICAS;
             if restarts && !self.sim.chance(4) {
                 let after = self.sim.random(5_000_000_000);
-                self.start_replica(self.sim.now.get() + after);
+                self.start_replica(self.sim.now.get() + after, self.some_user());
             }
         }
     }
@@ -401,7 +435,24 @@ impl Schedule {
         }
     }
 
-    fn start_replica(&self, at: u64) {
+    /// Root, or where the app's user has a hand in it, now and then that user.
+    fn some_user(&self) -> u32 {
+        if self.with_app && self.sim.chance(3) { APP } else { 0 }
+    }
+
+    /// `chown -R` of everything in `.volseed`, as stock entry points do it at every start.
+    fn give(&mut self, now: u64) {
+        while let Some((_, user)) = self.given.pop_if(|(at, _)| *at <= now) {
+            let mut world = self.sim.world.borrow_mut();
+            if let Some(state) = world.state() {
+                world.give(state, user);
+                self.sim.totals.borrow_mut().changed_hands += 1;
+                self.sim.show(|| format!("everything in .volseed is given to user {user}"));
+            }
+        }
+    }
+
+    fn start_replica(&self, at: u64, user: u32) {
         let sim = &self.sim;
         let replica = sim.lives.borrow().len();
         let kind = sim.world.borrow().kind;
@@ -415,10 +466,11 @@ impl Schedule {
         sim.lives.borrow_mut().push(Life { alive: true, done: false, frozen_until: 0, host });
         sim.totals.borrow_mut().replicas += 1;
         let rules = Rules { sharing: kind.sharing(), alone: false, remote: kind.is_remote(), timeout: None };
-        let calls = Calls { sim: Rc::clone(sim), replica, host, actor: Rc::default() };
+        let calls = Calls { sim: Rc::clone(sim), replica, host, user, actor: Rc::default() };
         let boot = format!("boot {host} {}", self.boot);
-        // Most schedules have one image; a rollout has two.
-        let image = if self.seed.is_multiple_of(3) { 1 + sim.random(2) as u32 } else { 1 };
+        // Most schedules have one image; a rollout has two. Nothing of what was published from another user's
+        // state directory is known, so there it has one.
+        let image = if self.seed.is_multiple_of(3) && !self.with_app { 1 + sim.random(2) as u32 } else { 1 };
         let work = SmallSeed { calls: calls.clone(), image, boot };
         let clock = Ticks { sim: Rc::clone(sim), replica, enough: Rc::default() };
         let users = self.users;
@@ -456,7 +508,7 @@ impl Schedule {
         }
         for _ in 0..2 {
             let after = sim.random(100_000_000);
-            self.start_replica(at + after);
+            self.start_replica(at + after, self.some_user());
         }
         if sim.chance(3) {
             self.power_cut_at = Some(at + sim.random(2_000_000_000));
@@ -475,7 +527,7 @@ impl Schedule {
         sim.world.borrow_mut().empty();
         for _ in 0..4 {
             let after = sim.random(2_000_000_000);
-            self.start_replica(at + after);
+            self.start_replica(at + after, self.some_user());
         }
     }
 
@@ -484,7 +536,7 @@ impl Schedule {
         let all_dead = self.sim.lives.borrow().iter().all(|life| !life.alive);
         if all_dead {
             self.sim.faults.set(0);
-            self.start_replica(self.sim.now.get());
+            self.start_replica(self.sim.now.get(), 0);
             self.admit();
             while let Some(Reverse((time, _, number))) = { self.sim.timers.borrow_mut().pop() } {
                 self.sim.now.set(time.max(self.sim.now.get()));

@@ -16,8 +16,16 @@ pub const USERS: &[u8] = b"users";
 
 #[derive(Debug, Clone)]
 pub enum Node {
-    Directory { entries: BTreeMap<Box<[u8]>, Ino>, removed: bool, changes: u64, public: bool },
+    Directory { entries: BTreeMap<Box<[u8]>, Ino>, removed: bool, changes: u64, public: bool, owner: u32 },
     File { data: Vec<u8>, time: u32, links: u32, synced: bool },
+}
+
+/// Something that is not durable: how to take it back, and the public directory that it moved something
+/// into, which keeps it until that directory is synced on a file system without one journal for all.
+#[derive(Debug)]
+struct Change {
+    undo: Vec<Undo>,
+    published_in: Option<Ino>,
 }
 
 /// How to take back what is not durable.
@@ -61,7 +69,9 @@ impl Kind {
 pub struct World {
     pub kind: Kind,
     nodes: Vec<Node>,
-    journal: Vec<Vec<Undo>>,
+    journal: Vec<Change>,
+    /// Whether one journal makes all names durable at once (ext4), or a directory's sync only its own (btrfs).
+    pub one_journal: bool,
     /// Of each host: a name in a directory, and what it was when it was looked up.
     cached: HashMap<(usize, Ino), Cached>,
     /// The replica that has the lock.
@@ -72,22 +82,27 @@ pub struct World {
     fenced: u64,
     /// The holders that have begun, and whether they were fenced.
     holders: Vec<(Actor, bool)>,
+    /// The state directory of the claims that `fenced` counts.
+    fenced_in: Ino,
     /// The first promise that was broken.
     pub broken: Option<String>,
 }
 
 impl World {
     pub fn new(kind: Kind) -> World {
-        let root = Node::Directory { entries: BTreeMap::new(), removed: false, changes: 0, public: true };
+        let root =
+            Node::Directory { entries: BTreeMap::new(), removed: false, changes: 0, public: true, owner: 0 };
         World {
             kind,
             nodes: vec![root],
             journal: Vec::new(),
+            one_journal: true,
             cached: HashMap::new(),
             lock: None,
             local_locks: BTreeMap::new(),
             fenced: 0,
             holders: Vec::new(),
+            fenced_in: ROOT,
             broken: None,
         }
     }
@@ -105,7 +120,7 @@ impl World {
         if let Node::Directory { changes, .. } = &mut self.nodes[dir] {
             *changes += 1;
         }
-        self.journal.push(undo);
+        self.journal.push(Change { undo, published_in: None });
     }
 
     fn changes(&self, dir: Ino) -> u64 {
@@ -170,7 +185,31 @@ impl World {
         matches!(self.nodes[dir], Node::Directory { public: true, .. })
     }
 
-    pub fn make(&mut self, dir: Ino, name: &[u8]) -> Result<Ino> {
+    /// Whether a user may do anything in a directory: what is public is for all, the rest for its owner.
+    pub fn enter(&self, user: u32, dir: Ino) -> Result<()> {
+        match &self.nodes[dir] {
+            Node::Directory { public: false, owner, .. } if user != 0 && user != *owner => Err(Errno::ACCESS),
+            _ => Ok(()),
+        }
+    }
+
+    pub fn owner(&self, dir: Ino) -> u32 {
+        match &self.nodes[dir] {
+            Node::Directory { owner, .. } => *owner,
+            Node::File { .. } => 0,
+        }
+    }
+
+    /// Gives a directory and all that is below it to a user (`chown -R`).
+    pub fn give(&mut self, dir: Ino, user: u32) {
+        let Node::Directory { owner, entries, .. } = &mut self.nodes[dir] else { return };
+        *owner = user;
+        for child in entries.values().copied().collect::<Vec<_>>() {
+            self.give(child, user);
+        }
+    }
+
+    pub fn make(&mut self, dir: Ino, name: &[u8], owner: u32) -> Result<Ino> {
         let new = self.nodes.len();
         let entries = self.entries(dir)?;
         if entries.contains_key(name) {
@@ -182,6 +221,7 @@ impl World {
             removed: false,
             changes: 0,
             public: false,
+            owner,
         });
         self.changed(dir, vec![Undo::Leave(dir, name.into())]);
         Ok(new)
@@ -228,6 +268,29 @@ impl World {
         }
     }
 
+    pub fn set_time(&mut self, file: Ino, new_time: u32) {
+        if let Node::File { time, .. } = &mut self.nodes[file] {
+            *time = new_time;
+        }
+    }
+
+    /// A file's data is lost, though its size is right, and nothing will try to write it again.
+    pub fn lose(&mut self, file: Ino) {
+        if let Node::File { data, synced, .. } = &mut self.nodes[file] {
+            data.fill(0);
+            *synced = true;
+        }
+    }
+
+    /// What is not durable cannot be made durable, and is marked clean: the kernel says so once.
+    pub fn lose_unsynced(&mut self) {
+        for file in 0..self.nodes.len() {
+            if matches!(&self.nodes[file], Node::File { synced: false, .. }) {
+                self.lose(file);
+            }
+        }
+    }
+
     pub fn link(&mut self, file: Ino, dir: Ino, name: &[u8]) -> Result<()> {
         let entries = self.entries(dir)?;
         if entries.contains_key(name) {
@@ -259,7 +322,18 @@ impl World {
         }
         self.entries(dir)?.remove(name);
         self.changed(dir, vec![Undo::Enter(dir, name.into(), below)]);
+        if dir == ROOT {
+            self.state_removed();
+        }
         Ok(())
+    }
+
+    /// The state directory is gone, and with it every claim that was in it.
+    fn state_removed(&mut self) {
+        self.fenced = 0;
+        for (holder, fenced) in &mut self.holders {
+            *fenced |= matches!(&self.nodes[holder.claim], Node::Directory { removed: true, .. });
+        }
     }
 
     pub fn rename(&mut self, from: Ino, name: &[u8], to: Ino, new: &[u8], actor: &Actor) -> Result<()> {
@@ -293,7 +367,8 @@ impl World {
                 *changes += 1;
             }
         }
-        self.journal.push(undo);
+        let published_in = (self.is_public(to) && !self.one_journal).then_some(to);
+        self.journal.push(Change { undo, published_in });
         Ok(())
     }
 
@@ -302,11 +377,18 @@ impl World {
         self.holders.push((holder, false));
     }
 
-    /// No holder of a claim below `epoch` may change what is public any more.
-    pub fn fenced(&mut self, epoch: u64) {
-        self.fenced = self.fenced.max(epoch);
+    /// No other holder of a lower claim, or of one in a state directory that was replaced, may change what is
+    /// public any more.
+    pub fn fenced(&mut self, by: &Actor) {
+        if !self.is_state(by.state) {
+            return;
+        }
+        if self.fenced_in != by.state {
+            (self.fenced_in, self.fenced) = (by.state, 0);
+        }
+        self.fenced = self.fenced.max(by.epoch);
         for (holder, fenced) in &mut self.holders {
-            *fenced |= holder.epoch < epoch;
+            *fenced |= holder.claim != by.claim && (holder.epoch < by.epoch || holder.state != by.state);
         }
     }
 
@@ -321,7 +403,8 @@ impl World {
     /// Somebody changes what others see.
     pub fn changed_in_public(&mut self, name: &[u8], actor: &Actor) {
         let fenced = self.holders.iter().any(|(holder, fenced)| *fenced && holder.claim == actor.claim);
-        if (fenced || actor.epoch < self.fenced) && self.broken.is_none() {
+        let is_low = actor.state == self.fenced_in && actor.epoch < self.fenced;
+        if (fenced || is_low) && self.broken.is_none() {
             let name = String::from_utf8_lossy(name);
             let epoch = actor.epoch;
             self.broken =
@@ -329,9 +412,14 @@ impl World {
         }
     }
 
-    pub fn is_state(&self, dir: Ino) -> bool {
-        let Node::Directory { entries, .. } = &self.nodes[ROOT] else { return false };
-        entries.get(crate::state::DIRECTORY.as_bytes()) == Some(&dir)
+    /// The state directory that has the name now.
+    pub fn state(&self) -> Option<Ino> {
+        let Node::Directory { entries, .. } = &self.nodes[ROOT] else { return None };
+        entries.get(crate::state::DIRECTORY.as_bytes()).copied()
+    }
+
+    fn is_state(&self, dir: Ino) -> bool {
+        self.state() == Some(dir)
     }
 
     fn publish(&mut self, node: Ino) {
@@ -352,19 +440,32 @@ impl World {
         }
     }
 
-    /// A file's data and all names are durable: the journal is one.
-    pub fn sync_file(&mut self, file: Option<Ino>) {
-        self.journal.clear();
-        if let Some(Node::File { synced, .. }) = file.map(|file| &mut self.nodes[file]) {
+    /// A file's data and all names are durable, but for what was moved into a public directory where the file
+    /// system does not have one journal for all.
+    pub fn sync_file(&mut self, file: Ino) {
+        self.journal.retain(|change| change.published_in.is_some());
+        if let Node::File { synced, .. } = &mut self.nodes[file] {
             *synced = true;
         }
+    }
+
+    /// The same, and what was moved into this directory.
+    pub fn sync_directory(&mut self, dir: Ino) {
+        self.journal.retain(|change| change.published_in.is_some_and(|other| other != dir));
     }
 
     /// The power fails: the last of what is not durable is taken back, and data that was not synced may
     /// be lost though its file is there.
     pub fn power_cut(&mut self, mut random: impl FnMut(u64) -> u64) {
         let keep = random(self.journal.len() as u64 + 1) as usize;
-        for undo in self.journal.drain(keep..).rev().flatten().collect::<Vec<_>>() {
+        let mut lost = Vec::new();
+        for (number, change) in std::mem::take(&mut self.journal).into_iter().enumerate() {
+            // What waits for its own directory's sync is not in the order of the rest.
+            if number >= keep || change.published_in.is_some() && random(2) == 0 {
+                lost.push(change.undo);
+            }
+        }
+        for undo in lost.into_iter().rev().flatten() {
             match undo {
                 Undo::Leave(dir, name) => {
                     if let Node::Directory { entries, .. } = &mut self.nodes[dir] {
@@ -381,7 +482,6 @@ impl World {
                 }
             }
         }
-        self.journal.clear();
         self.count_links();
         for node in &mut self.nodes {
             if let Node::File { data, synced, .. } = node {
@@ -423,7 +523,7 @@ impl World {
 
     /// A user's file in a directory of that name, before anything is seeded.
     pub fn add_users_file(&mut self, directory: &[u8]) {
-        if let Ok(dir) = self.make(ROOT, directory) {
+        if let Ok(dir) = self.make(ROOT, directory, 0) {
             if let Node::Directory { public, .. } = &mut self.nodes[dir] {
                 *public = true;
             }
@@ -457,4 +557,6 @@ pub struct Actor {
     pub epoch: u64,
     /// Its directory, which no two claims have in common.
     pub claim: Ino,
+    /// The state directory that it was made in.
+    pub state: Ino,
 }

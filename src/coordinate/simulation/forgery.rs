@@ -1,0 +1,70 @@
+//! What the app's user may have put in the place of `.volseed`: a claim that says that its holder has gone, and
+//! a stage in it of which all but the bytes is right.
+
+use super::super::claim::{CLAIMS, HEARTBEAT, HOLDER};
+use super::super::records::{Beat, Holder};
+use super::replica::{TIME, image};
+use super::world::{Ino, ROOT, World};
+use crate::state::{DIRECTORY, FORMAT, Name, Sealed, Staged, TREE, Totals, to_bytes};
+
+/// The app's user.
+pub const APP: u32 = 33;
+
+/// Plants it; `part` is the name of the stage.
+pub fn plant(world: &mut World, part: &str, boot: &str) {
+    let state = directory(world, ROOT, DIRECTORY);
+    let claims = directory(world, state, CLAIMS);
+    let claim = directory(world, claims, "1");
+    let holder = Holder {
+        format: FORMAT,
+        epoch: 1,
+        nonce: "forged".into(),
+        host: String::new(),
+        container: None,
+        pid: 1,
+        since: 0,
+        boot: Some(boot.into()),
+        device: 0,
+        locked: true,
+    };
+    file(world, claim, HOLDER, &to_bytes(&holder));
+    file(world, claim, HEARTBEAT, &Beat { left: true, ..Beat::default() }.bytes());
+    let stage = directory(world, claim, part);
+    let mut staged = Staged::new(1, "image 1".into(), true);
+    staged.boot = Some(boot.into());
+    staged.sealed = (part != super::super::claim::STAGE).then(|| Sealed {
+        generation: 1,
+        version: Some("1".into()),
+        totals: Totals::default(),
+        top: image(1)
+            .keys()
+            .map(|path| Name::from(path.split('/').next().unwrap_or("").as_bytes()))
+            .collect(),
+        root: None,
+    });
+    file(world, stage, Staged::FILE, &to_bytes(&staged));
+    let tree = directory(world, stage, TREE);
+    for (path, data) in image(1) {
+        let mut at = tree;
+        let mut parts = path.split('/').peekable();
+        while let Some(name) = parts.next() {
+            match parts.peek() {
+                Some(_) => at = directory(world, at, name),
+                None => file(world, at, name, &vec![b'!'; data.len()]),
+            }
+        }
+    }
+    world.sync();
+}
+
+fn directory(world: &mut World, at: Ino, name: &str) -> Ino {
+    match world.look_up(0, at, name.as_bytes(), false) {
+        Ok(there) => there,
+        Err(_) => world.make(at, name.as_bytes(), APP).expect("it is not there"),
+    }
+}
+
+fn file(world: &mut World, at: Ino, name: &str, bytes: &[u8]) {
+    let file = world.create(at, name.as_bytes()).expect("it is a directory");
+    world.fill(file, bytes, TIME);
+}

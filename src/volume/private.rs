@@ -1,0 +1,166 @@
+//! Directories that only we can enter: making them, and seeing whether one still is such a directory.
+//!
+//! Between two starts, and during one, the app's user may rename, replace and forge whatever it may write on
+//! the volume, and may be given the rest by a `chown -R`. Where we are root, what is in a directory counts as
+//! our own work only while the directory is ours and closed. Another user shares its rights with the app and
+//! has nothing to lose to it.
+
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::sync::{Arc, OnceLock};
+
+use rustix::fs::{self, AtFlags, Mode, OFlags};
+use rustix::io::Errno;
+
+use super::{Kind, Place, openat};
+
+/// The permission bits that let others in.
+const OTHERS: u32 = 0o077;
+
+/// Whether what a directory holds can be another user's work.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Privacy {
+    /// Ours, and nobody else can enter it.
+    Private,
+    /// Ours, and others can enter it.
+    Open,
+    /// Another user's: its UID.
+    Foreign(u32),
+}
+
+/// Who we are on one volume: a server may take us for somebody else, and a mount may give everything to one
+/// user.
+#[derive(Debug)]
+pub struct Ourselves {
+    is_root: bool,
+    uid: OnceLock<u32>,
+    /// Modes are not kept: nothing can be closed to others.
+    without_modes: AtomicBool,
+}
+
+impl Ourselves {
+    /// This process. Nothing is asked of a volume yet.
+    pub fn new() -> Arc<Ourselves> {
+        Arc::new(Ourselves {
+            is_root: rustix::process::geteuid().is_root(),
+            uid: OnceLock::new(),
+            without_modes: AtomicBool::new(false),
+        })
+    }
+
+    /// Who can have changed what is in `directory`. The mode is enough to tell: while it says nothing to the
+    /// group, no entry of a POSIX ACL does (acl(5), the mask).
+    ///
+    /// # Errors
+    /// As `fstat`.
+    pub fn privacy(&self, directory: BorrowedFd<'_>) -> rustix::io::Result<Privacy> {
+        if !self.is_root {
+            return Ok(Privacy::Private);
+        }
+        let found = fs::fstat(directory)?;
+        if found.st_uid != self.uid(directory, found.st_uid) {
+            return Ok(Privacy::Foreign(found.st_uid));
+        }
+        let is_open = found.st_mode & OTHERS != 0 && !self.without_modes.load(Relaxed);
+        Ok(if is_open { Privacy::Open } else { Privacy::Private })
+    }
+
+    /// Closes a directory of ours to others: a volume plug-in opens everything to a group (Kubernetes'
+    /// fsGroup), or we were killed before this was done the first time.
+    ///
+    /// # Errors
+    /// As `fstat` and `fchmod`, but for a refusal: there, as on a mount that keeps no modes, nothing can be
+    /// closed.
+    pub fn close(&self, directory: BorrowedFd<'_>) -> rustix::io::Result<()> {
+        let is_open = |mode| mode & (0o7000 | OTHERS) != 0;
+        if !is_open(fs::fstat(directory)?.st_mode) {
+            return Ok(());
+        }
+        drop_default_acl(directory)?;
+        match fs::fchmod(directory, Mode::RWXU) {
+            Ok(()) | Err(Errno::PERM | Errno::NOTSUP | Errno::NOSYS) => {}
+            Err(error) => return Err(error),
+        }
+        if fs::fstat(directory)?.st_mode & OTHERS != 0 {
+            self.without_modes.store(true, Relaxed);
+        }
+        Ok(())
+    }
+
+    /// Whether a file that was opened by name is one of our own making, with no other name.
+    ///
+    /// # Errors
+    /// As `fstat`.
+    pub fn is_own_file(&self, file: BorrowedFd<'_>) -> rustix::io::Result<bool> {
+        let found = fs::fstat(file)?;
+        let owned = !self.is_root || found.st_uid == self.uid.get().copied().unwrap_or(found.st_uid);
+        Ok(owned && super::is_lone_file(&found))
+    }
+
+    /// The user that our creations get. On a file system of this machine that is us. Elsewhere, where what
+    /// was `found` is not ours, a file says it that nobody else can have made: `O_EXCL` (open(2)). Only where
+    /// they differ is anything asked of the file system.
+    fn uid(&self, directory: BorrowedFd<'_>, found: u32) -> u32 {
+        let us = rustix::process::geteuid().as_raw();
+        if let Some(uid) = self.uid.get() {
+            return *uid;
+        }
+        if found == us || is_local(directory) {
+            return us;
+        }
+        let name = format!("probe-{}-{}", std::process::id(), random());
+        let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NONBLOCK;
+        let Ok(probe) = openat(directory, name.as_bytes(), flags, Mode::RUSR) else { return us };
+        let uid = fs::fstat(&probe).map_or(us, |made| made.st_uid);
+        let _ = fs::unlinkat(directory, name, AtFlags::empty());
+        *self.uid.get_or_init(|| uid)
+    }
+}
+
+/// A directory of ours, open for reading.
+#[derive(Debug)]
+pub struct Made {
+    /// Its descriptor.
+    pub fd: OwnedFd,
+    /// Whether it was not there before.
+    pub is_new: bool,
+}
+
+/// Makes a directory that only we can enter, whatever the parent passes on to its children, and opens
+/// it. One that is there already is left as it is.
+///
+/// # Errors
+/// As `mkdirat` and `openat`: `ENOTDIR` or `ELOOP` where something else is there.
+pub fn make_private(parent: BorrowedFd<'_>, name: &[u8]) -> rustix::io::Result<Made> {
+    let is_new = match fs::mkdirat(parent, name, Mode::RWXU) {
+        Err(Errno::EXIST) => false,
+        made => made.map(|()| true)?,
+    };
+    let fd = openat(parent, name, OFlags::DIRECTORY | OFlags::RDONLY, Mode::empty())?;
+    if is_new {
+        // A set-group-ID bit or a default ACL of the parent's would reach every seeded file.
+        drop_default_acl(fd.as_fd())?;
+        if fs::fstat(&fd)?.st_mode & 0o7777 != 0o700 {
+            fs::fchmod(&fd, Mode::RWXU)?;
+        }
+    }
+    Ok(Made { fd, is_new })
+}
+
+fn drop_default_acl(directory: BorrowedFd<'_>) -> rustix::io::Result<()> {
+    match fs::fremovexattr(directory, "system.posix_acl_default") {
+        Ok(()) | Err(Errno::NODATA | Errno::NOTSUP | Errno::NOSYS | Errno::PERM) => Ok(()),
+        Err(error) => Err(error),
+    }
+}
+
+fn is_local(directory: BorrowedFd<'_>) -> bool {
+    let kind = fs::fstatfs(directory).map(|found| Kind::of_magic(found.f_type as u64));
+    kind.is_ok_and(|kind| matches!(kind.place, Place::Local | Place::Memory))
+}
+
+/// A number that nobody foresees: seeded by the system, and differently each time (std's `RandomState`).
+pub fn random() -> u64 {
+    use std::hash::{BuildHasher, Hasher};
+    std::hash::RandomState::new().build_hasher().finish()
+}
