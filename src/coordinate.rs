@@ -10,6 +10,7 @@ pub mod claim;
 mod clearing;
 pub mod disk;
 pub mod files;
+mod foreign;
 pub mod heartbeat;
 pub mod look;
 mod me;

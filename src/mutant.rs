@@ -39,17 +39,17 @@ pub enum Mutant {
     /// Publishes without saying so first: what is half published then looks as if it were only sealed.
     PublishUnmarked,
     /// Makes only those directories durable that it moved something into itself.
+    #[cfg(test)]
     SkipSyncOnResume,
     /// Trusts a stage whose sync failed.
     TrustAfterFailedSync,
     /// Sets a file's time, which says that it is whole, before its data is known to be kept.
+    #[cfg(test)]
     TimeBeforeClose,
     /// Continues with what is in another user's state directory.
     InheritForeign,
-    /// Moves another user's state directory aside instead of removing what is in it.
+    /// Moves another user's state directory aside instead of taking over the claims in it.
     AsideInsteadOfFence,
-    /// Compares claims by number only, whatever state directory they are in.
-    IgnoreNewState,
 }
 
 /// Whether the protocol is broken in this way.

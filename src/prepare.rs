@@ -7,6 +7,7 @@
 
 use std::cell::{Cell, RefCell};
 use std::os::fd::{AsFd, OwnedFd};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -14,7 +15,7 @@ use rustix::fs::{Mode, OFlags};
 
 use crate::cancel::Cancel;
 use crate::config::VolumeConfig;
-use crate::coordinate::claim::{CLAIMS, Claim, Ground, REMAINS, SEALED, STAGE};
+use crate::coordinate::claim::{CLAIMS, Claim, Ground, PUBLISHING, REMAINS, STAGE};
 use crate::coordinate::disk::{BootClock, Disk, boot_time};
 use crate::coordinate::files::block_on;
 use crate::coordinate::heartbeat::{self, Pulse};
@@ -84,7 +85,6 @@ impl Preparation<'_> {
             None if !self.sentinel(&volume)? => Some(Source::open(self.config, &volume)?),
             _ => None,
         };
-        drop(StateDir::create(&volume)?);
         let rules = self.rules(&volume)?;
         let ourselves = Ourselves::new();
         let disk = Disk::new(Arc::clone(&ourselves), rules.sharing == Sharing::Server);
@@ -221,8 +221,23 @@ impl Preparation<'_> {
             Event::Lost(epoch) => {
                 tracing::warn!(%volume, epoch, "lost the volume to another replica: waiting for it");
             }
-            Event::Resumed => {
+            Event::Resumed { other: false } => {
                 tracing::info!(%volume, "publishing what an earlier run staged");
+            }
+            Event::Resumed { other: true } => {
+                tracing::warn!(%volume, "another image's seed is half published: it is completed, and this image's is not made");
+            }
+            Event::GivenUp => {
+                tracing::warn!(%volume, "another image had staged its seed and published nothing of it: given up");
+            }
+            Event::Foreign(uid) => {
+                tracing::warn!(%volume, uid, "its .volseed belonged to another user and recorded no complete seed: removed, nothing in it was used");
+            }
+            Event::WaitsForOwner(uid) => {
+                tracing::warn!(%volume, uid, "its .volseed belongs to another user and cannot be removed: waiting for that user to complete it");
+            }
+            Event::Opened(epoch) => {
+                tracing::warn!(%volume, epoch, "owner or mode of the stage was changed while it was filled: staging it again");
             }
             Event::Emptied => tracing::warn!(%volume, "it was seeded and then emptied; it is seeded again"),
         }
@@ -332,6 +347,19 @@ impl Work<Disk> for Seeding<'_> {
         Ok(Beating { pulse, enough, thread })
     }
 
+    async fn fingerprint(&self) -> Result<String> {
+        let mut source = self.source.borrow_mut();
+        if let Some(source) = &*source {
+            return Ok(source.fingerprint().to_owned());
+        }
+        let opened = Source::open(self.preparation.config, self.volume)?;
+        let fingerprint = opened.fingerprint().to_owned();
+        // Standard input that was read once is not there any more.
+        let is_fresh = self.preparation.config.from.as_os_str() != "-" || self.reads_stdin.get();
+        *source = is_fresh.then_some(opened);
+        Ok(fingerprint)
+    }
+
     async fn stage(&self, claim: &Claim<Arc<OwnedFd>>, after: Option<&Complete>) -> Result<Sealed> {
         let config = self.preparation.config;
         if config.existing == Existing::Fail
@@ -366,11 +394,18 @@ impl Work<Disk> for Seeding<'_> {
         Ok(sealed)
     }
 
-    async fn sync(&self) -> Result<()> {
+    async fn sync(&self, claim: &Claim<Arc<OwnedFd>>) -> Result<()> {
         self.preparation.progress.enter(Phase::Syncing);
         let began = Instant::now();
+        if let Some(staging) = &self.work.borrow().staging
+            && staging.is_kept_by_sync()
+        {
+            let (stage, path) = self.open_stage(claim, STAGE)?;
+            staging.mark_syncing(stage.as_fd(), &path)?;
+        }
         // In one call for the whole file system: on ext4, xfs and btrfs a record may otherwise outlive its
-        // data. On NFS every close has done so already, and this finds nothing to do.
+        // data. On NFS every close has done so already, and this finds nothing to do. The descriptor is from
+        // before the first look at what is staged: an error since then is told through it (syncfs(2)).
         rustix::fs::syncfs(self.volume.root()).context("sync volume", self.volume.path())?;
         tracing::info!(seconds = seconds(began.elapsed()), "synced");
         if let Some(staging) = &mut self.work.borrow_mut().staging {
@@ -380,10 +415,7 @@ impl Work<Disk> for Seeding<'_> {
     }
 
     async fn note(&self, claim: &Claim<Arc<OwnedFd>>, _: &Sealed) -> Result<()> {
-        let path = self.stage_path(claim, STAGE);
-        let flags = OFlags::DIRECTORY | OFlags::RDONLY;
-        let stage = openat(claim.dir.as_fd(), STAGE.as_bytes(), flags, Mode::empty());
-        let stage = stage.context("open directory", path.as_path())?;
+        let (stage, path) = self.open_stage(claim, STAGE)?;
         match &self.work.borrow().staging {
             Some(staging) => staging.note(stage.as_fd(), &path),
             None => Ok(()),
@@ -392,10 +424,7 @@ impl Work<Disk> for Seeding<'_> {
 
     async fn publish(&self, claim: &Claim<Arc<OwnedFd>>, sealed: &Sealed, beating: &Beating) -> Result<()> {
         let began = Instant::now();
-        let path = self.stage_path(claim, SEALED);
-        let flags = OFlags::DIRECTORY | OFlags::RDONLY;
-        let stage = openat(claim.dir.as_fd(), SEALED.as_bytes(), flags, Mode::empty());
-        let stage = stage.context("open directory", path.as_path())?;
+        let (stage, _) = self.open_stage(claim, PUBLISHING)?;
         let cancel = self.preparation.cancel;
         let go_on = || loop {
             if cancel.is_set() {
@@ -409,7 +438,7 @@ impl Work<Disk> for Seeding<'_> {
             }
             cancel.sleep(STANDSTILL);
         };
-        let published = self.site(claim, SEALED, &stage).publish(sealed, &go_on)?;
+        let published = self.site(claim, PUBLISHING, &stage).publish(sealed, &go_on)?;
         let time = began.elapsed();
         tracing::info!(
             entries = published.moved,
@@ -464,6 +493,13 @@ impl Seeding<'_> {
         Source::open(config, self.volume)
     }
 
+    fn open_stage(&self, claim: &Claim<Arc<OwnedFd>>, name: &str) -> Result<(OwnedFd, PathBuf)> {
+        let path = self.stage_path(claim, name);
+        let flags = OFlags::DIRECTORY | OFlags::RDONLY;
+        let stage = openat(claim.dir.as_fd(), name.as_bytes(), flags, Mode::empty());
+        Ok((stage.context("open directory", path.as_path())?, path))
+    }
+
     fn site<'s>(&'s self, claim: &Claim<Arc<OwnedFd>>, name: &str, stage: &'s OwnedFd) -> Site<'s> {
         Site {
             volume: self.volume,
@@ -477,7 +513,7 @@ impl Seeding<'_> {
         }
     }
 
-    fn stage_path(&self, claim: &Claim<Arc<OwnedFd>>, name: &str) -> std::path::PathBuf {
+    fn stage_path(&self, claim: &Claim<Arc<OwnedFd>>, name: &str) -> PathBuf {
         let state = self.volume.path().join(crate::state::DIRECTORY);
         state.join(CLAIMS).join(claim.epoch.to_string()).join(name)
     }

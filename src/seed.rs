@@ -41,7 +41,7 @@ use crate::config::VolumeConfig;
 use crate::error::{Context, Result};
 use crate::limits;
 use crate::progress::{Phase, Progress, seconds};
-use crate::state::{self, Complete, Name, Root, Sealed, Staged, TREE};
+use crate::state::{self, Complete, Kept, Name, Root, Sealed, Staged, TREE};
 use crate::volume::{self, Kind, Made, Place, Volume, openat, remove_tree};
 use directory::Wishes;
 use entry::Meta;
@@ -59,6 +59,19 @@ use writer::Shared;
 
 /// Where the content for a mount point below the volume is staged, in that mount's own `.volseed`.
 const NESTED: &str = "nested";
+
+/// How many calls are in flight while a stage is removed that cannot be used.
+const REMOVERS: usize = 16;
+
+/// When a file that is staged on such a file system, and has its time, is sure to be kept.
+fn kept(kind: Kind) -> Kept {
+    match kind.place {
+        Place::Network => Kept::ByServer,
+        // FUSE: its daemon took the data when the file was closed, and may not have written it further.
+        Place::Memory | Place::Unknown => Kept::WhileUp,
+        Place::Local => Kept::BySync,
+    }
+}
 
 /// Where a seed is made, and from what.
 pub struct Site<'a> {
@@ -87,6 +100,8 @@ pub struct Staging {
     pub sealed: Sealed,
     /// The record of its stage, not sealed yet.
     staged: Option<Staged>,
+    /// When what is staged is sure to be kept.
+    kept: Kept,
     /// Files that an earlier run had finished.
     pub reused: u64,
     /// Writers at work.
@@ -114,6 +129,7 @@ impl Staging {
             reused: sealed.totals.files,
             sealed,
             staged: None,
+            kept: Kept::ByServer,
             writers: 0,
             busy: Duration::ZERO,
             busy_with_files: Duration::ZERO,
@@ -127,6 +143,20 @@ impl Staging {
 }
 
 impl Staging {
+    /// Whether nothing but a sync says that what is staged is kept.
+    pub fn is_kept_by_sync(&self) -> bool {
+        self.kept == Kept::BySync
+    }
+
+    /// Says in its stage that a sync is asked for, whose answer is not known; durable on return.
+    ///
+    /// # Errors
+    /// When it could not be made durable.
+    pub fn mark_syncing(&self, stage: BorrowedFd<'_>, path: &Path) -> Result<()> {
+        let Some(staged) = &self.staged else { return Ok(()) };
+        Staged { syncing: true, ..staged.clone() }.write(stage, path)
+    }
+
     /// Writes down in its stage what it will be once it is sealed; durable on return.
     ///
     /// # Errors
@@ -204,6 +234,7 @@ impl Site<'_> {
         Ok(Staging {
             sealed,
             staged: Some(staged),
+            kept: kept(kind),
             reused,
             writers,
             busy: work.busy,
@@ -259,12 +290,13 @@ impl Site<'_> {
         let earlier = if self.begun { Staged::read(self.stage) } else { None };
         let generation = after.map(|record| record.generation + 1);
         let generation = generation.or(earlier.as_ref().map(|earlier| earlier.generation)).unwrap_or(1);
-        let new = Staged::new(generation, fingerprint.to_owned(), self.volume.names()?.is_empty());
-        let durable = kind.place == Place::Network;
+        let is_empty = self.volume.names()?.is_empty();
+        let new = Staged::new(generation, fingerprint.to_owned(), is_empty, self.volume.mount());
         let trusted =
-            self.config.times && earlier.is_some_and(|earlier| earlier.is_trusted_by(&new, durable));
+            self.config.times && earlier.is_some_and(|earlier| earlier.is_trusted_by(&new, kept(kind)));
         if self.begun && !trusted {
-            remove_tree(self.stage, TREE.as_bytes()).context("remove", self.tree_path().as_path())?;
+            volume::remove_directory(self.stage, TREE.as_bytes(), REMOVERS)
+                .context("remove", self.tree_path().as_path())?;
         }
         new.write(self.stage, &self.stage_path)?;
         let tree = volume::make_private(self.stage, TREE.as_bytes())
@@ -275,7 +307,7 @@ impl Site<'_> {
     /// The tree of an earlier holder's stage, where its files can be trusted.
     fn trusted_tree(&self, remains: BorrowedFd<'_>, new: &Staged, kind: Kind) -> Option<OwnedFd> {
         let earlier = Staged::read(remains)?;
-        let trusted = self.config.times && earlier.is_trusted_by(new, kind.place == Place::Network);
+        let trusted = self.config.times && earlier.is_trusted_by(new, kept(kind));
         if trusted { open_directory(remains, TREE).ok() } else { None }
     }
 
@@ -319,6 +351,8 @@ impl Site<'_> {
             cancel: &self.cancel,
             reused: AtomicU64::new(0),
             direct: crew.direct,
+            exclusive: crew.exclusive,
+            flush: crew.flush,
         };
         let mut produced = Produced { root: None, skipped: 0 };
         let work = pipeline::run(&shared, limits, |feed| {
@@ -377,7 +411,7 @@ impl Site<'_> {
         let _umask = Umask::cleared();
         let mounted =
             Volume::adopt(&path, crossing.mounted.try_clone().context("open volume", path.as_path())?);
-        let state = state::StateDir::create(&mounted)?;
+        let state = state::StateDir::private(&mounted)?;
         remove_tree(state.fd(), NESTED.as_bytes()).context("remove", state.path().join(NESTED).as_path())?;
         let stage =
             volume::make_private(state.fd(), NESTED.as_bytes()).context("create directory", state.path())?.fd;

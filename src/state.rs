@@ -14,7 +14,9 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::{Context, Result};
 use crate::mutant::{self, Mutant};
-use crate::volume::{self, Made, Place, Volume, is_type, make_private, not_ours, remove_tree};
+use crate::volume::{
+    self, Made, Ourselves, Privacy, Volume, is_lone_file, is_type, make_private, not_ours, remove_tree,
+};
 
 /// Everything of ours on a volume is in this directory in its root.
 pub const DIRECTORY: &str = ".volseed";
@@ -27,6 +29,10 @@ pub const TREE: &str = "tree";
 
 /// The layout of the records that this volseed writes and reads.
 pub const FORMAT: u32 = 1;
+
+/// The highest number of a claim or a generation that is believed: what is counted on from there never
+/// overflows.
+pub const MAX_NUMBER: u64 = u64::MAX / 2;
 
 /// The field of a record that holds its checksum.
 const CHECKSUM: &str = "checksum";
@@ -152,6 +158,9 @@ impl Complete {
             let cause = format!("format {} was written by another version of volseed", record.format);
             return Err(not_ours(path, &cause));
         }
+        if record.epoch > MAX_NUMBER || record.generation > MAX_NUMBER {
+            return Err(not_ours(path, "its epoch or generation is out of range"));
+        }
         Ok(record)
     }
 }
@@ -165,12 +174,29 @@ pub struct Staged {
     pub generation: u64,
     /// The boot that everything unsynced was written under.
     pub boot: Option<String>,
+    /// The mount that it was written through, where the kernel has a number for it that never comes again.
+    pub mount: Option<u64>,
     /// What the source looked like: a stage of another one is worth nothing.
     pub fingerprint: String,
     /// Whether the volume held nothing when the seed began: its root then becomes the seed's.
     pub empty: bool,
+    /// Set before a sync is asked for. Where it is still set, nobody knows of the sync's answer: an error is
+    /// reported once (syncfs(2)), and the kernel does not write those pages again.
+    pub syncing: bool,
     /// Set once the whole tree is staged and synced; from here on only publishing is left.
     pub sealed: Option<Sealed>,
+}
+
+/// When a staged file with the right size and time is sure to hold its data.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kept {
+    /// At once: a server said so before the time was set.
+    ByServer,
+    /// While the kernel runs: nothing that it does later can report a loss.
+    WhileUp,
+    /// Once a sync has said so; until then while the kernel runs and the volume stays mounted, since the next
+    /// sync through this mount still reports an error that nobody has heard of.
+    BySync,
 }
 
 /// A stage that is whole and durable.
@@ -205,15 +231,16 @@ impl Staged {
     /// The record's name in the stage.
     pub const FILE: &str = "stage.json";
 
-    /// The record of a stage that is begun now.
-    pub fn new(generation: u64, fingerprint: String, empty: bool) -> Staged {
-        Staged { format: FORMAT, generation, boot: boot_id(), fingerprint, empty, sealed: None }
+    /// The record of a stage that is begun now, through this mount.
+    pub fn new(generation: u64, fingerprint: String, empty: bool, mount: Option<u64>) -> Staged {
+        let boot = boot_id();
+        Staged { format: FORMAT, generation, boot, mount, fingerprint, empty, syncing: false, sealed: None }
     }
 
     /// Reads the record of a stage from its bytes; what is none of this layout says nothing.
     pub fn parse(bytes: &[u8]) -> Option<Staged> {
         let record: Staged = from_bytes(bytes, Path::new(Staged::FILE)).ok()?;
-        Some(record).filter(|record| record.format == FORMAT)
+        Some(record).filter(|record| record.format == FORMAT && record.generation < MAX_NUMBER)
     }
 
     /// Reads the record of a stage, where it has one of this layout.
@@ -229,12 +256,18 @@ impl Staged {
         write(stage, Staged::FILE, self, path)
     }
 
-    /// Whether what was staged may be gone on with by the run that would begin `new`: it is the same
-    /// seed, and everything that counts as whole is durable or still in the same kernel's memory.
-    pub fn is_trusted_by(&self, new: &Staged, durable: bool) -> bool {
+    /// Whether what was staged may be continued by the run that would begin `new`: it is the same seed, and
+    /// every file that looks whole is.
+    pub fn is_trusted_by(&self, new: &Staged, kept: Kept) -> bool {
         let same_kernel = self.boot.is_some() && self.boot == new.boot;
-        let kept = same_kernel || durable || mutant::on(Mutant::TrustAfterPowerCut);
-        self.fingerprint == new.fingerprint && kept
+        let same_mount = self.mount.is_some() && self.mount == new.mount;
+        let unheard = self.syncing && !mutant::on(Mutant::TrustAfterFailedSync);
+        let is_kept = match kept {
+            Kept::ByServer => true,
+            Kept::WhileUp => same_kernel,
+            Kept::BySync => same_kernel && same_mount && !unheard,
+        };
+        self.fingerprint == new.fingerprint && (is_kept || mutant::on(Mutant::TrustAfterPowerCut))
     }
 }
 
@@ -249,7 +282,7 @@ pub fn boot_id() -> Option<String> {
     Some(id.trim().to_owned()).filter(|id| !id.is_empty())
 }
 
-/// The volume's `.volseed`.
+/// The volume's `.volseed`, whoever it belongs to.
 #[derive(Debug)]
 pub struct StateDir {
     fd: OwnedFd,
@@ -260,43 +293,34 @@ impl StateDir {
     /// Opens it where it is.
     ///
     /// # Errors
-    /// Exit 78 when something else has its name.
+    /// Exit 77 when it may not be entered, 78 when something else has its name.
     pub fn open(volume: &Volume) -> Result<Option<StateDir>> {
         let path = volume.path().join(DIRECTORY);
         let flags = OFlags::DIRECTORY | OFlags::RDONLY;
         match volume::openat(volume.root(), DIRECTORY.as_bytes(), flags, Mode::empty()) {
-            Ok(fd) => {
-                let owner = fs::fstat(&fd).context("stat", path.as_path())?.st_uid;
-                if !is_trusted(owner, volume)? {
-                    return Err(not_ours(&path, &format!("it belongs to user {owner}")));
-                }
-                Ok(Some(StateDir { fd, path }))
-            }
+            Ok(fd) => Ok(Some(StateDir { fd, path })),
             Err(Errno::NOENT) => Ok(None),
             Err(Errno::NOTDIR | Errno::LOOP) => Err(not_ours(&path, "not a directory")),
             Err(error) => Err(error).context("open directory", path.as_path()),
         }
     }
 
-    /// Opens it, and makes it first where it is not: 0700, since the root is often a web root.
+    /// One of our own, which nobody else can enter; made where there is none.
     ///
     /// # Errors
-    /// Exit 73 or 77 when it cannot be made, 78 when something else has its name.
-    pub fn create(volume: &Volume) -> Result<StateDir> {
-        if let Some(found) = StateDir::open(volume)? {
-            let stat = fs::fstat(&found.fd).context("stat", found.path())?;
-            if stat.st_mode & 0o7077 != 0 {
-                // A volume plug-in opens everything to a group (Kubernetes' fsGroup), or we were
-                // killed before this was done the first time.
-                fs::fchmod(&found.fd, Mode::RWXU).context("change mode of", found.path())?;
-            }
-            return Ok(found);
-        }
+    /// Exit 73 or 77 when it cannot be made, 78 when something else or another user's has its name.
+    pub fn private(volume: &Volume) -> Result<StateDir> {
         let path = volume.path().join(DIRECTORY);
-        match make_private(volume.root(), DIRECTORY.as_bytes()) {
-            Ok(Made { fd, .. }) => Ok(StateDir { fd, path }),
-            Err(Errno::NOTDIR | Errno::LOOP) => Err(not_ours(&path, "not a directory")),
-            Err(error) => Err(error).context("create directory", path.as_path()),
+        let fd = match make_private(volume.root(), DIRECTORY.as_bytes()) {
+            Ok(Made { fd, .. }) => fd,
+            Err(Errno::NOTDIR | Errno::LOOP) => return Err(not_ours(&path, "not a directory")),
+            Err(error) => return Err(error).context("create directory", path.as_path()),
+        };
+        let ourselves = Ourselves::new();
+        ourselves.close(fd.as_fd()).context("change mode of", path.as_path())?;
+        match ourselves.privacy(fd.as_fd()).context("stat", path.as_path())? {
+            Privacy::Foreign(owner) => Err(not_ours(&path, &format!("it belongs to UID {owner}"))),
+            Privacy::Private | Privacy::Open => Ok(StateDir { fd, path }),
         }
     }
 
@@ -324,16 +348,6 @@ impl StateDir {
             Err(error) => Err(error).context("read record", path.as_path()),
         }
     }
-}
-
-/// Whether what belongs to `owner` can be ours: we made it, root did, or whoever the volume belongs to may
-/// have been given it (`chown -R`). A server may take us for anybody.
-fn is_trusted(owner: u32, volume: &Volume) -> Result<bool> {
-    if owner == 0 || owner == rustix::process::geteuid().as_raw() {
-        return Ok(true);
-    }
-    let root = fs::fstat(volume.root()).context("stat", volume.path())?;
-    Ok(owner == root.st_uid || !matches!(volume.kind()?.place, Place::Local | Place::Memory))
 }
 
 /// A record as it is written: JSON, with a checksum of all its other fields.
@@ -417,16 +431,28 @@ pub fn write<T: Serialize>(directory: BorrowedFd<'_>, name: &str, record: &T, pa
 /// # Errors
 /// As `openat`, `write`, `fsync` and `close`.
 pub fn write_whole(directory: BorrowedFd<'_>, name: &[u8], bytes: &[u8]) -> rustix::io::Result<()> {
-    // Nobody else can make anything here; without O_EXCL it is one call to an NFS server. Without
-    // O_NONBLOCK a FIFO in its place would hold us for ever.
-    let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::TRUNC | OFlags::NONBLOCK;
-    let create = || volume::openat(directory, name, flags, Mode::RUSR | Mode::WUSR);
-    let fd = match create() {
-        Err(Errno::LOOP | Errno::NXIO | Errno::ISDIR | Errno::ACCESS) => {
-            remove_tree(directory, name)?;
-            create()?
+    // Without O_EXCL it is one call to an NFS server. What is there may be a FIFO, which would hold us for
+    // ever without O_NONBLOCK, or another name of a file elsewhere, which must not even be made shorter.
+    let create = |more: OFlags| {
+        let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::NONBLOCK | more;
+        volume::openat(directory, name, flags, Mode::RUSR | Mode::WUSR)
+    };
+    let found = match create(OFlags::empty()) {
+        Ok(fd) => Some((fs::fstat(&fd)?, fd)).filter(|(stat, _)| is_lone_file(stat)),
+        Err(Errno::LOOP | Errno::NXIO | Errno::ISDIR | Errno::ACCESS) => None,
+        Err(error) => return Err(error),
+    };
+    let fd = match found {
+        Some((stat, fd)) => {
+            if stat.st_size > 0 {
+                fs::ftruncate(&fd, 0)?;
+            }
+            fd
         }
-        created => created?,
+        None => {
+            remove_tree(directory, name)?;
+            create(OFlags::EXCL)?
+        }
     };
     let mut rest = bytes;
     while !rest.is_empty() {

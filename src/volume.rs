@@ -74,6 +74,14 @@ impl Volume {
         Ok(Kind::of_magic(found.f_type as u64))
     }
 
+    /// The number of the mount that the root was opened through, where the kernel has one that it never gives
+    /// again (statx(2), `STATX_MNT_ID_UNIQUE`, Linux 6.8).
+    pub fn mount(&self) -> Option<u64> {
+        let wanted = fs::StatxFlags::from_bits_retain(0x4000);
+        let found = fs::statx(&self.root, "", AtFlags::EMPTY_PATH, wanted).ok()?;
+        (found.stx_mask & wanted.bits() != 0).then_some(found.stx_mnt_id)
+    }
+
     /// What is at `path` below the root, where anything is; a link is not followed.
     ///
     /// # Errors
@@ -209,7 +217,7 @@ fn open_by_components(
     openat(directory, b".", flags, mode)
 }
 
-/// Opens one name in `directory` without following a link.
+/// Opens one name in `directory` without following a link, and without waiting for a FIFO's other end.
 ///
 /// # Errors
 /// As `openat`.
@@ -219,7 +227,8 @@ pub fn openat(
     flags: OFlags,
     mode: Mode,
 ) -> rustix::io::Result<OwnedFd> {
-    let flags = flags | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    // Without O_NONBLOCK a FIFO that somebody has put there would hold us until it is opened elsewhere.
+    let flags = flags | OFlags::NOFOLLOW | OFlags::CLOEXEC | OFlags::NONBLOCK;
     rustix::io::retry_on_intr(|| fs::openat(directory, name, flags, mode))
 }
 
@@ -233,6 +242,18 @@ pub fn stat_entry(directory: BorrowedFd<'_>, name: &[u8]) -> rustix::io::Result<
         Err(Errno::NOENT) => Ok(None),
         Err(error) => Err(error),
     }
+}
+
+/// Changes the mode of `name` in `directory`; a link is not followed.
+///
+/// # Errors
+/// As `fchmodat` with `AT_SYMLINK_NOFOLLOW`, for which the C library needs `fchmodat2` (Linux 6.6) or /proc.
+pub fn change_mode(directory: BorrowedFd<'_>, name: &[u8], mode: u32) -> rustix::io::Result<()> {
+    use nix::sys::stat::{FchmodatFlags, Mode, fchmodat};
+    let name = std::ffi::OsStr::from_bytes(name);
+    let mode = Mode::from_bits_truncate(mode);
+    fchmodat(directory, name, mode, FchmodatFlags::NoFollowSymlink)
+        .map_err(|error| Errno::from_raw_os_error(error as i32))
 }
 
 /// The names in a directory, in the order of the file system.
@@ -310,23 +331,6 @@ pub fn remove_tree(directory: BorrowedFd<'_>, name: &[u8]) -> rustix::io::Result
         Ok(()) | Err(Errno::NOENT) => Ok(()),
         Err(error) => Err(error),
     }
-}
-
-/// The same with no more rights than `owner` has.
-pub fn remove_tree_of(directory: BorrowedFd<'_>, name: &[u8], owner: u32) -> rustix::io::Result<()> {
-    if fs::fstat(directory)?.st_uid != owner {
-        return Err(Errno::PERM);
-    }
-    match fs::unlinkat(directory, name, AtFlags::empty()) {
-        Ok(()) | Err(Errno::NOENT) => return Ok(()),
-        Err(Errno::ISDIR | Errno::PERM) => {}
-        Err(error) => return Err(error),
-    }
-    let below = openat(directory, name, OFlags::DIRECTORY | OFlags::RDONLY, Mode::empty())?;
-    for child in names(below.as_fd())? {
-        remove_tree_of(below.as_fd(), &child, owner)?;
-    }
-    fs::unlinkat(directory, name, AtFlags::REMOVEDIR)
 }
 
 /// Whether `stat` is of the type that `type_bits` (`S_IFDIR`, …) names.

@@ -4,7 +4,7 @@
 //! has one owner. Its holder changes the volume only by renames out of it:
 //!
 //! - a tree is staged in `stage`, and `stage` renamed to `sealed` once it is whole and durable;
-//! - what is published is moved out of `sealed/tree`;
+//! - `sealed` is renamed to `publishing` before the first move, and what is published is moved out of it;
 //! - the record is written in the claim and renamed to its place.
 
 use std::path::{Path, PathBuf};
@@ -13,10 +13,11 @@ use rustix::io::Errno;
 
 use super::files::Files;
 use super::records::{Beat, Holder};
-use crate::error::{Context, Result};
+use crate::error::{Context, Error, Result};
+use crate::exit::Exit;
 use crate::mutant::{self, Mutant};
-use crate::state::{self, COMPLETE, Complete, DIRECTORY, Sealed, Staged};
-use crate::volume::not_ours;
+use crate::state::{self, COMPLETE, Complete, DIRECTORY, MAX_NUMBER, Staged};
+use crate::volume::{Privacy, not_ours};
 
 /// Where the claims are, below [`DIRECTORY`].
 pub const CLAIMS: &str = "claims";
@@ -34,16 +35,8 @@ pub const SEALED: &str = "sealed";
 pub const PUBLISHING: &str = "publishing";
 /// An earlier holder's stage, of which only whole files may be taken.
 pub const REMAINS: &str = "remains";
-/// Sealed parts that an earlier holder may hold open begin with this.
-pub(super) const LOOSE: &str = "loose";
-/// What becomes `sealed` once everything loose is in it.
-pub(super) const FRESH: &str = "fresh";
-/// What nobody needs begins with this.
-pub(super) const WASTE: &str = "waste";
 /// A record that is not true any more.
 const RETIRED: &str = "retired.json";
-/// How often a directory that a late holder still fills is emptied, before that is an error.
-pub(super) const TRIES: usize = 100;
 
 /// The replicas' directories on one volume.
 pub struct Ground<'a, F: Files> {
@@ -61,8 +54,8 @@ pub struct Claim<D> {
     pub epoch: u64,
     /// Its directory.
     pub dir: D,
-    /// What the volume's seed will be, where an earlier holder sealed one: it has to be finished.
-    pub sealed: Option<Sealed>,
+    /// The stage that an earlier holder sealed, and whether it had begun to publish it.
+    pub leftover: Option<(Sealing, Box<Staged>)>,
     /// Whether there were lower claims when it was made.
     pub inherited: bool,
     /// The record, as it was when the volume was claimed.
@@ -71,6 +64,25 @@ pub struct Claim<D> {
     pub(super) older: Vec<u64>,
     nonce: String,
     pub(super) state: D,
+}
+
+/// How far a whole and durable stage is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Sealing {
+    /// Nothing of it is on the volume.
+    Sealed,
+    /// A part of it may have been moved to its place.
+    Publishing,
+}
+
+impl Sealing {
+    /// The name of the stage's directory in a claim.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Sealing::Sealed => SEALED,
+            Sealing::Publishing => PUBLISHING,
+        }
+    }
 }
 
 /// What came of claiming a volume.
@@ -93,6 +105,27 @@ pub struct Found<D> {
     pub holder: Option<Holder>,
     /// The heartbeat as it is.
     pub beat: Vec<u8>,
+    /// Whether others can have changed what is in it.
+    pub privacy: Privacy,
+}
+
+/// The state directory as it is now.
+pub struct State<D> {
+    /// The directory.
+    pub dir: D,
+    /// Whether it is ours.
+    pub privacy: Privacy,
+}
+
+impl<D> State<D> {
+    /// The other user whose it is.
+    pub fn foreign(&self) -> Option<u32> {
+        match self.privacy {
+            Privacy::Foreign(_) if mutant::on(Mutant::InheritForeign) => None,
+            Privacy::Foreign(owner) => Some(owner),
+            Privacy::Private | Privacy::Open => None,
+        }
+    }
 }
 
 impl<F: Files> Ground<'_, F> {
@@ -100,8 +133,10 @@ impl<F: Files> Ground<'_, F> {
     ///
     /// # Errors
     /// Exit 78 when something else has its name.
-    pub async fn state(&self) -> Result<Option<F::Dir>> {
-        self.directory(self.root, DIRECTORY, &self.path).await
+    pub async fn state(&self) -> Result<Option<State<F::Dir>>> {
+        let Some(dir) = self.directory(self.root, DIRECTORY, &self.path).await? else { return Ok(None) };
+        let privacy = self.files.privacy(&dir).await.context("stat", self.path.as_path())?;
+        Ok(Some(State { dir, privacy }))
     }
 
     /// The complete record.
@@ -126,10 +161,10 @@ impl<F: Files> Ground<'_, F> {
             return Ok(true);
         }
         let Some(state) = self.state().await? else { return Ok(false) };
-        Ok(self.record(&state).await?.is_some_and(|now| now.epoch == record.epoch))
+        Ok(self.record(&state.dir).await?.is_some_and(|now| now.epoch == record.epoch))
     }
 
-    /// The numbers of the claims, ascending. Names that are no number are none of ours.
+    /// The numbers of the claims, ascending. Names that volseed does not write are none of ours.
     ///
     /// # Errors
     /// Exit 78 when something else is in their place.
@@ -137,8 +172,7 @@ impl<F: Files> Ground<'_, F> {
         let path = self.path.join(CLAIMS);
         let Some(claims) = self.directory(state, CLAIMS, &path).await? else { return Ok(Vec::new()) };
         let names = self.gone(self.files.names(&claims).await, "read directory", &path)?.unwrap_or_default();
-        let mut epochs: Vec<u64> =
-            names.iter().filter_map(|name| std::str::from_utf8(name).ok()?.parse().ok()).collect();
+        let mut epochs: Vec<u64> = names.iter().filter_map(|name| epoch(name)).collect();
         epochs.sort_unstable();
         Ok(epochs)
     }
@@ -153,9 +187,15 @@ impl<F: Files> Ground<'_, F> {
             return Ok(None);
         };
         let Some(dir) = self.directory(&claims, &epoch.to_string(), &path).await? else { return Ok(None) };
+        let privacy = self.files.privacy(&dir).await.context("stat", path.as_path())?;
+        if let Privacy::Foreign(_) = privacy
+            && !mutant::on(Mutant::InheritForeign)
+        {
+            return Ok(Some(Found { epoch, dir, holder: None, beat: Vec::new(), privacy }));
+        }
         let holder = self.holder(&dir, &path).await?;
         let beat = self.gone(self.files.read(&dir, HEARTBEAT).await, "read heartbeat", &path)?;
-        Ok(Some(Found { epoch, dir, holder, beat: beat.unwrap_or_default() }))
+        Ok(Some(Found { epoch, dir, holder, beat: beat.unwrap_or_default(), privacy }))
     }
 
     /// The newest claim.
@@ -191,7 +231,7 @@ impl<F: Files> Ground<'_, F> {
         };
         let (state, older) = (state.clone(), Vec::new());
         let mut claim =
-            Claim { epoch, dir, sealed: None, inherited: false, record: None, older, nonce, state };
+            Claim { epoch, dir, leftover: None, inherited: false, record: None, older, nonce, state };
         // Somebody slower may get a number that is free again: only the highest counts.
         let is_highest = self.verify(&mut claim).await? || mutant::on(Mutant::SkipVerify);
         Ok(if is_highest { Claimed::Ours(claim) } else { Claimed::Late(claim) })
@@ -202,7 +242,7 @@ impl<F: Files> Ground<'_, F> {
     /// # Errors
     /// When the volume cannot be asked.
     pub async fn holds(&self, claim: &mut Claim<F::Dir>) -> Result<bool> {
-        let Some(state) = self.state().await? else { return Ok(false) };
+        let Some(state) = self.current(claim).await? else { return Ok(false) };
         let Some(found) = self.find(&state, claim.epoch).await? else { return Ok(false) };
         let ours = found.holder.is_some_and(|holder| holder.nonce == claim.nonce);
         Ok(ours && self.verify(claim).await?)
@@ -211,11 +251,57 @@ impl<F: Files> Ground<'_, F> {
     /// From here on the stage is whole and durable: only publishing is left.
     ///
     /// # Errors
-    /// `ENOENT` or `ESTALE` where the claim is ours no more.
+    /// `ENOENT` or `ESTALE` where the claim is ours no more; exit 75 where others could enter it meanwhile.
     pub async fn seal(&self, claim: &Claim<F::Dir>) -> Result<()> {
+        self.stays_private(claim).await?;
         let path = self.claim_path(claim.epoch).join(STAGE);
-        self.become_sealed(claim, STAGE).await.context("seal", path.as_path())?;
+        self.rename_stage(claim, STAGE, SEALED).await.context("seal", path.as_path())?;
         self.files.sync(&claim.dir).await.context("sync directory", path.as_path())
+    }
+
+    /// From here on a part of what is sealed may be on the volume.
+    ///
+    /// # Errors
+    /// `ENOENT` or `ESTALE` where the claim is ours no more.
+    pub async fn begin_publishing(&self, claim: &Claim<F::Dir>) -> Result<()> {
+        if mutant::on(Mutant::PublishUnmarked) || mutant::on(Mutant::PublishUnsealed) {
+            return Ok(());
+        }
+        let path = self.claim_path(claim.epoch).join(SEALED);
+        self.rename_stage(claim, SEALED, PUBLISHING).await.context("begin to publish", path.as_path())?;
+        self.files.sync(&claim.dir).await.context("sync directory", path.as_path())
+    }
+
+    /// Renames a stage within our claim, also where the rename's answer was lost.
+    pub(super) async fn rename_stage(
+        &self,
+        claim: &Claim<F::Dir>,
+        from: &str,
+        to: &str,
+    ) -> rustix::io::Result<()> {
+        match self.files.rename(&claim.dir, from.as_bytes(), &claim.dir, to.as_bytes()).await {
+            Err(Errno::NOENT) => self.files.open(&claim.dir, to).await.map(drop),
+            renamed => renamed,
+        }
+    }
+
+    /// Whether nobody else can enter the claim. A volume plug-in or a `chown -R` may have let others in.
+    pub async fn is_private(&self, claim: &Claim<F::Dir>) -> Result<bool> {
+        let privacy = self.files.privacy(&claim.dir).await;
+        let privacy = privacy.context("stat", || self.claim_path(claim.epoch))?;
+        Ok(privacy == Privacy::Private || mutant::on(Mutant::InheritForeign))
+    }
+
+    async fn stays_private(&self, claim: &Claim<F::Dir>) -> Result<()> {
+        if self.is_private(claim).await? {
+            return Ok(());
+        }
+        let path = self.claim_path(claim.epoch);
+        let cause =
+            "its owner or mode was changed while it was filled: others may have changed what is in it";
+        Err(Error::new(Exit::Held, "use stage", cause)
+            .on(path.as_path())
+            .help("let nothing change owners or modes below .volseed, and start again"))
     }
 
     /// The record stands for a volume that is no more.
@@ -273,8 +359,9 @@ impl<F: Files> Ground<'_, F> {
     async fn build(&self, state: &F::Dir, holder: &Holder) -> Result<Option<(F::Dir, F::Dir)>> {
         let path = self.path.join(BUILDING);
         let beat = Beat::default().bytes();
+        let building = self.own_building(state).await;
         let built = async {
-            let building = self.ensure(state, BUILDING).await?;
+            let building = building?;
             let dir = self.ensure(&building, &holder.nonce).await?;
             self.files.write(&dir, HOLDER, &state::to_bytes(holder)).await?;
             self.files.write(&dir, HEARTBEAT, &beat).await?;
@@ -300,7 +387,7 @@ impl<F: Files> Ground<'_, F> {
         let path = self.claim_path(holder.epoch);
         let name = holder.epoch.to_string();
         let renamed = async {
-            let claims = self.ensure(state, CLAIMS).await?;
+            let claims = self.own_claims(state).await?;
             self.files.rename(building, holder.nonce.as_bytes(), &claims, name.as_bytes()).await
         };
         let renamed = renamed.await;
@@ -326,14 +413,22 @@ impl<F: Files> Ground<'_, F> {
     /// Looks at the claims and the record: whether ours is the highest, and above the record's.
     pub(super) async fn verify(&self, claim: &mut Claim<F::Dir>) -> Result<bool> {
         // Opened anew: names in a directory that was opened long ago may be cached (nfs(5), `lookupcache`).
-        let Some(state) = self.state().await? else { return Ok(false) };
+        let Some(state) = self.current(claim).await? else { return Ok(false) };
         let epochs = self.epochs(&state).await?;
         // After that and opened anew: a holder whose claim is gone by now has left its record.
         let Some(state) = self.state().await? else { return Ok(false) };
-        claim.record = self.record(&state).await?;
+        claim.record = self.record(&state.dir).await?;
         claim.older = epochs.iter().copied().filter(|epoch| *epoch < claim.epoch).collect();
         let recorded = claim.record.as_ref().map_or(0, |record| record.epoch);
         Ok(epochs.last() == Some(&claim.epoch) && recorded < claim.epoch)
+    }
+
+    /// The state directory, while it is the one that the claim was made in: a new one counts claims anew.
+    async fn current(&self, claim: &Claim<F::Dir>) -> Result<Option<F::Dir>> {
+        let Some(state) = self.state().await? else { return Ok(None) };
+        let same = self.files.same(&state.dir, &claim.state).await.context("stat", self.path.as_path())?;
+        let is_current = same && state.foreign().is_none();
+        Ok(is_current.then_some(state.dir))
     }
 
     /// A rename of the record that reported failure though it was done.
@@ -342,7 +437,7 @@ impl<F: Files> Ground<'_, F> {
             return renamed;
         }
         let Ok(Some(state)) = self.state().await else { return renamed };
-        match self.record(&state).await {
+        match self.record(&state.dir).await {
             Ok(Some(there)) if there.epoch == record.epoch => Ok(()),
             _ => renamed,
         }
@@ -389,5 +484,28 @@ impl<F: Files> Ground<'_, F> {
 
     pub(super) fn claim_path(&self, epoch: u64) -> PathBuf {
         self.path.join(CLAIMS).join(epoch.to_string())
+    }
+}
+
+/// The number of a claim from its directory's name, just as volseed writes it.
+fn epoch(name: &[u8]) -> Option<u64> {
+    let name = std::str::from_utf8(name).ok()?;
+    let epoch = name.parse().ok()?;
+    (epoch <= MAX_NUMBER && name == u64::to_string(&epoch)).then_some(epoch)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_names_that_volseed_writes_are_claims() {
+        assert_eq!((epoch(b"1"), epoch(b"907")), (Some(1), Some(907)));
+        let others =
+            ["", "+99", "0099", "-1", "1e3", " 1", "1 ", "18446744073709551615", "9223372036854775808"];
+        for name in others {
+            assert_eq!(epoch(name.as_bytes()), None, "{name:?}");
+        }
+        assert_eq!(epoch(b"\xff"), None);
     }
 }

@@ -7,9 +7,10 @@
 
 use rustix::io::Errno;
 
-use super::claim::{BUILDING, CLAIMS, Claim, Ground, HEARTBEAT, HOLDER, SEALED};
+use super::claim::{BUILDING, CLAIMS, Claim, Ground, HEARTBEAT, HOLDER, PUBLISHING, State};
 use super::files::Files;
 use crate::state::Staged;
+use crate::volume::Privacy;
 
 /// Ends the names of claims that were never finished, and that somebody is removing.
 const GONE: &[u8] = b".gone";
@@ -29,7 +30,9 @@ impl<F: Files> Ground<'_, F> {
     /// Removes what is left of the claims up to `recorded`, whose holder has recorded the volume as
     /// complete: they are over, whoever made them. Whether nothing is left.
     pub async fn tidy(&self, recorded: u64) -> bool {
-        let Ok(Some(state)) = self.state().await else { return true };
+        let Ok(Some(State { dir: state, privacy: Privacy::Private })) = self.state().await else {
+            return true;
+        };
         let epochs = self.epochs(&state).await.unwrap_or_default();
         let mut removed = true;
         if let Ok(claims) = self.files.open(&state, CLAIMS).await {
@@ -61,12 +64,12 @@ impl<F: Files> Ground<'_, F> {
     /// Removes what is in a claim as a rule, without a look at what is there.
     async fn remove_usual(&self, claim: &Claim<F::Dir>, claims: &F::Dir) -> rustix::io::Result<()> {
         let files = self.files;
-        if let Ok(sealed) = files.open(&claim.dir, SEALED).await {
-            files.unlink(&sealed, Staged::FILE).await?;
-            files.rmdir(&claim.dir, SEALED.as_bytes()).await?;
+        if let Ok(published) = files.open(&claim.dir, PUBLISHING).await {
+            files.unlink(&published, Staged::FILE.as_bytes()).await?;
+            files.rmdir(&claim.dir, PUBLISHING.as_bytes()).await?;
         }
-        files.unlink(&claim.dir, HEARTBEAT).await?;
-        files.unlink(&claim.dir, HOLDER).await?;
+        files.unlink(&claim.dir, HEARTBEAT.as_bytes()).await?;
+        files.unlink(&claim.dir, HOLDER.as_bytes()).await?;
         files.rmdir(claims, claim.epoch.to_string().as_bytes()).await?;
         files.rmdir(&claim.state, BUILDING.as_bytes()).await?;
         files.rmdir(&claim.state, CLAIMS.as_bytes()).await

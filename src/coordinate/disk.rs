@@ -96,7 +96,7 @@ impl Files for Disk {
         fs::renameat(from, name, to, new)
     }
 
-    async fn unlink(&self, at: &Self::Dir, name: &str) -> Result<()> {
+    async fn unlink(&self, at: &Self::Dir, name: &[u8]) -> Result<()> {
         fs::unlinkat(at, name, AtFlags::empty())
     }
 
@@ -108,12 +108,20 @@ impl Files for Disk {
         volume::remove_tree(at.as_fd(), name)
     }
 
-    async fn remove_of(&self, at: &Self::Dir, name: &[u8], owner: u32) -> Result<()> {
-        volume::remove_tree_of(at.as_fd(), name, owner)
+    fn new_name(&self, prefix: &str) -> String {
+        format!("{prefix}{:016x}", volume::random())
     }
 
     async fn privacy(&self, dir: &Self::Dir) -> Result<Privacy> {
         self.ourselves.privacy(dir.as_fd())
+    }
+
+    async fn is_removable(&self, dir: &Self::Dir, owner: u32) -> Result<bool> {
+        self.ourselves.is_removable(dir.as_fd(), owner)
+    }
+
+    async fn seize(&self, dir: &Self::Dir) -> Result<()> {
+        self.ourselves.seize(dir.as_fd())
     }
 
     async fn close(&self, dir: &Self::Dir) -> Result<()> {

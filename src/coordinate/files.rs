@@ -38,16 +38,21 @@ pub trait Files {
     async fn update(&self, at: &Self::Dir, name: &str, bytes: &[u8]) -> Result<()>;
     /// Renames; what has the new name is replaced as rename(2) does it.
     async fn rename(&self, from: &Self::Dir, name: &[u8], to: &Self::Dir, new: &[u8]) -> Result<()>;
-    /// Removes a file.
-    async fn unlink(&self, at: &Self::Dir, name: &str) -> Result<()>;
+    /// Removes what is no directory (`EISDIR`, or `EPERM` where it is one).
+    async fn unlink(&self, at: &Self::Dir, name: &[u8]) -> Result<()>;
     /// Removes an empty directory.
     async fn rmdir(&self, at: &Self::Dir, name: &[u8]) -> Result<()>;
     /// Removes a name and all that is below it.
     async fn remove(&self, at: &Self::Dir, name: &[u8]) -> Result<()>;
-    /// The same with no more rights than the user `owner` has: `EPERM` where a directory belongs to another.
-    async fn remove_of(&self, at: &Self::Dir, name: &[u8], owner: u32) -> Result<()>;
+    /// A name that nobody else knows.
+    fn new_name(&self, prefix: &str) -> String;
     /// Who can have changed what is in a directory.
     async fn privacy(&self, dir: &Self::Dir) -> Result<Privacy>;
+    /// Whether a directory is one that the user `owner` could have emptied, or that only we could have put where
+    /// that user's are.
+    async fn is_removable(&self, dir: &Self::Dir, owner: u32) -> Result<bool>;
+    /// Makes another user's directory ours, and lets nobody else enter it.
+    async fn seize(&self, dir: &Self::Dir) -> Result<()>;
     /// Lets nobody else enter a directory of ours any more.
     async fn close(&self, dir: &Self::Dir) -> Result<()>;
     /// Whether two descriptors are of one directory.

@@ -4,9 +4,9 @@ use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::claim::{Ground, HEARTBEAT, SEALED, STAGE};
+use super::claim::{Ground, HEARTBEAT, PUBLISHING, SEALED, STAGE};
 use super::disk::Disk;
-use super::files::{Files, block_on};
+use super::files::block_on;
 use super::records::{Beat, Holder};
 use crate::error::{Context, Result};
 use crate::state::DIRECTORY;
@@ -44,9 +44,9 @@ pub fn look(volume: &Volume) -> Result<Option<Look>> {
     let ground = Ground { files: &disk, root: &root, path: volume.path().join(DIRECTORY) };
     block_on(async {
         let Some(state) = ground.state().await? else { return Ok(None) };
-        let Some(found) = ground.newest(&state).await? else { return Ok(None) };
+        let Some(found) = ground.newest(&state.dir).await? else { return Ok(None) };
         let has = |name: &str| stat_entry(found.dir.as_fd(), name.as_bytes()).ok().flatten();
-        let phase = if disk.open(&found.dir, SEALED).await.is_ok() {
+        let phase = if has(PUBLISHING).is_some() || has(SEALED).is_some() {
             "publishing"
         } else if has(STAGE).is_some() {
             "seeding"

@@ -102,5 +102,5 @@ fn mutants_of_publishing_are_caught() {
 
 #[test]
 fn mutants_that_trust_other_users_are_caught() {
-    are_caught(&[Mutant::InheritForeign, Mutant::AsideInsteadOfFence, Mutant::IgnoreNewState]);
+    are_caught(&[Mutant::InheritForeign, Mutant::AsideInsteadOfFence]);
 }

@@ -1,30 +1,55 @@
 //! Taking over what an earlier holder left, so that a stale one can do no harm.
 //!
-//! `stage` and `sealed` are moved out of the old claim and its directory is removed. From then on an old
-//! holder can neither seal nor record. What it may still hold open is put where it does no harm: an
-//! unsealed stage becomes `remains`, of which finished files are taken one by one; out of a sealed one
-//! everything is moved to a fresh directory.
+//! `stage`, `sealed` and `publishing` are moved out of the old claim and its directory is removed. From then on
+//! an old holder can neither seal nor publish nor record. What it may still hold open is put where it does no
+//! harm: an unsealed stage becomes `remains`, of which finished files are taken one by one; a sealed one is
+//! contested until everything in it was moved to a directory that the old holder does not know.
+//!
+//! What others could enter meanwhile is nobody's work: it is removed.
 
 use rustix::io::Errno;
 
-use super::claim::{CLAIMS, Claim, FRESH, Found, Ground, LOOSE, REMAINS, SEALED, STAGE, TRIES, WASTE};
+use super::claim::{CLAIMS, Claim, Found, Ground, PUBLISHING, REMAINS, SEALED, STAGE, Sealing};
 use super::files::Files;
+use super::foreign::REMOVED;
 use crate::error::{Context, Error, Result};
 use crate::exit::Exit;
 use crate::mutant::{self, Mutant};
 use crate::state::{Staged, TREE};
+use crate::volume::Privacy;
+
+/// Sealed parts that an earlier holder may hold open begin with this; those that it had begun to publish
+/// with the second.
+const CONTESTED: [&str; 2] = ["contested-sealed", "contested-publishing"];
+/// What becomes `sealed`, or `publishing`, once everything contested is in it.
+const ISOLATED: [&str; 2] = ["isolated-sealed", "isolated-publishing"];
+/// What nobody needs begins with this.
+const DISCARDED: &str = "discarded";
+/// How often a directory that a stale holder still fills is emptied, before that is an error.
+const TRIES: usize = 100;
+
+/// What is kept of an older claim.
+#[derive(Clone, Copy)]
+enum Kept {
+    /// Its stage; whether its holder is certain to be dead.
+    AsDead(bool),
+    /// Nothing: others could change it. The other user whose it is.
+    Nothing(Option<u32>),
+}
 
 impl<F: Files> Ground<'_, F> {
     /// Makes sure that no earlier holder can change the volume any more, and keeps what it left:
-    /// `vouched` says whose death is certain. Bears to be interrupted: the next holder takes over what
-    /// there is.
+    /// `is_dead` says whose death is certain, `fingerprint` what the seed of this replica is. Safe to
+    /// interrupt: the next holder takes over what there is.
     ///
     /// # Errors
-    /// When something could not be moved or removed.
+    /// When something could not be moved or removed; exit 78 where another image's seed was half published
+    /// and what is left of it cannot be trusted.
     pub async fn fence(
         &self,
         claim: &mut Claim<F::Dir>,
-        vouched: impl Fn(&Found<F::Dir>) -> bool,
+        is_dead: impl Fn(&Found<F::Dir>) -> bool,
+        fingerprint: impl AsyncFn() -> Result<String>,
     ) -> Result<()> {
         if mutant::on(Mutant::SkipFence) {
             return Ok(());
@@ -34,19 +59,22 @@ impl<F: Files> Ground<'_, F> {
         claim.inherited = !older.is_empty();
         for epoch in older.into_iter().rev() {
             let Some(found) = self.find(&claim.state, epoch).await? else { continue };
-            let vouched = vouched(&found);
-            self.take_over(claim, &found, vouched).await?;
+            let kept = match found.privacy {
+                Privacy::Private => Kept::AsDead(is_dead(&found)),
+                Privacy::Foreign(_) if mutant::on(Mutant::InheritForeign) => Kept::AsDead(is_dead(&found)),
+                Privacy::Open => Kept::Nothing(None),
+                Privacy::Foreign(owner) => Kept::Nothing(Some(owner)),
+            };
+            if let Kept::Nothing(_) = kept {
+                self.refuse_half_published(&found.dir, &fingerprint).await?;
+            }
+            self.take_over(claim, &found, kept).await?;
         }
         if !claim.inherited {
             return Ok(());
         }
-        self.firm(claim).await?;
-        let sealed = self.staged(&claim.dir, SEALED).await?;
-        claim.sealed = sealed.and_then(|staged| staged.sealed);
-        if claim.sealed.is_none() {
-            // What does not say what it is would only be in the next seal's way.
-            self.discard_sealed(claim).await?;
-        }
+        self.isolate_sealed(claim).await?;
+        self.find_leftover(claim).await?;
         // Without a higher claim until now nobody has taken from ours what we did not find in it. The
         // record, too, is final now: whoever could have written it is fenced.
         if mutant::on(Mutant::SkipSecondLook) || self.verify(claim).await? {
@@ -57,51 +85,110 @@ impl<F: Files> Ground<'_, F> {
             .on(path.as_path()))
     }
 
+    /// What an earlier holder sealed, and now is ours. What does not say what it is would only be in the
+    /// next seal's way.
+    async fn find_leftover(&self, claim: &mut Claim<F::Dir>) -> Result<()> {
+        claim.leftover = None;
+        for sealing in [Sealing::Publishing, Sealing::Sealed] {
+            match self.staged(&claim.dir, sealing.name()).await? {
+                Some(staged) if staged.sealed.is_some() && claim.leftover.is_none() => {
+                    claim.leftover = Some((sealing, staged.into()));
+                }
+                _ => self.discard(claim, sealing.name()).await?,
+            }
+        }
+        Ok(())
+    }
+
     /// What is sealed was published long ago; it is not needed.
     ///
     /// # Errors
     /// When it cannot be removed.
     pub async fn discard_sealed(&self, claim: &mut Claim<F::Dir>) -> Result<()> {
-        let path = self.claim_path(claim.epoch).join(SEALED);
-        claim.sealed = None;
-        self.gone(self.files.remove(&claim.dir, SEALED.as_bytes()).await, "remove", &path).map(drop)
+        claim.leftover = None;
+        self.discard(claim, SEALED).await?;
+        self.discard(claim, PUBLISHING).await
+    }
+
+    /// What is sealed is another image's, and nothing of it is on the volume: it goes the way of an unsealed
+    /// stage.
+    ///
+    /// # Errors
+    /// When it cannot be moved or removed.
+    pub async fn give_up_sealed(&self, claim: &mut Claim<F::Dir>) -> Result<()> {
+        claim.leftover = None;
+        match self.rename_stage(claim, SEALED, REMAINS).await {
+            Ok(()) => Ok(()),
+            // Of an older claim's stage something remains, too.
+            Err(_) => self.discard(claim, SEALED).await,
+        }
+    }
+
+    async fn discard(&self, claim: &Claim<F::Dir>, part: &str) -> Result<()> {
+        let path = self.claim_path(claim.epoch).join(part);
+        self.gone(self.files.remove(&claim.dir, part.as_bytes()).await, "remove", &path).map(drop)
+    }
+
+    /// Of a stage that cannot be trusted, a part may have been moved to its place: that is no harm where we
+    /// seed the same again.
+    ///
+    /// # Errors
+    /// Exit 78 where it is another image's: the volume would be half of each.
+    pub(super) async fn refuse_half_published(
+        &self,
+        claim: &F::Dir,
+        fingerprint: &impl AsyncFn() -> Result<String>,
+    ) -> Result<()> {
+        let Ok(Some(staged)) = self.staged(claim, PUBLISHING).await else { return Ok(()) };
+        if staged.fingerprint == fingerprint().await? {
+            return Ok(());
+        }
+        let root = self.path.parent().unwrap_or(&self.path);
+        let cause = "another image's seed was half published, and others could change the rest of it since";
+        Err(Error::new(Exit::Refused, "seed volume", cause).on(root).help(
+            "start the image that began, with the same options; or remove from the volume what it ships, and .volseed",
+        ))
     }
 
     /// Moves everything out of an older claim and removes its directory, which is the end of its holder.
-    async fn take_over(&self, claim: &Claim<F::Dir>, old: &Found<F::Dir>, vouched: bool) -> Result<()> {
+    async fn take_over(&self, claim: &Claim<F::Dir>, old: &Found<F::Dir>, kept: Kept) -> Result<()> {
         let path = self.claim_path(old.epoch);
         let Some(claims) = self.directory(&claim.state, CLAIMS, &self.path.join(CLAIMS)).await? else {
             return Ok(());
         };
         let name = old.epoch.to_string();
-        let mut wasted = 0;
+        let mut discarded = 0;
         for _ in 0..TRIES {
             let Some(names) = self.gone(self.files.names(&old.dir).await, "read directory", &path)? else {
                 return Ok(());
             };
             for part in names {
-                let to = match &*part {
-                    part if part == STAGE.as_bytes() && vouched => STAGE.to_owned(),
-                    part if part == STAGE.as_bytes() || part == REMAINS.as_bytes() => REMAINS.to_owned(),
-                    part if part == SEALED.as_bytes() && vouched => SEALED.to_owned(),
-                    part if part == SEALED.as_bytes() => format!("{LOOSE}.{name}"),
-                    part if part == FRESH.as_bytes() => format!("{LOOSE}.{name}-{FRESH}"),
-                    part if part.starts_with(LOOSE.as_bytes()) => String::from_utf8_lossy(part).into_owned(),
-                    _ => String::new(),
+                let (to, owner) = match kept {
+                    Kept::AsDead(is_dead) => (kept_as(&part, &name, is_dead), None),
+                    Kept::Nothing(owner) => (None, owner),
                 };
-                if to.is_empty() || !self.take_part(claim, old, &part, &to).await? {
-                    wasted += 1;
-                    self.waste(claim, old, &part, wasted).await?;
+                if matches!(kept, Kept::Nothing(_)) || part.starts_with(REMOVED.as_bytes()) {
+                    let removed = self.remove_apart((&old.dir, &part), &claim.dir, owner).await;
+                    self.gone(removed, "remove what others could change in", &path)?;
+                    continue;
+                }
+                let taken = match to {
+                    Some(to) => self.take_part(claim, old, &part, &to).await?,
+                    None => false,
+                };
+                if !taken {
+                    discarded += 1;
+                    self.take_to_discard(claim, old, &part, discarded).await?;
                 }
             }
             match self.files.rmdir(&claims, name.as_bytes()).await {
                 Ok(()) | Err(Errno::NOENT | Errno::STALE) => return Ok(()),
-                // Its holder is late, and has just put something there.
+                // A stale holder has just put something there.
                 Err(Errno::NOTEMPTY | Errno::EXIST) => {}
                 Err(error) => return Err(error).context("remove directory", path.as_path()),
             }
         }
-        Err(Error::new(Exit::Held, "take over", "its holder does not stop to write there")
+        Err(Error::new(Exit::Held, "take over", "the previous holder keeps writing to it")
             .on(path.as_path())
             .help("stop the other replica, or wait until it is done"))
     }
@@ -124,73 +211,77 @@ impl<F: Files> Ground<'_, F> {
     /// Moves to our claim what nobody needs, and removes it there: removed in its place, a file that is
     /// open would keep its directory on FUSE and on NFS, under another name. What cannot be removed now
     /// goes with our claim.
-    async fn waste(
+    async fn take_to_discard(
         &self,
         claim: &Claim<F::Dir>,
         old: &Found<F::Dir>,
         part: &[u8],
         number: usize,
     ) -> Result<()> {
-        let waste = format!("{WASTE}.{}.{number}", old.epoch);
-        let moved = self.files.rename(&old.dir, part, &claim.dir, waste.as_bytes()).await;
+        let to = format!("{DISCARDED}.{}.{number}", old.epoch);
+        let moved = self.files.rename(&old.dir, part, &claim.dir, to.as_bytes()).await;
         if self.gone(moved, "take over", &self.claim_path(old.epoch))?.is_some() {
-            let _ = self.files.remove(&claim.dir, waste.as_bytes()).await;
+            let _ = self.files.remove(&claim.dir, to.as_bytes()).await;
         }
         Ok(())
     }
 
-    /// Moves all that is sealed and that an earlier holder may hold open to a fresh directory, which it
-    /// does not know. Then `sealed` is ours alone.
-    async fn firm(&self, claim: &Claim<F::Dir>) -> Result<()> {
+    /// Moves all that is sealed and that an earlier holder may hold open to a directory that it does not
+    /// know. Then it is ours alone.
+    async fn isolate_sealed(&self, claim: &Claim<F::Dir>) -> Result<()> {
         let path = self.claim_path(claim.epoch);
         let names = self.files.names(&claim.dir).await.context("read directory", path.as_path())?;
-        let loose: Vec<&[u8]> =
-            names.iter().map(|name| &**name).filter(|name| name.starts_with(LOOSE.as_bytes())).collect();
-        let Some(first) = loose.first() else { return Ok(()) };
+        let with = |prefix: &str| names.iter().any(|name| name.starts_with(prefix.as_bytes()));
+        let contested: Vec<&[u8]> =
+            names.iter().map(|name| &**name).filter(|name| is_contested(name)).collect();
+        let Some(first) = contested.first() else { return Ok(()) };
+        let sealing = match with(CONTESTED[1]) || with(PUBLISHING) {
+            true => Sealing::Publishing,
+            false => Sealing::Sealed,
+        };
         if mutant::on(Mutant::SkipFirming) {
-            let moved = self.files.rename(&claim.dir, first, &claim.dir, SEALED.as_bytes()).await;
+            let moved = self.files.rename(&claim.dir, first, &claim.dir, sealing.name().as_bytes()).await;
             return moved.context("seal", path.as_path());
         }
-        let firmed = async {
-            let fresh = self.ensure(&claim.dir, FRESH).await?;
-            let parts: Vec<&[u8]> = loose
-                .iter()
-                .copied()
-                .chain(names.iter().map(|name| &**name).filter(|name| *name == SEALED.as_bytes()))
-                .collect();
-            // Whichever part is left after a kill says what it belongs to, but not one that was made just
-            // before it: that one may hold half of what it was to say.
-            for part in &parts {
-                let from = self.files.open_entry(&claim.dir, part).await?;
-                let Ok(bytes) = self.files.read(&from, Staged::FILE).await else { continue };
-                if Staged::parse(&bytes).is_some_and(|staged| staged.sealed.is_some()) {
-                    self.files.write(&fresh, Staged::FILE, &bytes).await?;
-                    break;
-                }
-            }
-            let tree = self.ensure(&fresh, TREE).await?;
-            for part in parts {
-                let wrapper = self.files.open_entry(&claim.dir, part).await?;
-                match self.files.open(&wrapper, TREE).await {
-                    Ok(from) => self.move_entries(&from, &tree, Some(self.root.clone())).await?,
-                    Err(Errno::NOENT) => {}
-                    Err(error) => return Err(error),
-                }
-                self.files.remove(&claim.dir, part).await?;
-            }
-            self.files.sync(&fresh).await?;
-            self.become_sealed(claim, FRESH).await?;
-            self.files.sync(&claim.dir).await
-        };
-        firmed.await.context("take over what is sealed in", path.as_path())
+        let is_ours = |name: &&[u8]| *name == SEALED.as_bytes() || *name == PUBLISHING.as_bytes();
+        let ours = names.iter().map(|name| &**name).filter(is_ours);
+        let parts: Vec<&[u8]> = contested.iter().copied().chain(ours).collect();
+        let isolated = self.gather(claim, &parts, ISOLATED[sealing as usize], sealing.name()).await;
+        isolated.context("take over what is sealed in", path.as_path())
     }
 
-    /// A part of our claim becomes what is sealed, also where the rename's answer was lost.
-    pub(super) async fn become_sealed(&self, claim: &Claim<F::Dir>, part: &str) -> rustix::io::Result<()> {
-        match self.files.rename(&claim.dir, part.as_bytes(), &claim.dir, SEALED.as_bytes()).await {
-            Err(Errno::NOENT) => self.files.open(&claim.dir, SEALED).await.map(drop),
-            renamed => renamed,
+    /// Moves what is in `parts` of our claim to the new directory `to`, which then becomes `name`.
+    async fn gather(
+        &self,
+        claim: &Claim<F::Dir>,
+        parts: &[&[u8]],
+        to: &str,
+        name: &str,
+    ) -> rustix::io::Result<()> {
+        let fresh = self.ensure(&claim.dir, to).await?;
+        // Whichever part is left after a kill says what it belongs to, but not one that was made just
+        // before it: that one may hold half of what it was to say.
+        for part in parts {
+            let from = self.files.open_entry(&claim.dir, part).await?;
+            let Ok(bytes) = self.files.read(&from, Staged::FILE).await else { continue };
+            if Staged::parse(&bytes).is_some_and(|staged| staged.sealed.is_some()) {
+                self.files.write(&fresh, Staged::FILE, &bytes).await?;
+                break;
+            }
         }
+        let tree = self.ensure(&fresh, TREE).await?;
+        for part in parts {
+            let wrapper = self.files.open_entry(&claim.dir, part).await?;
+            match self.files.open(&wrapper, TREE).await {
+                Ok(from) => self.move_entries(&from, &tree, Some(self.root.clone())).await?,
+                Err(Errno::NOENT) => {}
+                Err(error) => return Err(error),
+            }
+            self.files.remove(&claim.dir, part).await?;
+        }
+        self.files.sync(&fresh).await?;
+        self.rename_stage(claim, to, name).await?;
+        self.files.sync(&claim.dir).await
     }
 
     /// Moves what is in `from` to `to`. A directory that the volume has too is one whose entries are
@@ -242,4 +333,24 @@ impl<F: Files> Ground<'_, F> {
         }
         Ok(())
     }
+}
+
+/// What a part of claim `old` becomes in the claim that takes it over; nothing where nobody needs it.
+fn kept_as(part: &[u8], old: &str, is_dead: bool) -> Option<String> {
+    let is = |name: &str| part == name.as_bytes();
+    let isolated = ISOLATED.iter().position(|name| is(name));
+    let sealed = [SEALED, PUBLISHING].iter().position(|name| is(name));
+    match (sealed, isolated) {
+        (Some(sealing), _) if is_dead => Some([SEALED, PUBLISHING][sealing].to_owned()),
+        (Some(sealing), _) => Some(format!("{}.{old}", CONTESTED[sealing])),
+        (None, Some(sealing)) => Some(format!("{}.{old}-isolated", CONTESTED[sealing])),
+        _ if is(STAGE) && is_dead => Some(STAGE.to_owned()),
+        _ if is(STAGE) || is(REMAINS) => Some(REMAINS.to_owned()),
+        _ if is_contested(part) => Some(String::from_utf8_lossy(part).into_owned()),
+        _ => None,
+    }
+}
+
+fn is_contested(part: &[u8]) -> bool {
+    CONTESTED.iter().any(|prefix| part.starts_with(prefix.as_bytes()))
 }

@@ -8,17 +8,17 @@ use std::time::Duration;
 
 use rustix::io::Errno;
 
-use super::claim::{Claim, Claimed, Found, Ground};
+use super::claim::{Claim, Claimed, Found, Ground, Sealing, State};
 use super::disk::LOCK;
 use super::files::{Clock, Files};
 use super::records::{Beat, Holder};
 use super::rule::{self, Lock, Seen, Sharing, Watch};
-use crate::decision::{Decision, Known, decide};
-use crate::error::{Error, Result};
+use crate::decision::{Decision, Known, Leftover, decide};
+use crate::error::{Context, Error, Result};
 use crate::exit::Exit;
 use crate::mutant::{self, Mutant};
 use crate::state::{Complete, Sealed};
-use crate::volume::not_ours;
+use crate::volume::{Privacy, not_ours};
 
 /// The first pause between two looks: a small seed on a local disk is over in a few of them.
 const FIRST_PAUSE: Duration = Duration::from_millis(5);
@@ -29,6 +29,11 @@ const REMOTE_PAUSE: Duration = Duration::from_millis(750);
 /// While another replica holds the lock its heartbeat matters little: it is looked at once in so many
 /// looks.
 const LOOKS_A_BEAT: u32 = 4;
+
+/// The longest wait for another user to complete the volume, where `--wait-timeout` names none.
+const OWNER_PATIENCE: Duration = Duration::from_secs(15 * 60);
+/// How often a state directory that is removed again is made, before that is an error.
+const REMAKES: u32 = 100;
 
 /// How often what is left of a claim is removed before it is left where it is.
 const CLEARING: u32 = 8;
@@ -49,10 +54,12 @@ pub trait Work<F: Files> {
     fn same_mount(&self, holder: &Holder) -> bool;
     /// Starts the heartbeat of a claim.
     fn beat(&self, claim: &Claim<F::Dir>) -> Result<Self::Beating>;
+    /// What the source and the options make of the seed: another one is another seed's.
+    async fn fingerprint(&self) -> Result<String>;
     /// Stages the whole tree. Nothing outside of the stage is touched.
     async fn stage(&self, claim: &Claim<F::Dir>, after: Option<&Complete>) -> Result<Sealed>;
-    /// Makes the stage durable.
-    async fn sync(&self) -> Result<()>;
+    /// Makes the stage durable. Until that is done the stage says that it is not known to be.
+    async fn sync(&self, claim: &Claim<F::Dir>) -> Result<()>;
     /// Writes down in the stage what it will be once it is sealed.
     async fn note(&self, claim: &Claim<F::Dir>, sealed: &Sealed) -> Result<()>;
     /// Moves what is sealed to its place, and makes that durable. Asks before each move whether the
@@ -83,8 +90,19 @@ pub enum Event<'a> {
     Fenced(u64),
     /// Another replica took over from us.
     Lost(u64),
-    /// Going on with what an earlier holder sealed.
-    Resumed,
+    /// What an earlier holder sealed is published; whether it is another image's, of which a part is there.
+    Resumed {
+        /// Whether it is.
+        other: bool,
+    },
+    /// What an earlier holder sealed is another image's, and is given up.
+    GivenUp,
+    /// The state directory was another user's, and is ours now.
+    Foreign(u32),
+    /// The state directory is another user's, and may not be had: that user has to complete the volume.
+    WaitsForOwner(u32),
+    /// Others could enter the claim while it was filled: it is begun again.
+    Opened(u64),
     /// The volume had been seeded, and was emptied.
     Emptied,
 }
@@ -162,13 +180,11 @@ impl<F: Files, C: Clock, W: Work<F>> Replica<'_, F, C, W> {
                     return Ok(ended);
                 }
                 Held::Failed(error) => return Err(error),
-                Held::Lost(epoch) => {
-                    self.work.tell(Event::Lost(epoch));
-                    self.ground.files.unlock().await;
-                    lock.of = Lock::Unknown;
-                    lost = true;
-                }
+                Held::Lost(epoch) => self.work.tell(Event::Lost(epoch)),
+                Held::Opened(epoch) => self.work.tell(Event::Opened(epoch)),
             }
+            self.release(&mut lock).await;
+            lost = true;
         }
     }
 
@@ -177,22 +193,28 @@ impl<F: Files, C: Clock, W: Work<F>> Replica<'_, F, C, W> {
         let began = self.clock.now();
         let (mut watch, mut pause) = (Watch::default(), FIRST_PAUSE);
         let (mut waits, mut tried) = (false, false);
+        let (mut remakes, mut told, mut inside) = (0, false, None);
         // What was under the claim when we got the lock, to see whether it still moves.
         let (mut at_lock, mut looks): (Option<(u64, Vec<u8>)>, u32) = (None, 0);
         loop {
             let Some(state) = self.ground.state().await? else {
-                return Err(Error::new(Exit::Refused, "claim volume", "its .volseed was removed meanwhile")
-                    .on(self.ground.path.as_path())
-                    .help("start again"));
+                remakes += 1;
+                self.make_state(remakes).await?;
+                continue;
             };
+            if let Some(owner) = state.foreign() {
+                self.release(lock).await;
+                if let Some(record) = self.complete_record(&state.dir).await?.1 {
+                    return Ok(Turn::Complete(record, false));
+                }
+                self.displace(&state, owner, began, &mut told).await?;
+                continue;
+            }
+            let state = self.enter(state, &mut inside, lock).await?;
             let had = lock.of;
             self.try_lock(&state, lock).await?;
-            let record = self.ground.record(&state).await?;
-            let recorded = record.as_ref().map_or(0, |record| record.epoch);
-            if let Some(record) = record
-                && !self.work.emptied(&record).await?
-                && self.ground.still(&record).await?
-            {
+            let (recorded, complete) = self.complete_record(&state).await?;
+            if let Some(record) = complete {
                 if waits {
                     self.work.tell(Event::WaitEnded(self.clock.now().saturating_sub(began)));
                 }
@@ -266,6 +288,74 @@ impl<F: Files, C: Clock, W: Work<F>> Replica<'_, F, C, W> {
         }
     }
 
+    /// The claim that the record is of, 0 without one; and the record, where the volume is complete by it.
+    async fn complete_record(&self, state: &F::Dir) -> Result<(u64, Option<Complete>)> {
+        let Some(record) = self.ground.record(state).await? else { return Ok((0, None)) };
+        let is_complete = !self.work.emptied(&record).await? && self.ground.still(&record).await?;
+        Ok((record.epoch, is_complete.then_some(record)))
+    }
+
+    async fn make_state(&self, remakes: u32) -> Result<()> {
+        if remakes > REMAKES {
+            return Err(Error::new(Exit::Refused, "claim volume", "its .volseed is removed again and again")
+                .on(self.ground.path.as_path())
+                .help("let nothing else remove it, and start again"));
+        }
+        self.ground.make_state().await
+    }
+
+    /// Makes another user's state directory ours, or waits a moment for that user to complete the volume.
+    async fn displace(
+        &self,
+        state: &State<F::Dir>,
+        owner: u32,
+        began: Duration,
+        told: &mut bool,
+    ) -> Result<()> {
+        if self.ground.seize_state(state).await? {
+            self.work.tell(Event::Foreign(owner));
+            return Ok(());
+        }
+        if !std::mem::replace(told, true) {
+            self.work.tell(Event::WaitsForOwner(owner));
+        }
+        let waited = self.clock.now().saturating_sub(began);
+        if waited >= self.rules.timeout.unwrap_or(OWNER_PATIENCE) {
+            let cause = format!(
+                "its .volseed belongs to UID {owner}, which has not completed it, and may not be removed"
+            );
+            return Err(Error::new(Exit::Held, "wait for volume", cause)
+                .on(self.ground.path.parent().unwrap_or(&self.ground.path))
+                .help("start it once as that user, or remove .volseed from the volume"));
+        }
+        self.clock.sleep(REMOTE_PAUSE).await.map_err(|_| Error::cancelled())
+    }
+
+    /// Our own state directory, closed to others; the lock is in it, and in no other.
+    async fn enter(
+        &self,
+        state: State<F::Dir>,
+        inside: &mut Option<F::Dir>,
+        lock: &mut LockState,
+    ) -> Result<F::Dir> {
+        let files = self.ground.files;
+        if state.privacy == Privacy::Open {
+            files.close(&state.dir).await.context("change mode of", self.ground.path.as_path())?;
+        }
+        if let Some(before) = inside.replace(state.dir.clone())
+            && lock.of != Lock::Unknown
+            && !files.same(&before, &state.dir).await.context("stat", self.ground.path.as_path())?
+        {
+            self.release(lock).await;
+        }
+        Ok(state.dir)
+    }
+
+    async fn release(&self, lock: &mut LockState) {
+        self.ground.files.unlock().await;
+        lock.of = Lock::Unknown;
+    }
+
     async fn try_lock(&self, state: &F::Dir, lock: &mut LockState) -> Result<()> {
         if !lock.usable || lock.of == Lock::Ours {
             return Ok(());
@@ -315,8 +405,9 @@ impl<F: Files, C: Clock, W: Work<F>> Replica<'_, F, C, W> {
                 Ok(false) => Held::Lost(epoch),
                 // Ours, or not to be told: then what went wrong is what is said.
                 Ok(true) | Err(_) => {
+                    let is_private = self.ground.is_private(&claim).await;
                     self.leave(&claim).await;
-                    Held::Failed(error)
+                    if let Ok(false) = is_private { Held::Opened(epoch) } else { Held::Failed(error) }
                 }
             },
         }
@@ -330,29 +421,32 @@ impl<F: Files, C: Clock, W: Work<F>> Replica<'_, F, C, W> {
     ) -> Result<Ended> {
         let (ground, work) = (&self.ground, self.work);
         let sharing = self.rules.sharing;
-        ground
-            .fence(claim, |found| {
-                let beat = Beat::parse(&found.beat);
-                rule::vouched(sharing, lock, self.seen(found, beat.as_ref()))
-            })
-            .await?;
+        let is_dead = |found: &Found<F::Dir>| {
+            let beat = Beat::parse(&found.beat);
+            rule::vouched(sharing, lock, self.seen(found, beat.as_ref()))
+        };
+        ground.fence(claim, is_dead, async || work.fingerprint().await).await?;
         work.tell(Event::Fenced(claim.epoch));
         let record = claim.record.take();
         let emptied = match &record {
             Some(record) => work.emptied(record).await?,
             None => false,
         };
-        if mutant::on(Mutant::GiveUpPublishing) {
-            ground.discard_sealed(claim).await?;
-        }
-        let sealed = claim.sealed.clone();
+        let leftover = claim.leftover.clone();
+        let same = match &leftover {
+            Some((_, staged)) => staged.fingerprint == work.fingerprint().await?,
+            None => false,
+        };
         let known = Known {
             complete: record.is_some(),
             emptied,
-            sealed: sealed.is_some(),
+            leftover: leftover.as_ref().map_or(Leftover::None, |(sealing, _)| match sealing {
+                Sealing::Publishing if !mutant::on(Mutant::GiveUpPublishing) => Leftover::Publishing,
+                _ => Leftover::Sealed { same },
+            }),
             sentinel: work.sentinel().await?,
         };
-        match (decide(known), sealed, &record) {
+        match (decide(known), leftover, &record) {
             (Decision::Skip, _, Some(record)) if ground.still(record).await? => {
                 return Ok(Ended::Found(record.clone()));
             }
@@ -365,12 +459,19 @@ impl<F: Files, C: Clock, W: Work<F>> Replica<'_, F, C, W> {
                 )
                 .on(ground.path.as_path()));
             }
-            (Decision::Adopt, ..) => {
+            (Decision::Adopt, leftover, _) => {
+                if leftover.is_some() {
+                    work.tell(Event::GivenUp);
+                }
                 ground.complete(claim, &work.record(claim.epoch, None)).await?;
                 return Ok(Ended::Adopted);
             }
-            (Decision::Publish, Some(sealed), _) => {
-                work.tell(Event::Resumed);
+            (Decision::Publish, Some((sealing, staged)), _) => {
+                let sealed = staged.sealed.expect("without it nothing is left over");
+                work.tell(Event::Resumed { other: !same });
+                if sealing == Sealing::Sealed {
+                    ground.begin_publishing(claim).await?;
+                }
                 work.publish(claim, &sealed, beating).await?;
                 let record = work.record(claim.epoch, Some(&sealed));
                 if !work.emptied(&record).await? {
@@ -389,7 +490,11 @@ impl<F: Files, C: Clock, W: Work<F>> Replica<'_, F, C, W> {
                 // Else a kill while the new seed is published leaves the old record to vouch for it.
                 ground.retire_record(claim).await?;
             }
-            (_, _, None) => {}
+            (_, Some(_), None) => {
+                work.tell(Event::GivenUp);
+                ground.give_up_sealed(claim).await?;
+            }
+            (_, None, None) => {}
         }
         self.seed(claim, record.as_ref(), beating).await
     }
@@ -405,7 +510,7 @@ impl<F: Files, C: Clock, W: Work<F>> Replica<'_, F, C, W> {
         let record = work.record(claim.epoch, Some(&sealed));
         let syncs_late = mutant::on(Mutant::SyncAfterSeal);
         if !syncs_late && !mutant::on(Mutant::SkipSync) {
-            work.sync().await?;
+            work.sync(claim).await?;
         }
         work.note(claim, &sealed).await?;
         if !mutant::on(Mutant::PublishUnsealed) {
@@ -414,10 +519,11 @@ impl<F: Files, C: Clock, W: Work<F>> Replica<'_, F, C, W> {
         if mutant::on(Mutant::RecordFirst) {
             ground.complete(claim, &record).await?;
         }
+        ground.begin_publishing(claim).await?;
         work.publish(claim, &sealed, beating).await?;
         ground.complete(claim, &record).await?;
         if syncs_late {
-            work.sync().await?;
+            work.sync(claim).await?;
         }
         Ok(Ended::Completed(claim.epoch))
     }
@@ -454,4 +560,5 @@ enum Held {
     Done(Ended),
     Failed(Error),
     Lost(u64),
+    Opened(u64),
 }

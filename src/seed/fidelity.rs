@@ -18,6 +18,7 @@ use super::owner::Owner;
 use crate::error::{Context, Error, Result};
 use crate::exit::Exit;
 use crate::state::Root;
+use crate::volume::change_mode;
 
 /// Owner and mode that an entry has on the volume.
 #[derive(Debug, Clone, Copy, Default)]
@@ -216,6 +217,33 @@ impl Fidelity {
         birth: Birth,
         path: impl Fn() -> PathBuf,
     ) -> Result<()> {
+        self.finish_attributes(&fd, meta, mode, birth, &path)?;
+        self.set_time(fd, meta, path)
+    }
+
+    /// Gives a file its time.
+    ///
+    /// # Errors
+    /// As `futimens`.
+    pub fn set_time(&self, fd: impl AsFd, meta: &Meta, path: impl Fn() -> PathBuf) -> Result<()> {
+        match meta.mtime {
+            Some(mtime) => fs::futimens(fd, &mtime.timestamps()).context("set time of", &path),
+            None => Ok(()),
+        }
+    }
+
+    /// Gives a file whose data is written its attributes and mode.
+    ///
+    /// # Errors
+    /// When something is refused and may not be.
+    pub fn finish_attributes(
+        &self,
+        fd: impl AsFd,
+        meta: &Meta,
+        mode: u32,
+        birth: Birth,
+        path: impl Fn() -> PathBuf,
+    ) -> Result<()> {
         let fd = fd.as_fd();
         if let Some(xattrs) = &meta.xattrs {
             self.set_xattrs(fd, xattrs, &path)?;
@@ -224,9 +252,6 @@ impl Fidelity {
         if birth.mode != mode || mode & 0o6000 != 0 {
             let result = fs::fchmod(fd, Mode::from_raw_mode(mode));
             self.counted("change mode of", &self.modes, result, &path)?;
-        }
-        if let Some(mtime) = meta.mtime {
-            fs::futimens(fd, &mtime.timestamps()).context("set time of", &path)?;
         }
         Ok(())
     }
@@ -248,8 +273,7 @@ impl Fidelity {
         let birth = Birth::of(&stat);
         self.own_entry(directory, name, meta, birth, &path)?;
         if !is_link && birth.mode != meta.mode {
-            // Ours and private: nobody can have put a link in its place.
-            let result = fs::chmodat(directory, name, Mode::from_raw_mode(meta.mode), AtFlags::empty());
+            let result = change_mode(directory, name, meta.mode);
             self.counted("change mode of", &self.modes, result, &path)?;
         }
         if let Some(mtime) = meta.mtime {

@@ -11,6 +11,7 @@ use super::fidelity::Birth;
 use super::schedule::{Number, Place};
 use super::slab::Piece;
 use super::tree::Dir;
+use super::workers::Flush;
 
 /// Files from here on are cut into chunks of this size, so that one does not hold up the end. In
 /// bytes; small enough that two writers share a 16 MiB file.
@@ -163,6 +164,8 @@ pub struct Target {
     pub mode: u32,
     /// The source's, where it is a directory.
     pub xattrs: Option<Box<Xattrs>>,
+    /// When its data may still be lost after it was written.
+    pub flush: Flush,
 }
 
 impl LargeFile {

@@ -41,6 +41,11 @@ pub enum Content {
 }
 
 impl Source {
+    /// What it looks like from outside, with the options that change what is seeded.
+    pub fn fingerprint(&self) -> &str {
+        &self.fingerprint
+    }
+
     /// Opens the source of a volume. Nothing of it is read yet.
     ///
     /// # Errors

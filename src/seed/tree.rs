@@ -20,7 +20,7 @@ use super::fidelity::{Birth, Fidelity};
 use super::owner::{Owner, create_as};
 use super::schedule::{Number, ROOT};
 use crate::error::{Context, Result};
-use crate::volume::{entries, is_type, openat, remove_tree, stat_entry};
+use crate::volume::{change_mode, entries, is_type, openat, remove_tree, stat_entry};
 
 /// How often one thing is tried again after the server forgot a directory's handle (`ESTALE`): each
 /// time from a parent further up.
@@ -307,8 +307,7 @@ impl Tree {
             Some(there) => {
                 created();
                 if there.st_mode & 0o700 != 0o700 {
-                    fs::chmodat(&*parent, dir.name(), Mode::from_raw_mode(mode), AtFlags::empty())
-                        .context("change mode of", path)?;
+                    change_mode(parent.as_fd(), dir.name(), mode).context("change mode of", path)?;
                     dir.mark_changed();
                 }
                 create_as(creator, || open_place(&parent, dir.name())).context("open directory", path)?

@@ -43,8 +43,25 @@ pub struct Crew {
     /// address (Linux `fs/nfs/direct.c`). It saves a copy and the container's memory, and leaves no
     /// page to wait for, a wait that not even SIGKILL ends while a server is gone.
     pub direct: bool,
+    /// Whether a file is created only where nothing is (`O_EXCL`): to an NFS server that is a call more.
+    pub exclusive: bool,
+    /// When a file's data may still be lost after it was written.
+    pub flush: Flush,
     /// The most descriptors of directories, for the stage and for the source each.
     pub open_directories: usize,
+}
+
+/// Which call is the last that can report that a file's data was lost: only after it the file gets the time
+/// that says that it is whole.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Flush {
+    /// None but a sync of everything.
+    Sync,
+    /// `close`, and a second descriptor of the file still reaches it after that (close(2); nfs(5),
+    /// "close-to-open"). By its name it would have to be looked up again.
+    Close,
+    /// `close`, where another descriptor would be one more for the daemon to flush (FUSE).
+    OnlyClose,
 }
 
 /// The crew for a file system of this kind. Says so where a limit of the container leaves fewer than
@@ -76,6 +93,12 @@ pub fn crew(wished: Workers, kind: Kind) -> Crew {
         call: if remote { REMOTE_CALL } else { LOCAL_CALL },
         as_owner: remote,
         direct: kind.name == "nfs",
+        exclusive: kind.name != "nfs",
+        flush: match kind.place {
+            Place::Memory | Place::Local => Flush::Sync,
+            Place::Network => Flush::Close,
+            Place::Unknown => Flush::OnlyClose,
+        },
         open_directories: usize::try_from(open_directories).unwrap_or(usize::MAX),
     }
 }

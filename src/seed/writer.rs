@@ -1,7 +1,7 @@
 //! What a writer does with one entry: the calls on the volume, in the order that keeps them few.
 //!
-//! A file is created by its owner and with its mode, gets its data, what else it carries, and last its
-//! time: a staged file with the right time is therefore whole. Large files are written in chunks by as
+//! A file is created by its owner and with its mode, gets its data, what else it carries, and last, when its
+//! data cannot be lost any more, its time: a staged file with the right time is therefore whole. Large files are written in chunks by as
 //! many writers as come along; the last one finishes the file.
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -19,6 +19,7 @@ use super::job::{Chunk, Data, Entry, File, Handles, Job, LargeFile, Opened, Targ
 use super::owner::{Owner, as_owner, create_as};
 use super::queue::{Hold, Queue};
 use super::tree::{Dir, Tree};
+use super::workers::Flush;
 use crate::cancel::Cancel;
 use crate::error::{Context, Error, Result, printable};
 use crate::exit::Exit;
@@ -48,6 +49,10 @@ pub struct Shared<'a> {
     pub reused: AtomicU64,
     /// Whether files are written past the page cache, where that is possible.
     pub direct: bool,
+    /// Whether files are created only where nothing is.
+    pub exclusive: bool,
+    /// When a file's data may still be lost after it was written.
+    pub flush: Flush,
 }
 
 /// One writer: the shared parts and a buffer of its own.
@@ -255,8 +260,8 @@ impl<'a> Writer<'a> {
     fn create(&self, file: &File, xattrs: Option<Box<Xattrs>>, created: Created<'_>) -> Result<Target> {
         let directory = self.shared.tree.open(&file.dir)?;
         let creator = self.creator(&file.dir, &file.meta);
-        // Without O_EXCL: nobody else can reach the stage, and it would cost an NFS client a SETATTR.
-        let flags = OFlags::WRONLY | OFlags::CREATE;
+        let exclusive = if self.shared.exclusive { OFlags::EXCL } else { OFlags::empty() };
+        let flags = OFlags::WRONLY | OFlags::CREATE | exclusive;
         // Attributes can only be set on what may be written.
         let writable = if xattrs.is_some() || file.meta.xattrs.is_some() { 0o200 } else { 0 };
         let mode = file.meta.mode & 0o777 | writable;
@@ -265,29 +270,59 @@ impl<'a> Writer<'a> {
             create_as(creator, || openat(directory.as_fd(), &file.name, flags, Mode::from_raw_mode(mode)))
         };
         let began = Instant::now();
-        let new = match self.shared.direct.then(|| open(flags | OFlags::DIRECT)) {
+        let mut flush = self.shared.flush;
+        let mut new = match self.shared.direct.then(|| open(flags | OFlags::DIRECT)) {
             None | Some(Err(Errno::INVAL)) => open(flags),
-            Some(new) => new,
+            Some(new) => {
+                // What is written past the page cache is at the server when the write returns.
+                flush = Flush::Sync;
+                new
+            }
         };
+        if let Err(Errno::EXIST) = new {
+            // Made before the server forgot the directory, or by somebody who was let in: not to be opened.
+            new = remove_tree(directory.as_fd(), &file.name).and_then(|()| open(flags));
+        }
         created();
         self.shared.progress.took(Operation::Create, began);
         let fd = new.context("create file", || self.path(file))?;
         let birth = file.dir.file_birth(&fd, mode, creator).context("stat", || self.path(file))?;
         let mode = self.shared.fidelity.own_file(&fd, &file.meta, birth, || self.path(file))?;
-        Ok(Target { fd, birth, mode, xattrs })
+        Ok(Target { fd, birth, mode, xattrs, flush })
     }
 
     fn creator(&self, dir: &Dir, meta: &Meta) -> Option<Owner> {
         self.shared.tree.creator(dir, (meta.uid, meta.gid))
     }
 
+    /// Gives a file the rest. Its time comes after the call that is the last to report a loss: a later run
+    /// takes a file with the right time for whole.
     fn finish(&self, file: &File, target: Target) -> Result<()> {
-        let Target { fd, birth, mode, xattrs } = target;
+        let Target { fd, birth, mode, xattrs, flush } = target;
         let with_xattrs = xattrs.map(|xattrs| Meta { xattrs: Some(xattrs), ..file.meta.clone() });
         let meta = with_xattrs.as_ref().unwrap_or(&file.meta);
-        self.shared.fidelity.finish_file(&fd, meta, mode, birth, || self.path(file))?;
+        let (fidelity, path) = (self.shared.fidelity, || self.path(file));
+        fidelity.finish_attributes(&fd, meta, mode, birth, path)?;
         let began = Instant::now();
-        close(fd).context("close", || self.path(file))?;
+        match (flush, meta.mtime) {
+            (Flush::Sync, _) | (_, None) => {
+                fidelity.set_time(&fd, meta, path)?;
+                close(fd).context("close", path)?;
+            }
+            (Flush::Close, Some(_)) => {
+                let second = fd.try_clone().context("open", path)?;
+                close(fd).context("close", path)?;
+                fidelity.set_time(&second, meta, path)?;
+                close(second).context("close", path)?;
+            }
+            (Flush::OnlyClose, Some(mtime)) => {
+                close(fd).context("close", path)?;
+                let directory = self.shared.tree.open(&file.dir)?;
+                let flags = AtFlags::SYMLINK_NOFOLLOW;
+                fs::utimensat(&*directory, &*file.name, &mtime.timestamps(), flags)
+                    .context("set time of", path)?;
+            }
+        }
         self.shared.progress.took(Operation::Close, began);
         self.shared.progress.file_done();
         tracing::debug!(path = %printable(&file.dir.child_path(&file.name)), bytes = file.size, "file");

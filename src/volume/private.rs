@@ -65,6 +65,30 @@ impl Ourselves {
         Ok(if is_open { Privacy::Open } else { Privacy::Private })
     }
 
+    /// Whether a directory among those of the user `owner` may be emptied: one of its own, or one of ours that
+    /// it cannot have put there, since a directory is only moved by who may write in it (rename(2)).
+    ///
+    /// # Errors
+    /// As `fstat`.
+    pub fn is_removable(&self, directory: BorrowedFd<'_>, owner: u32) -> rustix::io::Result<bool> {
+        let found = fs::fstat(directory)?;
+        let is_ours = found.st_uid == self.uid(directory, found.st_uid) && found.st_mode & 0o022 == 0;
+        Ok(found.st_uid == owner || is_ours)
+    }
+
+    /// Makes another user's directory ours and closes it. Through its descriptor: whoever has it open cannot
+    /// make anything in it any more, since that is asked of the directory at every call.
+    ///
+    /// # Errors
+    /// As `fchown` and `fchmod`; `EPERM` also where it belongs to somebody else afterwards.
+    pub fn seize(&self, directory: BorrowedFd<'_>) -> rustix::io::Result<()> {
+        let us = fs::Uid::from_raw(self.uid(directory, u32::MAX));
+        fs::fchown(directory, Some(us), None)?;
+        drop_default_acl(directory)?;
+        fs::fchmod(directory, Mode::RWXU)?;
+        if self.privacy(directory)? == Privacy::Private { Ok(()) } else { Err(Errno::PERM) }
+    }
+
     /// Closes a directory of ours to others: a volume plug-in opens everything to a group (Kubernetes'
     /// fsGroup), or we were killed before this was done the first time.
     ///

@@ -30,7 +30,7 @@ pub fn plant(world: &mut World, part: &str, boot: &str) {
     file(world, claim, HOLDER, &to_bytes(&holder));
     file(world, claim, HEARTBEAT, &Beat { left: true, ..Beat::default() }.bytes());
     let stage = directory(world, claim, part);
-    let mut staged = Staged::new(1, "image 1".into(), true);
+    let mut staged = Staged::new(1, "image 1".into(), true, Some(1));
     staged.boot = Some(boot.into());
     staged.sealed = (part != super::super::claim::STAGE).then(|| Sealed {
         generation: 1,

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use rustix::io::{Errno, Result};
 
-use super::super::claim::{Claim, REMAINS, SEALED, STAGE};
+use super::super::claim::{Claim, PUBLISHING, REMAINS, SEALED, STAGE};
 use super::super::files::{Clock, Files};
 use super::super::heartbeat::{self, Pulse};
 use super::super::records::{Beat, Holder};
@@ -17,7 +17,8 @@ use super::schedule::{Fault, Sim};
 use super::world::{Actor, Ino, ROOT, World};
 use crate::error::{Context, Error};
 use crate::exit::Exit;
-use crate::state::{Complete, FORMAT, Name, Origin, Sealed, Staged, TREE, Totals, to_bytes};
+use crate::mutant::{self, Mutant};
+use crate::state::{Complete, FORMAT, Kept, Name, Origin, Sealed, Staged, TREE, Totals, to_bytes};
 use crate::volume::Privacy;
 
 /// Every file of every image has this time: size and time alone do not tell images apart.
@@ -92,29 +93,6 @@ impl Calls {
 
     async fn look_up(&self, dir: Ino, name: &[u8]) -> Result<Ino> {
         self.call_in(Fault::Usual, dir, |world, _, _| world.look_up(self.host, dir, name, false)).await
-    }
-
-    /// Removes a tree as long as every directory that something is removed from belongs to `owner`.
-    async fn remove_guarded(&self, at: &Ino, name: &[u8], owner: Option<u32>) -> Result<()> {
-        if owner.is_some_and(|owner| self.sim.world.borrow().owner(*at) != owner) {
-            return Err(Errno::PERM);
-        }
-        match self.call_in(Fault::Usual, *at, |world, _, _| world.unlink(*at, name)).await {
-            Err(Errno::ISDIR) => {}
-            Err(Errno::NOENT) => return Ok(()),
-            result => return result,
-        }
-        let below = match self.open_entry(at, name).await {
-            Err(Errno::NOENT | Errno::NOTDIR) => return Ok(()),
-            opened => opened?,
-        };
-        for child in self.names(&below).await? {
-            Box::pin(self.remove_guarded(&below, &child, owner)).await?;
-        }
-        match self.call_in(Fault::Usual, *at, |world, _, _| world.rmdir(*at, name)).await {
-            Err(Errno::NOENT) => Ok(()),
-            result => result,
-        }
     }
 }
 
@@ -197,34 +175,52 @@ impl Files for Calls {
         renamed
     }
 
-    async fn unlink(&self, at: &Ino, name: &str) -> Result<()> {
-        self.call_in(Fault::Usual, *at, |world, _, _| world.unlink(*at, name.as_bytes())).await
+    async fn unlink(&self, at: &Ino, name: &[u8]) -> Result<()> {
+        self.call_in(Fault::Usual, *at, |world, _, _| world.unlink(*at, name)).await
     }
 
     async fn rmdir(&self, at: &Ino, name: &[u8]) -> Result<()> {
-        let removed = self.call_in(Fault::NotTwice, *at, |world, actor, _| {
-            world.rmdir(*at, name)?;
-            if name == actor.epoch.to_string().as_bytes() {
-                world.dropped(actor.epoch);
-            }
-            Ok(())
-        });
+        let removed = self.call_in(Fault::NotTwice, *at, |world, _, _| world.rmdir(*at, name));
         let removed = removed.await;
         self.show("rmdir", *at, name, &removed);
         removed
     }
 
     async fn remove(&self, at: &Ino, name: &[u8]) -> Result<()> {
-        self.remove_guarded(at, name, None).await
+        match self.call_in(Fault::Usual, *at, |world, _, _| world.unlink(*at, name)).await {
+            Err(Errno::ISDIR) => {}
+            Err(Errno::NOENT) => return Ok(()),
+            result => return result,
+        }
+        let below = self.open_entry(at, name).await?;
+        for child in self.names(&below).await? {
+            Box::pin(self.remove(&below, &child)).await?;
+        }
+        match self.call_in(Fault::Usual, *at, |world, _, _| world.rmdir(*at, name)).await {
+            Err(Errno::NOENT) => Ok(()),
+            result => result,
+        }
     }
 
-    async fn remove_of(&self, at: &Ino, name: &[u8], owner: u32) -> Result<()> {
-        self.remove_guarded(at, name, Some(owner)).await
+    fn new_name(&self, prefix: &str) -> String {
+        format!("{prefix}{:016x}", self.sim.random(u64::MAX))
     }
 
     async fn privacy(&self, dir: &Ino) -> Result<Privacy> {
         let owner = self.sim.world.borrow().owner(*dir);
         Ok(if self.user == 0 && owner != 0 { Privacy::Foreign(owner) } else { Privacy::Private })
+    }
+
+    async fn is_removable(&self, dir: &Ino, owner: u32) -> Result<bool> {
+        Ok([0, owner].contains(&self.sim.world.borrow().owner(*dir)))
+    }
+
+    async fn seize(&self, dir: &Ino) -> Result<()> {
+        self.call(Fault::Usual, |world, _, _| {
+            world.seize(*dir, self.user);
+            Ok(())
+        })
+        .await
     }
 
     async fn close(&self, _: &Ino) -> Result<()> {
@@ -355,12 +351,22 @@ impl Work<Calls> for SmallSeed {
         })
     }
 
-    async fn sync(&self) -> crate::error::Result<()> {
+    async fn fingerprint(&self) -> crate::error::Result<String> {
+        Ok(self.new_stage().fingerprint)
+    }
+
+    async fn sync(&self, claim: &Claim<Ino>) -> crate::error::Result<()> {
         let calls = &self.calls;
+        let staged = Staged { syncing: true, ..self.new_stage() };
+        let noted = async {
+            let stage = calls.open(&claim.dir, STAGE).await?;
+            calls.write(&stage, Staged::FILE, &to_bytes(&staged)).await
+        };
+        noted.await.context("write", "stage.json")?;
         let is_lost = calls.sim.is_lost();
         let synced = calls.call(Fault::Often, |world, _, _| {
             if is_lost && !world.kind.is_remote() {
-                world.lose_unsynced();
+                world.lose_unsynced(claim.dir);
                 return Err(Errno::IO);
             }
             world.sync();
@@ -380,20 +386,23 @@ impl Work<Calls> for SmallSeed {
 
     async fn publish(&self, claim: &Claim<Ino>, _: &Sealed, beating: &Beating) -> crate::error::Result<()> {
         let calls = &self.calls;
-        let wrapper = match calls.open(&claim.dir, SEALED).await {
-            // As a protocol that does not seal would.
-            Err(Errno::NOENT) if crate::mutant::on(crate::mutant::Mutant::PublishUnsealed) => {
-                calls.open(&claim.dir, STAGE).await
-            }
-            opened => opened,
+        let from = match () {
+            // As a protocol that does not seal, or does not say what it does, would.
+            () if mutant::on(Mutant::PublishUnsealed) => STAGE,
+            () if mutant::on(Mutant::PublishUnmarked) => SEALED,
+            () => PUBLISHING,
         };
-        let tree = match calls.open(&wrapper.context("open", SEALED)?, TREE).await {
+        let wrapper = calls.open(&claim.dir, from).await;
+        let tree = match calls.open(&wrapper.context("open", PUBLISHING)?, TREE).await {
             Ok(tree) => tree,
             Err(Errno::NOENT) => return Ok(()),
             Err(error) => return Err(error).context("open", TREE),
         };
-        let mut moves = Vec::new();
-        self.plan(tree, ROOT, &mut moves).await.context("plan", "/")?;
+        let (mut moves, mut visited) = (Vec::new(), Vec::new());
+        self.plan(tree, ROOT, &mut moves, &mut visited).await.context("plan", "/")?;
+        if mutant::on(Mutant::SkipSyncOnResume) {
+            visited.retain(|dir| moves.iter().any(|(_, _, to)| to == dir));
+        }
         moves.sort_by_key(|(_, name, _)| **name == *SENTINEL.as_bytes());
         // Half of them do not look at their own heart: that is a courtesy, and not what makes it safe.
         let looks = calls.sim.chance(2);
@@ -418,8 +427,12 @@ impl Work<Calls> for SmallSeed {
                 })
                 .context("publish", "/")?;
         }
+        for dir in visited {
+            calls.sync(&dir).await.context("sync", "/")?;
+        }
+        // Not before: what it is asked for again after a power cut is in there.
         let _ = calls.remove(&wrapper.unwrap_or(ROOT), TREE.as_bytes()).await;
-        calls.sync(&ROOT).await.context("sync", "/")
+        Ok(())
     }
 
     fn record(&self, epoch: u64, sealed: Option<&Sealed>) -> Complete {
@@ -447,14 +460,15 @@ impl SmallSeed {
     }
 
     fn new_stage(&self) -> Staged {
-        let mut new = Staged::new(1, format!("image {}", self.image), true);
+        let mut new = Staged::new(1, format!("image {}", self.image), true, Some(1));
         new.boot = Some(self.boot.clone());
         new
     }
 
     fn trusts(&self, earlier: Option<&Staged>) -> bool {
-        let durable = self.calls.sim.world.borrow().kind.is_remote();
-        earlier.is_some_and(|earlier| earlier.is_trusted_by(&self.new_stage(), durable))
+        let remote = self.calls.sim.world.borrow().kind.is_remote();
+        let kept = if remote { Kept::ByServer } else { Kept::BySync };
+        earlier.is_some_and(|earlier| earlier.is_trusted_by(&self.new_stage(), kept))
     }
 
     async fn fill_stage(&self, claim: &Claim<Ino>) -> Result<()> {
@@ -532,7 +546,7 @@ impl SmallSeed {
                 })
                 .await
         };
-        let early = crate::mutant::on(crate::mutant::Mutant::TimeBeforeClose);
+        let early = mutant::on(Mutant::TimeBeforeClose);
         fill(data[..1].to_vec(), 0).await?;
         fill(data.to_vec(), if early { TIME } else { 0 }).await?;
         let is_lost = calls.sim.is_lost();
@@ -553,8 +567,15 @@ impl SmallSeed {
             .await
     }
 
-    async fn plan(&self, from: Ino, to: Ino, moves: &mut Vec<(Ino, Box<[u8]>, Ino)>) -> Result<()> {
+    async fn plan(
+        &self,
+        from: Ino,
+        to: Ino,
+        moves: &mut Vec<(Ino, Box<[u8]>, Ino)>,
+        visited: &mut Vec<Ino>,
+    ) -> Result<()> {
         let calls = &self.calls;
+        visited.push(to);
         let there = calls.names(&to).await?;
         for name in calls.names(&from).await? {
             if !there.contains(&name) {
@@ -565,7 +586,7 @@ impl SmallSeed {
             if let (Ok(below), Ok(target)) =
                 (calls.open_entry(&from, &name).await, calls.open_entry(&to, &name).await)
             {
-                Box::pin(self.plan(below, target, moves)).await?;
+                Box::pin(self.plan(below, target, moves, visited)).await?;
             }
         }
         Ok(())

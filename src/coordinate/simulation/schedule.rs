@@ -293,6 +293,8 @@ pub struct Schedule {
     is_to_be_emptied: bool,
     /// Whether the app's user has a hand in it.
     with_app: bool,
+    /// Whether it forged what is in `.volseed`; by that it may mislead itself.
+    forged: bool,
     /// When `.volseed` is given to whom.
     given: Vec<(u64, u32)>,
 }
@@ -319,6 +321,7 @@ impl Schedule {
         sim.faults.set(if quiet { 0 } else { [40, 120, 400][sim.random(3) as usize] });
         let users = sim.chance(3);
         let with_app = sim.chance(4);
+        let mut forged = false;
         {
             let mut world = sim.world.borrow_mut();
             world.one_journal = !sim.chance(3);
@@ -327,6 +330,7 @@ impl Schedule {
                 1 if with_app => {
                     let part = [STAGE, SEALED, PUBLISHING][sim.random(3) as usize];
                     forgery::plant(&mut world, part, "boot 0 0");
+                    forged = true;
                 }
                 _ => drop(world.make(ROOT, DIRECTORY.as_bytes(), 0)),
             }
@@ -338,7 +342,7 @@ impl Schedule {
         let power_cut_at = (kind == Kind::Local && sim.chance(2)).then(|| sim.random(3_000_000_000));
         let is_to_be_emptied = sim.chance(3);
         let mut given = Vec::new();
-        if with_app && sim.chance(2) {
+        if with_app && !forged && sim.chance(2) {
             let at = sim.random(4_000_000_000);
             given.push((at, APP));
             if sim.chance(3) {
@@ -357,6 +361,7 @@ impl Schedule {
             power_cut_at,
             is_to_be_emptied,
             with_app,
+            forged,
             given,
         }
     }
@@ -437,7 +442,7 @@ impl Schedule {
 
     /// Root, or where the app's user has a hand in it, now and then that user.
     fn some_user(&self) -> u32 {
-        if self.with_app && self.sim.chance(3) { APP } else { 0 }
+        if self.with_app && !self.forged && self.sim.chance(3) { APP } else { 0 }
     }
 
     /// `chown -R` of everything in `.volseed`, as stock entry points do it at every start.
@@ -494,6 +499,7 @@ impl Schedule {
         let sim = Rc::clone(&self.sim);
         sim.now.set(at);
         sim.totals.borrow_mut().power_cuts += 1;
+        sim.show(|| "the power fails".to_owned());
         self.boot += 1;
         let started = sim.totals.borrow().apps > 0;
         for life in &mut *sim.lives.borrow_mut() {
@@ -523,6 +529,7 @@ impl Schedule {
             return;
         }
         self.emptied = true;
+        sim.show(|| "a user empties the volume".to_owned());
         self.users = false;
         sim.world.borrow_mut().empty();
         for _ in 0..4 {
@@ -559,8 +566,9 @@ impl Schedule {
         let mut world = self.sim.world.borrow_mut();
         let state = world.look_up(0, ROOT, DIRECTORY.as_bytes(), false).map_err(|error| error.to_string())?;
         let left = world.names(state).map_err(|error| error.to_string())?;
-        let Totals { crashes, power_cuts, .. } = *self.sim.totals.borrow();
-        if self.quiet && crashes + power_cuts == 0 && left.iter().any(|name| **name != *COMPLETE.as_bytes()) {
+        let Totals { crashes, power_cuts, changed_hands, .. } = *self.sim.totals.borrow();
+        let undisturbed = self.quiet && crashes + power_cuts + changed_hands == 0;
+        if undisturbed && left.iter().any(|name| **name != *COMPLETE.as_bytes()) {
             let names: Vec<_> = left.iter().map(|name| String::from_utf8_lossy(name)).collect();
             return Err(format!("left behind: {names:?}"));
         }

@@ -82,8 +82,8 @@ pub struct World {
     fenced: u64,
     /// The holders that have begun, and whether they were fenced.
     holders: Vec<(Actor, bool)>,
-    /// The state directory of the claims that `fenced` counts.
-    fenced_in: Ino,
+    /// The state directory and the claim of the holder that fenced last.
+    fenced_by: (Ino, Ino),
     /// The first promise that was broken.
     pub broken: Option<String>,
 }
@@ -102,7 +102,7 @@ impl World {
             local_locks: BTreeMap::new(),
             fenced: 0,
             holders: Vec::new(),
-            fenced_in: ROOT,
+            fenced_by: (ROOT, ROOT),
             broken: None,
         }
     }
@@ -200,6 +200,13 @@ impl World {
         }
     }
 
+    /// Gives a directory alone to a user.
+    pub fn seize(&mut self, dir: Ino, user: u32) {
+        if let Node::Directory { owner, .. } = &mut self.nodes[dir] {
+            *owner = user;
+        }
+    }
+
     /// Gives a directory and all that is below it to a user (`chown -R`).
     pub fn give(&mut self, dir: Ino, user: u32) {
         let Node::Directory { owner, entries, .. } = &mut self.nodes[dir] else { return };
@@ -282,11 +289,16 @@ impl World {
         }
     }
 
-    /// What is not durable cannot be made durable, and is marked clean: the kernel says so once.
-    pub fn lose_unsynced(&mut self) {
-        for file in 0..self.nodes.len() {
-            if matches!(&self.nodes[file], Node::File { synced: false, .. }) {
-                self.lose(file);
+    /// What is not durable below a directory cannot be made durable, and is marked clean: the kernel says so
+    /// once. (Of what others have staged only their own sync would say it; that a third party's hides it is
+    /// documented.)
+    pub fn lose_unsynced(&mut self, dir: Ino) {
+        let Node::Directory { entries, .. } = &self.nodes[dir] else { return };
+        for node in entries.values().copied().collect::<Vec<_>>() {
+            match &self.nodes[node] {
+                Node::File { synced: false, .. } => self.lose(node),
+                Node::File { .. } => {}
+                Node::Directory { .. } => self.lose_unsynced(node),
             }
         }
     }
@@ -322,17 +334,15 @@ impl World {
         }
         self.entries(dir)?.remove(name);
         self.changed(dir, vec![Undo::Enter(dir, name.into(), below)]);
-        if dir == ROOT {
-            self.state_removed();
-        }
+        self.claim_removed(below);
         Ok(())
     }
 
-    /// The state directory is gone, and with it every claim that was in it.
-    fn state_removed(&mut self) {
-        self.fenced = 0;
-        for (holder, fenced) in &mut self.holders {
-            *fenced |= matches!(&self.nodes[holder.claim], Node::Directory { removed: true, .. });
+    /// Claims are counted from the record on, or in a new state directory: the number of one that is gone may be
+    /// had again.
+    fn claim_removed(&mut self, dir: Ino) {
+        if dir == self.fenced_by.1 {
+            self.fenced = 0;
         }
     }
 
@@ -351,6 +361,7 @@ impl World {
                 (false, Node::File { links, .. }) => *links -= 1,
             }
             undo.insert(1, Undo::Enter(to, new.into(), there));
+            self.claim_removed(there);
         }
         let record = crate::state::COMPLETE.as_bytes();
         let of_record = |dir, name: &[u8]| name == record && self.is_state(dir);
@@ -383,27 +394,18 @@ impl World {
         if !self.is_state(by.state) {
             return;
         }
-        if self.fenced_in != by.state {
-            (self.fenced_in, self.fenced) = (by.state, 0);
+        if self.fenced_by.0 != by.state || self.fenced <= by.epoch {
+            (self.fenced_by, self.fenced) = ((by.state, by.claim), by.epoch);
         }
-        self.fenced = self.fenced.max(by.epoch);
         for (holder, fenced) in &mut self.holders {
-            *fenced |= holder.claim != by.claim && (holder.epoch < by.epoch || holder.state != by.state);
-        }
-    }
-
-    /// A holder is done with its claim. Claims are counted from the record on: one that was dropped for
-    /// it may be had again.
-    pub fn dropped(&mut self, epoch: u64) {
-        if self.fenced == epoch {
-            self.fenced = 0;
+            *fenced |= holder.claim != by.claim && (holder.epoch <= by.epoch || holder.state != by.state);
         }
     }
 
     /// Somebody changes what others see.
     pub fn changed_in_public(&mut self, name: &[u8], actor: &Actor) {
         let fenced = self.holders.iter().any(|(holder, fenced)| *fenced && holder.claim == actor.claim);
-        let is_low = actor.state == self.fenced_in && actor.epoch < self.fenced;
+        let is_low = actor.state == self.fenced_by.0 && actor.epoch < self.fenced;
         if (fenced || is_low) && self.broken.is_none() {
             let name = String::from_utf8_lossy(name);
             let epoch = actor.epoch;
@@ -538,7 +540,8 @@ impl World {
     pub fn files(&self, dir: Ino, path: &str, found: &mut BTreeMap<String, Vec<u8>>) {
         let Node::Directory { entries, .. } = &self.nodes[dir] else { return };
         for (name, node) in entries {
-            if dir == ROOT && **name == *crate::state::DIRECTORY.as_bytes() {
+            // A mutant leaves more of ours.
+            if dir == ROOT && (**name == *crate::state::DIRECTORY.as_bytes() || name.starts_with(b"aside-")) {
                 continue;
             }
             let path = format!("{path}/{}", String::from_utf8_lossy(name));

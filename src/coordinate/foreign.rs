@@ -1,0 +1,153 @@
+//! What is another user's in the place of our own: it is made ours, and nothing in it is used.
+//!
+//! Moved aside, a state directory would stop nobody: a holder in it goes on through its descriptors. Once it
+//! belongs to us nobody else can make a claim in it, and the claims in it are taken over like any other, but
+//! for that nothing of them is kept.
+
+use rustix::io::Errno;
+
+use super::claim::{BUILDING, CLAIMS, Ground, State};
+use super::disk::LOCK;
+use super::files::Files;
+use crate::error::{Context, Error, Result, printable};
+use crate::exit::Exit;
+use crate::mutant::{self, Mutant};
+use crate::state::{COMPLETE, DIRECTORY};
+use crate::volume::Privacy;
+
+/// All that volseed leaves in its directory.
+const OURS: [&str; 6] = [CLAIMS, BUILDING, "nested", LOCK, COMPLETE, "state.json.tmp"];
+/// Names of directories that are being removed begin with this.
+pub(super) const REMOVED: &str = "removed-";
+
+impl<F: Files> Ground<'_, F> {
+    /// Makes the state directory, where there is none.
+    ///
+    /// # Errors
+    /// When it cannot be made. One that is there by now is no error.
+    pub async fn make_state(&self) -> Result<()> {
+        match self.files.make(self.root, DIRECTORY).await {
+            Err(Errno::EXIST) => Ok(()),
+            made => made.map(drop).context("create directory", self.path.as_path()),
+        }
+    }
+
+    /// Makes another user's state directory ours; whether it is.
+    ///
+    /// # Errors
+    /// Exit 78 where it holds what is not volseed's: then it may be anything.
+    pub async fn seize_state(&self, state: &State<F::Dir>) -> Result<bool> {
+        let names = self.files.names(&state.dir).await;
+        let names = self.gone(names, "read directory", &self.path)?.unwrap_or_default();
+        if let Some(other) = names.iter().find(|name| !is_ours(name)) {
+            let other = printable(other);
+            let cause = format!("it belongs to another user and holds '{other}', which is not volseed's");
+            return Err(Error::new(Exit::Refused, "take over", cause)
+                .on(self.path.as_path())
+                .help("move it away, or remove .volseed from the volume to have it seeded again"));
+        }
+        if mutant::on(Mutant::AsideInsteadOfFence) {
+            let aside = self.files.new_name("aside-");
+            let moved = self.files.rename(self.root, DIRECTORY.as_bytes(), self.root, aside.as_bytes());
+            return Ok(moved.await.is_ok());
+        }
+        if self.files.seize(&state.dir).await.is_err() {
+            return Ok(false);
+        }
+        // A lock that its owner holds would keep us waiting.
+        let _ = self.files.unlink(&state.dir, LOCK.as_bytes()).await;
+        Ok(true)
+    }
+
+    /// The directory of the claims, made where it is not there, ours and closed to others.
+    pub(super) async fn own_claims(&self, state: &F::Dir) -> rustix::io::Result<F::Dir> {
+        let claims = self.ensure(state, CLAIMS).await?;
+        match self.files.privacy(&claims).await? {
+            Privacy::Private => {}
+            Privacy::Open => self.files.close(&claims).await?,
+            Privacy::Foreign(_) if mutant::on(Mutant::InheritForeign) => {}
+            Privacy::Foreign(_) => self.files.seize(&claims).await?,
+        }
+        Ok(claims)
+    }
+
+    /// The directory in which claims are built: no claim is in it yet, so what is another user's just goes.
+    pub(super) async fn own_building(&self, state: &F::Dir) -> rustix::io::Result<F::Dir> {
+        let building = self.ensure(state, BUILDING).await?;
+        match self.files.privacy(&building).await? {
+            Privacy::Private => Ok(building),
+            Privacy::Open => self.files.close(&building).await.map(|()| building),
+            Privacy::Foreign(_) if mutant::on(Mutant::InheritForeign) => Ok(building),
+            Privacy::Foreign(owner) => {
+                self.remove_apart((state, BUILDING.as_bytes()), state, Some(owner)).await?;
+                self.files.make(state, BUILDING).await
+            }
+        }
+    }
+
+    /// Removes a name and all that is below it, which a stale holder may be publishing. Every directory is
+    /// first moved to a name in `to` that the holder does not know: else it could be in its place by the time
+    /// that it is emptied. That is also why no mount is entered: it cannot be moved (rename(2), `EBUSY`).
+    ///
+    /// # Errors
+    /// `EPERM` where a directory belongs to a third user beside us and `owner`; else the first that stops it.
+    pub(super) async fn remove_apart(
+        &self,
+        (at, name): (&F::Dir, &[u8]),
+        to: &F::Dir,
+        owner: Option<u32>,
+    ) -> rustix::io::Result<()> {
+        let mut apart = Vec::new();
+        self.remove_or_move(at, name, to, &mut apart).await?;
+        while let Some(moved) = apart.pop() {
+            let dir = match self.files.open_entry(to, moved.as_bytes()).await {
+                // Somebody who takes over from us has it.
+                Err(Errno::NOENT | Errno::STALE) => continue,
+                opened => opened?,
+            };
+            if let Some(owner) = owner
+                && !self.files.is_removable(&dir, owner).await?
+            {
+                return Err(Errno::PERM);
+            }
+            for child in self.files.names(&dir).await? {
+                self.remove_or_move(&dir, &child, to, &mut apart).await?;
+            }
+            match self.files.rmdir(to, moved.as_bytes()).await {
+                // Also where it was done, and the answer lost.
+                Ok(()) | Err(Errno::NOENT | Errno::STALE) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(())
+    }
+
+    /// Removes what is no directory; a directory is moved to `to`, under a name that is added to `apart`.
+    async fn remove_or_move(
+        &self,
+        at: &F::Dir,
+        name: &[u8],
+        to: &F::Dir,
+        apart: &mut Vec<String>,
+    ) -> rustix::io::Result<()> {
+        match self.files.unlink(at, name).await {
+            Ok(()) | Err(Errno::NOENT) => return Ok(()),
+            Err(Errno::ISDIR | Errno::PERM) => {}
+            Err(error) => return Err(error),
+        }
+        let new = self.files.new_name(REMOVED);
+        match self.files.rename(at, name, to, new.as_bytes()).await {
+            // It is not there any more; or it was moved, and the answer lost.
+            Ok(()) | Err(Errno::NOENT) => apart.push(new),
+            Err(error) => return Err(error),
+        }
+        Ok(())
+    }
+}
+
+/// What volseed leaves in its directory; also under the name that an NFS client, and libfuse, give to what
+/// somebody has open.
+fn is_ours(name: &[u8]) -> bool {
+    let is_open = name.starts_with(b".nfs") || name.starts_with(b".fuse_hidden");
+    is_open || name.starts_with(REMOVED.as_bytes()) || OURS.iter().any(|ours| name == ours.as_bytes())
+}
