@@ -19,7 +19,7 @@ use rustix::io::Errno;
 use crate::error::{Context, Error, Result};
 use crate::exit::Exit;
 pub use private::{Made, Ourselves, Privacy, make_private, random};
-pub use removal::remove_directory;
+pub use removal::{remove_directory, remove_tree, remove_tree_of};
 
 /// A volume, held by a descriptor of its root: a rename of the mount point does not move it.
 #[derive(Debug)]
@@ -217,6 +217,27 @@ fn open_by_components(
     openat(directory, b".", flags, mode)
 }
 
+/// Opens `path` below `directory` as [`open_beneath`] does, and in the same mount. Before Linux 5.6, the same
+/// device is taken for that.
+///
+/// # Errors
+/// `EXDEV` where another mount is on the way or at its end; the rest as [`open_beneath`].
+pub fn open_in_mount(directory: BorrowedFd<'_>, path: &[u8], flags: OFlags) -> rustix::io::Result<OwnedFd> {
+    let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_XDEV;
+    loop {
+        match fs::openat2(directory, path, flags | OFlags::CLOEXEC, Mode::empty(), resolve) {
+            Err(Errno::INTR | Errno::AGAIN) => {}
+            Err(Errno::NOSYS | Errno::PERM) => return open_on_device(directory, path, flags),
+            result => return result,
+        }
+    }
+}
+
+fn open_on_device(directory: BorrowedFd<'_>, path: &[u8], flags: OFlags) -> rustix::io::Result<OwnedFd> {
+    let fd = open_by_components(directory, path, flags, Mode::empty())?;
+    if fs::fstat(&fd)?.st_dev == fs::fstat(directory)?.st_dev { Ok(fd) } else { Err(Errno::XDEV) }
+}
+
 /// Opens one name in `directory` without following a link, and without waiting for a FIFO's other end.
 ///
 /// # Errors
@@ -260,8 +281,6 @@ pub fn change_mode(directory: BorrowedFd<'_>, name: &[u8], mode: u32) -> rustix:
 ///
 /// # Errors
 /// As `getdents64`.
-// Never part of a caller's frame: trees are removed recursively, and the buffer is large.
-#[inline(never)]
 pub fn names(directory: BorrowedFd<'_>) -> rustix::io::Result<Vec<Box<[u8]>>> {
     // Some 200 names at once; most directories need one call, and one more that says so.
     let mut buffer = [MaybeUninit::uninit(); 8192];
@@ -299,38 +318,6 @@ pub fn entries(directory: BorrowedFd<'_>) -> rustix::io::Result<HashMap<Box<[u8]
         }
     }
     Ok(found)
-}
-
-/// Removes `name` in `directory` and all that is below it, following no link.
-///
-/// # Errors
-/// The first that stops it. A name that is not there is none.
-pub fn remove_tree(directory: BorrowedFd<'_>, name: &[u8]) -> rustix::io::Result<()> {
-    match fs::unlinkat(directory, name, AtFlags::empty()) {
-        Ok(()) | Err(Errno::NOENT) => return Ok(()),
-        Err(Errno::ISDIR | Errno::PERM) => {}
-        Err(error) => return Err(error),
-    }
-    let flags = OFlags::DIRECTORY | OFlags::RDONLY;
-    let below = match openat(directory, name, flags, Mode::empty()) {
-        Err(Errno::ACCESS) => {
-            fs::chmodat(directory, name, Mode::RWXU, AtFlags::empty())?;
-            openat(directory, name, flags, Mode::empty())?
-        }
-        opened => opened?,
-    };
-    let children = names(below.as_fd())?;
-    if !children.is_empty() {
-        // Ours to remove, whatever mode it was given.
-        let _ = fs::fchmod(&below, Mode::RWXU);
-    }
-    for child in children {
-        remove_tree(below.as_fd(), &child)?;
-    }
-    match fs::unlinkat(directory, name, AtFlags::REMOVEDIR) {
-        Ok(()) | Err(Errno::NOENT) => Ok(()),
-        Err(error) => Err(error),
-    }
 }
 
 /// Whether `stat` is of the type that `type_bits` (`S_IFDIR`, …) names.
@@ -373,18 +360,5 @@ mod tests {
             assert!(open("../root/a").is_err());
             assert!(open("a/../../root").is_err());
         }
-    }
-
-    #[test]
-    fn a_tree_is_removed_without_following_links() {
-        let dir = tempfile::tempdir().unwrap();
-        std::fs::create_dir_all(dir.path().join("out")).unwrap();
-        std::fs::write(dir.path().join("out/kept"), "x").unwrap();
-        std::fs::create_dir_all(dir.path().join("tree/deep/er")).unwrap();
-        symlink("../../out", dir.path().join("tree/deep/link")).unwrap();
-        let root = std::fs::File::open(dir.path()).unwrap();
-        remove_tree(root.as_fd(), b"tree").unwrap();
-        assert!(!dir.path().join("tree").exists());
-        assert!(dir.path().join("out/kept").exists());
     }
 }

@@ -1,21 +1,36 @@
-//! Removing a tree with many calls in flight: where each costs a round trip, one after the other would
-//! take longer than writing the tree took.
+//! Removing trees, with one thread or with many calls in flight: where each costs a round trip, one after
+//! the other would take longer than writing the tree took.
 //!
-//! A folder is removed once all that was in it is gone, by whoever removed the last of it. Folders are
-//! taken from a stack, so that the deepest come first and few are open at a time.
+//! A directory is removed once all that was in it is gone, by the thread that removed the last of it.
+//! Directories are taken from a stack, so that the deepest come first and few are open at a time. How many
+//! that are is bounded, however deep the tree is: what is below the last that may stay open is moved up to
+//! the top directory. No link is followed, and nothing in another mount is touched.
 
+#[cfg(test)]
+mod tests;
+
+use std::hash::{BuildHasher, Hasher, RandomState};
 use std::mem::MaybeUninit;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
 
-use rustix::fs::{self, AtFlags, FileType, Mode, OFlags};
+use nix::sys::stat::{FchmodatFlags, fchmodat};
+use rustix::fs::{self, AtFlags, CWD, FileType, Mode, OFlags};
 use rustix::io::{Errno, Result};
 
-use super::openat;
+use super::{open_in_mount, openat};
 
 /// Stack of a thread, in bytes: it calls nothing that recurses.
 const STACK: usize = 256 << 10;
+/// Directories that stay open for each thread: real trees are hardly deeper.
+const LEVELS: usize = 24;
+/// Directories that stay open in all: a quarter of the usual limit of 1,024 descriptors.
+const MAX_LEVELS: usize = 256;
+/// The same where the file system refuses to move a directory up.
+const MAX_OPEN: usize = 512;
+/// Names that are tried for a directory that is moved up. They are random: one that is taken is bad luck.
+const TRIES: usize = 16;
 
 struct Folder {
     name: Box<[u8]>,
@@ -23,6 +38,15 @@ struct Folder {
     fd: OnceLock<OwnedFd>,
     /// Folders in it that are still there, and one until its own entries have been seen to.
     left: AtomicUsize,
+    /// Whether it counts among those that stay open for what is in them.
+    stays_open: AtomicBool,
+}
+
+impl Folder {
+    fn new(name: Box<[u8]>, above: Option<Arc<Folder>>) -> Arc<Folder> {
+        let (left, stays_open) = (AtomicUsize::new(1), AtomicBool::new(false));
+        Arc::new(Folder { name, above, fd: OnceLock::new(), left, stays_open })
+    }
 }
 
 #[derive(Default)]
@@ -35,40 +59,92 @@ struct Work {
 
 struct Removal<'a> {
     at: BorrowedFd<'a>,
+    top: Arc<Folder>,
+    /// To whom every directory has to belong, where that matters.
+    owner: Option<u32>,
+    levels: usize,
+    staying_open: AtomicUsize,
     work: Mutex<Work>,
     changed: Condvar,
 }
 
-/// Removes the directory `name` in `at` and all that is below it, following no link, with so many threads.
-/// Blocks until then.
+/// Removes `name` in `at`, whatever it is, and all that is below it, following no link. Blocks until then,
+/// and starts no thread.
 ///
 /// # Errors
-/// The first that stops it. What is not there is none.
-pub fn remove_directory(at: BorrowedFd<'_>, name: &[u8], threads: usize) -> Result<()> {
-    let removal = Removal { at, work: Mutex::default(), changed: Condvar::new() };
-    removal.push(Folder { name: name.into(), above: None, fd: OnceLock::new(), left: AtomicUsize::new(1) });
-    std::thread::scope(|scope| {
-        for _ in 1..threads {
-            // As many as there may be; this one works, too.
-            let helper = std::thread::Builder::new().name("remover".into()).stack_size(STACK);
-            if helper.spawn_scoped(scope, || removal.work()).is_err() {
-                break;
-            }
-        }
-        removal.work();
-    });
-    removal.lock().failed.map_or(Ok(()), Err)
+/// As [`remove_directory`].
+pub fn remove_tree(at: BorrowedFd<'_>, name: &[u8]) -> Result<()> {
+    remove_any(at, name, None)
 }
 
-impl Removal<'_> {
+/// As [`remove_tree`], for what another user may have forged: nothing is removed from, and no mode changed
+/// of, a directory that does not belong to the UID `owner`. So root does nothing in there that this user
+/// could not have done. `at` itself is not looked at.
+///
+/// # Errors
+/// `EPERM` where a directory belongs to somebody else; else as [`remove_directory`].
+pub fn remove_tree_of(at: BorrowedFd<'_>, name: &[u8], owner: u32) -> Result<()> {
+    remove_any(at, name, Some(owner))
+}
+
+/// Removes the directory `name` in `at` and all that is below it, following no link, with this number of
+/// threads. Blocks until then.
+///
+/// # Errors
+/// The first that stops it; the other threads end after what they are at. `EBUSY` where another mount is
+/// below it or is it. A name that is not there is none.
+pub fn remove_directory(at: BorrowedFd<'_>, name: &[u8], threads: usize) -> Result<()> {
+    Removal::new(at, name, None, threads).run(threads)
+}
+
+fn remove_any(at: BorrowedFd<'_>, name: &[u8], owner: Option<u32>) -> Result<()> {
+    match fs::unlinkat(at, name, AtFlags::empty()) {
+        Ok(()) | Err(Errno::NOENT) => Ok(()),
+        Err(Errno::ISDIR | Errno::PERM) => Removal::new(at, name, owner, 1).run(1),
+        Err(error) => Err(error),
+    }
+}
+
+impl<'a> Removal<'a> {
+    fn new(at: BorrowedFd<'a>, name: &[u8], owner: Option<u32>, threads: usize) -> Removal<'a> {
+        let top = Folder::new(name.into(), None);
+        let work = Work { folders: vec![Arc::clone(&top)], open: 1, failed: None };
+        Removal {
+            at,
+            top,
+            owner,
+            levels: (LEVELS * threads.max(1)).min(MAX_LEVELS),
+            staying_open: AtomicUsize::new(0),
+            work: Mutex::new(work),
+            changed: Condvar::new(),
+        }
+    }
+
+    fn run(&self, threads: usize) -> Result<()> {
+        std::thread::scope(|scope| {
+            for _ in 1..threads {
+                // As many as there may be; this one works, too.
+                let helper = std::thread::Builder::new().name("remover".into()).stack_size(STACK);
+                if helper.spawn_scoped(scope, || self.work()).is_err() {
+                    break;
+                }
+            }
+            self.work();
+        });
+        self.lock().failed.map_or(Ok(()), Err)
+    }
+
     fn lock(&self) -> MutexGuard<'_, Work> {
         self.work.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn push(&self, folder: Folder) {
+    /// Leaves the directory `name` in `above` to the next thread that is free.
+    fn push(&self, above: &Arc<Folder>, name: Box<[u8]>) {
+        above.left.fetch_add(1, Ordering::Relaxed);
+        let folder = Folder::new(name, Some(Arc::clone(above)));
         let mut work = self.lock();
         work.open += 1;
-        work.folders.push(Arc::new(folder));
+        work.folders.push(folder);
         self.changed.notify_one();
     }
 
@@ -95,36 +171,83 @@ impl Removal<'_> {
         }
     }
 
-    /// Removes what is no folder in this one, and leaves the folders to whoever is free.
+    /// Removes what is no directory in this one. A directory is left to the next thread that is free, or
+    /// moved up where too many stay open for what is in them.
     fn empty(&self, folder: &Arc<Folder>) -> Result<()> {
-        let (parent, flags) = (self.parent(folder), OFlags::DIRECTORY | OFlags::RDONLY);
-        let fd = match openat(parent, &folder.name, flags, Mode::empty()) {
-            Err(Errno::NOENT) => return Ok(()),
-            Err(Errno::ACCESS) => {
-                fs::chmodat(parent, &*folder.name, Mode::RWXU, AtFlags::empty())?;
-                openat(parent, &folder.name, flags, Mode::empty())?
-            }
-            opened => opened?,
-        };
+        let Some(fd) = self.open(self.parent(folder), &folder.name)? else { return Ok(()) };
         let entries = entries(fd.as_fd())?;
         if !entries.is_empty() {
             // Ours to remove, whatever mode it was given.
             let _ = fs::fchmod(&fd, Mode::RWXU);
         }
-        let fd = folder.fd.get_or_init(|| fd);
+        let fd = folder.fd.get_or_init(|| fd).as_fd();
+        let mut stays_open = None;
         for (name, is_folder) in entries {
             let unlinked =
                 if is_folder { Err(Errno::ISDIR) } else { fs::unlinkat(fd, &*name, AtFlags::empty()) };
             match unlinked {
                 Ok(()) | Err(Errno::NOENT) => {}
                 Err(Errno::ISDIR | Errno::PERM) => {
-                    folder.left.fetch_add(1, Ordering::Relaxed);
-                    let above = Some(Arc::clone(folder));
-                    self.push(Folder { name, above, fd: OnceLock::new(), left: AtomicUsize::new(1) });
+                    if *stays_open.get_or_insert_with(|| self.stays_open(folder, self.levels)) {
+                        self.push(folder, name);
+                    } else {
+                        self.move_up(folder, fd, name)?;
+                    }
                 }
                 Err(error) => return Err(error),
             }
         }
+        Ok(())
+    }
+
+    /// Whether this folder, too, may stay open until what is in it is gone.
+    fn stays_open(&self, folder: &Folder, most: usize) -> bool {
+        if folder.stays_open.load(Ordering::Relaxed) {
+            return true;
+        }
+        let has_room = self.staying_open.fetch_add(1, Ordering::Relaxed) < most;
+        if !has_room {
+            self.staying_open.fetch_sub(1, Ordering::Relaxed);
+        }
+        folder.stays_open.store(has_room, Ordering::Relaxed);
+        has_room
+    }
+
+    /// Moves a directory to the top one, as one of whose own it is removed. Where that is refused, it is
+    /// removed where it is.
+    fn move_up(&self, folder: &Arc<Folder>, fd: BorrowedFd<'_>, name: Box<[u8]>) -> Result<()> {
+        if self.owner.is_some() {
+            // Another user's directory is one that its owner could not move.
+            match open_in_mount(fd, &name, OFlags::DIRECTORY | OFlags::PATH) {
+                Ok(place) => self.check(&place)?,
+                Err(Errno::NOENT) => return Ok(()),
+                // Opening it says the same.
+                Err(_) => {}
+            }
+        }
+        let top = self.top.fd.get().expect("the top is opened before what is in it");
+        let (mut refused, mut widened) = (Errno::EXIST, false);
+        for _ in 0..TRIES {
+            let unique = format!("{:016x}", RandomState::new().build_hasher().finish());
+            match fs::renameat(fd, &*name, top, unique.as_bytes()) {
+                Ok(()) => {
+                    self.push(&self.top, unique.into_bytes().into());
+                    return Ok(());
+                }
+                Err(Errno::NOENT) => return Ok(()),
+                Err(Errno::EXIST | Errno::NOTEMPTY | Errno::NOTDIR | Errno::ISDIR) => {}
+                // Its `..` changes, so that it has to be writable itself (rename(2)).
+                Err(Errno::ACCESS) if !widened && self.widen(fd, &name).is_ok() => widened = true,
+                Err(error) => {
+                    refused = error;
+                    break;
+                }
+            }
+        }
+        if !self.stays_open(folder, MAX_OPEN) {
+            return Err(refused);
+        }
+        self.push(folder, name);
         Ok(())
     }
 
@@ -139,6 +262,9 @@ impl Removal<'_> {
                 Ok(()) | Err(Errno::NOENT) => {}
                 Err(error) => return Err(error),
             }
+            if folder.stays_open.load(Ordering::Relaxed) {
+                self.staying_open.fetch_sub(1, Ordering::Relaxed);
+            }
             let mut work = self.lock();
             work.open -= 1;
             if work.open == 0 {
@@ -152,6 +278,55 @@ impl Removal<'_> {
 
     fn parent<'f>(&'f self, folder: &'f Folder) -> BorrowedFd<'f> {
         folder.above.as_ref().and_then(|above| above.fd.get()).map_or(self.at, AsFd::as_fd)
+    }
+
+    /// Opens a directory to be emptied; nothing where it is gone.
+    fn open(&self, parent: BorrowedFd<'_>, name: &[u8]) -> Result<Option<OwnedFd>> {
+        let flags = OFlags::DIRECTORY | OFlags::RDONLY;
+        let opened = match open_in_mount(parent, name, flags) {
+            Err(Errno::ACCESS) => {
+                self.widen(parent, name).and_then(|place| openat(place.as_fd(), b".", flags, Mode::empty()))
+            }
+            opened => opened,
+        };
+        match opened {
+            Ok(fd) => self.check(&fd).map(|()| Some(fd)),
+            Err(Errno::NOENT) => Ok(None),
+            Err(Errno::XDEV) => Err(Errno::BUSY),
+            // No directory: another took its place, or it is one of the files that cannot be removed.
+            Err(Errno::NOTDIR | Errno::LOOP) => match fs::unlinkat(parent, name, AtFlags::empty()) {
+                Ok(()) | Err(Errno::NOENT) => Ok(None),
+                Err(error) => Err(error),
+            },
+            Err(error) => Err(error),
+        }
+    }
+
+    fn check(&self, directory: &OwnedFd) -> Result<()> {
+        match self.owner {
+            Some(owner) if fs::fstat(directory)?.st_uid != owner => Err(Errno::PERM),
+            _ => Ok(()),
+        }
+    }
+
+    /// Gives a directory that we may not read a mode that lets us empty it, and returns its place
+    /// (`O_PATH`).
+    fn widen(&self, parent: BorrowedFd<'_>, name: &[u8]) -> Result<OwnedFd> {
+        let place = open_in_mount(parent, name, OFlags::DIRECTORY | OFlags::PATH)?;
+        self.check(&place)?;
+        // fchmod takes no `O_PATH` descriptor (open(2)), but this is the directory itself.
+        let itself = format!("/proc/self/fd/{}", place.as_raw_fd());
+        match fs::chmodat(CWD, itself, Mode::RWXU, AtFlags::empty()) {
+            Ok(()) => return Ok(place),
+            Err(Errno::NOENT | Errno::NOTDIR) if self.owner.is_none() => {}
+            Err(_) => return Err(Errno::ACCESS),
+        }
+        // No /proc: by its name, and not through a link (Linux 6.6, and a C library that knows it).
+        let mode = nix::sys::stat::Mode::S_IRWXU;
+        match fchmodat(parent, name, mode, FchmodatFlags::NoFollowSymlink) {
+            Ok(()) => Ok(place),
+            Err(_) => Err(Errno::ACCESS),
+        }
     }
 }
 
@@ -168,29 +343,4 @@ fn entries(directory: BorrowedFd<'_>) -> Result<Vec<(Box<[u8]>, bool)>> {
         }
     }
     Ok(found)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_tree_is_gone_and_what_its_links_point_to_is_not() {
-        for threads in [1, 8] {
-            let sandbox = tempfile::tempdir().unwrap();
-            let path = |name: &str| sandbox.path().join(name);
-            std::fs::create_dir_all(path("kept/below")).unwrap();
-            for folder in 0..20 {
-                std::fs::create_dir_all(path(&format!("tree/{folder}/a/b"))).unwrap();
-                for file in 0..20 {
-                    std::fs::write(path(&format!("tree/{folder}/a/{file}")), "x").unwrap();
-                }
-                std::os::unix::fs::symlink("../../kept", path(&format!("tree/{folder}/link"))).unwrap();
-            }
-            let at = std::fs::File::open(sandbox.path()).unwrap();
-            remove_directory(at.as_fd(), b"tree", threads).unwrap();
-            assert!(!path("tree").exists() && path("kept/below").exists(), "{threads} threads");
-            assert_eq!(remove_directory(at.as_fd(), b"tree", threads), Ok(()));
-        }
-    }
 }

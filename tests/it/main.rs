@@ -19,6 +19,7 @@ mod network;
 mod options;
 mod order;
 mod owners;
+mod removal;
 mod replicas;
 mod resume;
 mod slowfs;

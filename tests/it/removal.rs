@@ -1,0 +1,92 @@
+//! What is removed from a volume: however deep it is, and whatever modes it was given.
+
+use std::fs;
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::fs::{PermissionsExt, chown};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use rustix::fs::{Mode, OFlags};
+
+use crate::kit::{Sandbox, Tree, Volseed, assert_same_tree, needs, sandbox::SOMEBODY, seed};
+
+/// Deeper than a call for each level has stack for, and a descriptor for each may be open.
+pub const DEEP: usize = 30_000;
+
+/// Directories named `a` in one another; gone with this, at the latest: a sandbox could not remove them.
+pub struct Nested(PathBuf);
+
+impl Nested {
+    pub fn make(at: &Path, levels: usize) -> Self {
+        let nested = Self(at.join("a"));
+        let mut above = OwnedFd::from(fs::File::open(at).unwrap());
+        for _ in 0..levels {
+            rustix::fs::mkdirat(&above, "a", Mode::RWXU).unwrap();
+            let flags = OFlags::DIRECTORY | OFlags::PATH | OFlags::CLOEXEC;
+            above = rustix::fs::openat(above.as_fd(), "a", flags, Mode::empty()).unwrap();
+        }
+        nested
+    }
+}
+
+impl Drop for Nested {
+    fn drop(&mut self) {
+        Command::new("rm").arg("-rf").arg(&self.0).status().ok();
+    }
+}
+
+/// Few descriptors are enough.
+pub fn with_64_files(volseed: Volseed) -> Volseed {
+    volseed.under(["sh", "-c", "ulimit -n 64; exec \"$@\"", "sh"])
+}
+
+/// The tree in the stage of a seed whose archive was cut short.
+fn failed(volume: &Path, start: impl Fn(Volseed) -> Volseed) -> PathBuf {
+    let mut archive = Tree::sample().archive();
+    archive.truncate(archive.len() / 2);
+    start(seed("-", volume)).input(archive).ends().exits(65);
+    let claim = fs::read_dir(volume.join(".volseed/claims")).unwrap().next().unwrap().unwrap();
+    claim.path().join("stage/tree")
+}
+
+#[test]
+fn what_is_left_in_a_stage_is_removed_however_deep() {
+    let sandbox = Sandbox::new();
+    let volume = sandbox.volume();
+    let tree = failed(&volume, |seed| seed);
+    let _nested = Nested::make(&tree, DEEP);
+    with_64_files(seed("-", &volume)).input(Tree::sample().archive()).ends().exits(0);
+    assert_same_tree(&Tree::sample().write_to(&sandbox.directory("expected")), &volume);
+    assert!(!tree.exists());
+}
+
+#[test]
+fn a_directory_in_the_place_of_a_record_is_removed_however_deep() {
+    let sandbox = Sandbox::new();
+    let volume = sandbox.volume();
+    let tree = failed(&volume, |seed| seed);
+    let record = tree.with_file_name("stage.json.tmp");
+    fs::create_dir(&record).unwrap();
+    let _nested = Nested::make(&record, DEEP);
+    seed("-", &volume).input(Tree::sample().archive()).ends().exits(0);
+    assert_same_tree(&Tree::sample().write_to(&sandbox.directory("expected")), &volume);
+}
+
+#[test]
+fn what_is_left_in_a_stage_is_removed_whatever_its_modes_keep_out() {
+    if !needs::root() {
+        return;
+    }
+    let sandbox = Sandbox::new();
+    let volume = sandbox.volume_of(SOMEBODY);
+    let tree = failed(&volume, |seed| seed.started_by(SOMEBODY, SOMEBODY));
+    let narrow: Vec<_> = (1..40).map(|levels| tree.join("a/".repeat(levels))).collect();
+    for (directory, mode) in narrow.iter().rev().zip([0, 0o500, 0o300, 0o100].into_iter().cycle()) {
+        fs::create_dir_all(directory).unwrap();
+        chown(directory, Some(SOMEBODY), Some(SOMEBODY)).unwrap();
+        fs::set_permissions(directory, fs::Permissions::from_mode(mode)).unwrap();
+    }
+    let again = seed("-", &volume).started_by(SOMEBODY, SOMEBODY).input(Tree::sample().archive());
+    again.ends().exits(0);
+    assert!(!volume.join("a").exists() && volume.join("index.php").exists());
+}
