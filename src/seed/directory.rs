@@ -12,7 +12,7 @@ use rustix::fs::{self, FileType, Mode, OFlags, Stat};
 
 use super::entry::{Meta, Time};
 use super::job::{CHUNK, Data, Entry, File, Job};
-use super::names::Place;
+use super::names::{LONGEST_PATH, Place};
 use super::pipeline::Feed;
 use super::tree::Dir;
 use crate::error::{Context, Error, Result, printable};
@@ -131,6 +131,7 @@ impl Walk<'_, '_> {
         let file_type = FileType::from_raw_mode(stat.st_mode);
         if file_type == FileType::Directory {
             self.refuse_volume(stat)?;
+            self.refuse_long(&dir.child_path(&name))?;
             let meta = self.meta(stat);
             open.push(self.feed.directory(dir, &name, meta)?);
             return Ok(());
@@ -184,6 +185,17 @@ impl Walk<'_, '_> {
             return Err(Error::new(Exit::Usage, "seed from", "the volume itself is in there").on(self.path));
         }
         Ok(())
+    }
+
+    /// Directories are opened by their whole path, which also bounds how deep a seed is.
+    fn refuse_long(&self, path: &[u8]) -> Result<()> {
+        // With the zero byte at its end.
+        if path.len() < LONGEST_PATH {
+            return Ok(());
+        }
+        let top = path.split(|byte| *byte == b'/').next().unwrap_or_default();
+        let cause = format!("below it is a directory whose path has {LONGEST_PATH} bytes or more");
+        Err(Error::new(Exit::Archive, "read directory", cause).on(self.full_path(top).as_path()))
     }
 
     fn plain(&self, dir: &Arc<Dir>, name: Box<[u8]>, stat: &Stat) -> Entry {

@@ -185,6 +185,16 @@ impl Dir {
     }
 }
 
+impl Drop for Dir {
+    /// One directory after the other: a call for each level could be more than a stack holds.
+    fn drop(&mut self) {
+        let mut above = self.parent.take();
+        while let Some(dir) = above {
+            above = Arc::into_inner(dir).and_then(|mut dir| dir.parent.take());
+        }
+    }
+}
+
 /// What a tree may do on its volume.
 #[derive(Debug, Clone, Copy)]
 pub struct Means {
@@ -373,16 +383,24 @@ impl Tree {
     /// # Errors
     /// When it has to be opened again and cannot be.
     pub fn open(&self, dir: &Arc<Dir>) -> Result<Arc<OwnedFd>> {
-        let Some(parent) = &dir.parent else { return Ok(Arc::clone(&self.root_fd)) };
-        if let Some(fd) = &*lock(&dir.open) {
-            dir.used.store(true, Ordering::Relaxed);
-            return Ok(Arc::clone(fd));
+        // Not by a call for each level: a seed may be deeper than a writer's stack.
+        let (mut above, mut closed) = (dir, Vec::new());
+        let mut fd = loop {
+            let Some(parent) = &above.parent else { break Arc::clone(&self.root_fd) };
+            if let Some(fd) = &*lock(&above.open) {
+                above.used.store(true, Ordering::Relaxed);
+                break Arc::clone(fd);
+            }
+            closed.push((above, parent));
+            above = parent;
+        };
+        while let Some((dir, parent)) = closed.pop() {
+            let owner = dir.made.get().and_then(|made| made.owner);
+            let creator = owner.and_then(|owner| self.creator(parent, owner));
+            let opened = create_as(creator, || open_place(&fd, dir.name()));
+            fd = self.keep(dir, opened.context("open directory", || self.full_path(&dir.path))?);
         }
-        let owner = dir.made.get().and_then(|made| made.owner);
-        let creator = owner.and_then(|owner| self.creator(parent, owner));
-        let parent = self.open(parent)?;
-        let fd = create_as(creator, || open_place(&parent, dir.name()));
-        Ok(self.keep(dir, fd.context("open directory", || self.full_path(&dir.path))?))
+        Ok(fd)
     }
 
     /// Does `act`, and does it again where the server has forgotten the handle of `dir`: it is opened

@@ -5,6 +5,7 @@ pub mod compress;
 pub mod http;
 pub mod mount;
 pub mod needs;
+pub mod nested;
 pub mod outcome;
 pub mod pipes;
 pub mod python;

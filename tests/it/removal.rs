@@ -1,44 +1,12 @@
 //! What is removed from a volume: however deep it is, and whatever modes it was given.
 
 use std::fs;
-use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::{PermissionsExt, chown};
 use std::path::{Path, PathBuf};
-use std::process::Command;
 
-use rustix::fs::{Mode, OFlags};
-
-use crate::kit::{Sandbox, Tree, Volseed, assert_same_tree, needs, sandbox::SOMEBODY, seed};
-
-/// Deeper than a call for each level has stack for, and a descriptor for each may be open.
-pub const DEEP: usize = 30_000;
-
-/// Directories named `a` in one another; gone with this, at the latest: a sandbox could not remove them.
-pub struct Nested(PathBuf);
-
-impl Nested {
-    pub fn make(at: &Path, levels: usize) -> Self {
-        let nested = Self(at.join("a"));
-        let mut above = OwnedFd::from(fs::File::open(at).unwrap());
-        for _ in 0..levels {
-            rustix::fs::mkdirat(&above, "a", Mode::RWXU).unwrap();
-            let flags = OFlags::DIRECTORY | OFlags::PATH | OFlags::CLOEXEC;
-            above = rustix::fs::openat(above.as_fd(), "a", flags, Mode::empty()).unwrap();
-        }
-        nested
-    }
-}
-
-impl Drop for Nested {
-    fn drop(&mut self) {
-        Command::new("rm").arg("-rf").arg(&self.0).status().ok();
-    }
-}
-
-/// Few descriptors are enough.
-pub fn with_64_files(volseed: Volseed) -> Volseed {
-    volseed.under(["sh", "-c", "ulimit -n 64; exec \"$@\"", "sh"])
-}
+use crate::kit::nested::{DEEP, Nested, with_64_files};
+use crate::kit::sandbox::SOMEBODY;
+use crate::kit::{Sandbox, Tree, Volseed, assert_same_tree, needs, seed};
 
 /// The tree in the stage of a seed whose archive was cut short.
 fn failed(volume: &Path, start: impl Fn(Volseed) -> Volseed) -> PathBuf {

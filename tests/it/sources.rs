@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use std::process::Command;
 
 use crate::kit::compress::pipe;
+use crate::kit::nested::{DEEP, Nested, with_64_files};
 use crate::kit::sandbox::SOMEBODY;
 use crate::kit::{
     Packing, Sandbox, Snapshot, Tarball, Tree, assert_nothing_published, assert_same_tree, needs, seed,
@@ -24,6 +25,23 @@ fn a_directory_is_seeded_whole() {
     let (_sandbox, source, volume) = sandbox();
     seed(&source, &volume).ends().exits(0);
     assert_same_tree(&source, &volume);
+}
+
+#[test]
+fn a_deep_directory_is_seeded_whole_and_one_whose_paths_are_too_long_is_refused() {
+    for (levels, code) in [(1900, 0), (DEEP, 65)] {
+        let sandbox = Sandbox::new();
+        let (source, volume) = (sandbox.directory("source"), sandbox.volume());
+        let _nested = Nested::make(&source, levels);
+        let _seeded = Nested::of(&volume);
+        let outcome = with_64_files(seed(&source, &volume)).ends().exits(code);
+        if code == 0 {
+            assert!(volume.join("a/".repeat(levels)).is_dir());
+        } else {
+            outcome.fails(code, "source/a': ");
+            assert_nothing_published(&volume);
+        }
+    }
 }
 
 #[test]
