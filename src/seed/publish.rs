@@ -1,23 +1,28 @@
 //! From the stage to its place: one rename for each top-level entry, the sentinel's last.
 //!
 //! A directory that exists on the volume is descended into, and what is below it decided name by
-//! name; one that is a mount point is left to the caller, since no rename crosses it. Everything is
-//! looked at before anything is moved, so that a conflict leaves the volume as it was. Running it
-//! again after a kill moves what is left.
+//! name; one that is a mount point is left to the caller, since no rename crosses it. It is one walk
+//! without recursion, in which each directory is synced before the next: a run before this one may
+//! have been killed before it could. Running it again after a kill moves what is left.
 
 use std::collections::HashSet;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
+use std::rc::Rc;
 
-use rustix::fs::{self, AtFlags, FileType, Mode, OFlags, RenameFlags, ResolveFlags, Stat};
+use rustix::fs::{self, AtFlags, FileType, Mode, OFlags, RenameFlags};
 use rustix::io::Errno;
 
 use super::fidelity::Lost;
 use crate::error::{Context, Error, Result, printable};
 use crate::exit::Exit;
 use crate::options::Existing;
-use crate::volume::{is_type, names, openat, stat_entry};
+use crate::volume::{is_type, names, open_beneath, open_in_mount, openat, stat_entry};
+
+/// Levels of which both directories stay open. Real trees are hardly deeper; what is below is opened from the
+/// last of them.
+const OPEN_LEVELS: usize = 16;
 
 /// What publishing did.
 #[derive(Debug, Default)]
@@ -51,21 +56,56 @@ pub struct Crossing {
     pub mounted: OwnedFd,
 }
 
+/// A directory of the stage, and the one of that name on the volume.
+struct Pair {
+    from: OwnedFd,
+    to: OwnedFd,
+}
+
+/// A directory that both have, opened.
+struct Directory {
+    path: Vec<u8>,
+    level: usize,
+    pair: Rc<Pair>,
+    /// What directories in it are opened from, and how much of their paths that stands for.
+    near: (Rc<Pair>, usize),
+}
+
+/// A directory that both have, still to be looked through.
+struct Common {
+    path: Vec<u8>,
+    level: usize,
+    near: (Rc<Pair>, usize),
+}
+
+enum Next {
+    Directory(Directory),
+    Crossing(Crossing),
+}
+
+/// What is to be done in one directory.
+#[derive(Default)]
+struct Looked {
+    moves: Vec<Box<[u8]>>,
+    kept: u64,
+}
+
 /// One entry that is to be moved.
 struct Move {
     path: Vec<u8>,
     name: Box<[u8]>,
-    from: std::rc::Rc<OwnedFd>,
-    to: std::rc::Rc<OwnedFd>,
+    pair: Rc<Pair>,
 }
 
-/// Moves everything in `stage` to the same name in `volume`. What contains `sentinel` goes last,
-/// after `cross` has copied what no rename can bring below a mount point. Before each move `go_on` says
-/// whether it may.
+/// Moves everything in `stage` to the same name in `volume`. What contains `sentinel` goes last, after
+/// `cross` has copied what no rename can bring below a mount point. Before each move `go_on` says whether
+/// it may. Every directory that both have is durable on return, whichever run moved things there.
+///
+/// Nothing is looked at twice: conflicts are found before the seal ([`check`]). One that appears after that is
+/// reported at its entry, and what was moved by then stays for the next run.
 ///
 /// # Errors
-/// Exit 78 on a conflict, before anything is moved; else that of `go_on` or what the file system says,
-/// with some moved.
+/// Exit 78 on a conflict; else that of `go_on` or what the file system says. Some may be moved by then.
 pub fn publish(
     stage: BorrowedFd<'_>,
     volume: BorrowedFd<'_>,
@@ -75,14 +115,32 @@ pub fn publish(
     go_on: &dyn Fn() -> Result<()>,
     mut cross: impl FnMut(Crossing) -> Result<Published>,
 ) -> Result<Published> {
-    let Plan { moves, crossings, mut published, .. } = Plan::make(stage, volume, volume_path, existing)?;
-    let holds_sentinel = |entry: &&Move| {
-        sentinel.is_some_and(|path| path.starts_with(std::ffi::OsStr::from_bytes(&entry.path)))
-    };
-    let (last, first): (Vec<&Move>, Vec<&Move>) = moves.iter().partition(holds_sentinel);
-    for entry in first {
-        go_on()?;
-        published.count(entry.run(volume_path, existing)?);
+    let mut walk = Walk::new(stage, volume, volume_path, existing)?;
+    let mut published = Published::default();
+    let (mut crossings, mut last) = (Vec::new(), None);
+    while let Some(next) = walk.next()? {
+        let directory = match next {
+            Next::Directory(directory) => directory,
+            Next::Crossing(crossing) => {
+                crossings.push(crossing);
+                continue;
+            }
+        };
+        let Looked { moves, kept } = walk.look(&directory)?;
+        published.kept += kept;
+        for name in moves {
+            let path = child_path(&directory.path, &name);
+            let holds_sentinel =
+                sentinel.is_some_and(|sentinel| sentinel.starts_with(std::ffi::OsStr::from_bytes(&path)));
+            let entry = Move { path, name, pair: Rc::clone(&directory.pair) };
+            if holds_sentinel {
+                last = Some(entry);
+            } else {
+                go_on()?;
+                published.count(entry.run(volume_path, existing)?);
+            }
+        }
+        sync(&directory.pair, volume_path, &directory.path)?;
     }
     for crossing in crossings {
         let copied = cross(crossing)?;
@@ -90,17 +148,10 @@ pub fn publish(
         published.kept += copied.kept;
         published.lost += copied.lost;
     }
-    for entry in last {
+    if let Some(entry) = last {
         go_on()?;
         published.count(entry.run(volume_path, existing)?);
-    }
-    let mut synced: Option<&OwnedFd> = None;
-    for entry in &moves {
-        if !synced.is_some_and(|last| std::ptr::eq(last, &*entry.to)) {
-            let parent = full_path(volume_path, &entry.path);
-            fs::fsync(&*entry.to).context("sync directory of", parent.as_path())?;
-            synced = Some(&entry.to);
-        }
+        sync(&entry.pair, volume_path, &entry.path)?;
     }
     Ok(published)
 }
@@ -116,118 +167,119 @@ pub fn check(
     existing: Existing,
 ) -> Result<()> {
     // Only files that shall be replaced can be in a wrong place.
-    match existing {
-        Existing::Overwrite => Plan::make(stage, volume, volume_path, existing).map(drop),
-        Existing::Keep | Existing::Fail => Ok(()),
+    if existing != Existing::Overwrite {
+        return Ok(());
     }
+    let mut walk = Walk::new(stage, volume, volume_path, existing)?;
+    while let Some(next) = walk.next()? {
+        if let Next::Directory(directory) = next {
+            walk.look(&directory)?;
+        }
+    }
+    Ok(())
 }
 
-struct Plan<'a> {
+/// Goes through the directories that stage and volume have in common, the deepest first.
+struct Walk<'a> {
     volume_path: &'a Path,
     existing: Existing,
-    moves: Vec<Move>,
-    crossings: Vec<Crossing>,
-    published: Published,
+    left: Vec<Common>,
 }
 
-impl<'a> Plan<'a> {
-    fn make(
+impl<'a> Walk<'a> {
+    fn new(
         stage: BorrowedFd<'_>,
         volume: BorrowedFd<'_>,
         volume_path: &'a Path,
         existing: Existing,
-    ) -> Result<Plan<'a>> {
-        let (moves, crossings) = (Vec::new(), Vec::new());
-        let mut plan = Plan { volume_path, existing, moves, crossings, published: Published::default() };
+    ) -> Result<Walk<'a>> {
         let from = stage.try_clone_to_owned().context("open stage of", volume_path)?;
         let to = volume.try_clone_to_owned().context("open volume", volume_path)?;
-        plan.directory(from.into(), to.into(), &[])?;
-        Ok(plan)
+        let root = Common { path: Vec::new(), level: 0, near: (Rc::new(Pair { from, to }), 0) };
+        Ok(Walk { volume_path, existing, left: vec![root] })
     }
 
-    fn directory(&mut self, from: std::rc::Rc<OwnedFd>, to: std::rc::Rc<OwnedFd>, path: &[u8]) -> Result<()> {
-        // One look at the whole directory instead of one at each name.
-        let there = names(to.as_fd()).context("read directory", || full_path(self.volume_path, path))?;
-        let there: HashSet<Box<[u8]>> = there.into_iter().collect();
-        for name in names(from.as_fd()).context("read stage of", self.volume_path)? {
-            let mut child = path.to_vec();
-            if !child.is_empty() {
-                child.push(b'/');
+    /// Opens the next directory.
+    fn next(&mut self) -> Result<Option<Next>> {
+        let Some(Common { path, level, near }) = self.left.pop() else { return Ok(None) };
+        if path.is_empty() {
+            return Ok(Some(Next::Directory(Directory { path, level, pair: Rc::clone(&near.0), near })));
+        }
+        let full = full_path(self.volume_path, &path);
+        let flags = OFlags::DIRECTORY | OFlags::RDONLY;
+        let (above, rest) = (&near.0, &path[near.1..]);
+        let open = |at: &OwnedFd| open_beneath(at.as_fd(), rest, flags, Mode::empty());
+        let from = open(&above.from).context("open staged", full.as_path())?;
+        let to = match open_in_mount(above.to.as_fd(), rest, flags) {
+            Err(Errno::XDEV) => {
+                let mounted = open(&above.to).context("open directory", full.as_path())?;
+                return Ok(Some(Next::Crossing(Crossing { path, staged: from, mounted })));
             }
-            child.extend_from_slice(&name);
-            let full = full_path(self.volume_path, &child);
-            let found = if there.contains(&name) { stat_entry(to.as_fd(), &name) } else { Ok(None) };
+            opened => opened.context("open directory", full.as_path())?,
+        };
+        let pair = Rc::new(Pair { from, to });
+        let near = if level < OPEN_LEVELS { (Rc::clone(&pair), path.len() + 1) } else { near };
+        Ok(Some(Next::Directory(Directory { path, level, pair, near })))
+    }
+
+    /// Decides about everything in a directory. Directories that both have come next.
+    fn look(&mut self, directory: &Directory) -> Result<Looked> {
+        let (from, to) = (directory.pair.from.as_fd(), directory.pair.to.as_fd());
+        // One look at the whole directory instead of one at each name.
+        let there = names(to).context("read directory", || full_path(self.volume_path, &directory.path))?;
+        let there: HashSet<Box<[u8]>> = there.into_iter().collect();
+        let mut looked = Looked::default();
+        for name in names(from).context("read stage of", self.volume_path)? {
+            let path = child_path(&directory.path, &name);
+            let full = full_path(self.volume_path, &path);
+            let found = if there.contains(&name) { stat_entry(to, &name) } else { Ok(None) };
             let Some(there) = found.context("stat", full.as_path())? else {
-                self.moves.push(Move { path: child, name, from: from.clone(), to: to.clone() });
+                looked.moves.push(name);
                 continue;
             };
-            let staged = stat_entry(from.as_fd(), &name).context("stat staged", full.as_path())?;
-            let Some(staged) = staged else { continue };
-            self.existing(&staged, &there, child, name, (&from, &to))?;
+            let Some(staged) = stat_entry(from, &name).context("stat staged", full.as_path())? else {
+                continue;
+            };
+            let is_directory = |stat| is_type(stat, FileType::Directory);
+            match (is_directory(&staged), is_directory(&there)) {
+                (true, true) => {
+                    let (level, near) = (directory.level + 1, directory.near.clone());
+                    self.left.push(Common { path, level, near });
+                }
+                (false, false) if self.existing == Existing::Overwrite => {
+                    refuse_mounted(to, &name, &full)?;
+                    looked.moves.push(name);
+                }
+                (false, false) => {
+                    looked.kept += 1;
+                    tracing::debug!(path = printable(&path), "kept what the volume has");
+                }
+                (staged_is_directory, _) => {
+                    self.other_type(staged_is_directory, &full)?;
+                    looked.kept += 1;
+                }
+            }
         }
-        Ok(())
+        Ok(looked)
     }
 
-    /// Decides about a name that the volume has too.
-    fn existing(
-        &mut self,
-        staged: &Stat,
-        there: &Stat,
-        path: Vec<u8>,
-        name: Box<[u8]>,
-        (from, to): (&std::rc::Rc<OwnedFd>, &std::rc::Rc<OwnedFd>),
-    ) -> Result<()> {
-        let is_directory = |stat| is_type(stat, FileType::Directory);
-        let full = full_path(self.volume_path, &path);
-        match (is_directory(staged), is_directory(there)) {
-            (true, true) => {
-                let flags = OFlags::DIRECTORY | OFlags::RDONLY;
-                let below = openat(from.as_fd(), &name, flags, Mode::empty())
-                    .context("open staged", full.as_path())?;
-                let target = openat(to.as_fd(), &name, flags, Mode::empty())
-                    .context("open directory", full.as_path())?;
-                if is_mount_point(to.as_fd(), &name, there).context("open directory", full.as_path())? {
-                    self.crossings.push(Crossing { path, staged: below, mounted: target });
-                    return Ok(());
-                }
-                self.directory(below.into(), target.into(), &path)
-            }
-            (false, false) if self.existing == Existing::Overwrite => {
-                if is_mount_point(to.as_fd(), &name, there).context("open", full.as_path())? {
-                    return Err(Error::new(Exit::Refused, "publish", "a file of its own is mounted there")
-                        .on(full.as_path())
-                        .help("unmount it, or leave --existing at keep"));
-                }
-                self.moves.push(Move { path, name, from: from.clone(), to: to.clone() });
-                Ok(())
-            }
-            (false, false) => {
-                self.published.kept += 1;
-                tracing::debug!(path = printable(&path), "kept what the volume has");
-                Ok(())
-            }
-            (staged_is_directory, _) if self.existing == Existing::Overwrite => {
-                let (wanted, found) =
-                    if staged_is_directory { ("directory", "file") } else { ("file", "directory") };
-                Err(Error::new(
-                    Exit::Refused,
-                    "publish",
-                    format!("the seed has a {wanted} where the volume has a {found}"),
-                )
-                .on(full.as_path())
-                .help("move it away; --existing overwrite replaces only files by files"))
-            }
-            (staged_is_directory, _) => {
-                self.published.kept += 1;
-                let seed = if staged_is_directory { "a directory" } else { "a file" };
-                tracing::warn!(
-                    path = full.display().to_string(),
-                    seed,
-                    "kept what the volume has, of another type than the seed's"
-                );
-                Ok(())
-            }
+    /// A directory in a file's way, or the reverse: a conflict, or kept.
+    fn other_type(&self, staged_is_directory: bool, full: &Path) -> Result<()> {
+        if self.existing == Existing::Overwrite {
+            let (wanted, found) =
+                if staged_is_directory { ("directory", "file") } else { ("file", "directory") };
+            let cause = format!("the seed has a {wanted} where the volume has a {found}");
+            return Err(Error::new(Exit::Refused, "publish", cause)
+                .on(full)
+                .help("move it away; --existing overwrite replaces only files by files"));
         }
+        let seed = if staged_is_directory { "a directory" } else { "a file" };
+        tracing::warn!(
+            path = full.display().to_string(),
+            seed,
+            "kept what the volume has, of another type than the seed's"
+        );
+        Ok(())
     }
 }
 
@@ -235,7 +287,7 @@ impl Move {
     /// Whether it was moved; `false` where somebody made the name in between and it was kept.
     fn run(&self, volume_path: &Path, existing: Existing) -> Result<bool> {
         let full = full_path(volume_path, &self.path);
-        let (from, to) = (self.from.as_fd(), self.to.as_fd());
+        let (from, to) = (self.pair.from.as_fd(), self.pair.to.as_fd());
         let result = match existing {
             Existing::Overwrite => fs::renameat(from, &*self.name, to, &*self.name),
             Existing::Keep | Existing::Fail => self.rename_unless_there(),
@@ -254,7 +306,7 @@ impl Move {
     }
 
     fn rename_unless_there(&self) -> rustix::io::Result<()> {
-        let (from, to, name) = (self.from.as_fd(), self.to.as_fd(), &*self.name);
+        let (from, to, name) = (self.pair.from.as_fd(), self.pair.to.as_fd(), &*self.name);
         match fs::renameat_with(from, name, to, name, RenameFlags::NOREPLACE) {
             // NFS, FUSE and old kernels do not know the flag.
             Err(Errno::INVAL | Errno::NOSYS | Errno::NOTSUP) => self.link_or_rename(),
@@ -265,7 +317,7 @@ impl Move {
     /// A second name replaces nothing. A directory takes none (link(2)); its rename replaces nothing
     /// but an empty directory (rename(2)).
     fn link_or_rename(&self) -> rustix::io::Result<()> {
-        let (from, to, name) = (self.from.as_fd(), self.to.as_fd(), &*self.name);
+        let (from, to, name) = (self.pair.from.as_fd(), self.pair.to.as_fd(), &*self.name);
         match fs::linkat(from, name, to, name, AtFlags::empty()) {
             Ok(()) => fs::unlinkat(from, name, AtFlags::empty()),
             Err(Errno::EXIST) => Err(Errno::EXIST),
@@ -286,13 +338,13 @@ impl Move {
     /// A directory that its owner may not write cannot be moved by its owner either, since its `..`
     /// changes: widen it for the moment.
     fn rename_narrow(&self) -> rustix::io::Result<bool> {
-        let stat = fs::statat(&*self.from, &*self.name, AtFlags::SYMLINK_NOFOLLOW)?;
+        let stat = fs::statat(&self.pair.from, &*self.name, AtFlags::SYMLINK_NOFOLLOW)?;
         if !is_type(&stat, FileType::Directory) {
             return Err(Errno::ACCESS);
         }
         let mode = Mode::from_raw_mode(stat.st_mode & 0o7777);
         let directory =
-            openat(self.from.as_fd(), &self.name, OFlags::DIRECTORY | OFlags::RDONLY, Mode::empty())?;
+            openat(self.pair.from.as_fd(), &self.name, OFlags::DIRECTORY | OFlags::RDONLY, Mode::empty())?;
         fs::fchmod(&directory, mode | Mode::RWXU)?;
         let renamed = self.rename_unless_there();
         fs::fchmod(&directory, mode)?;
@@ -300,17 +352,28 @@ impl Move {
     }
 }
 
-/// Whether `name` in `parent` is the root of another mount. `openat2` knows; where it is not to be
-/// had, another device does.
-fn is_mount_point(parent: BorrowedFd<'_>, name: &[u8], there: &Stat) -> rustix::io::Result<bool> {
-    let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-    let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_XDEV;
-    match fs::openat2(parent, name, flags, Mode::empty(), resolve) {
-        Ok(_) => Ok(false),
-        Err(Errno::XDEV) => Ok(true),
-        Err(Errno::NOSYS | Errno::PERM) => Ok(fs::fstat(parent)?.st_dev != there.st_dev),
-        Err(error) => Err(error),
+/// A file cannot be replaced where one of its own is mounted.
+fn refuse_mounted(parent: BorrowedFd<'_>, name: &[u8], full: &Path) -> Result<()> {
+    match open_in_mount(parent, name, OFlags::PATH | OFlags::NOFOLLOW) {
+        Err(Errno::XDEV) => Err(Error::new(Exit::Refused, "publish", "a file of its own is mounted there")
+            .on(full)
+            .help("unmount it, or leave --existing at keep")),
+        opened => opened.map(drop).context("open", full),
     }
+}
+
+/// Makes durable what was moved to a directory, by this run or by one before it.
+fn sync(pair: &Pair, volume_path: &Path, path: &[u8]) -> Result<()> {
+    fs::fsync(&pair.to).context("sync directory", || full_path(volume_path, path))
+}
+
+fn child_path(parent: &[u8], name: &[u8]) -> Vec<u8> {
+    let mut path = parent.to_vec();
+    if !path.is_empty() {
+        path.push(b'/');
+    }
+    path.extend_from_slice(name);
+    path
 }
 
 fn full_path(volume: &Path, path: &[u8]) -> PathBuf {

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 
 use nix::mount::MsFlags;
 
+use crate::kit::nested::{DEEP, Nested, with_64_files};
 use crate::kit::{Sandbox, Snapshot, Tree, mount, needs, seed};
 use crate::order::{names, read, sandbox};
 
@@ -195,4 +196,22 @@ fn a_seed_without_the_conflict_that_refused_the_one_before_is_published() {
     let right = Tree::new().file("a/b", "x");
     seed("-", &volume).option("--existing", "overwrite").input(right.archive()).ends().exits(0);
     assert_eq!(fs::read_to_string(volume.join("a/b")).unwrap(), "x");
+}
+
+#[test]
+fn directories_that_both_have_are_filled_however_deep() {
+    for rule in ["keep", "overwrite"] {
+        let sandbox = Sandbox::new();
+        let (source, volume) = (sandbox.directory("source"), sandbox.volume());
+        // The deepest whose path is one that can be opened, here.
+        let bottom = "a/".repeat(1900);
+        let _seed = Nested::make(&source, 1900);
+        fs::write(source.join(&bottom).join("file"), "seed").unwrap();
+        let _volume = Nested::make(&volume, DEEP);
+        fs::write(volume.join(&bottom).join("mine"), "mine").unwrap();
+        let start = || with_64_files(seed(&source, &volume)).option("--existing", rule);
+        start().option("--sentinel", "a/a/a/sentinel").ends().exits(0);
+        assert_eq!(names(&volume.join(&bottom)), ["a", "file", "mine"]);
+        assert!(volume.join("a/a/a/sentinel").exists());
+    }
 }

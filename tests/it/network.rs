@@ -207,6 +207,27 @@ fn an_input_or_output_error_ends_the_seed_with_74() {
 }
 
 #[test]
+fn what_an_earlier_run_moved_is_made_durable_by_the_next() {
+    let sandbox = Sandbox::new();
+    let Some(volume) = slow(&sandbox, far()) else { return };
+    let source =
+        Tree::new().file("there/a", "x").file("there/below/b", "y").write_to(&sandbox.directory("source"));
+    std::fs::create_dir_all(volume.path().join("there/below")).unwrap();
+    for directory in ["there", "below"] {
+        volume.faults().fail(Fault::new(Op::Fsync, Errno::EIO).named(directory));
+        // The second has nothing to move there.
+        for _ in 0..2 {
+            far_seed(&source, &volume).ends().fails(74, directory);
+            assert!(!volume.path().join(".volseed/state.json").exists());
+        }
+        assert!(volume.path().join("there/a").exists());
+        volume.faults().clear();
+    }
+    far_seed(&source, &volume).ends().exits(0);
+    assert_same_tree(&source.join("there/below"), &volume.path().join("there/below"));
+}
+
+#[test]
 fn a_volume_that_becomes_full_half_way_ends_the_seed_with_73() {
     let sandbox = Sandbox::new();
     let Some(volume) = slow(&sandbox, Options { capacity: Some(300_000), ..far() }) else { return };
