@@ -19,7 +19,7 @@ use rustix::io::Errno;
 use crate::error::{Context, Error, Result};
 use crate::exit::Exit;
 pub use private::{Made, Ourselves, Privacy, make_private, random};
-pub use removal::{remove_directory, remove_tree, remove_tree_of};
+pub use removal::{remove_directory, remove_tree};
 
 /// A volume, held by a descriptor of its root: a rename of the mount point does not move it.
 #[derive(Debug)]

@@ -60,8 +60,6 @@ struct Work {
 struct Removal<'a> {
     at: BorrowedFd<'a>,
     top: Arc<Folder>,
-    /// To whom every directory has to belong, where that matters.
-    owner: Option<u32>,
     levels: usize,
     staying_open: AtomicUsize,
     work: Mutex<Work>,
@@ -74,17 +72,11 @@ struct Removal<'a> {
 /// # Errors
 /// As [`remove_directory`].
 pub fn remove_tree(at: BorrowedFd<'_>, name: &[u8]) -> Result<()> {
-    remove_any(at, name, None)
-}
-
-/// As [`remove_tree`], for what another user may have forged: nothing is removed from, and no mode changed
-/// of, a directory that does not belong to the UID `owner`. So root does nothing in there that this user
-/// could not have done. `at` itself is not looked at.
-///
-/// # Errors
-/// `EPERM` where a directory belongs to somebody else; else as [`remove_directory`].
-pub fn remove_tree_of(at: BorrowedFd<'_>, name: &[u8], owner: u32) -> Result<()> {
-    remove_any(at, name, Some(owner))
+    match fs::unlinkat(at, name, AtFlags::empty()) {
+        Ok(()) | Err(Errno::NOENT) => Ok(()),
+        Err(Errno::ISDIR | Errno::PERM) => Removal::new(at, name, 1).run(1),
+        Err(error) => Err(error),
+    }
 }
 
 /// Removes the directory `name` in `at` and all that is below it, following no link, with this number of
@@ -94,25 +86,16 @@ pub fn remove_tree_of(at: BorrowedFd<'_>, name: &[u8], owner: u32) -> Result<()>
 /// The first that stops it; the other threads end after what they are at. `EBUSY` where another mount is
 /// below it or is it. A name that is not there is none.
 pub fn remove_directory(at: BorrowedFd<'_>, name: &[u8], threads: usize) -> Result<()> {
-    Removal::new(at, name, None, threads).run(threads)
-}
-
-fn remove_any(at: BorrowedFd<'_>, name: &[u8], owner: Option<u32>) -> Result<()> {
-    match fs::unlinkat(at, name, AtFlags::empty()) {
-        Ok(()) | Err(Errno::NOENT) => Ok(()),
-        Err(Errno::ISDIR | Errno::PERM) => Removal::new(at, name, owner, 1).run(1),
-        Err(error) => Err(error),
-    }
+    Removal::new(at, name, threads).run(threads)
 }
 
 impl<'a> Removal<'a> {
-    fn new(at: BorrowedFd<'a>, name: &[u8], owner: Option<u32>, threads: usize) -> Removal<'a> {
+    fn new(at: BorrowedFd<'a>, name: &[u8], threads: usize) -> Removal<'a> {
         let top = Folder::new(name.into(), None);
         let work = Work { folders: vec![Arc::clone(&top)], open: 1, failed: None };
         Removal {
             at,
             top,
-            owner,
             levels: (LEVELS * threads.max(1)).min(MAX_LEVELS),
             staying_open: AtomicUsize::new(0),
             work: Mutex::new(work),
@@ -216,15 +199,6 @@ impl<'a> Removal<'a> {
     /// Moves a directory to the top one, as one of whose own it is removed. Where that is refused, it is
     /// removed where it is.
     fn move_up(&self, folder: &Arc<Folder>, fd: BorrowedFd<'_>, name: Box<[u8]>) -> Result<()> {
-        if self.owner.is_some() {
-            // Another user's directory is one that its owner could not move.
-            match open_in_mount(fd, &name, OFlags::DIRECTORY | OFlags::PATH) {
-                Ok(place) => self.check(&place)?,
-                Err(Errno::NOENT) => return Ok(()),
-                // Opening it says the same.
-                Err(_) => {}
-            }
-        }
         let top = self.top.fd.get().expect("the top is opened before what is in it");
         let (mut refused, mut widened) = (Errno::EXIST, false);
         for _ in 0..TRIES {
@@ -290,7 +264,7 @@ impl<'a> Removal<'a> {
             opened => opened,
         };
         match opened {
-            Ok(fd) => self.check(&fd).map(|()| Some(fd)),
+            Ok(fd) => Ok(Some(fd)),
             Err(Errno::NOENT) => Ok(None),
             Err(Errno::XDEV) => Err(Errno::BUSY),
             // No directory: another took its place, or it is one of the files that cannot be removed.
@@ -302,23 +276,15 @@ impl<'a> Removal<'a> {
         }
     }
 
-    fn check(&self, directory: &OwnedFd) -> Result<()> {
-        match self.owner {
-            Some(owner) if fs::fstat(directory)?.st_uid != owner => Err(Errno::PERM),
-            _ => Ok(()),
-        }
-    }
-
     /// Gives a directory that we may not read a mode that lets us empty it, and returns its place
     /// (`O_PATH`).
     fn widen(&self, parent: BorrowedFd<'_>, name: &[u8]) -> Result<OwnedFd> {
         let place = open_in_mount(parent, name, OFlags::DIRECTORY | OFlags::PATH)?;
-        self.check(&place)?;
         // fchmod takes no `O_PATH` descriptor (open(2)), but this is the directory itself.
         let itself = format!("/proc/self/fd/{}", place.as_raw_fd());
         match fs::chmodat(CWD, itself, Mode::RWXU, AtFlags::empty()) {
             Ok(()) => return Ok(place),
-            Err(Errno::NOENT | Errno::NOTDIR) if self.owner.is_none() => {}
+            Err(Errno::NOENT | Errno::NOTDIR) => {}
             Err(_) => return Err(Errno::ACCESS),
         }
         // No /proc: by its name, and not through a link (Linux 6.6, and a C library that knows it).

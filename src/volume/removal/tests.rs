@@ -1,6 +1,6 @@
 use super::*;
 use std::fs::{create_dir_all, set_permissions, write};
-use std::os::unix::fs::{MetadataExt, PermissionsExt, chown, symlink};
+use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 use std::path::Path;
 
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
@@ -92,7 +92,7 @@ fn a_tree_deeper_than_descriptors_and_stack_allow_is_gone() {
         for beside in 0..8 {
             nest(tree.as_fd(), &format!("beside{beside}"), 300);
         }
-        let removal = Removal::new(at.as_fd(), b"tree", None, threads);
+        let removal = Removal::new(at.as_fd(), b"tree", threads);
         assert_eq!(removal.run(threads), Ok(()));
         assert_eq!(removal.staying_open.into_inner(), 0, "{threads} threads: all were counted out again");
         assert_eq!(super::super::names(at.as_fd()), Ok(Vec::new()));
@@ -103,7 +103,7 @@ fn a_tree_deeper_than_descriptors_and_stack_allow_is_gone() {
 fn no_more_directories_stay_open_than_may() {
     let (_sandbox, at) = sandbox();
     nest(at.as_fd(), "a", 1000);
-    let removal = Removal::new(at.as_fd(), b"a", None, 1);
+    let removal = Removal::new(at.as_fd(), b"a", 1);
     let mut moved_up = 0;
     while let Some(folder) = removal.next() {
         removal.empty(&folder).unwrap();
@@ -170,40 +170,8 @@ fn a_directory_whose_mode_keeps_us_out_is_widened_and_not_through_a_link() {
         set_permissions(path(name), std::fs::Permissions::from_mode(0o000)).unwrap();
     }
     symlink("kept", path("link")).unwrap();
-    let removal = Removal::new(at.as_fd(), b"any", None, 1);
+    let removal = Removal::new(at.as_fd(), b"any", 1);
     assert!(removal.widen(at.as_fd(), b"link").is_err());
     assert!(removal.widen(at.as_fd(), b"narrow").is_ok());
     assert_eq!([mode("kept"), mode("narrow")], [0, 0o700]);
-}
-
-#[test]
-fn in_a_directory_of_another_user_nothing_is_removed_or_changed() {
-    let owner = nix::unistd::geteuid().as_raw();
-    for levels in [0, 2 * LEVELS] {
-        let (sandbox, at) = sandbox();
-        let down = "d/".repeat(levels);
-        let path = |name: &str| sandbox.path().join(name);
-        create_dir_all(path(&format!("tree/{down}theirs/below"))).unwrap();
-        let mut their_owner = owner + 1;
-        if nix::unistd::geteuid().is_root() {
-            // Only the deepest is theirs, and the others are removed up to there.
-            chown(path(&format!("tree/{down}theirs")), Some(their_owner), None).unwrap();
-            their_owner = owner;
-        }
-        set_permissions(path(&format!("tree/{down}theirs")), std::fs::Permissions::from_mode(0o755)).unwrap();
-        let theirs = std::fs::File::open(path(&format!("tree/{down}theirs"))).unwrap();
-        assert_eq!(remove_tree_of(at.as_fd(), b"tree", their_owner), Err(Errno::PERM));
-        assert_eq!(theirs.metadata().unwrap().mode() & 0o7777, 0o755);
-        assert!(fs::statat(&theirs, "below", AtFlags::empty()).is_ok());
-        remove_tree(at.as_fd(), b"tree").unwrap();
-        assert!(!path("tree").exists());
-    }
-}
-
-#[test]
-fn a_tree_of_that_owner_is_removed_however_deep() {
-    let (_sandbox, at) = sandbox();
-    nest(at.as_fd(), "a", 1000);
-    assert_eq!(remove_tree_of(at.as_fd(), b"a", nix::unistd::geteuid().as_raw()), Ok(()));
-    assert_eq!(super::super::names(at.as_fd()), Ok(Vec::new()));
 }
