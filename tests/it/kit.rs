@@ -1,8 +1,11 @@
 //! What every test stands on: a sandbox, trees and archives, a running volseed, and patience with a deadline.
 
 pub mod app;
+pub mod attacker;
 pub mod compress;
+pub mod forge;
 pub mod http;
+pub mod moments;
 pub mod mount;
 pub mod needs;
 pub mod nested;
@@ -10,8 +13,10 @@ pub mod outcome;
 pub mod pipes;
 pub mod python;
 pub mod sandbox;
+pub mod scene;
 pub mod slowfs;
 pub mod snapshot;
+pub mod table;
 pub mod tarball;
 pub mod tree;
 pub mod volseed;

@@ -71,8 +71,39 @@ impl Snapshot {
         self
     }
 
+    /// The same tree, of which nobody asks whose it is.
+    pub fn without_owners(mut self) -> Self {
+        self.nodes.values_mut().for_each(|node| node.owner = (0, 0));
+        self
+    }
+
+    /// The same tree, of which nobody asks who may do what with it.
+    pub fn without_modes(mut self) -> Self {
+        self.nodes.values_mut().for_each(|node| node.mode = 0);
+        self
+    }
+
     #[track_caller]
     pub fn assert_same(&self, found: &Self) {
+        let differences = self.differences(found);
+        assert!(
+            differences.is_empty(),
+            "{} differences:\n{}",
+            differences.len(),
+            differences.into_iter().take(20).collect::<Vec<_>>().join("\n")
+        );
+    }
+
+    /// Everything that is not the same, one text each.
+    pub fn differences(&self, found: &Self) -> Vec<String> {
+        let mut differences = self.missing(found);
+        let extra = found.nodes.keys().filter(|path| !self.nodes.contains_key(*path));
+        differences.extend(extra.map(|path| format!("not expected: {path:?}")));
+        differences
+    }
+
+    /// What of this tree is not there or is another; there may be more.
+    pub fn missing(&self, found: &Self) -> Vec<String> {
         let mut differences = Vec::new();
         for (path, node) in &self.nodes {
             match found.nodes.get(path) {
@@ -83,14 +114,7 @@ impl Snapshot {
                 Some(_) => {}
             }
         }
-        let extra = found.nodes.keys().filter(|path| !self.nodes.contains_key(*path));
-        differences.extend(extra.map(|path| format!("not expected: {path:?}")));
-        assert!(
-            differences.is_empty(),
-            "{} differences:\n{}",
-            differences.len(),
-            differences.into_iter().take(20).collect::<Vec<_>>().join("\n")
-        );
+        differences
     }
 }
 

@@ -280,17 +280,24 @@ impl Running {
 
     /// Waits for its end.
     #[track_caller]
-    pub fn ends(mut self) -> Outcome {
-        let deadline = Instant::now() + PATIENCE;
+    pub fn ends(self) -> Outcome {
+        self.ends_within(PATIENCE).unwrap_or_else(|said| panic!("did not end; it said:\n{said}"))
+    }
+
+    /// Waits for its end. Where that does not come in time it is killed, and what it said is the error.
+    pub fn ends_within(mut self, limit: Duration) -> Result<Outcome, String> {
+        let deadline = Instant::now() + limit;
         let status = loop {
             if let Some(status) = self.child.try_wait().unwrap() {
                 break status;
             }
-            assert!(Instant::now() < deadline, "did not end; it said:\n{}", self.stderr());
+            if Instant::now() >= deadline {
+                return Err(self.stderr());
+            }
             std::thread::sleep(Duration::from_millis(2));
         };
         self.end_input();
-        Outcome { status, stdout: self.stdout.whole(), stderr: self.stderr.whole() }
+        Ok(Outcome { status, stdout: self.stdout.whole(), stderr: self.stderr.whole() })
     }
 }
 

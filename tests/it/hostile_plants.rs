@@ -1,0 +1,172 @@
+//! Something planted in the place of everything of ours: no byte outside is touched, nothing hangs, and
+//! the image's own seed comes.
+
+use std::path::Path;
+
+use crate::kit::forge::{Hands, Kind, States, copy, falsify, make_parents, nest, rename_stage};
+use crate::kit::scene::{APP, Image, RootOf, STRANGER, Scene};
+use crate::kit::table::{Case, Follows, play};
+use crate::kit::{Sandbox, needs};
+
+/// Every file and directory that volseed makes below `.volseed`, with `.volseed` itself.
+const PLACES: [&str; 20] = [
+    "",
+    "state.json",
+    "lock",
+    "tmp",
+    "tmp/half",
+    "claims",
+    "claims/1",
+    "claims/1/claim.json",
+    "claims/1/heartbeat",
+    "claims/1/state.json",
+    "claims/1/stage",
+    "claims/1/stage/stage.json",
+    "claims/1/stage/tree",
+    "claims/1/stage/tree/index.php",
+    "claims/1/stage/tree/uploads",
+    "claims/1/stage/tree/uploads/key",
+    "claims/1/sealed/stage.json",
+    "claims/1/sealed/tree/uploads/key",
+    "claims/1/publishing/tree",
+    "claims/1/remains/tree/bin",
+];
+
+/// The states of a real seed that was stopped, as the place needs it, in these hands.
+fn state_with(scene: &Scene, states: &States, place: &str, hands: Hands) {
+    copy(&states.staged, &scene.state());
+    let part = place.split('/').nth(2).unwrap_or_default();
+    if ["sealed", "publishing", "remains"].contains(&part) {
+        rename_stage(&scene.state().join("claims/1"), part);
+    }
+    hands.take(&scene.state());
+}
+
+/// The owner of the root and the hands change from case to case, so that all of them meet.
+fn mixed(number: usize, hands: &[Hands]) -> (RootOf, Hands) {
+    (RootOf::ALL[number % 3], hands[(number / 3 + number) % hands.len()])
+}
+
+fn planted(states: &'static States, number: usize, place: &'static str, kind: Kind) -> Case {
+    let (root, hands) = mixed(number, &[Hands::App, Hands::Opened, Hands::Stranger]);
+    let plant = move |scene: &Scene| {
+        state_with(scene, states, place, hands);
+        kind.plant(scene, &scene.place(place), hands.user());
+    };
+    let name = format!("{kind:?} at '.volseed/{place}' in the hands of {hands:?}");
+    let is_silent = ["claims/1", "claims/1/claim.json", "claims/1/heartbeat"].contains(&place);
+    let allowed = if is_silent { hands.silent_claim() } else { &[0, 78] };
+    Case { name, root, allowed, follows: Follows::Seeded, plant: Box::new(plant) }
+}
+
+/// Everything that a table of cases needs; the states live as long as the test.
+fn with_states(cases: impl FnOnce(&'static States) -> Vec<Case>) {
+    if !needs::root() || !needs::tools(&["cp", "rm", "find", "chown", "chgrp", "chmod"]) {
+        return;
+    }
+    let sandbox = Sandbox::new();
+    let image = Image::new(&sandbox);
+    // A test's threads end with the test; what is leaked is a few paths.
+    let states = Box::leak(Box::new(States::of(&image, &sandbox)));
+    play(&sandbox, &image, &cases(states));
+}
+
+#[test]
+fn anything_in_the_place_of_anything_of_ours_is_removed_or_refused() {
+    with_states(|states| {
+        let places = PLACES.iter().flat_map(|place| Kind::ALL.map(|kind| (*place, kind)));
+        places.enumerate().map(|(number, (place, kind))| planted(states, number, place, kind)).collect()
+    });
+}
+
+#[test]
+fn a_foreign_state_without_a_record_is_taken_over_and_nothing_of_it_is_used() {
+    with_states(|states| {
+        let parts = ["stage", "sealed", "publishing", "remains"];
+        let whose = [Hands::App, Hands::Stranger, Hands::Opened];
+        let all = parts.into_iter().flat_map(|part| whose.map(|hands| (part, hands)));
+        let all = all.flat_map(|(part, hands)| RootOf::ALL.map(|root| (part, hands, root)));
+        all.map(|(part, hands, root)| Case {
+            name: format!("a forged {part} in the hands of {hands:?}"),
+            root,
+            allowed: &[0],
+            follows: Follows::Seeded,
+            plant: Box::new(move |scene: &Scene| {
+                let place = format!("claims/1/{part}/tree");
+                state_with(scene, states, &place, hands);
+                falsify(&scene.place(&place));
+            }),
+        })
+        .collect()
+    });
+}
+
+/// A directory that its owner may not remove is not removed for it.
+#[test]
+fn a_foreign_state_is_removed_with_no_more_rights_than_its_owner_has() {
+    with_states(|states| {
+        let places = ["claims/1/stage/tree/theirs", "claims/1/theirs", "theirs", "tmp/theirs"];
+        let all = places.into_iter().flat_map(|place| RootOf::ALL.map(|root| (place, root)));
+        all.map(|(place, root)| Case {
+            name: format!("a stranger's directory at '{place}' in the app's .volseed"),
+            root,
+            allowed: &[75, 78],
+            follows: Follows::Seeded,
+            plant: Box::new(move |scene: &Scene| {
+                state_with(scene, states, place, Hands::App);
+                Kind::Directory.plant(scene, &scene.place(place), STRANGER);
+            }),
+        })
+        .collect()
+    });
+}
+
+#[test]
+fn thirty_thousand_directories_in_one_another_are_removed_or_refused() {
+    with_states(|states| {
+        let places = [
+            ("", Hands::App),
+            ("tmp", Hands::Opened),
+            ("claims/1", Hands::Ours),
+            ("claims/1/stage/tree", Hands::Ours),
+            ("claims/1/stage/tree", Hands::App),
+            ("claims/1/stage/tree", Hands::Opened),
+            ("claims/1/sealed/tree", Hands::App),
+            ("claims/1/publishing/tree", Hands::Stranger),
+        ];
+        let all = places.into_iter().enumerate().map(|(number, (place, hands))| Case {
+            name: format!("30,000 directories below '.volseed/{place}' in the hands of {hands:?}"),
+            root: RootOf::ALL[number % 3],
+            allowed: &[0, 78],
+            follows: if hands == Hands::Ours { Follows::SeededOrResumed } else { Follows::Seeded },
+            plant: Box::new(move |scene: &Scene| {
+                state_with(scene, states, place, hands);
+                let below = scene.place(place);
+                make_parents(&below.join("d"), &scene.volume, hands.user());
+                nest(&below, 30_000, hands.user());
+            }),
+        });
+        all.collect()
+    });
+}
+
+/// A link in the place of `.volseed` to one that is whole, and belongs to root.
+#[test]
+fn a_link_to_another_state_is_never_followed() {
+    with_states(|states| {
+        let all = RootOf::ALL.map(|root| Case {
+            name: "a link to a complete .volseed of root's".into(),
+            root,
+            allowed: &[0, 78],
+            follows: Follows::Seeded,
+            plant: Box::new(move |scene: &Scene| {
+                let other = scene.volume.parent().unwrap().join("other");
+                copy(&states.complete.join(".volseed"), &other);
+                std::os::unix::fs::symlink(&other, scene.state()).unwrap();
+                std::os::unix::fs::lchown(scene.state(), Some(APP), Some(APP)).unwrap();
+                assert!(Path::new(&other).join("state.json").exists());
+            }),
+        });
+        all.into()
+    });
+}
