@@ -42,13 +42,11 @@ fn state_with(scene: &Scene, states: &States, place: &str, hands: Hands) {
     hands.take(&scene.state());
 }
 
-/// The owner of the root and the hands change from case to case, so that all of them meet.
-fn mixed(number: usize, hands: &[Hands]) -> (RootOf, Hands) {
-    (RootOf::ALL[number % 3], hands[(number / 3 + number) % hands.len()])
-}
-
+/// The owner of the root and the hands change from place to place and kind to kind: all of them meet.
 fn planted(states: &'static States, number: usize, place: &'static str, kind: Kind) -> Case {
-    let (root, hands) = mixed(number, &[Hands::App, Hands::Opened, Hands::Stranger]);
+    let (place_number, kind_number) = (number / Kind::ALL.len(), number % Kind::ALL.len());
+    let root = RootOf::ALL[(place_number + kind_number) % 3];
+    let hands = [Hands::App, Hands::Opened, Hands::Stranger][(place_number / 3 + kind_number) % 3];
     let plant = move |scene: &Scene| {
         state_with(scene, states, place, hands);
         kind.plant(scene, &scene.place(place), hands.user());

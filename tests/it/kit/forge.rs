@@ -110,6 +110,8 @@ pub enum Kind {
     LinkToDirectory,
     LinkToNothing,
     HardLink,
+    /// A file of root's that was moved there, as who may write its directory can.
+    OfRoot,
     Directory,
     LockedDirectory,
     Garbage,
@@ -117,7 +119,7 @@ pub enum Kind {
 }
 
 impl Kind {
-    pub const ALL: [Kind; 11] = [
+    pub const ALL: [Kind; 12] = [
         Kind::Fifo,
         Kind::Socket,
         Kind::Device,
@@ -125,6 +127,7 @@ impl Kind {
         Kind::LinkToDirectory,
         Kind::LinkToNothing,
         Kind::HardLink,
+        Kind::OfRoot,
         Kind::Directory,
         Kind::LockedDirectory,
         Kind::Garbage,
@@ -146,6 +149,7 @@ impl Kind {
             Kind::LinkToDirectory => link("closed"),
             Kind::LinkToNothing => link("new"),
             Kind::HardLink => return fs::hard_link(scene.root_only(), place).unwrap(),
+            Kind::OfRoot => return copy(&scene.root_only(), place),
             Kind::Directory | Kind::LockedDirectory => {
                 fs::create_dir(place).unwrap();
                 fs::write(place.join("file"), "x").unwrap();

@@ -59,7 +59,7 @@ impl Image {
             .mode(0o770)
             .owner(APP, APP)
             .file("uploads/key", "of the image")
-            .mode(0o640)
+            .mode(0o600)
             .owner(APP, APP)
             .modified(1_400_000_000, 1)
             .symlink("current", "bin")
