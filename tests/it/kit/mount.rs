@@ -58,6 +58,11 @@ pub fn loop_device(kind: &str, images: &Path, at: &Path) -> Mount {
 }
 
 impl Mount {
+    /// Something that a program has mounted in this thread's namespace.
+    pub fn over(at: &Path) -> Mount {
+        Mount { at: at.to_owned() }
+    }
+
     pub fn remount(&self, flags: MsFlags, options: &str) {
         let flags = MsFlags::MS_REMOUNT | flags;
         mount(None::<&str>, &self.at, None::<&str>, flags, Some(options)).unwrap();
