@@ -1,5 +1,6 @@
 //! What is in files and about files: bytes, sizes, modes, owners, times.
 
+use std::collections::BTreeSet;
 use std::time::SystemTime;
 
 use fuser::{Errno, FileAttr, TimeOrNow};
@@ -126,11 +127,11 @@ impl Tree {
         Ok(bytes.len() as u32)
     }
 
-    /// Writes that the client has still to send of this file; from now on they are sent.
-    pub(crate) fn unsent(&mut self, number: u64) -> u64 {
+    /// Pieces that the client has still to send of this file; from now on they are sent.
+    pub(crate) fn unsent(&mut self, number: u64) -> BTreeSet<u64> {
         match self.node_mut(number).and_then(|node| node.data()) {
-            Ok(data) => std::mem::take(&mut data.unsent).len() as u64,
-            Err(_) => 0,
+            Ok(data) => std::mem::take(&mut data.unsent),
+            Err(_) => BTreeSet::new(),
         }
     }
 
@@ -142,9 +143,14 @@ impl Tree {
         }
     }
 
-    pub(crate) fn fail_writes(&mut self, number: u64, errno: Errno) {
+    /// A piece that did not arrive: a hole is in its place. The size is the client's, which later pieces
+    /// and a change of size tell the server as well.
+    pub(crate) fn lose(&mut self, number: u64, piece: u64, errno: Errno) {
         if let Ok(data) = self.node_mut(number).and_then(|node| node.data()) {
             data.failed = Some(errno);
+            let place = |piece: u64| usize::try_from(piece * WSIZE).unwrap_or(usize::MAX);
+            let end = place(piece + 1).min(data.bytes.len());
+            data.bytes[place(piece).min(end)..end].fill(0);
         }
     }
 

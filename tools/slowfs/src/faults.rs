@@ -22,8 +22,9 @@ pub struct Fault {
 }
 
 impl Fault {
-    /// Every such operation fails with this error and has no effect. A failed write is told by the
-    /// next close or fsync of the file, as an NFS client does it.
+    /// Every such operation fails with this error and has no effect. A failed write leaves a hole, and is
+    /// told by the next close or fsync of the file, as an NFS client does it. The kernel that wrote it may go
+    /// on to show what it has cached: look at it from beside.
     pub fn new(op: Op, errno: Errno) -> Fault {
         Fault { op, errno, times: None, name: None }
     }

@@ -165,7 +165,11 @@ impl Filesystem for Server {
         flags: RenameFlags,
         reply: ReplyEmpty,
     ) {
+        let exchanges = self.options.exchange && flags == RenameFlags::RENAME_EXCHANGE;
         self.make(request, Op::Rename, (new_parent, new_name), reply, |tree, caller| {
+            if exchanges {
+                return tree.exchange(caller, (parent.0, name), (new_parent.0, new_name));
+            }
             tree.rename(caller, (parent.0, name), (new_parent.0, new_name), flags)
         });
     }

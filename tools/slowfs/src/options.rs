@@ -24,6 +24,9 @@ pub struct Options {
     /// How long the kernel may answer from what it was told before. As long as nobody but this mount
     /// changes anything, which a long time stands for, an NFS client asks as rarely.
     pub cached: Duration,
+    /// Whether two names can change places (renameat2(2), `RENAME_EXCHANGE`), which no network protocol
+    /// has and many file systems in user space do.
+    pub exchange: bool,
 }
 
 impl Default for Options {
@@ -37,6 +40,7 @@ impl Default for Options {
             locks: Locks::Shared,
             capacity: None,
             cached: Duration::from_secs(3600),
+            exchange: false,
         }
     }
 }

@@ -98,11 +98,12 @@ impl Server {
 
     /// Counts the writes that the client sends now, and has them fail where they are to.
     fn flush(&self, tree: &mut Tree, number: u64) -> u64 {
-        let writes = tree.unsent(number);
+        let pieces = tree.unsent(number);
+        let writes = pieces.len() as u64;
         self.meter.count(Op::Write, writes);
-        for _ in 0..writes {
+        for piece in pieces {
             if let Some(errno) = self.strike(tree, Op::Write, About::Node(number)) {
-                tree.fail_writes(number, errno);
+                tree.lose(number, piece, errno);
             }
         }
         writes

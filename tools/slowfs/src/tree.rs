@@ -219,6 +219,40 @@ impl Tree {
         Ok(())
     }
 
+    /// Two names change places.
+    pub(crate) fn exchange(
+        &mut self,
+        caller: Caller,
+        (one, name): (u64, &OsStr),
+        (other, new): (u64, &OsStr),
+    ) -> Result<()> {
+        let numbers = [self.removable(caller, one, name)?, self.removable(caller, other, new)?];
+        let directory = |tree: &Tree, number| tree.node(number).is_ok_and(|node| node.entries().is_ok());
+        let are_directories = numbers.map(|number| directory(self, number));
+        if are_directories[0] && self.is_below(other, numbers[0])?
+            || are_directories[1] && self.is_below(one, numbers[1])?
+        {
+            return Err(Errno::EINVAL);
+        }
+        for (number, to, place) in [(numbers[0], other, new), (numbers[1], one, name)] {
+            let parent = self.node_mut(to)?;
+            parent.entries_mut()?.insert(place.to_owned(), number);
+            parent.touch();
+            let node = self.node_mut(number)?;
+            node.name = place.to_owned();
+            node.changed = SystemTime::now();
+            if let Content::Directory { parent, .. } = &mut node.content {
+                *parent = to;
+            }
+        }
+        if are_directories[0] != are_directories[1] {
+            let (less, more) = if are_directories[0] { (one, other) } else { (other, one) };
+            self.node_mut(more)?.links += 1;
+            self.node_mut(less)?.links -= 1;
+        }
+        Ok(())
+    }
+
     pub(crate) fn target(&self, number: u64) -> Result<PathBuf> {
         match &self.node(number)?.content {
             Content::Symlink(target) => Ok(target.clone()),

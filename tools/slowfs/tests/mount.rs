@@ -454,3 +454,47 @@ fn what_has_no_name_is_there_until_it_is_closed() {
     drop(file);
     eventually(|| volume.mount.used() == 0);
 }
+
+#[test]
+fn a_write_that_fails_leaves_a_hole_and_is_told_by_close() {
+    let Some(volume) = Volume::new(Options::default()) else { return };
+    let faults = volume.mount.faults();
+    faults.fail(Fault::new(Op::Write, slowfs::Errno::ENOSPC).named("a").times(1));
+    let mut file = File::create(volume.path("a")).unwrap();
+    file.write_all(&vec![b'x'; 3 << 20]).unwrap();
+    // The time is set all the same, and nothing is said yet.
+    set_time(&file);
+    assert_eq!(close(file), Err(Errno::ENOSPC));
+    // The kernel that wrote it may show what it has cached.
+    let beside = volume.beside();
+    let bytes = fs::read(beside.path().join("a")).unwrap();
+    assert_eq!(bytes.len(), 3 << 20);
+    assert_eq!(bytes.iter().filter(|byte| **byte == 0).count(), 1 << 20);
+    let time = fs::metadata(beside.path().join("a")).unwrap().modified().unwrap();
+    assert_eq!(time, SystemTime::UNIX_EPOCH);
+    let file = OpenOptions::new().append(true).open(volume.path("a")).unwrap();
+    close(file).unwrap();
+}
+
+#[test]
+fn two_names_change_places_where_that_is_allowed() {
+    use nix::fcntl::{AT_FDCWD, RenameFlags, renameat2};
+    for allowed in [false, true] {
+        let Some(volume) = Volume::new(Options { exchange: allowed, ..Options::default() }) else { return };
+        fs::create_dir_all(volume.path("d/below")).unwrap();
+        fs::create_dir(volume.path("other")).unwrap();
+        fs::write(volume.path("other/file"), "x").unwrap();
+        let exchange = |one, other| {
+            let (one, other) = (volume.path(one), volume.path(other));
+            renameat2(AT_FDCWD, &one, AT_FDCWD, &other, RenameFlags::RENAME_EXCHANGE).is_ok()
+        };
+        assert_eq!(exchange("d", "other/file"), allowed);
+        if allowed {
+            assert_eq!(fs::read_to_string(volume.path("d")).unwrap(), "x");
+            assert!(volume.path("other/file/below").is_dir());
+            let links = |name| fs::metadata(volume.path(name)).unwrap().nlink();
+            assert_eq!([links("."), links("other"), links("other/file")], [3, 3, 3]);
+            assert!(!exchange("other", "other/file"));
+        }
+    }
+}
