@@ -1,4 +1,4 @@
-//! Volumes that were restored from a backup, whenever it was taken and whoever restored it.
+//! Volumes that were restored from a backup: taken at any moment, restored by root or another user.
 
 use std::fs;
 use std::os::unix::fs::chown;

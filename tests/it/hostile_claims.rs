@@ -8,11 +8,9 @@ use std::path::Path;
 
 use serde_json::{Value, json};
 
-use crate::kit::Sandbox;
 use crate::kit::forge::{Hands, Kind, States, copy, edit, rename_stage};
-use crate::kit::needs;
-use crate::kit::scene::{Image, RootOf, Scene};
-use crate::kit::table::{Case, Follows, play};
+use crate::kit::scene::{RootOf, Scene};
+use crate::kit::table::{Case, Follows, table};
 
 /// Numbers as volseed does not write them, numbers at the end of all numbers, and no numbers.
 const NAMES: [&[u8]; 18] = [
@@ -50,18 +48,6 @@ const HANDS: [Hands; 4] = [Hands::Ours, Hands::App, Hands::Opened, Hands::Strang
 
 fn follows(hands: Hands) -> Follows {
     if hands == Hands::Ours { Follows::SeededOrResumed } else { Follows::Seeded }
-}
-
-/// One case a line, with owners of the root and hands that change from case to case.
-#[track_caller]
-fn table(cases: impl FnOnce(&'static States) -> Vec<Case>) {
-    if !needs::root() || !needs::tools(&["cp", "rm", "find", "chown", "chgrp", "chmod"]) {
-        return;
-    }
-    let sandbox = Sandbox::new();
-    let image = Image::new(&sandbox);
-    let states = Box::leak(Box::new(States::of(&image, &sandbox)));
-    play(&sandbox, &image, &cases(states));
 }
 
 #[test]

@@ -91,8 +91,7 @@ fn what_somebody_else_was_publishing_does_not_reach_a_bound_mount() {
     forged_for_the_mount("publishing", bound);
 }
 
-/// The mount has a `.volseed` of its own, of whoever had it before: what is staged there for a mount is
-/// not what somebody left.
+/// The mount has a `.volseed` of its own, left there before: nothing in it is published.
 #[test]
 fn a_forged_state_on_the_mount_itself_is_not_used() {
     if !needs::root() {

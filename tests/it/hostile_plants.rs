@@ -4,9 +4,8 @@
 use std::path::Path;
 
 use crate::kit::forge::{Hands, Kind, States, copy, falsify, make_parents, nest, rename_stage};
-use crate::kit::scene::{APP, Image, RootOf, STRANGER, Scene};
-use crate::kit::table::{Case, Follows, play};
-use crate::kit::{Sandbox, needs};
+use crate::kit::scene::{APP, RootOf, STRANGER, Scene};
+use crate::kit::table::{Case, Follows, table};
 
 /// Every file and directory that volseed makes below `.volseed`, with `.volseed` itself.
 const PLACES: [&str; 20] = [
@@ -57,21 +56,9 @@ fn planted(states: &'static States, number: usize, place: &'static str, kind: Ki
     Case { name, root, allowed, follows: Follows::Seeded, plant: Box::new(plant) }
 }
 
-/// Everything that a table of cases needs; the states live as long as the test.
-fn with_states(cases: impl FnOnce(&'static States) -> Vec<Case>) {
-    if !needs::root() || !needs::tools(&["cp", "rm", "find", "chown", "chgrp", "chmod"]) {
-        return;
-    }
-    let sandbox = Sandbox::new();
-    let image = Image::new(&sandbox);
-    // A test's threads end with the test; what is leaked is a few paths.
-    let states = Box::leak(Box::new(States::of(&image, &sandbox)));
-    play(&sandbox, &image, &cases(states));
-}
-
 #[test]
 fn anything_in_the_place_of_anything_of_ours_is_removed_or_refused() {
-    with_states(|states| {
+    table(|states| {
         let places = PLACES.iter().flat_map(|place| Kind::ALL.map(|kind| (*place, kind)));
         places.enumerate().map(|(number, (place, kind))| planted(states, number, place, kind)).collect()
     });
@@ -79,7 +66,7 @@ fn anything_in_the_place_of_anything_of_ours_is_removed_or_refused() {
 
 #[test]
 fn a_foreign_state_without_a_record_is_taken_over_and_nothing_of_it_is_used() {
-    with_states(|states| {
+    table(|states| {
         let parts = ["stage", "sealed", "publishing", "remains"];
         let whose = [Hands::App, Hands::Stranger, Hands::Opened];
         let all = parts.into_iter().flat_map(|part| whose.map(|hands| (part, hands)));
@@ -102,7 +89,7 @@ fn a_foreign_state_without_a_record_is_taken_over_and_nothing_of_it_is_used() {
 /// A directory that its owner may not remove is not removed for it.
 #[test]
 fn a_foreign_state_is_removed_with_no_more_rights_than_its_owner_has() {
-    with_states(|states| {
+    table(|states| {
         let places = ["claims/1/stage/tree/theirs", "claims/1/theirs", "theirs", "tmp/theirs"];
         let all = places.into_iter().flat_map(|place| RootOf::ALL.map(|root| (place, root)));
         all.map(|(place, root)| Case {
@@ -121,7 +108,7 @@ fn a_foreign_state_is_removed_with_no_more_rights_than_its_owner_has() {
 
 #[test]
 fn thirty_thousand_directories_in_one_another_are_removed_or_refused() {
-    with_states(|states| {
+    table(|states| {
         let places = [
             ("", Hands::App),
             ("tmp", Hands::Opened),
@@ -151,7 +138,7 @@ fn thirty_thousand_directories_in_one_another_are_removed_or_refused() {
 /// A link in the place of `.volseed` to one that is whole, and belongs to root.
 #[test]
 fn a_link_to_another_state_is_never_followed() {
-    with_states(|states| {
+    table(|states| {
         let all = RootOf::ALL.map(|root| Case {
             name: "a link to a complete .volseed of root's".into(),
             root,

@@ -1,5 +1,5 @@
-//! Complete records, true, absurd and damaged, of whoever's: one that is whole is believed, since who
-//! can forge it can also change what the app serves; any other is refused with one line.
+//! Complete records, true, absurd and damaged, whoever owns them: one that is whole is believed, since
+//! who can forge it can also change what the app serves; any other is refused with one line.
 
 use std::fs;
 use std::os::unix::fs::lchown;
@@ -10,22 +10,11 @@ use serde_json::{Value, json};
 use crate::kit::forge::{Hands, States, copy, edit, with_checksum};
 use crate::kit::needs;
 use crate::kit::scene::{APP, Image, RootOf, Scene};
-use crate::kit::table::{Case, Follows, play};
+use crate::kit::table::{Case, Follows, table};
 use crate::kit::{Sandbox, volseed};
 use crate::order::names;
 
 const HANDS: [Hands; 4] = [Hands::App, Hands::Stranger, Hands::Opened, Hands::Ours];
-
-#[track_caller]
-fn table(cases: impl FnOnce(&'static States) -> Vec<Case>) {
-    if !needs::root() || !needs::tools(&["cp", "rm", "find", "chown", "chgrp", "chmod"]) {
-        return;
-    }
-    let sandbox = Sandbox::new();
-    let image = Image::new(&sandbox);
-    let states = Box::leak(Box::new(States::of(&image, &sandbox)));
-    play(&sandbox, &image, &cases(states));
-}
 
 /// A volume that a seed has completed, with its record changed and in these hands.
 fn complete(scene: &Scene, states: &States, hands: Hands, change: impl FnOnce(&Path)) {

@@ -236,8 +236,8 @@ fn a_wrapper_that_an_acl_opens_is_closed_and_its_stage_not_resumed() {
     }
 }
 
-/// What somebody does to all of a volume while a seed stands still on it; then that seed ends, and a
-/// second replica that came meanwhile with it.
+/// All of a volume is changed while a seed stands still on it; then that seed ends, and with it a second
+/// replica that came meanwhile.
 #[track_caller]
 fn while_a_holder_lives(change: impl Fn(&Path)) {
     if !needs::root() {
@@ -339,7 +339,7 @@ fn a_deployment_may_move_back_to_root_in_mid_seed() {
     }
 }
 
-/// Where root gives way to a user who may not remove what is root's, that user waits for the record.
+/// A user who may not remove root's state waits for the record.
 #[test]
 fn another_user_leaves_the_state_of_root_alone() {
     if !needs::root() {
@@ -356,7 +356,7 @@ fn another_user_leaves_the_state_of_root_alone() {
     twin.is_whole();
 }
 
-/// Whose everything is one user's: nothing there is private, and all of it works.
+/// Where everything is one user's nothing is private, and all of it works.
 #[track_caller]
 fn where_everybody_is_one_user(volume: &Path, user: u32, sandbox: &Sandbox) {
     let tree = image();

@@ -1,4 +1,4 @@
-//! Somebody on the same machine who watches a volume and changes it at the worst moment.
+//! Another user on the same machine, who watches a volume and changes it at the worst moment.
 //!
 //! A thread that gives root up for itself alone: on Linux each thread has its own user
 //! (credentials(7)), and what it may do is what the app's user may do. It sees the mounts of the

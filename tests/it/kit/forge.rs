@@ -160,7 +160,7 @@ impl Kind {
         }
         lchown(place, Some(user), Some(user)).unwrap();
         if self == Kind::LockedDirectory {
-            fs::set_permissions(place, fs::Permissions::from_mode(0)).unwrap();
+            fs::set_permissions(place, fs::Permissions::from_mode(0o000)).unwrap();
         }
     }
 }

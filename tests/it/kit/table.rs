@@ -5,8 +5,9 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::Instant;
 
+use super::forge::States;
 use super::scene::{BOUND, Image, RootOf, Scene, judged};
-use super::{Outcome, Sandbox, Volseed, volseed};
+use super::{Outcome, Sandbox, Volseed, needs, volseed};
 
 /// Two processors, and much of a case is waiting.
 const THREADS: usize = 4;
@@ -36,9 +37,22 @@ pub enum Follows {
     BelievedOrSeeded,
 }
 
-/// Plays all cases, and fails with everything that was not right.
+/// Plays the cases that are made from real states of one image, and fails with everything that was not
+/// right. Passes, and says so, where the machine has not what it takes.
 #[track_caller]
-pub fn play(sandbox: &Sandbox, image: &Image, cases: &[Case]) {
+pub fn table(cases: impl FnOnce(&'static States) -> Vec<Case>) {
+    if !needs::root() || !needs::tools(&["cp", "rm", "find", "chown", "chgrp", "chmod"]) {
+        return;
+    }
+    let sandbox = Sandbox::new();
+    let image = Image::new(&sandbox);
+    // Every case keeps them; what is leaked is two paths a test.
+    let states = Box::leak(Box::new(States::of(&image, &sandbox)));
+    play(&sandbox, &image, &cases(states));
+}
+
+#[track_caller]
+fn play(sandbox: &Sandbox, image: &Image, cases: &[Case]) {
     let (next, wrong, began) = (AtomicUsize::new(0), Mutex::new(Vec::new()), Instant::now());
     std::thread::scope(|scope| {
         for _ in 0..THREADS {
@@ -87,9 +101,9 @@ impl Case {
 
     /// Those who only look.
     fn looks(&self, number: usize, scene: &Scene) -> Result<(), String> {
-        if number % LOOKED_AT == 0 {
+        if number.is_multiple_of(LOOKED_AT) {
             let mut status = volseed(["status", "--to"]).arguments([&scene.volume]);
-            if number % (2 * LOOKED_AT) == 0 {
+            if number.is_multiple_of(2 * LOOKED_AT) {
                 status = status.flag("--json");
             }
             self.judge("status", scene, status, &[0, 78])?;
