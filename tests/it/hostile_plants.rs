@@ -1,11 +1,13 @@
 //! Something planted in the place of everything of ours: no byte outside is touched, nothing hangs, and
 //! the image's own seed comes.
 
+use std::fs;
 use std::path::Path;
 
 use crate::kit::forge::{Hands, Kind, States, copy, falsify, make_parents, nest, rename_stage};
-use crate::kit::scene::{APP, RootOf, STRANGER, Scene};
+use crate::kit::scene::{APP, BOUND, Image, RootOf, STRANGER, Scene, judged};
 use crate::kit::table::{Case, Follows, table};
+use crate::kit::{Sandbox, needs, seed};
 
 /// Every file and directory that volseed makes below `.volseed`, with `.volseed` itself.
 const PLACES: [&str; 20] = [
@@ -154,4 +156,33 @@ fn a_link_to_another_state_is_never_followed() {
         });
         all.into()
     });
+}
+
+/// The same from a directory, whose stage is whole: it was refused because of what the volume had then.
+#[test]
+fn a_forged_stage_of_a_directory_is_not_published() {
+    if !needs::root() {
+        return;
+    }
+    let sandbox = Sandbox::new();
+    let image = Image::new(&sandbox);
+    let begun = sandbox.directory("begun");
+    fs::write(begun.join("bin"), "a file in the way of a directory").unwrap();
+    seed(&image.directory, &begun).option("--existing", "overwrite").ends().fails(78, "bin");
+    for hands in [Hands::App, Hands::Stranger, Hands::Opened] {
+        for root in RootOf::ALL {
+            let scene = Scene::new(&sandbox.directory(&format!("{hands:?}-{root:?}")), root);
+            copy(&begun.join(".volseed"), &scene.state());
+            falsify(&scene.place("claims/1/stage/tree"));
+            hands.take(&scene.state());
+            let start = || seed(&image.directory, &scene.volume).start().ends_within(BOUND);
+            for outcome in [start(), start()] {
+                let right = judged(outcome, &[0]).and_then(|_| {
+                    scene.is_untouched()?;
+                    image.is_on(&scene.volume)
+                });
+                right.unwrap_or_else(|what| panic!("in the hands of {hands:?}, root of {root:?}: {what}"));
+            }
+        }
+    }
 }
