@@ -17,6 +17,7 @@ use crate::exit::Exit;
 use crate::health::listen::{self, Socket};
 use crate::health::page::Page;
 use crate::health::server::{self, Seeding};
+use crate::limits::{self, FileBudget};
 use crate::log::{self, Console};
 use crate::options::Address;
 use crate::prepare;
@@ -76,6 +77,8 @@ pub fn run(
     signals: &Signals,
     console: &Console,
 ) -> Result<Ending> {
+    // Until the end, which is before there is an app: the server's share follows from it, too.
+    let _raised = limits::raise_open_files();
     let progress = Arc::new(Progress::default());
     let cancel = Arc::new(Cancel::default());
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
@@ -103,7 +106,11 @@ pub fn run(
     let ending = runtime.block_on(async {
         let (stop, stopped) = watch::channel(false);
         let server = match site {
-            Some(site) => Some(tokio::spawn(server::serve(sockets, site, stopped).map_err(|_| watched())?)),
+            Some(site) => {
+                let connections = FileBudget::read().connections();
+                let served = server::serve(sockets, site, connections, stopped);
+                Some(tokio::spawn(served.map_err(|_| watched())?))
+            }
             None => None,
         };
         let outcome = start(story, config, &progress, &cancel)?;

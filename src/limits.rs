@@ -1,8 +1,9 @@
-//! What the container may use, as far as the number of writers depends on it.
+//! What the container may use, as far as the number of writers and of connections depends on it.
 //!
-//! Owns the reading of control groups and resource limits, and the rule that fits a wished number of
-//! writers into them. Knows neither volume nor seed, and waits for neither. Nothing here is an error:
-//! a limit that cannot be read does not bind, and the kernel has the last word anyway.
+//! Owns the reading of control groups and resource limits, the rule that fits a requested number of
+//! writers into them, and the budget of open files. Knows neither volume nor seed, and waits for neither.
+//! Nothing here is an error: a limit that cannot be read does not bind, and the kernel has the last word
+//! anyway.
 
 use std::fmt;
 use std::fs::File;
@@ -17,9 +18,20 @@ const MOST_TEXT: u64 = 64 << 10;
 /// and runc, which starts it there, begins with half a dozen threads of its own: at the limit the
 /// probe fails, and the container is stopped for it.
 const RESERVED_PROCESSES: u64 = 8;
-/// What open files are raised to at most: a quarter of it is the 4096 directories that a seed keeps
-/// open at most. The hard limit may be a thousand million, which is not a number to aim for.
-const MOST_OPEN_FILES: u64 = 16 << 10;
+/// What open files are raised to at most: more than a seed has a use for. The hard limit may be a
+/// thousand million, which is not a number to aim for.
+const MAX_OPEN_FILES: u64 = 16 << 10;
+/// Open files that are left for everything of which there are few: some 25 for standard files, signals,
+/// the runtime, two addresses and their copies, the volume's root, the lock, a claim and its stage, then
+/// the heartbeat, the source, and the levels of a tree that is removed.
+const SPARE_FILES: u64 = 40;
+/// What one writer may hold open: a source, a target, and two directories that are not kept: the one
+/// that it works in, and the parent that this is opened again from.
+const FILES_PER_WRITER: u64 = 4;
+/// Connections at once. Each may hold a head's buffer and an answer, 12 KiB: 3 MiB.
+const MAX_CONNECTIONS: u64 = 256;
+/// Directories that are kept open for one of their uses. More save nothing.
+const MAX_DIRECTORIES: u64 = 4096;
 
 /// What this process may use, as it was found.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -50,7 +62,7 @@ impl Limits {
             processors: quota(&groups("cpu")).filter(|quota| *quota < threads + 1.0).unwrap_or(threads),
             processes_left: least([processes_left(&groups("pids")), users_processes()]),
             memory_left: memory_left(&groups("memory")),
-            open_files: getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX),
+            open_files: open_files(),
         }
     }
 }
@@ -90,16 +102,11 @@ impl fmt::Display for Bound {
 
 /// How many of the writers that were wished there is room for, never less than 1, and what bounds
 /// them. Some processes are left to others; memory is used up to half of what is left, as the page
-/// cache and the sources need some too; open files up to a quarter, as directories are kept open too.
-pub fn bound(
-    wished: usize,
-    limits: &Limits,
-    bytes_per_writer: u64,
-    descriptors_per_writer: u64,
-) -> (usize, Option<Bound>) {
+/// cache and the sources need some too; open files as their budget says.
+pub fn bound(wished: usize, limits: &Limits, bytes_per_writer: u64) -> (usize, Option<Bound>) {
     let processes = limits.processes_left.map(|left| left.saturating_sub(RESERVED_PROCESSES));
     let memory = limits.memory_left.and_then(|left| (left / 2).checked_div(bytes_per_writer));
-    let open_files = (limits.open_files / 4).checked_div(descriptors_per_writer);
+    let open_files = Some(FileBudget::of(limits.open_files).writers());
     let rooms = [(Limit::Processes, processes), (Limit::Memory, memory), (Limit::OpenFiles, open_files)];
     let tightest = rooms
         .into_iter()
@@ -108,6 +115,45 @@ pub fn bound(
     match tightest {
         Some((limit, room)) if room < wished => (room, Some(Bound { limit, wished, room })),
         _ => (wished.max(1), None),
+    }
+}
+
+/// How the files that may be open are shared: first the spare ones, then an eighth of the rest for
+/// connections, half of it for writers, and for directories what these two leave.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct FileBudget {
+    /// What is left to share.
+    shared: u64,
+}
+
+impl FileBudget {
+    /// Of a limit of open files.
+    pub fn of(open_files: u64) -> FileBudget {
+        FileBudget { shared: open_files.saturating_sub(SPARE_FILES) }
+    }
+
+    /// Of this process, as its limit is now.
+    pub fn read() -> FileBudget {
+        FileBudget::of(open_files())
+    }
+
+    /// Connections of clients at once, on all addresses together, those included that wait for a place.
+    pub fn connections(self) -> usize {
+        usize::try_from((self.shared / 8).min(MAX_CONNECTIONS)).unwrap_or(usize::MAX)
+    }
+
+    /// How many writers it allows.
+    fn writers(self) -> u64 {
+        self.shared / 2 / FILES_PER_WRITER
+    }
+
+    /// Directories that may be kept open for each of so many uses beside so many writers. At least 1,
+    /// where more writers were requested than there is room for.
+    pub fn directories(self, writers: usize, uses: u64) -> usize {
+        let for_writers = (writers as u64).saturating_mul(FILES_PER_WRITER);
+        let taken = for_writers.saturating_add(self.connections() as u64);
+        let each = self.shared.saturating_sub(taken) / uses.max(1);
+        usize::try_from(each.clamp(1, MAX_DIRECTORIES)).unwrap_or(usize::MAX)
     }
 }
 
@@ -124,7 +170,7 @@ pub struct Raised {
 /// calls select(2) breaks at a descriptor above.
 pub fn raise_open_files() -> Raised {
     let former = getrlimit(Resource::Nofile);
-    let wished = former.maximum.unwrap_or(u64::MAX).min(MOST_OPEN_FILES);
+    let wished = former.maximum.unwrap_or(u64::MAX).min(MAX_OPEN_FILES);
     let raised = former.current.is_some_and(|current| current < wished)
         && setrlimit(Resource::Nofile, Rlimit { current: Some(wished), ..former }).is_ok();
     Raised { former: raised.then_some(former) }
@@ -137,6 +183,10 @@ impl Drop for Raised {
             let _ = setrlimit(Resource::Nofile, former);
         }
     }
+}
+
+fn open_files() -> u64 {
+    getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX)
 }
 
 /// The kernel does not hold root to it (setrlimit(2), `RLIMIT_NPROC`).
@@ -270,7 +320,7 @@ mod tests {
     fn check_bound(wished: usize, left: (Option<u64>, Option<u64>, u64), count: usize, reason: Option<&str>) {
         let (processes_left, memory_left, open_files) = left;
         let limits = Limits { processors: 1.0, processes_left, memory_left, open_files };
-        let (found, bound) = bound(wished, &limits, 1 << 20, 2);
+        let (found, bound) = bound(wished, &limits, 1 << 20);
         let expected =
             reason.map(|limit| format!("{wished} wished, the container's {limit} leaves room for {count}"));
         assert_eq!((found, bound.map(|bound| bound.to_string())), (count, expected));
@@ -280,20 +330,38 @@ mod tests {
     fn writers_are_as_many_as_the_tightest_limit_leaves_room_for() {
         let (processes, files) = ("limit of processes (pids, nproc)", "limit of open files (nofile)");
         check_bound(64, (None, None, u64::MAX), 64, None);
-        check_bound(64, (Some(72), Some(128 << 20), 512), 64, None);
-        check_bound(64, (Some(28), Some(128 << 20), 512), 20, Some(processes));
-        check_bound(64, (Some(72), Some(32 << 20), 512), 16, Some("memory limit"));
-        check_bound(64, (Some(72), Some(128 << 20), 256), 32, Some(files));
+        check_bound(64, (Some(72), Some(128 << 20), 1024), 64, None);
+        check_bound(64, (Some(28), Some(128 << 20), 1024), 20, Some(processes));
+        check_bound(64, (Some(72), Some(32 << 20), 1024), 16, Some("memory limit"));
+        check_bound(64, (Some(72), Some(128 << 20), 256), 27, Some(files));
         check_bound(64, (Some(3), Some(0), 0), 1, Some(processes));
         check_bound(1, (Some(0), Some(0), 0), 1, None);
         check_bound(0, (None, None, 0), 1, None);
     }
 
     #[test]
+    fn no_limit_of_open_files_is_exceeded() {
+        for (open_files, connections, writers) in
+            [(64, 3, 3), (128, 11, 11), (512, 59, 59), (1024, 123, 123), (16 << 10, 256, 2043)]
+        {
+            let budget = FileBudget::of(open_files);
+            assert_eq!((budget.connections(), budget.writers()), (connections, writers), "{open_files}");
+            for (writers, uses) in [(1, 1), (4, 3), (64, 2), (1024, 1)] {
+                let writers = writers.min(budget.writers() as usize);
+                let directories = budget.directories(writers, uses) as u64 * uses;
+                let all = SPARE_FILES + connections as u64 + writers as u64 * FILES_PER_WRITER + directories;
+                assert!(all <= open_files, "{all} of {open_files}: {writers} writers, {uses} uses");
+            }
+        }
+        assert_eq!(FileBudget::of(0).directories(1024, 3), 1);
+        assert_eq!(FileBudget::of(u64::MAX).directories(usize::MAX, 1), 1);
+    }
+
+    #[test]
     fn the_limit_of_open_files_is_restored() {
         let former = getrlimit(Resource::Nofile);
         let raised = raise_open_files();
-        assert!(Limits::read().open_files >= MOST_OPEN_FILES.min(former.maximum.unwrap_or(u64::MAX)));
+        assert!(Limits::read().open_files >= MAX_OPEN_FILES.min(former.maximum.unwrap_or(u64::MAX)));
         drop(raised);
         assert_eq!(getrlimit(Resource::Nofile), former);
     }

@@ -39,7 +39,6 @@ use rustix::io::Errno;
 use crate::cancel::Cancel;
 use crate::config::VolumeConfig;
 use crate::error::{Context, Result};
-use crate::limits;
 use crate::progress::{Phase, Progress, seconds};
 use crate::state::{self, Complete, Kept, Name, Root, Sealed, Staged, TREE};
 use crate::volume::{self, Kind, Made, Place, Volume, openat, remove_tree};
@@ -189,13 +188,14 @@ impl Site<'_> {
         let began = Instant::now();
         let kind = self.volume.kind()?;
         let _umask = Umask::cleared();
-        let _raised = limits::raise_open_files();
         let (staged, tree) = self.prepare(kind, &source.fingerprint, after)?;
         let remains = remains.and_then(|remains| self.trusted_tree(remains, &staged, kind));
         let fidelity = Fidelity::new(self.config.strict);
         let names = || volume::names(tree.fd.as_fd()).context("read directory", self.tree_path().as_path());
         let resumed = !tree.is_new && !names()?.is_empty();
-        let crew = workers::crew(self.config.workers, kind);
+        let is_copied = matches!(source.content, Content::Directory(_));
+        let uses = 1 + u64::from(is_copied) + u64::from(remains.is_some());
+        let crew = workers::crew(self.config.workers, kind, uses);
         let writers = crew.writers;
         self.progress.enter(Phase::Seeding);
         tracing::info!(
@@ -437,7 +437,7 @@ impl Site<'_> {
         let tree = volume::make_private(stage.as_fd(), TREE.as_bytes())
             .context("create directory", nested.stage_path.as_path())?
             .fd;
-        let crew = workers::crew(config.workers, mounted.kind()?);
+        let crew = workers::crew(config.workers, mounted.kind()?, 2);
         let source = Content::Directory(source);
         let tree = nested.tree(tree, false, crew, &source)?;
         let fidelity = Fidelity::new(config.strict);

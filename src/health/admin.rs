@@ -17,6 +17,7 @@ use super::metrics;
 use super::server::{self, Answer, JSON, Seeding, Site, is_probe, respond};
 use crate::error::{Context, Error, Result};
 use crate::exit::Exit;
+use crate::limits::FileBudget;
 use crate::options::AppCheck;
 
 /// The longest that the app may take to answer its check: below the few seconds of an orchestrator.
@@ -72,7 +73,9 @@ pub fn run(sockets: Vec<Socket>, seeding: Arc<Seeding>, check: AppCheck) -> Resu
     let runtime = runtime.context("start", "runtime").map_err(system)?;
     runtime.block_on(async {
         let (_never, stop) = watch::channel(false);
-        let served = server::serve(sockets, Arc::new(Admin { seeding, check }), stop);
+        // A probe may hold a connection to the app, too; nothing else here holds much.
+        let connections = FileBudget::read().connections();
+        let served = server::serve(sockets, Arc::new(Admin { seeding, check }), connections, stop);
         served.context("listen on", "--admin").map_err(system)?.await;
         Ok(())
     })

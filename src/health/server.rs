@@ -1,15 +1,15 @@
 //! The server: probes, progress, a page and metrics over HTTP/1.1.
 //!
 //! Reads counters and answers; nothing that it does can wait for the volume. Clients are held to
-//! limits in number, time and size. Where all places are taken the oldest connection has to go: a
-//! probe is answered within milliseconds, so whoever has been there for longest is none.
+//! limits in number, time and size. Where all places are taken the oldest connection is closed, on
+//! whichever address it came: a probe is answered within milliseconds, so the oldest is none.
 
 use std::collections::VecDeque;
 use std::convert::Infallible;
 use std::future::Future;
 use std::io;
 use std::os::fd::OwnedFd;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use http_body_util::Full;
@@ -18,10 +18,11 @@ use hyper::header::{ACCEPT, CACHE_CONTROL, CONTENT_TYPE, HeaderValue, RETRY_AFTE
 use hyper::service::service_fn;
 use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::rt::{TokioIo, TokioTimer};
+use nix::libc;
 use serde::Serialize;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpListener, UnixListener};
-use tokio::sync::watch;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio::task::{AbortHandle, JoinSet};
 
 use super::SERVER;
@@ -32,8 +33,8 @@ use crate::config::ServerConfig;
 use crate::options::Address;
 use crate::progress::{Phase, Progress, Snapshot};
 
-/// Connections at once on one address. Each may hold a head's buffer and an answer, 12 KiB: 3 MiB.
-const MOST_CONNECTIONS: usize = 256;
+/// How long after a connection that could not be accepted the next one is tried.
+const RETRY: Duration = Duration::from_millis(10);
 /// The longest that a client may take for its request head.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(5);
 /// The longest that a connection may live.
@@ -104,28 +105,76 @@ impl Listener {
     }
 }
 
-/// Answers on all `sockets` until `stop` is over, then ends what is under way and closes them.
+/// The places for connections, of all addresses together.
+struct Places {
+    free: Arc<Semaphore>,
+    count: usize,
+    /// The connections that have one, the oldest first, and some that are over.
+    taken: Mutex<VecDeque<AbortHandle>>,
+}
+
+impl Places {
+    fn new(count: usize) -> Places {
+        Places { free: Arc::new(Semaphore::new(count)), count, taken: Mutex::default() }
+    }
+
+    /// A place, for which the oldest connection is closed where none is free.
+    async fn take(&self) -> OwnedSemaphorePermit {
+        if let Ok(place) = Arc::clone(&self.free).try_acquire_owned() {
+            return place;
+        }
+        self.close_oldest();
+        // Its descriptor is closed first: aborting a task only asks for its end.
+        Arc::clone(&self.free).acquire_owned().await.expect("the places are never closed")
+    }
+
+    fn add(&self, connection: AbortHandle) {
+        let mut taken = self.taken.lock().unwrap_or_else(PoisonError::into_inner);
+        if taken.len() >= self.count {
+            taken.retain(|connection| !connection.is_finished());
+        }
+        taken.push_back(connection);
+    }
+
+    fn close_oldest(&self) {
+        let mut taken = self.taken.lock().unwrap_or_else(PoisonError::into_inner);
+        taken.retain(|connection| !connection.is_finished());
+        if let Some(oldest) = taken.pop_front() {
+            oldest.abort();
+        }
+    }
+}
+
+/// Answers on all `sockets` until `stop` is over, then ends what is under way and closes them. At most
+/// `connections` are open at once, but one for each socket at least.
 ///
 /// # Errors
 /// When the runtime cannot watch a socket.
 pub fn serve(
     sockets: Vec<Socket>,
     site: Arc<impl Site>,
+    connections: usize,
     stop: watch::Receiver<bool>,
 ) -> io::Result<impl Future<Output = ()>> {
     let listeners = sockets.into_iter().map(Listener::new).collect::<io::Result<Vec<_>>>()?;
+    // One connection of each address is accepted before it has a place.
+    let places = Arc::new(Places::new(connections.saturating_sub(listeners.len()).max(1)));
     Ok(async move {
         let mut all = JoinSet::new();
         for listener in listeners {
-            all.spawn(serve_one(listener, Arc::clone(&site), stop.clone()));
+            all.spawn(serve_one(listener, Arc::clone(&site), Arc::clone(&places), stop.clone()));
         }
         while all.join_next().await.is_some() {}
     })
 }
 
-async fn serve_one(listener: Listener, site: Arc<impl Site>, mut stop: watch::Receiver<bool>) {
+async fn serve_one(
+    listener: Listener,
+    site: Arc<impl Site>,
+    places: Arc<Places>,
+    mut stop: watch::Receiver<bool>,
+) {
     let mut connections = JoinSet::new();
-    let mut places: VecDeque<AbortHandle> = VecDeque::with_capacity(MOST_CONNECTIONS);
     loop {
         let stream = tokio::select! {
             biased;
@@ -133,22 +182,18 @@ async fn serve_one(listener: Listener, site: Arc<impl Site>, mut stop: watch::Re
             accepted = listener.accept() => match accepted {
                 Ok(stream) => stream,
                 // Out of descriptors or memory for the moment: others may end soon.
-                Err(_) => {
-                    tokio::time::sleep(Duration::from_millis(10)).await;
+                Err(error) => {
+                    if matches!(error.raw_os_error(), Some(libc::EMFILE | libc::ENFILE)) {
+                        places.close_oldest();
+                    }
+                    tokio::time::sleep(RETRY).await;
                     continue;
                 }
             },
         };
         while connections.try_join_next().is_some() {}
-        if places.len() >= MOST_CONNECTIONS {
-            places.retain(|place| !place.is_finished());
-        }
-        if places.len() >= MOST_CONNECTIONS
-            && let Some(oldest) = places.pop_front()
-        {
-            oldest.abort();
-        }
-        places.push_back(connections.spawn(connection(stream, Arc::clone(&site))));
+        let place = places.take().await;
+        places.add(connections.spawn(connection(stream, Arc::clone(&site), place)));
     }
     drop(listener);
     let all = async { while connections.join_next().await.is_some() {} };
@@ -160,7 +205,8 @@ async fn stopped(stop: &mut watch::Receiver<bool>) {
     let _ = stop.wait_for(|stop| *stop).await;
 }
 
-async fn connection(stream: Box<dyn Connection>, site: Arc<impl Site>) {
+/// Answers one client. The place is free again once the stream is closed.
+async fn connection(stream: Box<dyn Connection>, site: Arc<impl Site>, _place: OwnedSemaphorePermit) {
     let service = service_fn(|request: Request<Incoming>| {
         let site = Arc::clone(&site);
         async move { Ok::<_, Infallible>(site.answer(&request).await) }

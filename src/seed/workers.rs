@@ -2,7 +2,7 @@
 //! within what the container may use.
 
 use super::schedule::Pace;
-use crate::limits::{self, Limits};
+use crate::limits::{self, FileBudget, Limits};
 use crate::nfs;
 use crate::options::Workers;
 use crate::volume::{Kind, Place};
@@ -19,13 +19,8 @@ const UNKNOWN: usize = 32;
 /// that the source is read from, the journal or a directory's lock while the other works. Fewer than
 /// four leave a cold source's disk idle; past sixteen they queue for the same journal.
 const LOCAL: (usize, usize) = (4, 16);
-/// The most directory descriptors that are kept open, for the stage and for the source each: a
-/// quarter of what may be open, so that half is left.
-const MOST_OPEN_DIRECTORIES: u64 = 4096;
 /// What a writer needs besides its buffer, in bytes: the touched part of its stack, and the kernel's.
 const OVERHEAD: u64 = 64 << 10;
-/// A source and a target.
-const DESCRIPTORS: u64 = 2;
 
 /// How a seed is worked on.
 #[derive(Debug, Clone, Copy)]
@@ -47,7 +42,7 @@ pub struct Crew {
     pub exclusive: bool,
     /// When a file's data may still be lost after it was written.
     pub flush: Flush,
-    /// The most descriptors of directories, for the stage and for the source each.
+    /// The most descriptors of directories that are kept, for each of their uses.
     pub open_directories: usize,
 }
 
@@ -65,8 +60,9 @@ pub enum Flush {
 }
 
 /// The crew for a file system of this kind. Says so where a limit of the container leaves fewer than
-/// the kind asks for; a number that was wished for is kept.
-pub fn crew(wished: Workers, kind: Kind) -> Crew {
+/// the kind asks for; a number that was requested is kept. Directories are kept open for so many uses:
+/// the stage, and what is copied or taken from.
+pub fn crew(wished: Workers, kind: Kind, uses: u64) -> Crew {
     let limits = Limits::read();
     let remote = matches!(kind.place, Place::Network | Place::Unknown);
     let processors = std::thread::available_parallelism().map_or(1, usize::from);
@@ -79,14 +75,13 @@ pub fn crew(wished: Workers, kind: Kind) -> Crew {
     let writers = match wished {
         Workers::Count(count) => count,
         Workers::Auto => {
-            let (writers, bound) = limits::bound(auto, &limits, OVERHEAD, DESCRIPTORS);
+            let (writers, bound) = limits::bound(auto, &limits, OVERHEAD);
             if let Some(bound) = bound {
                 tracing::warn!(writers, "fewer writers: {bound}");
             }
             writers
         }
     };
-    let open_directories = (limits.open_files / 4).clamp(16, MOST_OPEN_DIRECTORIES);
     Crew {
         writers,
         pace: if remote { REMOTE_PACE } else { LOCAL_PACE },
@@ -99,7 +94,7 @@ pub fn crew(wished: Workers, kind: Kind) -> Crew {
             Place::Network => Flush::Close,
             Place::Unknown => Flush::OnlyClose,
         },
-        open_directories: usize::try_from(open_directories).unwrap_or(usize::MAX),
+        open_directories: FileBudget::of(limits.open_files).directories(writers, uses),
     }
 }
 

@@ -1,13 +1,17 @@
 //! What probes are told while a volume is seeded, and what `volseed health` makes of it.
 
-use std::io::Write;
-use std::net::TcpStream;
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpStream};
 use std::path::PathBuf;
 use std::process::Command;
+use std::time::{Duration, Instant};
+
+use nix::sys::signal::Signal;
 
 use crate::kit::http::{self, app_answering, closed_port, request};
 use crate::kit::{
-    Running, Sandbox, Tree, Volseed, compress, eventually, health, needs, run, seed, staged, volseed,
+    Running, Sandbox, Tree, Volseed, assert_same_tree, compress, eventually, health, needs, run, seed,
+    staged, volseed,
 };
 
 /// GET with further header lines.
@@ -247,6 +251,103 @@ fn a_thousand_slow_clients_do_not_keep_a_probe_from_its_answer() {
         assert_eq!(running.get("/livez").status, 200);
     }
     drop(slow);
+}
+
+/// Clients that connect and begin a request each.
+#[track_caller]
+fn slow_clients(address: SocketAddr, count: usize) -> Vec<TcpStream> {
+    let connect = |_| {
+        let mut stream = TcpStream::connect(address).unwrap();
+        stream.write_all(b"GET /livez HTTP/1.1\r\nHost:").unwrap();
+        stream
+    };
+    (0..count).map(connect).collect()
+}
+
+/// A replica that may open this many files and listens on this many addresses takes a seed over from one
+/// that was killed while clients hold all the connections that they can get.
+#[track_caller]
+fn seeds_in_spite_of_clients(open_files: u64, addresses: usize) {
+    let sandbox = Sandbox::new();
+    let tree = (0..600).fold(Tree::new(), |tree, number| {
+        tree.file(format!("{}/{number}/below/file", number % 20), format!("{number:0100}"))
+    });
+    let source = tree.clone().write_to(&sandbox.directory("source"));
+    let volume = sandbox.volume();
+    let holder = seed("-", &volume).fed().start();
+    holder.feed(tree.members().unfinished());
+    eventually("files in the stage", || staged(&volume) >= 500);
+    let script = format!("ulimit -n {open_files}; exec \"$@\"");
+    let replica = seed(&source, &volume)
+        .option("--listen", vec!["127.0.0.1:0"; addresses].join(","))
+        .under(["sh", "-c", &script, "sh"])
+        .start();
+    replica.says("waiting for another replica");
+    let listening = replica.addresses(addresses);
+    let clients: Vec<_> = listening.iter().map(|address| slow_clients(*address, 500)).collect();
+    for address in listening {
+        let asked = Instant::now();
+        assert_eq!(http::get(address, "/livez").status, 200);
+        assert!(asked.elapsed() < Duration::from_secs(1), "{:?}", asked.elapsed());
+    }
+    holder.stopped_by(Signal::SIGKILL);
+    let outcome = replica.ends();
+    assert!(outcome.status.success(), "{open_files} open files: {}", outcome.stderr);
+    drop(clients);
+    assert_same_tree(&source, &volume);
+}
+
+#[test]
+fn clients_do_not_take_the_open_files_that_a_seed_needs() {
+    for (open_files, addresses) in [(64, 1), (64, 2), (128, 1), (512, 1), (1024, 2)] {
+        seeds_in_spite_of_clients(open_files, addresses);
+    }
+}
+
+#[test]
+fn the_oldest_connection_of_all_addresses_goes_first() {
+    let sandbox = Sandbox::new();
+    let running = seed("-", sandbox.volume()).fed().option("--listen", "127.0.0.1:0,127.0.0.1:0").start();
+    let addresses = running.addresses(2);
+    let (first, second) = (addresses[0], addresses[1]);
+    let mut oldest = slow_clients(first, 1);
+    oldest[0].set_read_timeout(Some(Duration::from_secs(3))).unwrap();
+    let mut newer = slow_clients(second, 300);
+    assert_eq!(http::get(first, "/livez").status, 200);
+    let closed = oldest[0].read(&mut [0]);
+    assert!(
+        matches!(&closed, Ok(0)) || closed.is_err_and(|it| it.kind() == std::io::ErrorKind::ConnectionReset)
+    );
+    let newest = newer.last_mut().unwrap();
+    newest.write_all(b"volume.test\r\nConnection: close\r\n\r\n").unwrap();
+    let mut answer = String::new();
+    newest.read_to_string(&mut answer).unwrap();
+    assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+}
+
+#[test]
+fn without_a_free_descriptor_the_oldest_connection_makes_room() {
+    let sandbox = Sandbox::new();
+    let running = seed("-", sandbox.volume()).fed().listening().start();
+    running.says("\"seeding\"");
+    let clients = slow_clients(running.address(), 5);
+    assert_eq!(running.get("/livez").status, 200);
+    let pid = rustix::process::Pid::from_raw(running.pid());
+    let lowest_free = || {
+        let path = |number: &u64| PathBuf::from(format!("/proc/{}/fd/{number}", running.pid()));
+        (0..).find(|number| path(number).symlink_metadata().is_err()).unwrap()
+    };
+    let before = lowest_free();
+    let limit = rustix::process::Rlimit { current: Some(before), maximum: Some(before) };
+    rustix::process::prlimit(pid, rustix::process::Resource::Nofile, limit).unwrap();
+    // More than were about to be closed.
+    let more = slow_clients(running.address(), 5);
+    for _ in 0..3 {
+        let asked = Instant::now();
+        assert_eq!(running.get("/livez").status, 200);
+        assert!(asked.elapsed() < Duration::from_secs(2), "{:?}", asked.elapsed());
+    }
+    drop((clients, more));
 }
 
 #[test]

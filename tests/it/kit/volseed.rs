@@ -224,17 +224,24 @@ impl Running {
         self.stderr.text()
     }
 
-    /// Where the health server listens.
+    /// Where the health server listens first.
     #[track_caller]
     pub fn address(&self) -> SocketAddr {
         let line = self.says("listening");
-        let field = line.split("address").nth(1).unwrap_or_default();
-        let address: String = field
-            .chars()
-            .skip_while(|sign| !(sign.is_ascii_digit() || *sign == '['))
-            .take_while(|sign| sign.is_ascii_hexdigit() || ".:[]".contains(*sign))
-            .collect();
-        address.parse().unwrap_or_else(|_| panic!("no address in {line:?}"))
+        address_in(&line).unwrap_or_else(|| panic!("no address in {line:?}"))
+    }
+
+    /// The TCP addresses that the health server listens on, of which there are this many.
+    #[track_caller]
+    pub fn addresses(&self, count: usize) -> Vec<SocketAddr> {
+        let mut addresses = Vec::new();
+        eventually("all addresses", || {
+            let text = self.stderr();
+            addresses =
+                text.lines().filter(|line| line.contains("listening")).filter_map(address_in).collect();
+            addresses.len() >= count
+        });
+        addresses
     }
 
     #[track_caller]
@@ -308,4 +315,15 @@ impl Drop for Running {
         self.child.wait().ok();
         self.end_input();
     }
+}
+
+/// The TCP address that a log line says.
+fn address_in(line: &str) -> Option<SocketAddr> {
+    let field = line.split("address").nth(1).unwrap_or_default();
+    let address: String = field
+        .chars()
+        .skip_while(|sign| !(sign.is_ascii_digit() || *sign == '['))
+        .take_while(|sign| sign.is_ascii_hexdigit() || ".:[]".contains(*sign))
+        .collect();
+    address.parse().ok()
 }
