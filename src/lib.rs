@@ -34,6 +34,7 @@ pub mod seed;
 pub mod signals;
 pub mod state;
 pub mod status;
+pub mod text;
 pub mod users;
 pub mod volume;
 

@@ -33,6 +33,7 @@ use crate::progress::{Phase, Progress, seconds};
 use crate::seed::{Lost, Published, Site, Source, Staging};
 use crate::signals;
 use crate::state::{Complete, Origin, Sealed, StateDir, Totals};
+use crate::text::rfc3339;
 use crate::volume::{Ourselves, Place, Volume, make_private, openat, remove_directory, stat_entry};
 
 /// How often `wait` looks, at first and at most: it costs a few round trips each time.
@@ -555,7 +556,8 @@ impl Preparation<'_> {
         if staging.skipped > 0 {
             tracing::warn!(count = staging.skipped, "skipped sockets and devices of the source");
         }
-        if files + directories + links == 0 {
+        // Of a stage that an earlier run sealed they are what its record says: any number.
+        if [files, directories, links] == [0; 3] {
             tracing::warn!(source = %self.config.from.display(), "the source holds nothing");
         }
         let copied = files.saturating_sub(staging.reused).max(1);
@@ -638,8 +640,4 @@ fn emptied(volume: &Volume, record: &Complete) -> Result<bool> {
     }
     let names = volume.names()?;
     Ok(!record.top.iter().any(|name| names.iter().any(|there| **there == *name.as_bytes())))
-}
-
-fn rfc3339(seconds: u64) -> String {
-    humantime::format_rfc3339_seconds(std::time::UNIX_EPOCH + Duration::from_secs(seconds)).to_string()
 }

@@ -288,7 +288,7 @@ impl Site<'_> {
     fn prepare(&self, kind: Kind, fingerprint: &str, after: Option<&Complete>) -> Result<(Staged, Made)> {
         // A record that cannot be read says nothing that could be trusted.
         let earlier = if self.begun { Staged::read(self.stage) } else { None };
-        let generation = after.map(|record| record.generation + 1);
+        let generation = after.map(|record| record.generation.saturating_add(1));
         let generation = generation.or(earlier.as_ref().map(|earlier| earlier.generation)).unwrap_or(1);
         let is_empty = self.volume.names()?.is_empty();
         let new = Staged::new(generation, fingerprint.to_owned(), is_empty, self.volume.mount());

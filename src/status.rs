@@ -10,6 +10,7 @@ use crate::coordinate::look::{Look, look};
 use crate::coordinate::records::{Beat, Holder};
 use crate::error::Result;
 use crate::state::{Complete, StateDir};
+use crate::text::rfc3339;
 use crate::volume::Volume;
 
 /// How long a heartbeat is watched: two beats' time.
@@ -85,7 +86,7 @@ fn watched(claim: Look, volume: &Volume) -> Result<Claim> {
             _ => break,
         }
     }
-    let age = claim.written.and_then(|written| (UNIX_EPOCH + written).elapsed().ok());
+    let age = claim.written.and_then(|written| UNIX_EPOCH.checked_add(written)?.elapsed().ok());
     Ok(Claim {
         epoch: claim.epoch,
         heartbeat: claim.beat(),
@@ -104,12 +105,7 @@ pub fn text(statuses: &[Status]) -> String {
             let totals = record.totals;
             let origin = format!("{:?}", record.origin).to_lowercase();
             let source = crate::error::printable(record.source.as_bytes());
-            let finished = UNIX_EPOCH + Duration::from_secs(record.finished);
-            let _ = writeln!(
-                text,
-                "  {origin}     {} from {source}",
-                humantime::format_rfc3339_seconds(finished)
-            );
+            let _ = writeln!(text, "  {origin}     {} from {source}", rfc3339(record.finished));
             let _ = writeln!(
                 text,
                 "  holds      {} files, {} directories, {} links, {}",
@@ -140,7 +136,7 @@ pub fn text(statuses: &[Status]) -> String {
 
 fn claimed(claim: &Claim) -> String {
     let Some(holder) = &claim.holder else { return format!("epoch {}, by nobody knows whom", claim.epoch) };
-    let since = humantime::format_rfc3339_seconds(UNIX_EPOCH + Duration::from_secs(holder.since));
+    let since = rfc3339(holder.since);
     let container = holder.container.as_ref().map(|id| format!(", container {id}")).unwrap_or_default();
     format!(
         "epoch {}, by process {} on host {}{container} since {since}",

@@ -53,8 +53,11 @@ pub fn look(volume: &Volume) -> Result<Option<Look>> {
         } else {
             "claimed"
         };
-        let written = has(HEARTBEAT)
-            .map(|stat| Duration::new(u64::try_from(stat.st_mtime).unwrap_or(0), stat.st_mtime_nsec as u32));
+        let written = has(HEARTBEAT).map(|stat| {
+            // A server may say any number of nanoseconds.
+            let nanoseconds = u32::try_from(stat.st_mtime_nsec).unwrap_or(0).min(999_999_999);
+            Duration::new(u64::try_from(stat.st_mtime).unwrap_or(0), nanoseconds)
+        });
         Ok(Some(Look { epoch: found.epoch, holder: found.holder, pulse: found.beat, written, phase }))
     })
 }

@@ -12,6 +12,7 @@ pub mod nested;
 pub mod outcome;
 pub mod pipes;
 pub mod python;
+pub mod records;
 pub mod sandbox;
 pub mod scene;
 pub mod slowfs;

@@ -14,6 +14,7 @@ mod backups;
 mod engine;
 mod existing;
 mod fidelity;
+mod forged;
 mod handover;
 mod health;
 mod hostile_claims;
