@@ -1,6 +1,6 @@
 //! The one error type: what was done, to what, why it went wrong, what to do about it.
 //!
-//! Knows only the exit codes. An error is made where the cause is known and handed up unchanged;
+//! Knows only the exit codes and how text is shown. An error is made where the cause is known and handed up unchanged;
 //! nothing is logged on the way.
 
 use std::borrow::Cow;
@@ -10,6 +10,8 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 use crate::exit::Exit;
+use crate::text::one_line;
+pub use crate::text::printable;
 
 /// What every fallible function of volseed returns.
 pub type Result<T> = std::result::Result<T, Error>;
@@ -86,19 +88,20 @@ impl Error {
         self.number == Some(nix::libc::ESTALE)
     }
 
-    /// What the reader can do, where there is anything.
-    pub fn help_text(&self) -> Option<&str> {
-        self.help.as_deref()
+    /// What the reader can do, where there is anything; on one line.
+    pub fn help_text(&self) -> Option<Cow<'_, str>> {
+        self.help.as_deref().map(one_line)
     }
 }
 
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.act)?;
+        // Causes come from crates and records, too: whatever they hold, it is one line.
+        f.write_str(&one_line(&self.act))?;
         if let Some(object) = &self.object {
             write!(f, " {object}")?;
         }
-        write!(f, ": {}", self.cause)
+        write!(f, ": {}", one_line(&self.cause))
     }
 }
 
@@ -162,25 +165,6 @@ impl Quoted for String {
     }
 }
 
-/// A name without quotes, printable on one line: bytes that are not UTF-8 as `\xNN`, control
-/// characters and backslashes escaped.
-pub fn printable(bytes: &[u8]) -> String {
-    let mut text = String::with_capacity(bytes.len());
-    for chunk in bytes.utf8_chunks() {
-        for c in chunk.valid().chars() {
-            if c.is_control() || c == '\\' {
-                text.extend(c.escape_default());
-            } else {
-                text.push(c);
-            }
-        }
-        for byte in chunk.invalid() {
-            text.push_str(&format!("\\x{byte:02x}"));
-        }
-    }
-    text
-}
-
 /// The cause of an operating system's error in the words and the case of our messages: `No such file`
 /// loses its capital, musl's `I/O error` keeps it.
 pub fn lowercase_first(text: &str) -> String {
@@ -226,18 +210,19 @@ mod tests {
     use super::*;
 
     #[test]
-    fn names_are_printed_on_one_line_and_lose_nothing() {
-        assert_eq!(printable(b"caf\xc3\xa9"), "café");
-        assert_eq!(printable(b"a\nb\\c\xff"), "a\\nb\\\\c\\xff");
-    }
-
-    #[test]
     fn causes_begin_in_lowercase_unless_they_are_abbreviations() {
         for (text, expected) in
             [("Permission denied", "permission denied"), ("I/O error", "I/O error"), ("", "")]
         {
             assert_eq!(lowercase_first(text), expected);
         }
+    }
+
+    #[test]
+    fn an_error_is_one_line_whatever_its_cause_holds() {
+        let error = Error::new(Exit::Archive, "read\n", "bad\nfield\u{1b}[1m").on("a\nb").help("x\ny");
+        assert_eq!(error.to_string(), "read\\n 'a\\nb': bad\\nfield\\u{1b}[1m");
+        assert_eq!(error.help_text().unwrap(), "x\\ny");
     }
 
     #[test]

@@ -152,7 +152,8 @@ fn health(args: &HealthArgs) -> Result<u8> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let runtime = runtime.map_err(|error| Error::os("start", "runtime", error).exit(Exit::System))?;
     let verdict = runtime.block_on(health::client::ask(&config));
-    print(&format!("{}\n", verdict.line))?;
+    // What answered may be another program that says that it is us.
+    print(&format!("{}\n", text::shown(verdict.line.as_bytes())))?;
     Ok(u8::from(!verdict.healthy))
 }
 
@@ -162,7 +163,7 @@ fn status(args: &StatusArgs) -> Result<u8> {
     let statuses = volumes.iter().map(status::status).collect::<Result<Vec<_>>>()?;
     let text = if args.json {
         let json = serde_json::to_string_pretty(&statuses).expect("a status has string keys only");
-        format!("{json}\n")
+        json.lines().map(|line| format!("{}\n", text::json_line(line))).collect()
     } else {
         status::text(&statuses)
     };

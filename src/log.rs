@@ -11,6 +11,7 @@ use crate::config::LogConfig;
 use crate::error::Error;
 use crate::options::LogFormat;
 use crate::progress::{Phase, Progress, Snapshot};
+use crate::text::{json_line, one_line};
 
 /// Standard error, shared by the log and the bar.
 #[derive(Debug, Clone)]
@@ -60,7 +61,7 @@ impl Console {
                 .progress_chars("=> ");
             ProgressBar::with_draw_target(Some(100), ProgressDrawTarget::stderr()).with_style(style)
         });
-        bar.set_prefix(progress.volume());
+        bar.set_prefix(one_line(&progress.volume()).into_owned());
         bar.set_message(message(&snapshot));
         bar.set_position(snapshot.percent.unwrap_or(0).into());
     }
@@ -77,7 +78,8 @@ impl Console {
         match self.format {
             LogFormat::Text => print_error(error),
             LogFormat::Json => {
-                tracing::error!(exit_code = error.exit_code().code(), help = error.help_text(), "{error}");
+                let (exit_code, help) = (error.exit_code().code(), error.help_text());
+                tracing::error!(exit_code, help = help.as_deref(), "{error}");
             }
         }
     }
@@ -136,13 +138,21 @@ impl<'a> MakeWriter<'a> for Console {
 }
 
 impl Write for Console {
-    fn write(&mut self, line: &[u8]) -> io::Result<usize> {
+    /// Takes an event's line whole, as `tracing_subscriber::fmt` hands it over: only its end ends a line.
+    fn write(&mut self, event: &[u8]) -> io::Result<usize> {
+        let text = String::from_utf8_lossy(event);
+        let text = text.strip_suffix('\n').unwrap_or(&text);
+        let line = match self.format {
+            LogFormat::Text => one_line(text),
+            LogFormat::Json => json_line(text),
+        };
+        let line = [line.as_bytes(), b"\n"].concat();
         let bar = self.bar.lock().unwrap_or_else(PoisonError::into_inner);
         match &*bar {
-            Some(bar) => bar.suspend(|| io::stderr().write_all(line))?,
-            None => io::stderr().write_all(line)?,
+            Some(bar) => bar.suspend(|| io::stderr().write_all(&line))?,
+            None => io::stderr().write_all(&line)?,
         }
-        Ok(line.len())
+        Ok(event.len())
     }
 
     fn flush(&mut self) -> io::Result<()> {

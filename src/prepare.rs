@@ -33,7 +33,7 @@ use crate::progress::{Phase, Progress, seconds};
 use crate::seed::{Lost, Published, Site, Source, Staging};
 use crate::signals;
 use crate::state::{Complete, Origin, Sealed, StateDir, Totals};
-use crate::text::rfc3339;
+use crate::text::{Untrusted, rfc3339};
 use crate::volume::{Ourselves, Place, Volume, make_private, openat, remove_directory, stat_entry};
 
 /// How often `wait` looks, at first and at most: it costs a few round trips each time.
@@ -183,13 +183,13 @@ impl Preparation<'_> {
         let volume = self.config.to.display();
         match event {
             Event::WaitBegan(holder, beat) => {
-                self.progress.wait_for(holder.map(|holder| holder.host.clone()));
+                self.progress.wait_for(holder.map(|holder| holder.host.to_string()));
                 self.progress.enter(Phase::Waiting);
                 let since = holder.map(|holder| rfc3339(holder.since));
                 tracing::info!(
                     %volume,
-                    host = holder.map(|holder| holder.host.as_str()),
-                    container = holder.and_then(|holder| holder.container.as_deref()),
+                    host = holder.map(|holder| holder.host.to_string()),
+                    container = holder.and_then(|holder| holder.container.as_ref()).map(Untrusted::to_string),
                     pid = holder.map(|holder| holder.pid),
                     epoch = holder.map(|holder| holder.epoch),
                     since,
@@ -213,8 +213,8 @@ impl Preparation<'_> {
                 tracing::info!(
                     %volume,
                     epoch,
-                    host = holder.map(|holder| holder.host.as_str()),
-                    container = holder.and_then(|holder| holder.container.as_deref()),
+                    host = holder.map(|holder| holder.host.to_string()),
+                    container = holder.and_then(|holder| holder.container.as_ref()).map(Untrusted::to_string),
                     "taking over"
                 );
             }
@@ -263,10 +263,10 @@ impl Preparation<'_> {
     fn already_seeded(&self, record: &Complete) {
         let volume = self.config.to.display();
         let ours = self.config.seed_version.as_deref();
-        if ours.is_some() && record.version.as_deref() != ours {
+        if ours.is_some() && record.version.as_ref().map(Untrusted::raw) != ours {
             tracing::warn!(
                 %volume,
-                volume_version = record.version.as_deref().unwrap_or("none"),
+                volume_version = record.version.as_ref().map_or("none".into(), Untrusted::to_string),
                 image_version = ours,
                 "complete for another version of the seed: left as it is"
             );

@@ -4,6 +4,7 @@
 //! synced, so that it is there whole or not at all, and it is read up to a fixed size, from a
 //! regular file only. What a record means is for others to say.
 
+use std::fmt;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
@@ -14,6 +15,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::{Context, Result};
 use crate::mutant::{self, Mutant};
+use crate::text::{self, Untrusted};
 use crate::volume::{
     self, Made, Ourselves, Privacy, Volume, is_lone_file, is_type, make_private, not_ours, remove_tree,
 };
@@ -63,6 +65,13 @@ impl Name {
     }
 }
 
+/// On one line, and cut where it is longer than a name.
+impl fmt::Display for Name {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&text::shown(self.as_bytes()))
+    }
+}
+
 impl From<&[u8]> for Name {
     fn from(bytes: &[u8]) -> Name {
         match std::str::from_utf8(bytes) {
@@ -103,7 +112,7 @@ pub struct Complete {
     /// How often this volume was seeded or upgraded, from 1.
     pub generation: u64,
     /// The version of the seed, where `--seed-version` said it.
-    pub version: Option<String>,
+    pub version: Option<Untrusted>,
     /// The claim that completed it.
     pub epoch: u64,
     /// How it came to be complete.
@@ -117,7 +126,7 @@ pub struct Complete {
     /// When it was completed, in seconds since 1970, for people.
     pub finished: u64,
     /// The volseed that wrote this.
-    pub volseed: String,
+    pub volseed: Untrusted,
 }
 
 impl Complete {
@@ -137,14 +146,14 @@ impl Complete {
         Complete {
             format: FORMAT,
             generation,
-            version,
+            version: version.map(Untrusted::from),
             epoch,
             origin,
             source: source.as_os_str().as_bytes().into(),
             totals,
             top,
             finished: now(),
-            volseed: env!("CARGO_PKG_VERSION").to_owned(),
+            volseed: env!("CARGO_PKG_VERSION").to_owned().into(),
         }
     }
 
@@ -367,7 +376,10 @@ pub fn to_bytes<T: Serialize>(record: &T) -> Vec<u8> {
 /// # Errors
 /// Exit 78 when they are not what `T` looks like, or not what was written.
 pub fn from_bytes<T: DeserializeOwned>(bytes: &[u8], path: &Path) -> Result<T> {
-    let no_record = |cause: String| not_ours(path, &format!("not a record of volseed's ({cause})"));
+    let no_record = |cause: String| {
+        let cause = text::shown(cause.as_bytes());
+        not_ours(path, &format!("not a record of volseed's ({cause})"))
+    };
     let mut value: serde_json::Value =
         serde_json::from_slice(bytes).map_err(|error| no_record(error.to_string()))?;
     let written = value.as_object_mut().and_then(|fields| fields.remove(CHECKSUM));

@@ -10,7 +10,7 @@ use crate::coordinate::look::{Look, look};
 use crate::coordinate::records::{Beat, Holder};
 use crate::error::Result;
 use crate::state::{Complete, StateDir};
-use crate::text::rfc3339;
+use crate::text::{one_line, rfc3339};
 use crate::volume::Volume;
 
 /// How long a heartbeat is watched: two beats' time.
@@ -100,12 +100,12 @@ fn watched(claim: Look, volume: &Volume) -> Result<Claim> {
 pub fn text(statuses: &[Status]) -> String {
     let mut text = String::new();
     for status in statuses {
-        let _ = writeln!(text, "{}: {}", status.volume, status.state);
+        let _ = writeln!(text, "{}: {}", one_line(&status.volume), status.state);
         if let Some(record) = &status.complete {
             let totals = record.totals;
             let origin = format!("{:?}", record.origin).to_lowercase();
-            let source = crate::error::printable(record.source.as_bytes());
-            let _ = writeln!(text, "  {origin}     {} from {source}", rfc3339(record.finished));
+            let finished = rfc3339(record.finished);
+            let _ = writeln!(text, "  {origin}     {finished} from {}", record.source);
             let _ = writeln!(
                 text,
                 "  holds      {} files, {} directories, {} links, {}",

@@ -2,6 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::text::Untrusted;
+
 /// Bytes of a heartbeat: one write, whole or not at all on every file system that we know.
 const BEAT_BYTES: usize = 256;
 
@@ -15,9 +17,9 @@ pub struct Holder {
     /// Tells this claim from every other one.
     pub nonce: String,
     /// Host name.
-    pub host: String,
+    pub host: Untrusted,
     /// The container's id, where it can be told.
-    pub container: Option<String>,
+    pub container: Option<Untrusted>,
     /// Process number in its own namespace.
     pub pid: u32,
     /// Seconds since 1970, for people.

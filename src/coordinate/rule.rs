@@ -126,7 +126,7 @@ mod tests {
             format: 1,
             epoch: 1,
             nonce: String::new(),
-            host: String::new(),
+            host: String::new().into(),
             container: None,
             pid: 1,
             since: 0,

@@ -32,6 +32,7 @@ use super::page::Page;
 use crate::config::ServerConfig;
 use crate::options::Address;
 use crate::progress::{Phase, Progress, Snapshot};
+use crate::text::one_line;
 
 /// How long after a connection that could not be accepted the next one is tried.
 const RETRY: Duration = Duration::from_millis(10);
@@ -275,7 +276,7 @@ fn verbose(body: &Body<'_>) -> String {
     let json = serde_json::to_value(body).unwrap_or_default();
     let line = |(key, value): (&String, &serde_json::Value)| match value {
         serde_json::Value::Null => format!("{key}: -\n"),
-        serde_json::Value::String(text) => format!("{key}: {text}\n"),
+        serde_json::Value::String(text) => format!("{key}: {}\n", one_line(text)),
         other => format!("{key}: {other}\n"),
     };
     json.as_object().map(|fields| fields.iter().map(line).collect()).unwrap_or_default()

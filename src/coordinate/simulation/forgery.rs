@@ -19,7 +19,7 @@ pub fn plant(world: &mut World, part: &str, boot: &str) {
         format: FORMAT,
         epoch: 1,
         nonce: "forged".into(),
-        host: String::new(),
+        host: String::new().into(),
         container: None,
         pid: 1,
         since: 0,
@@ -34,7 +34,7 @@ pub fn plant(world: &mut World, part: &str, boot: &str) {
     staged.boot = Some(boot.into());
     staged.sealed = (part != super::super::claim::STAGE).then(|| Sealed {
         generation: 1,
-        version: Some("1".into()),
+        version: Some("1".to_owned().into()),
         totals: Totals::default(),
         top: image(1)
             .keys()

@@ -306,7 +306,7 @@ impl Work<Calls> for SmallSeed {
             format: FORMAT,
             epoch: 0,
             nonce: format!("{}-{}", self.calls.replica, self.calls.sim.random(u64::MAX)),
-            host: String::new(),
+            host: String::new().into(),
             container: None,
             pid: 1,
             since: 0,

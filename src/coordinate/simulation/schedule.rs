@@ -611,7 +611,7 @@ fn check_tree(sim: &Sim, users: bool, when: Moment) {
         return sim.breaks(format!("a user's file is gone: {when:?}"));
     }
     let version = match record {
-        Some(record) => record.version.as_deref().and_then(|version| version.parse().ok()).unwrap_or(0),
+        Some(record) => record.version.as_ref().and_then(|version| version.raw().parse().ok()).unwrap_or(0),
         None if when == Moment::PowerCut => {
             if found.contains_key("/b") {
                 1
