@@ -634,8 +634,11 @@ fn by_kind(traffic: &nfs::Traffic) -> String {
 /// own directory. One that is left is enough; users may remove what they do not want.
 fn emptied(volume: &Volume, record: &Complete) -> Result<bool> {
     let Some(first) = record.top.first() else { return Ok(false) };
-    // The usual case, in one call.
-    if stat_entry(volume.root(), first.as_bytes()).context("stat", volume.path())?.is_some() {
+    // The usual case, in one call. What is no name would be looked for elsewhere, or be an error.
+    let is_name = |name: &[u8]| name.len() <= 255 && !name.iter().any(|byte| matches!(byte, b'/' | 0));
+    if is_name(first.as_bytes())
+        && stat_entry(volume.root(), first.as_bytes()).context("stat", volume.path())?.is_some()
+    {
         return Ok(false);
     }
     let names = volume.names()?;

@@ -32,10 +32,6 @@ pub const TREE: &str = "tree";
 /// The layout of the records that this volseed writes and reads.
 pub const FORMAT: u32 = 1;
 
-/// The highest number of a claim or a generation that is believed: what is counted on from there never
-/// overflows.
-pub const MAX_NUMBER: u64 = u64::MAX / 2;
-
 /// The field of a record that holds its checksum.
 const CHECKSUM: &str = "checksum";
 
@@ -167,9 +163,6 @@ impl Complete {
             let cause = format!("format {} was written by another version of volseed", record.format);
             return Err(not_ours(path, &cause));
         }
-        if record.epoch > MAX_NUMBER || record.generation > MAX_NUMBER {
-            return Err(not_ours(path, "its epoch or generation is out of range"));
-        }
         Ok(record)
     }
 }
@@ -249,7 +242,7 @@ impl Staged {
     /// Reads the record of a stage from its bytes; what is none of this layout says nothing.
     pub fn parse(bytes: &[u8]) -> Option<Staged> {
         let record: Staged = from_bytes(bytes, Path::new(Staged::FILE)).ok()?;
-        Some(record).filter(|record| record.format == FORMAT && record.generation < MAX_NUMBER)
+        Some(record).filter(|record| record.format == FORMAT)
     }
 
     /// Reads the record of a stage, where it has one of this layout.

@@ -13,10 +13,11 @@ use rustix::io::Errno;
 
 use super::files::Files;
 use super::records::{Beat, Holder};
+use super::takeover::third_user;
 use crate::error::{Context, Error, Result};
 use crate::exit::Exit;
 use crate::mutant::{self, Mutant};
-use crate::state::{self, COMPLETE, Complete, DIRECTORY, MAX_NUMBER, Staged};
+use crate::state::{self, COMPLETE, Complete, DIRECTORY, Staged};
 use crate::volume::{Privacy, not_ours};
 
 /// Where the claims are, below [`DIRECTORY`].
@@ -38,6 +39,9 @@ pub const REMAINS: &str = "remains";
 /// A record that is not true any more.
 const RETIRED: &str = "retired.json";
 
+/// The highest number of a claim that is believed: nobody gets there by counting.
+const MAX_EPOCH: u64 = u64::MAX / 2;
+
 /// The replicas' directories on one volume.
 pub struct Ground<'a, F: Files> {
     /// The calls.
@@ -58,6 +62,9 @@ pub struct Claim<D> {
     pub leftover: Option<(Sealing, Box<Staged>)>,
     /// Whether there were lower claims when it was made.
     pub inherited: bool,
+    /// Whether others could enter the state directory: then nothing in a lower claim is known to be its
+    /// holder's.
+    pub was_open: bool,
     /// The record, as it was when the volume was claimed.
     pub record: Option<Complete>,
     /// The lower claims that were there then.
@@ -223,6 +230,9 @@ impl<F: Files> Ground<'_, F> {
         mut holder: Holder,
     ) -> Result<Claimed<F::Dir>> {
         let counted = if mutant::on(Mutant::ReuseEpochs) { judged } else { judged.max(recorded) };
+        if counted >= MAX_EPOCH {
+            return Err(not_ours(&self.path.join(COMPLETE), "no claim can follow its epoch"));
+        }
         holder.epoch = counted + 1;
         let (epoch, nonce) = (holder.epoch, holder.nonce.clone());
         let Some((building, built)) = self.build(state, &holder).await? else { return Ok(Claimed::No) };
@@ -230,8 +240,17 @@ impl<F: Files> Ground<'_, F> {
             return Ok(Claimed::No);
         };
         let (state, older) = (state.clone(), Vec::new());
-        let mut claim =
-            Claim { epoch, dir, leftover: None, inherited: false, record: None, older, nonce, state };
+        let mut claim = Claim {
+            epoch,
+            dir,
+            leftover: None,
+            inherited: false,
+            was_open: false,
+            record: None,
+            older,
+            nonce,
+            state,
+        };
         // Somebody slower may get a number that is free again: only the highest counts.
         let is_highest = self.verify(&mut claim).await? || mutant::on(Mutant::SkipVerify);
         Ok(if is_highest { Claimed::Ours(claim) } else { Claimed::Late(claim) })
@@ -360,6 +379,13 @@ impl<F: Files> Ground<'_, F> {
         let path = self.path.join(BUILDING);
         let beat = Beat::default().bytes();
         let building = self.own_building(state).await;
+        if let Err(Errno::PERM) = building
+            && let Ok(found) = self.files.open(state, BUILDING).await
+            && let Ok(Privacy::Foreign(_)) = self.files.privacy(&found).await
+        {
+            let refused = Error::os("remove another user's", path.as_path(), Errno::PERM);
+            return Err(third_user(refused));
+        }
         let built = async {
             let building = building?;
             let dir = self.ensure(&building, &holder.nonce).await?;
@@ -491,7 +517,7 @@ impl<F: Files> Ground<'_, F> {
 fn epoch(name: &[u8]) -> Option<u64> {
     let name = std::str::from_utf8(name).ok()?;
     let epoch = name.parse().ok()?;
-    (epoch <= MAX_NUMBER && name == u64::to_string(&epoch)).then_some(epoch)
+    (epoch <= MAX_EPOCH && name == u64::to_string(&epoch)).then_some(epoch)
 }
 
 #[cfg(test)]

@@ -88,6 +88,7 @@ impl<F: Files> Ground<'_, F> {
     /// Removes a name and all that is below it, which a stale holder may be publishing. Every directory is
     /// first moved to a name in `to` that the holder does not know: else it could be in its place by the time
     /// that it is emptied. That is also why no mount is entered: it cannot be moved (rename(2), `EBUSY`).
+    /// Where `owner` is another user, nothing is done that this user could not have done.
     ///
     /// # Errors
     /// `EPERM` where a directory belongs to a third user beside us and `owner`; else the first that stops it.
@@ -98,20 +99,21 @@ impl<F: Files> Ground<'_, F> {
         owner: Option<u32>,
     ) -> rustix::io::Result<()> {
         let mut apart = Vec::new();
-        self.remove_or_move(at, name, to, &mut apart).await?;
+        self.remove_or_move(at, name, to, owner, &mut apart).await?;
         while let Some(moved) = apart.pop() {
             let dir = match self.files.open_entry(to, moved.as_bytes()).await {
                 // Somebody who takes over from us has it.
                 Err(Errno::NOENT | Errno::STALE) => continue,
+                // Its owner has put something else in its place before it was moved.
+                Err(Errno::NOTDIR | Errno::LOOP) => {
+                    self.files.unlink(to, moved.as_bytes()).await?;
+                    continue;
+                }
                 opened => opened?,
             };
-            if let Some(owner) = owner
-                && !self.files.is_removable(&dir, owner).await?
-            {
-                return Err(Errno::PERM);
-            }
+            self.may_empty(&dir, owner).await?;
             for child in self.files.names(&dir).await? {
-                self.remove_or_move(&dir, &child, to, &mut apart).await?;
+                self.remove_or_move(&dir, &child, to, owner, &mut apart).await?;
             }
             match self.files.rmdir(to, moved.as_bytes()).await {
                 // Also where it was done, and the answer lost.
@@ -128,6 +130,7 @@ impl<F: Files> Ground<'_, F> {
         at: &F::Dir,
         name: &[u8],
         to: &F::Dir,
+        owner: Option<u32>,
         apart: &mut Vec<String>,
     ) -> rustix::io::Result<()> {
         match self.files.unlink(at, name).await {
@@ -135,7 +138,13 @@ impl<F: Files> Ground<'_, F> {
             Err(Errno::ISDIR | Errno::PERM) => {}
             Err(error) => return Err(error),
         }
-        let new = self.files.new_name(REMOVED);
+        // Looked at before it is moved, so that a third user's stays where it is.
+        if owner.is_some()
+            && let Ok(dir) = self.files.open_entry(at, name).await
+        {
+            self.may_empty(&dir, owner).await?;
+        }
+        let new = self.files.new_name(&removed_of(owner));
         match self.files.rename(at, name, to, new.as_bytes()).await {
             // It is not there any more; or it was moved, and the answer lost.
             Ok(()) | Err(Errno::NOENT) => apart.push(new),
@@ -143,6 +152,24 @@ impl<F: Files> Ground<'_, F> {
         }
         Ok(())
     }
+
+    async fn may_empty(&self, dir: &F::Dir, owner: Option<u32>) -> rustix::io::Result<()> {
+        match owner {
+            Some(owner) if !self.files.is_removable(dir, owner).await? => Err(Errno::PERM),
+            _ => Ok(()),
+        }
+    }
+}
+
+/// How the name of a directory begins that is being removed for this user.
+fn removed_of(owner: Option<u32>) -> String {
+    owner.map_or_else(|| REMOVED.to_owned(), |owner| format!("{REMOVED}{owner}-"))
+}
+
+/// For whom a directory with this name is being removed.
+pub(super) fn removed_for(name: &[u8]) -> Option<u32> {
+    let name = std::str::from_utf8(name).ok()?.strip_prefix(REMOVED)?;
+    name.split_once('-')?.0.parse().ok()
 }
 
 /// What volseed leaves in its directory; also under the name that an NFS client, and libfuse, give to what

@@ -11,7 +11,7 @@ use rustix::io::Errno;
 
 use super::claim::{CLAIMS, Claim, Found, Ground, PUBLISHING, REMAINS, SEALED, STAGE, Sealing};
 use super::files::Files;
-use super::foreign::REMOVED;
+use super::foreign::{REMOVED, removed_for};
 use crate::error::{Context, Error, Result};
 use crate::exit::Exit;
 use crate::mutant::{self, Mutant};
@@ -60,15 +60,12 @@ impl<F: Files> Ground<'_, F> {
         for epoch in older.into_iter().rev() {
             let Some(found) = self.find(&claim.state, epoch).await? else { continue };
             let kept = match found.privacy {
-                Privacy::Private => Kept::AsDead(is_dead(&found)),
+                Privacy::Private if !claim.was_open => Kept::AsDead(is_dead(&found)),
                 Privacy::Foreign(_) if mutant::on(Mutant::InheritForeign) => Kept::AsDead(is_dead(&found)),
-                Privacy::Open => Kept::Nothing(None),
+                Privacy::Private | Privacy::Open => Kept::Nothing(None),
                 Privacy::Foreign(owner) => Kept::Nothing(Some(owner)),
             };
-            if let Kept::Nothing(_) = kept {
-                self.refuse_half_published(&found.dir, &fingerprint).await?;
-            }
-            self.take_over(claim, &found, kept).await?;
+            self.take_over(claim, &found, kept, &fingerprint).await?;
         }
         if !claim.inherited {
             return Ok(());
@@ -134,12 +131,18 @@ impl<F: Files> Ground<'_, F> {
     ///
     /// # Errors
     /// Exit 78 where it is another image's: the volume would be half of each.
-    pub(super) async fn refuse_half_published(
+    async fn refuse_half_published(
         &self,
         claim: &F::Dir,
+        part: &[u8],
         fingerprint: &impl AsyncFn() -> Result<String>,
     ) -> Result<()> {
-        let Ok(Some(staged)) = self.staged(claim, PUBLISHING).await else { return Ok(()) };
+        let is_publishing = [PUBLISHING, CONTESTED[1], ISOLATED[1]];
+        if !is_publishing.iter().any(|name| part.starts_with(name.as_bytes())) {
+            return Ok(());
+        }
+        let name = String::from_utf8_lossy(part);
+        let Ok(Some(staged)) = self.staged(claim, &name).await else { return Ok(()) };
         if staged.fingerprint == fingerprint().await? {
             return Ok(());
         }
@@ -151,7 +154,13 @@ impl<F: Files> Ground<'_, F> {
     }
 
     /// Moves everything out of an older claim and removes its directory, which is the end of its holder.
-    async fn take_over(&self, claim: &Claim<F::Dir>, old: &Found<F::Dir>, kept: Kept) -> Result<()> {
+    async fn take_over(
+        &self,
+        claim: &Claim<F::Dir>,
+        old: &Found<F::Dir>,
+        kept: Kept,
+        fingerprint: &impl AsyncFn() -> Result<String>,
+    ) -> Result<()> {
         let path = self.claim_path(old.epoch);
         let Some(claims) = self.directory(&claim.state, CLAIMS, &self.path.join(CLAIMS)).await? else {
             return Ok(());
@@ -163,16 +172,18 @@ impl<F: Files> Ground<'_, F> {
                 return Ok(());
             };
             for part in names {
-                let (to, owner) = match kept {
-                    Kept::AsDead(is_dead) => (kept_as(&part, &name, is_dead), None),
-                    Kept::Nothing(owner) => (None, owner),
+                let kept = self.kept_of(old, &part, kept).await?;
+                let is_dead = match kept {
+                    Kept::AsDead(is_dead) => is_dead,
+                    Kept::Nothing(owner) => {
+                        self.refuse_half_published(&old.dir, &part, fingerprint).await?;
+                        let removed = self.remove_apart((&old.dir, &part), &claim.dir, owner).await;
+                        self.gone(removed, "remove what others could change in", &path)
+                            .map_err(third_user)?;
+                        continue;
+                    }
                 };
-                if matches!(kept, Kept::Nothing(_)) || part.starts_with(REMOVED.as_bytes()) {
-                    let removed = self.remove_apart((&old.dir, &part), &claim.dir, owner).await;
-                    self.gone(removed, "remove what others could change in", &path)?;
-                    continue;
-                }
-                let taken = match to {
+                let taken = match kept_as(&part, &name, is_dead) {
                     Some(to) => self.take_part(claim, old, &part, &to).await?,
                     None => false,
                 };
@@ -191,6 +202,27 @@ impl<F: Files> Ground<'_, F> {
         Err(Error::new(Exit::Held, "take over", "the previous holder keeps writing to it")
             .on(path.as_path())
             .help("stop the other replica, or wait until it is done"))
+    }
+
+    /// What is kept of one part of an older claim: a stage that others can enter is nobody's work.
+    async fn kept_of(&self, old: &Found<F::Dir>, part: &[u8], kept: Kept) -> Result<Kept> {
+        if part.starts_with(REMOVED.as_bytes()) {
+            return Ok(Kept::Nothing(removed_for(part)));
+        }
+        let is_stage = kept_as(part, "", false).is_some();
+        if matches!(kept, Kept::Nothing(_)) || !is_stage || mutant::on(Mutant::InheritForeign) {
+            return Ok(kept);
+        }
+        let path = self.claim_path(old.epoch);
+        let Some(stage) = self.gone(self.files.open_entry(&old.dir, part).await, "open stage in", &path)?
+        else {
+            return Ok(kept);
+        };
+        Ok(match self.files.privacy(&stage).await.context("stat", path.as_path())? {
+            Privacy::Private => kept,
+            Privacy::Open => Kept::Nothing(None),
+            Privacy::Foreign(owner) => Kept::Nothing(Some(owner)),
+        })
     }
 
     /// Moves one part of an older claim to ours; whether there was room for it. Of two stages only the
@@ -353,4 +385,14 @@ fn kept_as(part: &[u8], old: &str, is_dead: bool) -> Option<String> {
 
 fn is_contested(part: &[u8]) -> bool {
     CONTESTED.iter().any(|prefix| part.starts_with(prefix.as_bytes()))
+}
+
+/// A directory of a third user's is in it: its owner could not have removed it, and for its owner we do not.
+pub(super) fn third_user(error: Error) -> Error {
+    match error.exit_code() {
+        Exit::Permission => error.exit(Exit::Refused).help(
+            "it holds a third user's directory: look at what is there, and remove .volseed from the volume",
+        ),
+        _ => error,
+    }
 }

@@ -193,7 +193,7 @@ impl<F: Files, C: Clock, W: Work<F>> Replica<'_, F, C, W> {
         let began = self.clock.now();
         let (mut watch, mut pause) = (Watch::default(), FIRST_PAUSE);
         let (mut waits, mut tried) = (false, false);
-        let (mut remakes, mut told, mut inside) = (0, false, None);
+        let (mut remakes, mut told, mut inside, mut was_open) = (0, false, None, false);
         // What was under the claim when we got the lock, to see whether it still moves.
         let (mut at_lock, mut looks): (Option<(u64, Vec<u8>)>, u32) = (None, 0);
         loop {
@@ -210,6 +210,7 @@ impl<F: Files, C: Clock, W: Work<F>> Replica<'_, F, C, W> {
                 self.displace(&state, owner, began, &mut told).await?;
                 continue;
             }
+            was_open |= state.privacy == Privacy::Open;
             let state = self.enter(state, &mut inside, lock).await?;
             let had = lock.of;
             self.try_lock(&state, lock).await?;
@@ -247,7 +248,8 @@ impl<F: Files, C: Clock, W: Work<F>> Replica<'_, F, C, W> {
                     let holder = self.work.holder(lock.of == Lock::Ours);
                     let judged = found.as_ref().map_or(0, |found| found.epoch);
                     match self.ground.claim(&state, (judged, recorded), holder).await? {
-                        Claimed::Ours(claim) => {
+                        Claimed::Ours(mut claim) => {
+                            claim.was_open = was_open;
                             if waits {
                                 self.work.tell(Event::WaitEnded(self.clock.now().saturating_sub(began)));
                             }
@@ -377,6 +379,10 @@ impl<F: Files, C: Clock, W: Work<F>> Replica<'_, F, C, W> {
     }
 
     fn is_free(&self, watch: &Watch, lock: Lock, found: Option<&Found<F::Dir>>, beat: Option<&Beat>) -> bool {
+        if found.is_some_and(|found| matches!(found.privacy, Privacy::Foreign(_))) {
+            // Nothing that another user says of its claim is believed.
+            return true;
+        }
         let seen = found.map(|found| self.seen(found, beat));
         let patience = rule::patience(self.rules.sharing, lock, seen);
         self.rules.alone || watch.silence(self.clock.now()) >= patience

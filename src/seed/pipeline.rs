@@ -135,6 +135,8 @@ fn write(shared: &Shared<'_>, queue: &Queue<Job>, (writers, most_buffer): (usize
             began = ended;
             if let Err(error) = result {
                 queue.poison(error);
+                // The producer may wait for a source that says nothing.
+                shared.cancel.set();
                 break;
             }
         }

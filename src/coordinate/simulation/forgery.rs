@@ -34,7 +34,7 @@ pub fn plant(world: &mut World, part: &str, boot: &str) {
     staged.boot = Some(boot.into());
     staged.sealed = (part != super::super::claim::STAGE).then(|| Sealed {
         generation: 1,
-        version: Some("1".to_owned().into()),
+        version: Some("1".to_owned()),
         totals: Totals::default(),
         top: image(1)
             .keys()

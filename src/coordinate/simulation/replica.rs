@@ -232,7 +232,7 @@ impl Files for Calls {
     }
 
     async fn sync(&self, dir: &Ino) -> Result<()> {
-        self.call(Fault::Usual, |world, _, _| {
+        self.call(Fault::Often, |world, _, _| {
             world.sync_directory(*dir);
             Ok(())
         })

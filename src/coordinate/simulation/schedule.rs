@@ -324,7 +324,7 @@ impl Schedule {
         let mut forged = false;
         {
             let mut world = sim.world.borrow_mut();
-            world.one_journal = !sim.chance(3);
+            world.one_journal = sim.chance(2);
             match sim.random(3) {
                 0 => {}
                 1 if with_app => {
