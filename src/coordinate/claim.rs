@@ -13,7 +13,6 @@ use rustix::io::Errno;
 
 use super::files::Files;
 use super::records::{Beat, Holder};
-use super::takeover::third_user;
 use crate::error::{Context, Error, Result};
 use crate::exit::Exit;
 use crate::mutant::{self, Mutant};
@@ -379,13 +378,6 @@ impl<F: Files> Ground<'_, F> {
         let path = self.path.join(BUILDING);
         let beat = Beat::default().bytes();
         let building = self.own_building(state).await;
-        if let Err(Errno::PERM) = building
-            && let Ok(found) = self.files.open(state, BUILDING).await
-            && let Ok(Privacy::Foreign(_)) = self.files.privacy(&found).await
-        {
-            let refused = Error::os("remove another user's", path.as_path(), Errno::PERM);
-            return Err(third_user(refused));
-        }
         let built = async {
             let building = building?;
             let dir = self.ensure(&building, &holder.nonce).await?;

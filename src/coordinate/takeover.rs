@@ -317,47 +317,31 @@ impl<F: Files> Ground<'_, F> {
     }
 
     /// Moves what is in `from` to `to`. A directory that the volume has too is one whose entries are
-    /// published one by one: it is made anew.
+    /// published one by one: a new one takes its place, and its entries are moved likewise.
     async fn move_entries(
         &self,
         from: &F::Dir,
         to: &F::Dir,
         volume: Option<F::Dir>,
     ) -> rustix::io::Result<()> {
-        for name in self.files.names(from).await? {
-            let there = match &volume {
-                Some(volume) => self.files.open_entry(volume, &name).await.ok(),
-                None => None,
-            };
-            let divided = match self.files.open_entry(to, &name).await {
-                Ok(divided) => Some(divided),
-                Err(_) if there.is_some() => match self.files.open_entry(from, &name).await {
-                    Ok(model) => {
-                        match self.files.make_like(to, &name, &model).await {
-                            Err(Errno::EXIST) => {}
-                            made => made?,
-                        }
-                        Some(self.files.open_entry(to, &name).await?)
-                    }
-                    Err(Errno::NOTDIR | Errno::LOOP | Errno::NOENT) => None,
-                    Err(error) => return Err(error),
-                },
-                Err(_) => None,
-            };
-            match divided {
-                Some(below) => match self.files.open_entry(from, &name).await {
-                    Ok(old) => {
-                        Box::pin(self.move_entries(&old, &below, there)).await?;
-                        match self.files.rmdir(from, &name).await {
-                            Ok(()) | Err(Errno::NOENT) => {}
-                            Err(error) => return Err(error),
-                        }
-                    }
-                    Err(Errno::NOENT) => {}
-                    Err(error) => return Err(error),
-                },
-                None => match self.files.rename(from, &name, to, &name).await {
-                    // A late holder has just published it.
+        let mut steps = Vec::new();
+        self.move_level(from, to, volume.as_ref(), &mut steps).await?;
+        while let Some(step) = steps.pop() {
+            match step {
+                Step::Enter { from, to, volume, name } => {
+                    let old = match self.files.open_entry(&from, &name).await {
+                        Err(Errno::NOENT) => continue,
+                        opened => opened?,
+                    };
+                    let new = self.files.open_entry(&to, &name).await?;
+                    let there = match &volume {
+                        Some(volume) => self.files.open_entry(volume, &name).await.ok(),
+                        None => None,
+                    };
+                    steps.push(Step::Leave { from, name });
+                    self.move_level(&old, &new, there.as_ref(), &mut steps).await?;
+                }
+                Step::Leave { from, name } => match self.files.rmdir(&from, &name).await {
                     Ok(()) | Err(Errno::NOENT) => {}
                     Err(error) => return Err(error),
                 },
@@ -365,6 +349,62 @@ impl<F: Files> Ground<'_, F> {
         }
         Ok(())
     }
+
+    /// The same for one directory; those whose entries are moved one by one are added to `steps`.
+    async fn move_level(
+        &self,
+        from: &F::Dir,
+        to: &F::Dir,
+        volume: Option<&F::Dir>,
+        steps: &mut Vec<Step<F::Dir>>,
+    ) -> rustix::io::Result<()> {
+        for name in self.files.names(from).await? {
+            if self.is_divided(from, to, volume, &name).await? {
+                let volume = volume.cloned();
+                steps.push(Step::Enter { from: from.clone(), to: to.clone(), volume, name });
+                continue;
+            }
+            match self.files.rename(from, &name, to, &name).await {
+                // A stale holder has just published it.
+                Ok(()) | Err(Errno::NOENT) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether the entries of a directory are moved one by one: then it is there in `to`, too.
+    async fn is_divided(
+        &self,
+        from: &F::Dir,
+        to: &F::Dir,
+        volume: Option<&F::Dir>,
+        name: &[u8],
+    ) -> rustix::io::Result<bool> {
+        if self.files.open_entry(to, name).await.is_ok() {
+            return Ok(true);
+        }
+        let Some(volume) = volume else { return Ok(false) };
+        if self.files.open_entry(volume, name).await.is_err() {
+            return Ok(false);
+        }
+        match self.files.open_entry(from, name).await {
+            Ok(model) => match self.files.make_like(to, name, &model).await {
+                Ok(()) | Err(Errno::EXIST) => Ok(true),
+                Err(error) => Err(error),
+            },
+            Err(Errno::NOTDIR | Errno::LOOP | Errno::NOENT) => Ok(false),
+            Err(error) => Err(error),
+        }
+    }
+}
+
+/// What is left to do while the entries of directories are moved one by one.
+enum Step<D> {
+    /// The directory `name`.
+    Enter { from: D, to: D, volume: Option<D>, name: Box<[u8]> },
+    /// It is empty.
+    Leave { from: D, name: Box<[u8]> },
 }
 
 /// What a part of claim `old` becomes in the claim that takes it over; nothing where nobody needs it.
@@ -388,7 +428,7 @@ fn is_contested(part: &[u8]) -> bool {
 }
 
 /// A directory of a third user's is in it: its owner could not have removed it, and for its owner we do not.
-pub(super) fn third_user(error: Error) -> Error {
+fn third_user(error: Error) -> Error {
     match error.exit_code() {
         Exit::Permission => error.exit(Exit::Refused).help(
             "it holds a third user's directory: look at what is there, and remove .volseed from the volume",
