@@ -11,6 +11,7 @@ mod entry;
 mod extension;
 mod fidelity;
 mod job;
+mod members;
 mod names;
 mod owner;
 mod pipeline;
@@ -20,7 +21,6 @@ mod schedule;
 mod sentinel;
 mod slab;
 mod source;
-mod tape;
 mod tree;
 mod workers;
 mod writer;
@@ -46,12 +46,12 @@ use directory::Wishes;
 use entry::Meta;
 use fidelity::Fidelity;
 pub use fidelity::Lost;
+use members::Stream;
 use pipeline::Limits;
 use publish::Crossing;
 pub use publish::Published;
 pub use source::Source;
 use source::{Content, Stdin, stdin_is_silent};
-use tape::Stream;
 use tree::{Means, Tree};
 use workers::Crew;
 use writer::Shared;
@@ -371,11 +371,11 @@ impl Site<'_> {
                     let walked = directory::produce(root, &config.from, &volume, wishes, feed)?;
                     produced = Produced { root: Some(walked.root), skipped: walked.skipped };
                 }
-                Content::File(file, size) => {
-                    let file = file.try_clone().context("open source", config.from.as_path())?;
-                    let tar = match size {
-                        Some(size) => decompress::open_file(file, *size, Arc::clone(self.progress)),
-                        None => flowing(Box::new(file)),
+                Content::File(file, look) => {
+                    let copy = file.try_clone().context("open source", config.from.as_path())?;
+                    let tar = match look {
+                        Some(look) => decompress::open_file(copy, look.size, Arc::clone(self.progress)),
+                        None => flowing(Box::new(copy)),
                     };
                     produced.root = archive(tar, &|| false, feed)?;
                 }
@@ -386,6 +386,9 @@ impl Site<'_> {
             }
             Ok(())
         })?;
+        if let Content::File(file, Some(look)) = &source {
+            look.check(file, &config.from)?;
+        }
         Ok((produced, work, shared.reused.into_inner()))
     }
 

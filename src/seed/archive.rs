@@ -1,31 +1,25 @@
 //! A tar archive as the source: every member checked before anything of it is written.
 //!
-//! The tar crate frames the members; names, links and extension headers are ours to judge. What no
-//! seed may hold refuses the whole archive, and since nothing is published before its end mark and
-//! its checksums were read, nothing of a refused archive ever shows.
+//! What no seed may hold refuses the whole archive, and since nothing is published before its end
+//! mark and its checksums were read, nothing of a refused archive ever shows.
 
-use std::io::{self, Read};
+use std::io;
 use std::path::Path;
-use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use tar::{Entry as Member, EntryType, Header};
-
 use super::directory::Wishes;
-use super::entry::{Meta, Time};
-use super::extension::{self, Extension, Segment, Sparse};
-use super::job::{CHUNK, Chunk, Data, Entry, File, Job};
+use super::entry::Meta;
+use super::extension::Segment;
+use super::job::{CHUNK, Chunk, Data, Entry, File, Job, LargeFile};
+use super::members::{Fault, Kind, Member, Stream, Tar};
 use super::names::{Known, LONGEST_PATH, Names, components};
 use super::pipeline::Feed;
 use super::slab::{Piece, Pool, SLAB};
-use super::tape::{Reel, Stream, Tape};
 use super::tree::Dir;
-use crate::error::{Error, Quoted, Result, lowercase_first};
+use crate::error::{Error, Quoted, Result, lowercase_first, printable};
 use crate::exit::Exit;
 
-/// The most segments in the map of a sparse file: it is held in memory.
-const MOST_SEGMENTS: u64 = 65_536;
 /// A slow source's files are written after so long, even if their slab has room left.
 const SLAB_PATIENCE: Duration = Duration::from_millis(50);
 
@@ -44,39 +38,23 @@ pub fn produce(
     idle: &dyn Fn() -> bool,
     feed: &mut Feed<'_>,
 ) -> Result<Option<Meta>> {
-    let length = source.length();
-    let (tape, reel) = Tape::new(source);
-    let mut archive = tar::Archive::new(tape);
     let mut reading = Reading {
         path,
-        length,
+        tar: Tar::new(source),
         wishes,
         feed,
         names: Names::default(),
         dirs: Vec::new(),
         root: None,
-        member: None,
         slab: Slab::new(pool),
     };
-    let members = if length.is_some() { archive.entries_with_seek() } else { archive.entries() };
-    let mut members = members.map_err(|error| reading.refused_io(&error))?;
-    let end = loop {
-        reel.keep();
-        let next = members.next();
-        let (from, kept) = reel.kept();
-        let data_end = from.next_multiple_of(512);
-        let Some(member) = next else { break data_end };
-        let mut member = member.map_err(|error| reading.refused_io(&error))?;
-        let between = Between::new(&kept, from, member.raw_header_position());
-        reading.member(&mut member, &between)?;
-        if length.is_none() {
-            reading.skip(&mut member)?;
-        }
+    while let Some(member) = reading.next()? {
+        reading.member(member)?;
         if idle() {
             reading.flush()?;
         }
-    };
-    reading.end(archive, &reel, end)?;
+    }
+    reading.end()?;
     Ok(reading.root)
 }
 
@@ -102,26 +80,6 @@ fn shown(path: &Path) -> Vec<u8> {
     }
 }
 
-/// What stands between the data of two members.
-struct Between<'a> {
-    /// Extension headers and their data.
-    extensions: &'a [u8],
-    /// What follows the member's own header: the rest of an old GNU sparse map.
-    after_header: &'a [u8],
-}
-
-impl<'a> Between<'a> {
-    /// `kept` was read from `from` on, where the data of the member before ended; `header` is where
-    /// the member's own header is.
-    fn new(kept: &'a [u8], from: u64, header: u64) -> Between<'a> {
-        let index = |position: u64| {
-            usize::try_from(position.saturating_sub(from)).unwrap_or(usize::MAX).min(kept.len())
-        };
-        let (start, header, after) = (index(from.next_multiple_of(512)), index(header), index(header + 512));
-        Between { extensions: &kept[start.min(header)..header], after_header: &kept[after..] }
-    }
-}
-
 /// The slab that is being filled, and the jobs that wait for it to be full.
 struct Slab<'a> {
     pool: &'a Arc<Pool>,
@@ -136,70 +94,60 @@ impl<'a> Slab<'a> {
     }
 }
 
+/// Offsets in a file, and where in a slab the bytes for them are.
+type Parts = Vec<(u64, std::ops::Range<usize>)>;
+
 struct Reading<'a, 'f> {
     path: &'a Path,
-    /// Of a plain tar in a file: its bytes.
-    length: Option<u64>,
+    tar: Tar,
     wishes: Wishes,
     feed: &'a mut Feed<'f>,
     names: Names,
     dirs: Vec<Arc<Dir>>,
     root: Option<Meta>,
-    member: Option<Vec<u8>>,
     slab: Slab<'a>,
 }
 
-type TarMember<'a> = Member<'a, Tape>;
-
 impl Reading<'_, '_> {
-    fn member(&mut self, member: &mut TarMember<'_>, between: &Between<'_>) -> Result<()> {
-        let header = member.header().clone();
-        self.member = Some(header.path_bytes().into_owned());
-        let extension = Extension::parse(between.extensions).map_err(|cause| self.refused(cause))?;
-        if header.entry_type() == EntryType::XGlobalHeader {
-            return self.global(member);
-        }
-        let path = extension.path.clone().unwrap_or_else(|| header.path_bytes().into_owned());
-        self.member = Some(path.clone());
-        if extension.size.is_some_and(|size| size != member.size()) && !header.entry_type().is_gnu_sparse() {
-            return Err(self.refused("its headers disagree about its size"));
-        }
-        let parts = components(&path).map_err(|cause| self.refused(cause))?;
-        let meta = self.meta(&header, &extension)?;
-        let named_like_directory = path.ends_with(b"/");
+    fn next(&mut self) -> Result<Option<Member>> {
+        self.tar.next().map_err(|fault| self.refused(fault))
+    }
+
+    fn member(&mut self, member: Member) -> Result<()> {
+        let parts = components(&member.path).map_err(|cause| self.refused(cause))?;
+        let mut meta = member.meta;
+        self.wishes.apply(&mut meta);
         let Some((name, parents)) = parts.split_last() else {
-            if header.entry_type().is_dir() {
+            if member.kind == Kind::Directory {
                 self.root = Some(meta);
                 return Ok(());
             }
             return Err(self.refused("the root must be a directory"));
         };
         let dir = self.parent(parents)?;
-        match header.entry_type() {
-            EntryType::Directory => self.directory(&dir, name, meta),
-            // Before POSIX a slash at the end was what made a directory.
-            EntryType::Regular if named_like_directory => self.directory(&dir, name, meta),
-            EntryType::Regular | EntryType::Continuous | EntryType::GNUSparse => {
+        match member.kind {
+            Kind::Directory => self.directory(&dir, name, meta),
+            Kind::File => {
                 self.begin(&dir, name, Known::File)?;
-                let segments = self.segments(member, &header, between.after_header, extension.sparse)?;
-                self.file(member, &dir, name, meta, segments)
+                let size = member.sparse.as_ref().map_or(member.data, |(_, size)| *size);
+                self.file(File { dir, name: name.clone(), meta, size }, member.data, member.sparse)
             }
-            EntryType::Symlink => {
-                let target = self.link_name(&header, extension.link)?;
+            Kind::Symlink => {
+                self.check_link(&member.link)?;
                 self.begin(&dir, name, Known::Symlink)?;
                 self.flush()?;
-                self.feed.symlink(Entry { dir, name: name.clone(), meta }, target.into())
+                self.feed.symlink(Entry { dir, name: name.clone(), meta }, member.link.into())
             }
-            EntryType::Fifo => {
+            Kind::Fifo => {
                 self.begin(&dir, name, Known::Fifo)?;
                 self.flush()?;
                 self.feed.fifo(Entry { dir, name: name.clone(), meta })
             }
-            EntryType::Link => {
-                let target = self.link_name(&header, extension.link)?;
+            Kind::Link => {
+                self.check_link(&member.link)?;
                 let (target_dir, target_name) = self
                     .names
-                    .link_target(&target, &self.feed.root())
+                    .link_target(&member.link, &self.feed.root())
                     .map_err(|cause| self.refused(cause))?;
                 if (target_dir.path(), &*target_name) == (dir.path(), &**name) {
                     return Err(self.refused("a hard link to itself"));
@@ -207,33 +155,7 @@ impl Reading<'_, '_> {
                 self.begin(&dir, name, Known::Link(Some((Arc::clone(&target_dir), target_name.clone()))))?;
                 self.feed.link(Entry { dir, name: name.clone(), meta }, target_dir, target_name)
             }
-            EntryType::Char | EntryType::Block => Err(self.refused("a device node")),
-            other => Err(self.refused(format!("a member of unknown type {:?}", char::from(other.as_byte())))),
         }
-    }
-
-    fn global(&mut self, member: &mut TarMember<'_>) -> Result<()> {
-        let mut records = Vec::new();
-        let most = super::tape::MOST_EXTENSIONS;
-        member.take(most).read_to_end(&mut records).map_err(|error| self.refused_io(&error))?;
-        let mut extension = Extension::default();
-        extension.records(&records).map_err(|cause| self.refused(cause))?;
-        // `git archive` writes only a comment. Anything that would change members is too rare to be
-        // right by accident.
-        let Extension {
-            path: None,
-            link: None,
-            size: None,
-            uid: None,
-            gid: None,
-            mtime: None,
-            sparse: None,
-            ..
-        } = extension
-        else {
-            return Err(self.refused("a global header that changes members"));
-        };
-        Ok(())
     }
 
     fn parent(&mut self, parts: &[Box<[u8]>]) -> Result<Arc<Dir>> {
@@ -285,138 +207,26 @@ impl Reading<'_, '_> {
         Ok(())
     }
 
-    fn link_name(&self, header: &Header, long: Option<Vec<u8>>) -> Result<Vec<u8>> {
-        let name =
-            long.or_else(|| header.link_name_bytes().map(|name| name.into_owned())).unwrap_or_default();
-        if name.is_empty() || name.len() > LONGEST_PATH {
+    fn check_link(&self, target: &[u8]) -> Result<()> {
+        if target.is_empty() || target.len() > LONGEST_PATH {
             return Err(self.refused("a link to an impossible name"));
         }
-        Ok(name)
+        Ok(())
     }
 
-    fn meta(&self, header: &Header, extension: &Extension) -> Result<Meta> {
-        let number = |value: io::Result<u64>, what: &str| {
-            value.map_err(|_| self.refused(format!("a malformed {what}")))
-        };
-        let owner = |value: Option<u64>, in_header: io::Result<u64>, what: &str| {
-            let id = value.map_or_else(|| number(in_header, what), Ok)?;
-            u32::try_from(id)
-                .ok()
-                .filter(|id| *id != u32::MAX)
-                .ok_or_else(|| self.refused(format!("an impossible {what}")))
-        };
-        let mtime = match extension.mtime {
-            Some(mtime) => mtime,
-            None => {
-                Time { seconds: header_time(header).map_err(|cause| self.refused(cause))?, nanoseconds: 0 }
-            }
-        };
-        let mut meta = Meta {
-            mode: number(header.mode().map(u64::from), "mode")? as u32 & 0o7777,
-            uid: owner(extension.uid, header.uid(), "user number")?,
-            gid: owner(extension.gid, header.gid(), "group number")?,
-            mtime: Some(mtime),
-            xattrs: (!extension.xattrs.is_empty()).then(|| Box::new(extension.xattrs.clone())),
-        };
-        self.wishes.apply(&mut meta);
-        Ok(meta)
-    }
-
-    /// Where the data of a sparse file goes, and the file's length; `None` for any other.
-    fn segments(
-        &self,
-        member: &mut TarMember<'_>,
-        header: &Header,
-        after_header: &[u8],
-        sparse: Option<Sparse>,
-    ) -> Result<Option<(Vec<Segment>, u64)>> {
-        if header.entry_type().is_gnu_sparse() {
-            let size = member.size();
-            let segments =
-                extension::gnu_segments(header, after_header, size).map_err(|cause| self.refused(cause))?;
-            return Ok(Some((segments, size)));
+    /// A file with so many bytes of data in the archive, and where they go if it has holes.
+    fn file(&mut self, file: File, data: u64, sparse: Option<(Vec<Segment>, u64)>) -> Result<()> {
+        match (sparse, usize::try_from(data)) {
+            (Some((segments, _)), _) => self.large_file(file, &segments),
+            (None, _) if self.tar.is_file() => self.file_in_archive(file),
+            (None, Ok(size)) if size <= SLAB => self.small_file(file, size),
+            (None, _) => self.large_file(file, &[Segment { offset: 0, length: data }]),
         }
-        let Some(Sparse { size, segments }) = sparse else { return Ok(None) };
-        let (segments, data) = match segments {
-            Some(segments) => (segments, member.size()),
-            None => {
-                let (numbers, used) = self.sparse_map(member)?;
-                let segments = extension::segments(&numbers, size).map_err(|cause| self.refused(cause))?;
-                (segments, member.size() - used)
-            }
-        };
-        let listed: u64 = segments.iter().map(|segment| segment.length).sum();
-        if listed != data {
-            return Err(self.refused("a sparse map that does not fit its data"));
-        }
-        Ok(Some((segments, size)))
-    }
-
-    /// The map of sparse format 1.0, which stands before the data in decimal lines, padded to a block.
-    fn sparse_map(&self, member: &mut TarMember<'_>) -> Result<(Vec<u64>, u64)> {
-        let mut block = [0u8; 512];
-        let (mut used, mut numbers, mut digits) = (0u64, Vec::new(), Vec::new());
-        let mut expected = None;
-        while expected.is_none_or(|expected| (numbers.len() as u64) < expected) {
-            member.read_exact(&mut block).map_err(|error| self.refused_io(&error))?;
-            used += 512;
-            for byte in block {
-                if byte != b'\n' {
-                    digits.push(byte);
-                    if digits.len() > 20 {
-                        return Err(self.refused("a malformed sparse map"));
-                    }
-                    continue;
-                }
-                let number = extension::number(&digits).map_err(|cause| self.refused(cause))?;
-                digits.clear();
-                match expected {
-                    None if number > MOST_SEGMENTS => {
-                        return Err(
-                            self.refused(format!("a sparse file of more than {MOST_SEGMENTS} segments"))
-                        );
-                    }
-                    None => expected = Some(number * 2),
-                    Some(_) => numbers.push(number),
-                }
-                if expected == Some(numbers.len() as u64) {
-                    break;
-                }
-            }
-        }
-        Ok((numbers, used))
-    }
-
-    fn file(
-        &mut self,
-        member: &mut TarMember<'_>,
-        dir: &Arc<Dir>,
-        name: &[u8],
-        meta: Meta,
-        sparse: Option<(Vec<Segment>, u64)>,
-    ) -> Result<()> {
-        let size = sparse.as_ref().map_or(member.size(), |(_, size)| *size);
-        let file = File { dir: Arc::clone(dir), name: name.into(), meta, size };
-        let Some((segments, _)) = sparse else {
-            if let Some(length) = self.length {
-                return self.file_in_archive(file, member.raw_file_position(), length);
-            }
-            return match usize::try_from(size) {
-                Ok(size) if size <= SLAB => self.small_file(member, file, size),
-                _ => self.large_file(member, file, &[Segment { offset: 0, length: size }], false),
-            };
-        };
-        // The tar crate gives the holes of an old GNU sparse member as zeros; they are skipped.
-        let zeros_for_holes = member.header().entry_type().is_gnu_sparse();
-        self.large_file(member, file, &segments, zeros_for_holes)
     }
 
     /// A file whose data writers read where it is.
-    fn file_in_archive(&mut self, file: File, start: u64, length: u64) -> Result<()> {
-        let size = file.size;
-        if start.checked_add(size).is_none_or(|end| end > length) {
-            return Err(self.refused("it ends in the middle of this member"));
-        }
+    fn file_in_archive(&mut self, file: File) -> Result<()> {
+        let (start, size) = (self.tar.position(), file.size);
         if size <= CHUNK {
             return self.feed.file(file, |file| Job::Copy(file, Data::At(start)));
         }
@@ -424,7 +234,7 @@ impl Reading<'_, '_> {
         self.feed.copy_chunks(&large, size, start)
     }
 
-    fn small_file(&mut self, member: &mut TarMember<'_>, file: File, size: usize) -> Result<()> {
+    fn small_file(&mut self, file: File, size: usize) -> Result<()> {
         let full = self.slab.buffer.as_ref().is_some_and(|buffer| buffer.len() + size > SLAB);
         if full || self.slab.since.elapsed() > SLAB_PATIENCE {
             self.flush()?;
@@ -437,55 +247,60 @@ impl Reading<'_, '_> {
             }
         };
         let start = buffer.len();
-        self.fill(member, &mut buffer, size)?;
+        self.read(&mut buffer, size)?;
         self.slab.files.push((file, start..start + size));
         self.slab.buffer = Some(buffer);
         Ok(())
     }
 
-    fn large_file(
-        &mut self,
-        member: &mut TarMember<'_>,
-        file: File,
-        segments: &[Segment],
-        zeros: bool,
-    ) -> Result<()> {
+    /// A file with data in these places.
+    fn large_file(&mut self, file: File, segments: &[Segment]) -> Result<()> {
         self.flush()?;
         let large = self.feed.large_file(file, false)?;
-        let mut position = 0;
+        let (mut buffer, mut parts, mut from) = (Vec::new(), Vec::new(), self.tar.position());
         for segment in segments {
-            if zeros {
-                self.discard(member, segment.offset - position)?;
+            let (mut offset, end) = (segment.offset, segment.offset + segment.length);
+            if self.tar.is_file() {
+                for offset in (offset..end).step_by(CHUNK as usize) {
+                    let length = CHUNK.min(end - offset);
+                    self.feed.chunk(&large, Chunk::Copy { offset, length, from })?;
+                    from += length;
+                }
+                continue;
             }
-            let mut offset = segment.offset;
-            position = segment.offset + segment.length;
-            while offset < position {
-                let mut buffer = self.slab.pool.take();
-                let length = usize::try_from(position - offset).unwrap_or(usize::MAX).min(SLAB);
-                self.fill(member, &mut buffer, length)?;
-                let piece = Piece { slab: self.slab.pool.seal(buffer), range: 0..length };
-                self.feed.chunk(&large, Chunk::Write { offset, piece })?;
-                self.feed.flush()?;
+            while offset < end {
+                if buffer.capacity() == 0 {
+                    buffer = self.slab.pool.take();
+                }
+                let start = buffer.len();
+                let length = usize::try_from(end - offset).unwrap_or(usize::MAX).min(SLAB - start);
+                self.read(&mut buffer, length)?;
+                parts.push((offset, start..start + length));
                 offset += length as u64;
+                if buffer.len() == SLAB {
+                    self.pieces(&large, std::mem::take(&mut buffer), &mut parts)?;
+                }
             }
         }
+        self.pieces(&large, buffer, &mut parts)?;
         self.feed.chunk(&large, Chunk::Last)
     }
 
-    fn fill(&self, member: &mut TarMember<'_>, buffer: &mut Vec<u8>, length: usize) -> Result<()> {
-        let read = member.take(length as u64).read_to_end(buffer).map_err(|error| self.refused_io(&error))?;
-        if read < length { Err(self.refused("it ends in the middle of this member")) } else { Ok(()) }
+    /// Hands over pieces of a large file, each with its offset there.
+    fn pieces(&mut self, large: &Arc<LargeFile>, buffer: Vec<u8>, parts: &mut Parts) -> Result<()> {
+        if parts.is_empty() {
+            return Ok(());
+        }
+        let slab = self.slab.pool.seal(buffer);
+        for (offset, range) in parts.drain(..) {
+            let piece = Piece { slab: Arc::clone(&slab), range };
+            self.feed.chunk(large, Chunk::Write { offset, piece })?;
+        }
+        self.feed.flush()
     }
 
-    fn discard(&self, member: &mut TarMember<'_>, length: u64) -> Result<()> {
-        let read =
-            io::copy(&mut member.take(length), &mut io::sink()).map_err(|error| self.refused_io(&error))?;
-        if read < length { Err(self.refused("it ends in the middle of this member")) } else { Ok(()) }
-    }
-
-    /// Reads what is left of a member, so that what comes next is within the tape's budget.
-    fn skip(&self, member: &mut TarMember<'_>) -> Result<()> {
-        io::copy(member, &mut io::sink()).map(drop).map_err(|error| self.refused_io(&error))
+    fn read(&mut self, buffer: &mut Vec<u8>, length: usize) -> Result<()> {
+        self.tar.read(buffer, length).map_err(|error| self.refused(error))
     }
 
     /// Hands the slab over, with the files in it.
@@ -500,13 +315,9 @@ impl Reading<'_, '_> {
         self.feed.flush()
     }
 
-    /// Past the last member: the end mark must be there, and the checksums after it must hold.
-    fn end(&mut self, archive: tar::Archive<Tape>, reel: &Rc<Reel>, end: u64) -> Result<()> {
-        self.member = None;
-        if reel.position() < end + 512 {
-            return Err(self.refused("it ends without its end mark: it was cut short"));
-        }
-        io::copy(&mut archive.into_inner(), &mut io::sink()).map_err(|error| self.refused_io(&error))?;
+    /// Past the last member: the checksums after the end mark must hold.
+    fn end(&mut self) -> Result<()> {
+        self.tar.finish().map_err(|fault| self.refused(fault))?;
         self.flush()?;
         for dir in std::mem::take(&mut self.dirs) {
             self.feed.directory_done(dir)?;
@@ -515,43 +326,18 @@ impl Reading<'_, '_> {
         Ok(())
     }
 
-    fn refused(&self, cause: impl Into<String>) -> Error {
-        self.refused_at("member", cause.into())
-    }
-
-    fn refused_io(&self, error: &io::Error) -> Error {
-        if error.raw_os_error().is_some() {
-            return Error::new(Exit::Io, "read archive", lowercase_first(&error.to_string()))
-                .on(shown(self.path).as_slice());
-        }
-        // Found while the next header was looked for: the last good member is all that can be named.
-        self.refused_at(
-            "at or after member",
-            match error.kind() {
-                io::ErrorKind::UnexpectedEof => "it was cut short".to_owned(),
-                _ => lowercase_first(&error.to_string()),
-            },
-        )
-    }
-
-    fn refused_at(&self, place: &str, cause: String) -> Error {
-        let archive = shown(self.path).as_slice().quoted();
-        let act = match &self.member {
-            Some(member) => format!("archive {archive}, {place} {}", member.as_slice().quoted()),
-            None => format!("archive {archive}"),
+    fn refused(&self, fault: impl Into<Fault>) -> Error {
+        let cause = match fault.into() {
+            Fault::Read(error) if error.raw_os_error().is_some() => {
+                return Error::os("read archive", shown(self.path).as_slice(), error).exit(Exit::Io);
+            }
+            Fault::Read(error) if error.kind() == io::ErrorKind::UnexpectedEof => {
+                "it was cut short".to_owned()
+            }
+            Fault::Read(error) => printable(lowercase_first(&error.to_string()).as_bytes()),
+            Fault::Refused(cause) => cause,
         };
+        let act = format!("archive {}{}", shown(self.path).as_slice().quoted(), self.tar.place());
         Error::new(Exit::Archive, act, cause).help("nothing of it was published; build the archive anew")
     }
-}
-
-/// The header's time; base-256 values may be negative.
-fn header_time(header: &Header) -> std::result::Result<i64, String> {
-    let field = &header.as_old().mtime;
-    if field[0] & 0x80 != 0 {
-        let mut low = [0u8; 8];
-        low.copy_from_slice(&field[4..12]);
-        return Ok(i64::from_be_bytes(low));
-    }
-    let time = header.mtime().map_err(|_| "a malformed time")?;
-    i64::try_from(time).map_err(|_| "an impossible time".to_owned())
 }

@@ -15,7 +15,7 @@ use lzma_rust2::XzReader;
 use ruzstd::decoding::FrameDecoder;
 use ruzstd::decoding::errors::{FrameDecoderError, ReadFrameHeaderError};
 
-use super::tape::Stream;
+use super::members::{Stream, has_checksum};
 use crate::progress::Progress;
 
 /// Bytes read of the source at once.
@@ -103,10 +103,7 @@ fn looks_like_tar(start: &[u8]) -> bool {
         return false;
     }
     let header = tar::Header::from_byte_slice(&start[..512]);
-    let bytes = header.as_bytes();
-    let sum = |range: std::ops::Range<usize>| bytes[range].iter().map(|byte| u32::from(*byte)).sum::<u32>();
-    bytes.iter().all(|byte| *byte == 0)
-        || header.cksum().is_ok_and(|expected| expected == sum(0..148) + sum(156..512) + 8 * u32::from(b' '))
+    header.as_bytes().iter().all(|byte| *byte == 0) || has_checksum(header)
 }
 
 struct Counted<R> {

@@ -12,7 +12,7 @@ use rustix::fs::{self, FileType, Mode, OFlags, Stat};
 
 use super::entry::{Meta, Time};
 use super::job::{CHUNK, Data, Entry, File, Job};
-use super::names::{LONGEST_PATH, Place};
+use super::names::{LONGEST_PATH, Place, is_reserved};
 use super::pipeline::Feed;
 use super::tree::Dir;
 use crate::error::{Context, Error, Result, printable};
@@ -106,7 +106,7 @@ impl Walk<'_, '_> {
             let Some(stat) = stat_entry(fd.as_fd(), &name).context("stat", child)? else {
                 continue;
             };
-            if dir.path().is_empty() && *name == *crate::state::DIRECTORY.as_bytes() {
+            if dir.path().is_empty() && is_reserved(&name) {
                 return Err(Error::new(
                     Exit::Archive,
                     "read directory",

@@ -1,11 +1,14 @@
 //! What extension headers say of the member that follows them: GNU long names, pax records (POSIX
-//! pax, "Extended Header"), and where the data of a sparse file goes.
+//! pax, "Extended Header"), and where the data of a sparse file goes (GNU tar manual, "Sparse
+//! Formats").
 //!
-//! Pure parsing of bytes that `tape` kept. Record values may hold any byte.
-
-use tar::{EntryType, GnuExtSparseHeader, Header};
+//! Pure parsing. Record values may hold any byte. What GNU tar and Python's tarfile read differently
+//! is an error.
 
 use super::entry::{Time, Xattrs, carried};
+
+/// The most segments in the map of a sparse file: it is held in memory.
+pub const MAX_SEGMENTS: usize = 65_536;
 
 /// A piece of a sparse file that has data.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -16,7 +19,7 @@ pub struct Segment {
     pub length: u64,
 }
 
-/// A sparse file as pax records describe it (GNU tar manual, "Sparse Formats").
+/// A sparse file.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Sparse {
     /// The file's length in bytes, holes included.
@@ -25,9 +28,20 @@ pub struct Sparse {
     pub segments: Option<Vec<Segment>>,
 }
 
-/// What the extension headers of one member say.
+/// The extension headers of one member, each at most once.
 #[derive(Debug, Default)]
 pub struct Extension {
+    /// GNU's long name.
+    pub name: Option<Vec<u8>>,
+    /// GNU's long link.
+    pub link: Option<Vec<u8>>,
+    /// The pax records, not parsed yet: what is wrong with them is said of the member.
+    pub pax: Option<Vec<u8>>,
+}
+
+/// What pax records say.
+#[derive(Debug, Default)]
+pub struct Records {
     /// The path, where it did not fit the header.
     pub path: Option<Vec<u8>>,
     /// A link's target, where it did not fit.
@@ -47,131 +61,115 @@ pub struct Extension {
 }
 
 impl Extension {
-    /// Parses whole 512-byte blocks of extension headers and their data.
-    ///
-    /// # Errors
-    /// What is malformed.
-    pub fn parse(mut blocks: &[u8]) -> Result<Extension, String> {
-        let mut extension = Extension::default();
-        while blocks.len() >= 512 {
-            let (header, rest) = blocks.split_at(512);
-            let header = Header::from_byte_slice(header);
-            let size = header.entry_size().map_err(|error| error.to_string())?;
-            let size = usize::try_from(size)
-                .ok()
-                .filter(|size| *size <= rest.len())
-                .ok_or("extension header cut short")?;
-            let data = &rest[..size];
-            match header.entry_type() {
-                EntryType::GNULongName => extension.path = Some(until_nul(data)),
-                EntryType::GNULongLink => extension.link = Some(until_nul(data)),
-                EntryType::XHeader => extension.records(data)?,
-                other => return Err(format!("unexpected header of type {:?}", char::from(other.as_byte()))),
-            }
-            blocks = &rest[size.next_multiple_of(512).min(rest.len())..];
-        }
-        Ok(extension)
+    /// Whether there is any.
+    pub fn is_some(&self) -> bool {
+        self.name.is_some() || self.link.is_some() || self.pax.is_some()
     }
 
-    /// Parses the records of a pax header that holds for one member, or for all that follow.
+    /// Adds a header of type `L`, `K`, `x` or `g` with its data. A global header may say nothing that
+    /// would change members.
+    ///
+    /// # Errors
+    /// What is malformed, or said twice.
+    pub fn add(&mut self, kind: u8, data: Vec<u8>) -> Result<(), String> {
+        let twice = match kind {
+            b'L' => self.name.replace(until_nul(&data)).is_some(),
+            b'K' => self.link.replace(until_nul(&data)).is_some(),
+            b'x' => self.pax.replace(data).is_some(),
+            _ => return Records::parse(&data)?.changes_nothing(),
+        };
+        if twice { Err("two extension headers of one type".into()) } else { Ok(()) }
+    }
+}
+
+impl Records {
+    /// Parses the records of a pax header.
     ///
     /// # Errors
     /// What is malformed.
-    pub fn records(&mut self, mut data: &[u8]) -> Result<(), String> {
-        let mut sparse = PaxSparse::default();
+    pub fn parse(mut data: &[u8]) -> Result<Records, String> {
+        let (mut records, mut sparse) = (Records::default(), PaxSparse::default());
         while !data.is_empty() {
             let (record, rest) = split_record(data).ok_or("malformed pax record")?;
             data = rest;
             let equals = record.iter().position(|byte| *byte == b'=').ok_or("malformed pax record")?;
             let (key, value) = (&record[..equals], &record[equals + 1..]);
             match key {
-                b"path" => self.path = Some(without_nul(value)?),
-                b"linkpath" => self.link = Some(without_nul(value)?),
-                b"size" => self.size = Some(number(value)?),
-                b"uid" => self.uid = Some(number(value)?),
-                b"gid" => self.gid = Some(number(value)?),
-                b"mtime" => self.mtime = Some(time(value)?),
+                b"path" => records.path = Some(without_nul(value)?),
+                b"linkpath" => records.link = Some(without_nul(value)?),
+                b"size" => records.size = Some(number(value)?),
+                b"uid" => records.uid = Some(number(value)?),
+                b"gid" => records.gid = Some(number(value)?),
+                b"mtime" => records.mtime = Some(time(value)?),
                 _ => {
                     if let Some(name) = key.strip_prefix(b"SCHILY.xattr.").filter(|name| carried(name)) {
-                        self.xattrs.push((without_nul(name)?, value.to_vec()));
+                        records.xattrs.push((without_nul(name)?, value.to_vec()));
                     } else if let Some(key) = key.strip_prefix(b"GNU.sparse.") {
-                        sparse.record(key, value)?;
+                        sparse.add(key, value)?;
                     }
                 }
             }
         }
-        if let Some((sparse, name)) = sparse.finish()? {
-            self.sparse = Some(sparse);
-            self.path = name.or(self.path.take());
+        if sparse != PaxSparse::default() {
+            records.path = sparse.name.take().or(records.path);
+            records.sparse = Some(sparse.finish()?);
         }
-        Ok(())
+        Ok(records)
+    }
+
+    /// `git archive` writes only a comment. Anything that would change members is too rare to be
+    /// right by accident.
+    fn changes_nothing(self) -> Result<(), String> {
+        let Records { path, link, size, uid, gid, mtime, xattrs, sparse } = self;
+        let names = path.is_some() || link.is_some() || !xattrs.is_empty() || sparse.is_some();
+        let numbers = size.is_some() || uid.is_some() || gid.is_some() || mtime.is_some();
+        if names || numbers { Err("a global header that changes members".into()) } else { Ok(()) }
     }
 }
 
-/// A sparse file and the name that its records give it.
-type SparseFile = (Sparse, Option<Vec<u8>>);
-
-#[derive(Default)]
+#[derive(Debug, Default, PartialEq, Eq)]
 struct PaxSparse {
-    seen: bool,
-    major: u64,
+    version: (Option<u64>, Option<u64>),
     size: Option<u64>,
+    real_size: Option<u64>,
     name: Option<Vec<u8>>,
-    numbers: Vec<u64>,
+    /// Offsets and lengths in turn, from records of their own (0.0).
+    pairs: Vec<u64>,
+    /// The same in one record (0.1).
+    map: Option<Vec<u64>>,
 }
 
 impl PaxSparse {
-    fn record(&mut self, key: &[u8], value: &[u8]) -> Result<(), String> {
-        self.seen = true;
+    fn add(&mut self, key: &[u8], value: &[u8]) -> Result<(), String> {
         match key {
-            b"major" => self.major = number(value)?,
+            b"major" => self.version.0 = Some(number(value)?),
+            b"minor" => self.version.1 = Some(number(value)?),
             b"name" => self.name = Some(without_nul(value)?),
-            b"size" | b"realsize" => self.size = Some(number(value)?),
-            b"offset" | b"numbytes" => self.numbers.push(number(value)?),
+            b"size" => self.size = Some(number(value)?),
+            b"realsize" => self.real_size = Some(number(value)?),
+            b"offset" if self.pairs.len().is_multiple_of(2) => self.pairs.push(number(value)?),
+            b"numbytes" if !self.pairs.len().is_multiple_of(2) => self.pairs.push(number(value)?),
             b"map" => {
-                self.numbers = value.split(|byte| *byte == b',').map(number).collect::<Result<_, _>>()?
+                self.map = Some(value.split(|byte| *byte == b',').map(number).collect::<Result<_, _>>()?)
             }
-            _ => {}
+            b"numblocks" => {}
+            _ => return Err("malformed sparse records".into()),
         }
         Ok(())
     }
 
-    fn finish(self) -> Result<Option<SparseFile>, String> {
-        if !self.seen {
-            return Ok(None);
+    /// Only what one of the three formats says.
+    fn finish(self) -> Result<Sparse, String> {
+        let in_records = self.map.is_some() || !self.pairs.is_empty();
+        match (self.version, self.size, self.real_size) {
+            ((None | Some(0), _), Some(size), None) if self.map.is_none() || self.pairs.is_empty() => {
+                let segments = segments(&self.map.unwrap_or(self.pairs), size)?;
+                Ok(Sparse { size, segments: Some(segments) })
+            }
+            ((Some(1), Some(0)), None, Some(size)) if !in_records => Ok(Sparse { size, segments: None }),
+            _ => Err("a sparse file in no known format".into()),
         }
-        let size = self.size.ok_or("sparse file without its size")?;
-        let segments = match self.major {
-            0 => Some(segments(&self.numbers, size)?),
-            1 => None,
-            other => return Err(format!("sparse format {other} is not known")),
-        };
-        Ok(Some((Sparse { size, segments }, self.name)))
     }
-}
-
-/// The segments of an old GNU sparse member: those in its header and in the blocks after it.
-///
-/// # Errors
-/// What is malformed.
-pub fn gnu_segments(header: &Header, mut blocks: &[u8], size: u64) -> Result<Vec<Segment>, String> {
-    let gnu = header.as_gnu().ok_or("sparse member without a GNU header")?;
-    let mut numbers = Vec::new();
-    let mut take = |sparse: &[tar::GnuSparseHeader]| -> Result<(), String> {
-        for block in sparse.iter().filter(|block| !block.is_empty()) {
-            numbers.push(block.offset().map_err(|error| error.to_string())?);
-            numbers.push(block.length().map_err(|error| error.to_string())?);
-        }
-        Ok(())
-    };
-    take(&gnu.sparse)?;
-    while blocks.len() >= 512 {
-        let mut extended = GnuExtSparseHeader::new();
-        extended.as_mut_bytes().copy_from_slice(&blocks[..512]);
-        take(extended.sparse())?;
-        blocks = &blocks[512..];
-    }
-    segments(&numbers, size)
 }
 
 /// Offsets and lengths in turn, ascending and within the file.
@@ -179,8 +177,11 @@ pub fn gnu_segments(header: &Header, mut blocks: &[u8], size: u64) -> Result<Vec
 /// # Errors
 /// What is malformed.
 pub fn segments(numbers: &[u64], size: u64) -> Result<Vec<Segment>, String> {
-    let mut segments = Vec::with_capacity(numbers.len() / 2);
-    let mut end = 0;
+    // A file's length is an `off_t`.
+    if size > i64::MAX as u64 {
+        return Err("a sparse file of an impossible size".into());
+    }
+    let (mut segments, mut end) = (Vec::with_capacity(numbers.len() / 2), 0);
     for pair in numbers.chunks(2) {
         let [offset, length] = pair else { return Err("sparse map with an odd number of values".into()) };
         let (offset, length) = (*offset, *length);
@@ -188,7 +189,9 @@ pub fn segments(numbers: &[u64], size: u64) -> Result<Vec<Segment>, String> {
             return Err("sparse map out of order or beyond the file's end".into());
         }
         end = offset + length;
-        segments.push(Segment { offset, length });
+        if length > 0 {
+            segments.push(Segment { offset, length });
+        }
     }
     Ok(segments)
 }
@@ -231,7 +234,8 @@ fn time(text: &[u8]) -> Result<Time, String> {
     })
 }
 
-fn until_nul(data: &[u8]) -> Vec<u8> {
+/// What stands before the first NUL.
+pub fn until_nul(data: &[u8]) -> Vec<u8> {
     data.iter().take_while(|byte| **byte != 0).copied().collect()
 }
 
@@ -243,17 +247,11 @@ fn without_nul(value: &[u8]) -> Result<Vec<u8>, String> {
 mod tests {
     use super::*;
 
-    fn records(text: &[u8]) -> Result<Extension, String> {
-        let mut extension = Extension::default();
-        extension.records(text)?;
-        Ok(extension)
-    }
-
     #[test]
     fn a_value_may_hold_newlines_and_equals_signs() {
-        let extension = records(b"14 path=a\nb=c\n19 mtime=1.5000000\n").unwrap();
-        assert_eq!(extension.path.unwrap(), b"a\nb=c");
-        assert_eq!(extension.mtime.unwrap(), Time { seconds: 1, nanoseconds: 500_000_000 });
+        let records = Records::parse(b"14 path=a\nb=c\n19 mtime=1.5000000\n").unwrap();
+        assert_eq!(records.path.unwrap(), b"a\nb=c");
+        assert_eq!(records.mtime.unwrap(), Time { seconds: 1, nanoseconds: 500_000_000 });
     }
 
     #[test]
@@ -266,8 +264,11 @@ mod tests {
             b"10 path=xy",
             b"7 size=\n",
             b"12 mtime=1e9\n",
+            b"22 GNU.sparse.major=1\n",
+            b"23 GNU.sparse.size=100\n22 GNU.sparse.map=0,1\n26 GNU.sparse.realsize=10\n",
+            b"23 GNU.sparse.size=100\n25 GNU.sparse.numbytes=1\n",
         ] {
-            assert!(records(text).is_err(), "{:?}", String::from_utf8_lossy(text));
+            assert!(Records::parse(text).is_err(), "{:?}", String::from_utf8_lossy(text));
         }
     }
 

@@ -73,10 +73,32 @@ pub fn components(path: &[u8]) -> Result<Vec<Box<[u8]>>, String> {
     if parts.len() > DEEPEST {
         return Err(format!("a name of more than {DEEPEST} components"));
     }
-    if parts.first().is_some_and(|first| &**first == crate::state::DIRECTORY.as_bytes()) {
+    if parts.first().is_some_and(|first| is_reserved(first)) {
         return Err("'.volseed' is volseed's own name".into());
     }
     Ok(parts)
+}
+
+/// Whether a volume that ignores case may take this name in its root for `.volseed`: in any case, with
+/// code points that Unicode ignores (Linux `fs/unicode`), or with the blanks and dots at the end that
+/// Windows drops.
+pub fn is_reserved(name: &[u8]) -> bool {
+    let Ok(name) = str::from_utf8(name) else { return false };
+    let folded = name.chars().filter(|c| !is_ignorable(*c)).map(|c| match c {
+        // A long s; its capital is S.
+        '\u{17f}' => 's',
+        c => c.to_ascii_lowercase(),
+    });
+    folded.collect::<String>().trim_end_matches(['.', ' ']) == crate::state::DIRECTORY
+}
+
+/// Unicode's `Default_Ignorable_Code_Point` (DerivedCoreProperties.txt).
+fn is_ignorable(c: char) -> bool {
+    matches!(c, '\u{ad}' | '\u{34f}' | '\u{61c}' | '\u{115f}'..='\u{1160}' | '\u{17b4}'..='\u{17b5}'
+        | '\u{180b}'..='\u{180f}' | '\u{200b}'..='\u{200f}' | '\u{202a}'..='\u{202e}'
+        | '\u{2060}'..='\u{206f}' | '\u{3164}' | '\u{fe00}'..='\u{fe0f}' | '\u{feff}' | '\u{ffa0}'
+        | '\u{fff0}'..='\u{fff8}' | '\u{1bca0}'..='\u{1bca3}' | '\u{1d173}'..='\u{1d17a}'
+        | '\u{e0000}'..='\u{e0fff}')
 }
 
 impl Names {
@@ -171,6 +193,12 @@ mod tests {
         check(b"a/../b", None);
         check(b"..", None);
         check(b"./.volseed/x", None);
+        check(b".VolSeed/x", None);
+        check(".vol\u{17f}eed".as_bytes(), None);
+        check(".vol\u{200b}seed".as_bytes(), None);
+        check(b".volseed. .", None);
+        check(b"volseed", Some(1));
+        check(b".volseed-old", Some(1));
         check(&[b'a'; 255], Some(1));
         check(&[b'a'; 256], None);
         check(&b"a/".repeat(256), Some(256));

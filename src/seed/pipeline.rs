@@ -21,6 +21,8 @@ use crate::volume::remove_tree;
 
 /// Entries that the producer hands over at once: fewer turns of the queue's lock.
 const BATCH: usize = 32;
+/// The most bytes of all files together, holes included: what a file offset counts (`off_t`).
+const MAX_BYTES: u64 = i64::MAX as u64;
 /// Stack of a writer, in bytes: its deepest call is the making of a directory with all its parents.
 const STACK: usize = 512 << 10;
 /// The smallest buffer that a writer reads a file through, in bytes.
@@ -304,9 +306,12 @@ impl Feed<'_> {
 
     fn begin_file(&mut self, file: &File) -> Result<()> {
         self.count()?;
+        let bytes = self.work.totals.bytes.checked_add(file.size).filter(|bytes| *bytes <= MAX_BYTES);
+        self.work.totals.bytes = bytes.ok_or_else(|| {
+            Error::new(Exit::Archive, "seed", "its files are longer than any file system holds")
+        })?;
         file.dir.hold();
         self.work.totals.files += 1;
-        self.work.totals.bytes += file.size;
         self.shared.progress.file_found(file.size);
         Ok(())
     }

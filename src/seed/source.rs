@@ -6,12 +6,14 @@
 use std::fs::File;
 use std::io::{self, Read};
 use std::os::fd::OwnedFd;
+use std::path::Path;
 use std::sync::Arc;
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use rustix::fs::{self, FileType, Mode, OFlags};
+use rustix::fs::{self, FileType, Mode, OFlags, Stat};
 use rustix::io::Errno;
 
+use super::entry::Time;
 use crate::cancel::Cancel;
 use crate::config::VolumeConfig;
 use crate::error::{Context, Error, Result};
@@ -34,10 +36,36 @@ pub struct Source {
 pub enum Content {
     /// To be walked.
     Directory(OwnedFd),
-    /// An archive, with its size in bytes, where it has one.
-    File(File, Option<u64>),
+    /// An archive, and what it looked like where it is a regular file.
+    File(File, Option<Look>),
     /// An archive.
     Stdin,
+}
+
+/// What tells that a file was written to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Look {
+    /// In bytes.
+    pub size: u64,
+    mtime: Time,
+}
+
+impl Look {
+    fn of(stat: &Stat) -> Look {
+        Look { size: stat.st_size as u64, mtime: Time::of(stat) }
+    }
+
+    /// Looks again, once all of the file was read.
+    ///
+    /// # Errors
+    /// Exit 74 when it looks different.
+    pub fn check(self, file: &File, path: &Path) -> Result<()> {
+        if Look::of(&fs::fstat(file).context("stat", path)?) == self {
+            return Ok(());
+        }
+        let error = Error::new(Exit::Io, "read archive", "it was changed while it was read").on(path);
+        Err(error.help("nothing of it was published; start again once the archive is whole"))
+    }
 }
 
 impl Source {
@@ -49,7 +77,7 @@ impl Source {
     /// Opens the source of a volume. Nothing of it is read yet.
     ///
     /// # Errors
-    /// Exit 66 when it is not there, 64 when it is the volume.
+    /// Exit 66 when it is not there or a device, 64 when it is the volume.
     pub fn open(config: &VolumeConfig, volume: &Volume) -> Result<Source> {
         let path = config.from.as_path();
         let wishes = format!("owner {:?}, version {:?}", config.owner, config.seed_version);
@@ -57,14 +85,18 @@ impl Source {
             return Ok(Source { content: Content::Stdin, fingerprint: format!("standard input, {wishes}") });
         }
         // Not there, or not in what leads there: the image is not what was meant.
-        let missing = |error: Error| match path.symlink_metadata() {
-            Err(cause) if cause.kind() == std::io::ErrorKind::NotFound => {
-                error.exit(Exit::Source).help("--from names what the image ships: is it in the image?")
-            }
-            _ => error,
+        let missing = |error: Errno| match error {
+            Errno::NOENT | Errno::NOTDIR | Errno::LOOP => Error::os("open source", path, error)
+                .exit(Exit::Source)
+                .help("--from names what the image ships: is it in the image?"),
+            _ => Error::os("open source", path, error),
         };
-        let file = fs::open(path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty());
-        let file = file.context("open source", path).map_err(missing)?;
+        // Before it is opened, which can have effects on a device.
+        let found = FileType::from_raw_mode(fs::stat(path).map_err(missing)?.st_mode);
+        if matches!(found, FileType::CharacterDevice | FileType::BlockDevice) {
+            return Err(Error::new(Exit::Source, "open source", "it is a device").on(path));
+        }
+        let file = fs::open(path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty()).map_err(missing)?;
         let stat = fs::fstat(&file).context("stat", path)?;
         let root = fs::fstat(volume.root()).context("stat", volume.path())?;
         if (stat.st_dev, stat.st_ino) == (root.st_dev, root.st_ino) {
@@ -79,7 +111,7 @@ impl Source {
         );
         let content = match FileType::from_raw_mode(stat.st_mode) {
             FileType::Directory => Content::Directory(file),
-            FileType::RegularFile => Content::File(file.into(), Some(stat.st_size as u64)),
+            FileType::RegularFile => Content::File(file.into(), Some(Look::of(&stat))),
             _ => Content::File(file.into(), None),
         };
         Ok(Source { content, fingerprint })

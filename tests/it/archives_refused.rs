@@ -4,7 +4,7 @@ use std::fs::{self};
 
 use tar::{EntryType, Header};
 
-use crate::kit::{Sandbox, Tarball, Tree, assert_nothing_published, assert_same_tree, seed};
+use crate::kit::{Packing, Sandbox, Tarball, Tree, assert_nothing_published, assert_same_tree, seed};
 
 /// The archive is refused with the member named, shows nothing, and does not spoil the volume.
 #[track_caller]
@@ -97,11 +97,27 @@ fn the_root_is_a_directory() {
 
 #[test]
 fn our_own_directory_is_out_of_bounds() {
-    for name in [".volseed/state.json", "./.volseed/lock", ".volseed/claims/1/claim.json", ".volseed"] {
-        refused(begun().file(name, "{}").build(), ".volseed");
+    for name in [
+        ".volseed/state.json",
+        "./.volseed/lock",
+        ".volseed/claims/1/claim.json",
+        ".volseed",
+        ".VolSeed/state.json",
+        ".vol\u{200b}seed/x",
+    ] {
+        refused(begun().file(name, "{}").build(), "volseed's own name");
     }
     refused(begun().directory(".volseed/").build(), ".volseed");
     refused(begun().symlink(".volseed", "good").build(), ".volseed");
+}
+
+#[test]
+fn our_own_directory_is_refused_in_a_source_directory_in_any_case() {
+    let sandbox = Sandbox::new();
+    let (source, volume) = (sandbox.directory("source"), sandbox.volume());
+    fs::create_dir(source.join(".VOLSEED")).unwrap();
+    seed(source, &volume).ends().fails(65, "volseed's own name");
+    assert_nothing_published(&volume);
 }
 
 #[test]
@@ -110,6 +126,22 @@ fn our_directory_s_name_is_free_further_down() {
     let volume = sandbox.volume();
     seed("-", &volume).input(begun().file("good/.volseed/x", "x").build()).ends().exits(0);
     assert!(volume.join("good/.volseed/x").exists());
+}
+
+#[test]
+fn what_an_archive_says_is_escaped_on_one_line() {
+    let evil = "\n2026-11-25T00:00:00Z  INFO seeded\u{1b}[31m\u{202e}";
+    let size = begun().file(evil, "x").edit(|header| header.as_old_mut().size = *b"zz\nzz\x1b[1mz\0\0");
+    let sum = begun().file(evil, "x").damage(|bytes| bytes[148..156].copy_from_slice(b"q\nz\x1b[1m "));
+    let link = begun().hard_link("evil", evil);
+    let text = Packing::Gzip.pack("hello\nworld\u{1b}[31m\n".repeat(100).as_bytes());
+    for archive in [Some(size.build()), Some(sum.build()), Some(link.build()), text].into_iter().flatten() {
+        let sandbox = Sandbox::new();
+        let outcome = seed("-", sandbox.volume()).input(archive).ends().exits(65);
+        let (_, error) = outcome.stderr.split_once("error: ").unwrap();
+        let (error, _) = error.split_once("\nhelp:").unwrap();
+        assert!(!error.contains(['\n', '\u{1b}', '\u{202e}']), "{error:?}");
+    }
 }
 
 #[test]

@@ -1,6 +1,7 @@
 //! Where a seed comes from: a directory, an archive in any packing, standard input.
 
 use std::fs::{self, Permissions};
+use std::io::Write;
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::PathBuf;
 use std::process::Command;
@@ -174,6 +175,33 @@ fn a_missing_source_exits_66_and_leaves_the_volume_alone() {
     let (sandbox, _, volume) = sandbox();
     let outcome = seed(sandbox.path("missing.tar"), &volume).ends();
     outcome.fails(66, "missing.tar").says("no such file or directory");
+    assert_nothing_published(&volume);
+}
+
+#[test]
+fn a_dangling_source_is_missing_too() {
+    let (_sandbox, _, volume) = sandbox();
+    let link = volume.parent().unwrap().join("link.tar");
+    std::os::unix::fs::symlink("nowhere", &link).unwrap();
+    seed(&link, &volume).ends().fails(66, "link.tar");
+}
+
+#[test]
+fn a_device_is_no_source() {
+    let (_sandbox, _, volume) = sandbox();
+    seed("/dev/zero", &volume).ends().fails(66, "it is a device");
+}
+
+#[test]
+fn a_plain_archive_that_is_changed_while_it_is_read_is_noticed() {
+    let (sandbox, _, volume) = sandbox();
+    let archive = sandbox.path("seed.tar");
+    fs::write(&archive, Tree::many("d", 20_000).archive()).unwrap();
+    let running = seed(&archive, &volume).start();
+    running.says("seeding");
+    // As from somebody who adds to it.
+    fs::File::options().append(true).open(&archive).unwrap().write_all(&[0; 512]).unwrap();
+    running.ends().fails(74, "changed while it was read");
     assert_nothing_published(&volume);
 }
 
