@@ -11,6 +11,7 @@ mod entry;
 mod extension;
 mod fidelity;
 mod job;
+mod links;
 mod members;
 mod names;
 mod owner;
@@ -46,6 +47,7 @@ use directory::Wishes;
 use entry::Meta;
 use fidelity::Fidelity;
 pub use fidelity::Lost;
+use links::Links;
 use members::Stream;
 use pipeline::Limits;
 use publish::Crossing;
@@ -337,7 +339,9 @@ impl Site<'_> {
     ) -> Result<(Produced, pipeline::Work, u64)> {
         let config = self.config;
         let wishes = Wishes { owner: config.owner, times: config.times };
-        let limits = Limits { crew, memory: config.memory, entries: config.max_entries };
+        let budget = slab::Budget::new(config.memory);
+        let memory = if matches!(source, Content::Directory(_)) { config.memory } else { budget.data };
+        let limits = Limits { crew, memory, entries: config.max_entries };
         let shared = Shared {
             tree,
             source: match &source {
@@ -356,11 +360,12 @@ impl Site<'_> {
         };
         let mut produced = Produced { root: None, skipped: 0 };
         let work = pipeline::run(&shared, limits, |feed| {
-            let pool = slab::Pool::new(config.memory);
+            let pool = slab::Pool::new(budget);
             let archive =
                 |tar: io::Result<Stream>, idle: &dyn Fn() -> bool, feed: &mut pipeline::Feed<'_>| {
                     let tar = tar.map_err(|error| archive::unreadable(&config.from, &error))?;
-                    archive::produce(tar, &config.from, wishes, &pool, idle, feed)
+                    let links = Links::new(self.stage, self.stage_path.clone());
+                    archive::produce(tar, &config.from, wishes, (&pool, budget), links, idle, feed)
                 };
             let flowing = |bytes: Box<dyn Read>| {
                 decompress::open(bytes, Arc::clone(self.progress)).map(Stream::Flowing)

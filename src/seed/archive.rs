@@ -3,25 +3,40 @@
 //! What no seed may hold refuses the whole archive, and since nothing is published before its end
 //! mark and its checksums were read, nothing of a refused archive ever shows.
 
+use std::collections::HashMap;
 use std::io;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use rustix::fs::FileType;
+
 use super::directory::Wishes;
 use super::entry::Meta;
 use super::extension::Segment;
 use super::job::{CHUNK, Chunk, Data, Entry, File, Job, LargeFile};
+use super::links::{Link, Links};
 use super::members::{Fault, Kind, Member, Stream, Tar};
-use super::names::{Known, LONGEST_PATH, Names, components};
+use super::names::{LONGEST_PATH, Names, components};
 use super::pipeline::Feed;
-use super::slab::{Piece, Pool, SLAB};
+use super::schedule::Number;
+use super::slab::{Budget, Charge, Piece, Pool, SLAB};
 use super::tree::Dir;
 use crate::error::{Error, Quoted, Result, lowercase_first, printable};
 use crate::exit::Exit;
+use crate::volume::is_type;
 
 /// A slow source's files are written after so long, even if their slab has room left.
 const SLAB_PATIENCE: Duration = Duration::from_millis(50);
+/// What a directory or a large file takes besides names and attributes, here, in the tree and in the
+/// schedule, in bytes.
+const DIR_COST: usize = 1024;
+/// The most that directories take which are only needed for links, in bytes.
+const BORROWED: usize = 1 << 20;
+/// The most that the names of links that wait take, in bytes.
+const WAITING: u64 = 512 << 10;
+/// What an entry may take without being counted: as much as its place in the queue, in bytes.
+const FREE_OF_CHARGE: usize = 64;
 
 /// Feeds every member of the tar that `source` holds. `path` is for messages. Returns what the
 /// archive says of its root, if it does. Where `idle` says that the source is silent, what has
@@ -34,7 +49,8 @@ pub fn produce(
     source: Stream,
     path: &Path,
     wishes: Wishes,
-    pool: &Arc<Pool>,
+    (pool, budget): (&Arc<Pool>, Budget),
+    links: Links<'_>,
     idle: &dyn Fn() -> bool,
     feed: &mut Feed<'_>,
 ) -> Result<Option<Meta>> {
@@ -43,12 +59,16 @@ pub fn produce(
         tar: Tar::new(source),
         wishes,
         feed,
-        names: Names::default(),
-        dirs: Vec::new(),
+        names: Names::new(budget.names),
+        dirs: Dirs::default(),
+        max_dirs: usize::try_from(budget.directories).unwrap_or(usize::MAX),
+        links,
+        waiting: Names::new(WAITING),
+        linking: None,
         root: None,
         slab: Slab::new(pool),
     };
-    while let Some(member) = reading.next()? {
+    while let Some(member) = reading.tar.next().map_err(|fault| reading.refused(fault))? {
         reading.member(member)?;
         if idle() {
             reading.flush()?;
@@ -97,121 +117,239 @@ impl<'a> Slab<'a> {
 /// Offsets in a file, and where in a slab the bytes for them are.
 type Parts = Vec<(u64, std::ops::Range<usize>)>;
 
+/// Directories that something may still be put into, and the numbers that they and large files have.
+#[derive(Default)]
+struct Dirs {
+    known: HashMap<Box<[u8]>, Arc<Dir>>,
+    large_files: Vec<Number>,
+    bytes: usize,
+}
+
+impl Dirs {
+    fn add(&mut self, dir: &Arc<Dir>) {
+        self.bytes += DIR_COST + 2 * dir.path().len();
+        self.known.insert(dir.path().into(), Arc::clone(dir));
+    }
+}
+
 struct Reading<'a, 'f> {
     path: &'a Path,
     tar: Tar,
     wishes: Wishes,
     feed: &'a mut Feed<'f>,
     names: Names,
-    dirs: Vec<Arc<Dir>>,
+    dirs: Dirs,
+    /// Bytes that they may take.
+    max_dirs: usize,
+    links: Links<'a>,
+    /// The names of those links.
+    waiting: Names,
+    /// The link that is being made, for messages.
+    linking: Option<Vec<u8>>,
     root: Option<Meta>,
     slab: Slab<'a>,
 }
 
 impl Reading<'_, '_> {
-    fn next(&mut self) -> Result<Option<Member>> {
-        self.tar.next().map_err(|fault| self.refused(fault))
-    }
-
     fn member(&mut self, member: Member) -> Result<()> {
-        let parts = components(&member.path).map_err(|cause| self.refused(cause))?;
-        let mut meta = member.meta;
+        if self.dirs.bytes > self.max_dirs {
+            self.flush()?;
+            let dirs = std::mem::take(&mut self.dirs);
+            self.forget(dirs)?;
+        }
+        let Member { path, link, kind, mut meta, data, sparse } = member;
+        let parts = components(&path).map_err(|cause| self.refused(cause))?;
         self.wishes.apply(&mut meta);
         let Some((name, parents)) = parts.split_last() else {
-            if member.kind == Kind::Directory {
+            if kind == Kind::Directory && !path.is_empty() {
                 self.root = Some(meta);
                 return Ok(());
             }
             return Err(self.refused("the root must be a directory"));
         };
         let dir = self.parent(parents)?;
-        match member.kind {
-            Kind::Directory => self.directory(&dir, name, meta),
+        let file_type = match kind {
+            Kind::Directory => return self.directory(&dir, name, Some(meta)).map(drop),
+            Kind::File => FileType::RegularFile,
+            Kind::Symlink => FileType::Symlink,
+            Kind::Fifo => FileType::Fifo,
+            Kind::Link => return self.link(&dir, name, &link, &meta),
+        };
+        if kind == Kind::Symlink && (link.is_empty() || link.len() > LONGEST_PATH) {
+            return Err(self.refused("a link to an impossible name"));
+        }
+        self.begin(&dir, name, Some(file_type))?;
+        let charge = self.charge(name.len() + link.len() + size_of_xattrs(&meta))?;
+        let name = (*name).into();
+        match kind {
             Kind::File => {
-                self.begin(&dir, name, Known::File)?;
-                let size = member.sparse.as_ref().map_or(member.data, |(_, size)| *size);
-                self.file(File { dir, name: name.clone(), meta, size }, member.data, member.sparse)
+                let size = sparse.as_ref().map_or(data, |(_, size)| *size);
+                self.file(File { dir, name, meta, size, _charge: charge }, data, sparse)
             }
-            Kind::Symlink => {
-                self.check_link(&member.link)?;
-                self.begin(&dir, name, Known::Symlink)?;
-                self.flush()?;
-                self.feed.symlink(Entry { dir, name: name.clone(), meta }, member.link.into())
-            }
-            Kind::Fifo => {
-                self.begin(&dir, name, Known::Fifo)?;
-                self.flush()?;
-                self.feed.fifo(Entry { dir, name: name.clone(), meta })
-            }
-            Kind::Link => {
-                self.check_link(&member.link)?;
-                let (target_dir, target_name) = self
-                    .names
-                    .link_target(&member.link, &self.feed.root())
-                    .map_err(|cause| self.refused(cause))?;
-                if (target_dir.path(), &*target_name) == (dir.path(), &**name) {
-                    return Err(self.refused("a hard link to itself"));
-                }
-                self.begin(&dir, name, Known::Link(Some((Arc::clone(&target_dir), target_name.clone()))))?;
-                self.feed.link(Entry { dir, name: name.clone(), meta }, target_dir, target_name)
+            Kind::Symlink => self.feed.symlink(Entry { dir, name, meta, _charge: charge }, link.into()),
+            _ => self.feed.fifo(Entry { dir, name, meta, _charge: charge }),
+        }
+    }
+
+    fn parent(&mut self, parts: &[&[u8]]) -> Result<Arc<Dir>> {
+        // As a rule that of the member before.
+        if let Some(dir) = self.dirs.known.get(&*parts.join(&b'/')) {
+            return Ok(Arc::clone(dir));
+        }
+        parts.iter().try_fold(self.feed.root(), |dir, part| self.directory(&dir, part, None))
+    }
+
+    /// A directory of the seed. Without `meta` it is implied by a name below it, and where it is new it
+    /// is as `tar` would make it.
+    fn directory(&mut self, parent: &Arc<Dir>, name: &[u8], meta: Option<Meta>) -> Result<Arc<Dir>> {
+        let path = parent.child_path(name);
+        let mut known = self.dirs.known.get(&*path).map(Arc::clone);
+        if known.is_none() && self.names.add(&path) {
+            known = self.adopt(parent, name)?;
+            known.iter().for_each(|dir| self.dirs.add(dir));
+        }
+        self.dirs.bytes += meta.as_ref().map_or(0, size_of_xattrs);
+        if let Some(dir) = known {
+            meta.into_iter().for_each(|meta| dir.set_meta(meta));
+            return Ok(dir);
+        }
+        let ours = (rustix::process::geteuid().as_raw(), rustix::process::getegid().as_raw());
+        let (uid, gid) = self.wishes.owner.unwrap_or(ours);
+        let meta = meta.unwrap_or_else(|| Meta { mode: 0o755, uid, gid, ..Meta::default() });
+        let dir = self.feed.directory(parent, name, meta)?;
+        self.dirs.add(&dir);
+        Ok(dir)
+    }
+
+    /// The directory that the stage has under this name; `None` where there is nothing.
+    fn adopt(&mut self, parent: &Arc<Dir>, name: &[u8]) -> Result<Option<Arc<Dir>>> {
+        let mut stat = self.feed.shared().tree.look(parent, name)?;
+        if stat.is_none() {
+            self.make_links()?;
+            stat = self.feed.shared().tree.look(parent, name)?;
+        }
+        let Some(stat) = stat else { return Ok(None) };
+        match FileType::from_raw_mode(stat.st_mode) {
+            FileType::Directory => self.feed.adopt(parent, name, &stat, self.wishes.times).map(Some),
+            before => {
+                let path = parent.child_path(name);
+                Err(self.refused(format!("{} is a {} before it", path.as_slice().quoted(), noun(before))))
             }
         }
     }
 
-    fn parent(&mut self, parts: &[Box<[u8]>]) -> Result<Arc<Dir>> {
+    /// Makes room for an entry of this type, or a hard link, where its name was given before: the last
+    /// one of a type counts, as in `tar`.
+    fn begin(&mut self, dir: &Arc<Dir>, name: &[u8], file_type: Option<FileType>) -> Result<()> {
+        let path = dir.child_path(name);
+        let mut before = None;
+        if self.dirs.known.contains_key(&*path) {
+            before = Some(FileType::Directory);
+        } else if self.names.add(&path) {
+            self.make_links()?;
+            let stat = self.feed.shared().tree.look(dir, name)?;
+            before = stat.map(|stat| FileType::from_raw_mode(stat.st_mode));
+        }
+        match before {
+            None => Ok(()),
+            Some(before) if before != FileType::Directory && file_type.is_none_or(|it| it == before) => {
+                self.feed.remove(dir, name)
+            }
+            Some(before) => {
+                let now = file_type.map_or("hard link", noun);
+                Err(self.refused(format!("a {now}, and before a {}", noun(before))))
+            }
+        }
+    }
+
+    fn link(&mut self, dir: &Arc<Dir>, name: &[u8], target: &[u8], meta: &Meta) -> Result<()> {
+        let parts = components(target).map_err(|cause| self.refused(cause))?;
+        let (path, target) = (dir.child_path(name), parts.join(&b'/'));
+        let cause = match () {
+            () if target == path => "a hard link to itself".to_owned(),
+            () if target.is_empty() => "a hard link to the root".to_owned(),
+            () if self.dirs.known.contains_key(&*target) => {
+                format!("a hard link to the directory {}", target.as_slice().quoted())
+            }
+            () if !self.names.is_known(&target) => not_before(&target),
+            () => {
+                self.begin(dir, name, None)?;
+                self.feed.later_link()?;
+                let waits = self.waiting.is_known(&target);
+                self.waiting.add(&path);
+                return self.links.add(&Link { path, target, owner: (meta.uid, meta.gid), waits });
+            }
+        };
+        Err(self.refused(cause))
+    }
+
+    /// Waits until everything so far is written, and makes the links to it.
+    fn make_links(&mut self) -> Result<()> {
+        self.flush()?;
+        self.feed.settle(Vec::new())?;
+        let (mut links, mut borrowed) = (self.links.take()?, Dirs::default());
+        self.waiting = Names::new(WAITING);
+        while let Some(Link { path, target, owner: (uid, gid), waits }) = links.next()? {
+            self.linking = Some(path.clone());
+            if borrowed.bytes > BORROWED {
+                self.forget(std::mem::take(&mut borrowed))?;
+            } else if waits {
+                self.feed.settle(Vec::new())?;
+            }
+            let (dir, name) = self.place(&path, &mut borrowed)?;
+            let (target_dir, target_name) = self.place(&target, &mut borrowed)?;
+            let charge = self.charge(name.len() + target_name.len())?;
+            let meta = Meta { uid, gid, ..Meta::default() };
+            self.feed.make_link(Entry { dir, name, meta, _charge: charge }, target_dir, target_name)?;
+        }
+        self.forget(borrowed)?;
+        self.linking = None;
+        Ok(())
+    }
+
+    /// The directory that a name which is on the stage is in, and the name there.
+    fn place(&mut self, path: &[u8], borrowed: &mut Dirs) -> Result<(Arc<Dir>, Box<[u8]>)> {
+        let mut parts: Vec<&[u8]> = path.split(|byte| *byte == b'/').collect();
+        let name = parts.pop().unwrap_or_default().into();
+        let known = |dirs: &Dirs, path: &[u8]| dirs.known.get(path).map(Arc::clone);
         let mut dir = self.feed.root();
         for part in parts {
-            let path = dir.child_path(part);
-            dir = match self.names.directory(&path) {
-                Ok(Some(known)) => known,
-                Ok(None) => self.new_directory(&dir, part, None)?,
-                Err(noun) => {
-                    return Err(self.refused(format!("its parent {} is a {noun}", path.as_slice().quoted())));
+            let below = dir.child_path(part);
+            dir = match known(&self.dirs, &below).or_else(|| known(borrowed, &below)) {
+                Some(dir) => dir,
+                None => {
+                    let stat = self.feed.shared().tree.look(&dir, part)?;
+                    let stat = stat.filter(|stat| is_type(stat, FileType::Directory));
+                    let stat = stat.ok_or_else(|| self.refused(not_before(path)))?;
+                    let dir = self.feed.adopt(&dir, part, &stat, self.wishes.times)?;
+                    borrowed.add(&dir);
+                    dir
                 }
             };
         }
-        Ok(dir)
+        Ok((dir, name))
     }
 
-    fn directory(&mut self, parent: &Arc<Dir>, name: &[u8], meta: Meta) -> Result<()> {
-        match self.names.directory(&parent.child_path(name)) {
-            Ok(Some(known)) => known.set_meta(meta),
-            Ok(None) => drop(self.new_directory(parent, name, Some(meta))?),
-            Err(noun) => return Err(self.refused(format!("a directory, and before a {noun}"))),
+    /// Finishes directories, and waits for that: what comes for one of them later asks the stage.
+    fn forget(&mut self, dirs: Dirs) -> Result<()> {
+        let mut numbers = dirs.large_files;
+        for (_, dir) in dirs.known {
+            numbers.push(dir.number());
+            self.feed.directory_done(dir)?;
         }
-        Ok(())
+        self.feed.settle(numbers)
     }
 
-    /// Without `meta` it is implied by a name below it: then as `tar` would make it.
-    fn new_directory(&mut self, parent: &Arc<Dir>, name: &[u8], meta: Option<Meta>) -> Result<Arc<Dir>> {
-        let meta = meta.unwrap_or_else(|| {
-            let ours = (rustix::process::geteuid().as_raw(), rustix::process::getegid().as_raw());
-            let (uid, gid) = self.wishes.owner.unwrap_or(ours);
-            Meta { mode: 0o755, uid, gid, ..Meta::default() }
-        });
-        let dir = self.feed.directory(parent, name, meta)?;
-        self.names.enter_directory(&dir);
-        self.dirs.push(Arc::clone(&dir));
-        Ok(dir)
-    }
-
-    /// Enters a name, and makes room for it where it was given before.
-    fn begin(&mut self, dir: &Arc<Dir>, name: &[u8], known: Known) -> Result<()> {
-        let path = dir.child_path(name);
-        if self.names.is_known(&path, &known).map_err(|cause| self.refused(cause))? {
+    /// Counts what an entry takes while it waits, and waits itself where others take too much.
+    fn charge(&mut self, bytes: usize) -> Result<Option<Charge>> {
+        if bytes < FREE_OF_CHARGE {
+            return Ok(None);
+        }
+        let charge = self.slab.pool.charge(bytes);
+        if charge.is_none() {
             self.flush()?;
-            self.feed.replace(dir, name)?;
-            self.names.links_are_made();
         }
-        self.names.enter(path, known);
-        Ok(())
-    }
-
-    fn check_link(&self, target: &[u8]) -> Result<()> {
-        if target.is_empty() || target.len() > LONGEST_PATH {
-            return Err(self.refused("a link to an impossible name"));
-        }
-        Ok(())
+        Ok(Some(charge.unwrap_or_else(|| self.slab.pool.charge_when_free(bytes))))
     }
 
     /// A file with so many bytes of data in the archive, and where they go if it has holes.
@@ -230,7 +368,7 @@ impl Reading<'_, '_> {
         if size <= CHUNK {
             return self.feed.file(file, |file| Job::Copy(file, Data::At(start)));
         }
-        let large = self.feed.large_file(file, false)?;
+        let large = self.large(file)?;
         self.feed.copy_chunks(&large, size, start)
     }
 
@@ -256,7 +394,7 @@ impl Reading<'_, '_> {
     /// A file with data in these places.
     fn large_file(&mut self, file: File, segments: &[Segment]) -> Result<()> {
         self.flush()?;
-        let large = self.feed.large_file(file, false)?;
+        let large = self.large(file)?;
         let (mut buffer, mut parts, mut from) = (Vec::new(), Vec::new(), self.tar.position());
         for segment in segments {
             let (mut offset, end) = (segment.offset, segment.offset + segment.length);
@@ -284,6 +422,13 @@ impl Reading<'_, '_> {
         }
         self.pieces(&large, buffer, &mut parts)?;
         self.feed.chunk(&large, Chunk::Last)
+    }
+
+    fn large(&mut self, file: File) -> Result<Arc<LargeFile>> {
+        let large = self.feed.large_file(file, false)?;
+        self.dirs.bytes += DIR_COST;
+        self.dirs.large_files.push(large.number);
+        Ok(large)
     }
 
     /// Hands over pieces of a large file, each with its offset there.
@@ -318,8 +463,8 @@ impl Reading<'_, '_> {
     /// Past the last member: the checksums after the end mark must hold.
     fn end(&mut self) -> Result<()> {
         self.tar.finish().map_err(|fault| self.refused(fault))?;
-        self.flush()?;
-        for dir in std::mem::take(&mut self.dirs) {
+        self.make_links()?;
+        for (_, dir) in std::mem::take(&mut self.dirs.known) {
             self.feed.directory_done(dir)?;
         }
         self.feed.shared().progress.all_found();
@@ -337,7 +482,29 @@ impl Reading<'_, '_> {
             Fault::Read(error) => printable(lowercase_first(&error.to_string()).as_bytes()),
             Fault::Refused(cause) => cause,
         };
-        let act = format!("archive {}{}", shown(self.path).as_slice().quoted(), self.tar.place());
+        let place = match &self.linking {
+            Some(link) => format!(", member {}", link.as_slice().quoted()),
+            None => self.tar.place(),
+        };
+        let act = format!("archive {}{place}", shown(self.path).as_slice().quoted());
         Error::new(Exit::Archive, act, cause).help("nothing of it was published; build the archive anew")
+    }
+}
+
+fn size_of_xattrs(meta: &Meta) -> usize {
+    let xattrs = meta.xattrs.iter().flat_map(|xattrs| xattrs.iter());
+    xattrs.map(|(name, value)| size_of::<(Vec<u8>, Vec<u8>)>() + name.len() + value.len()).sum()
+}
+
+fn not_before(target: &[u8]) -> String {
+    format!("a hard link to {}, which is not before it in the archive", target.quoted())
+}
+
+fn noun(file_type: FileType) -> &'static str {
+    match file_type {
+        FileType::Directory => "directory",
+        FileType::Symlink => "symbolic link",
+        FileType::Fifo => "FIFO",
+        _ => "file",
     }
 }

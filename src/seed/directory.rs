@@ -12,7 +12,7 @@ use rustix::fs::{self, FileType, Mode, OFlags, Stat};
 
 use super::entry::{Meta, Time};
 use super::job::{CHUNK, Data, Entry, File, Job};
-use super::names::{LONGEST_PATH, Place, is_reserved};
+use super::names::{LONGEST_PATH, is_reserved};
 use super::pipeline::Feed;
 use super::tree::Dir;
 use crate::error::{Context, Error, Result, printable};
@@ -75,6 +75,9 @@ pub fn produce(
     walk.feed.shared().progress.all_found();
     Ok(Walked { root: root_meta, skipped: walk.skipped })
 }
+
+/// A directory of the seed and a name in it.
+type Place = (Arc<Dir>, Box<[u8]>);
 
 struct Walk<'a, 'f> {
     root: &'a OwnedFd,
@@ -169,7 +172,7 @@ impl Walk<'_, '_> {
 
     fn file(&mut self, dir: &Arc<Dir>, name: Box<[u8]>, stat: &Stat) -> Result<()> {
         let size = stat.st_size as u64;
-        let file = File { dir: Arc::clone(dir), name, meta: self.meta(stat), size };
+        let file = File { dir: Arc::clone(dir), name, meta: self.meta(stat), size, _charge: None };
         // stat(2) counts blocks of 512 bytes.
         let holes = (stat.st_blocks as u64).saturating_mul(512) < size;
         if holes || size <= CHUNK {
@@ -199,7 +202,7 @@ impl Walk<'_, '_> {
     }
 
     fn plain(&self, dir: &Arc<Dir>, name: Box<[u8]>, stat: &Stat) -> Entry {
-        Entry { dir: Arc::clone(dir), name, meta: self.meta(stat) }
+        Entry { dir: Arc::clone(dir), name, meta: self.meta(stat), _charge: None }
     }
 
     fn meta(&self, stat: &Stat) -> Meta {

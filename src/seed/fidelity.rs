@@ -20,6 +20,9 @@ use crate::exit::Exit;
 use crate::state::Root;
 use crate::volume::change_mode;
 
+/// The most owners whose refusal is remembered: an archive may name any number.
+const MAX_REFUSED: usize = 4096;
+
 /// Owner and mode that an entry has on the volume.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Birth {
@@ -188,7 +191,10 @@ impl Fidelity {
         if self.counted("change owner of", &self.owners, result, path)? {
             (birth.uid, birth.gid) = owner;
         } else {
-            self.refused.write().unwrap_or_else(PoisonError::into_inner).insert(owner);
+            let mut refused = self.refused.write().unwrap_or_else(PoisonError::into_inner);
+            if refused.len() < MAX_REFUSED {
+                refused.insert(owner);
+            }
         }
         Ok(())
     }
@@ -338,6 +344,12 @@ impl Fidelity {
     fn set_xattrs(&self, fd: BorrowedFd<'_>, xattrs: &Xattrs, path: impl Fn() -> PathBuf) -> Result<()> {
         for (name, value) in xattrs {
             let result = fs::fsetxattr(fd, name.as_slice(), value, XattrFlags::empty());
+            // Too large for the file system: ext4 has room for a block of them. A full volume fails the
+            // next write, too.
+            let result = result.map_err(|error| match error {
+                Errno::NOSPC | Errno::TOOBIG | Errno::RANGE if !self.strict => Errno::NOTSUP,
+                error => error,
+            });
             self.counted("set extended attribute of", &self.xattrs, result, &path)?;
         }
         Ok(())

@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex};
 use super::entry::{Meta, Xattrs};
 use super::fidelity::Birth;
 use super::schedule::{Number, Place};
-use super::slab::Piece;
+use super::slab::{Charge, Piece};
 use super::tree::Dir;
 use super::workers::Flush;
 
@@ -28,6 +28,8 @@ pub struct File {
     pub meta: Meta,
     /// Its length in bytes, holes included.
     pub size: u64,
+    /// The memory that this takes, where it counts: given back with it.
+    pub _charge: Option<Charge>,
 }
 
 /// A unit of work for a writer.
@@ -95,6 +97,8 @@ pub struct Entry {
     pub name: Box<[u8]>,
     /// What it carries.
     pub meta: Meta,
+    /// The memory that this takes, where it counts: given back with it.
+    pub _charge: Option<Charge>,
 }
 
 /// A part of a large file.

@@ -1,12 +1,9 @@
-//! What the names of an archive stand for: which a seed may hold, and what each was before.
+//! The names of an archive: which a seed may hold, and which of them may have come before.
 //!
-//! Knows no file and no archive; an error is the reason why a name is refused.
+//! Knows no file and no archive; an error is the reason why a name is refused. What a name stands for
+//! is asked of the stage: memory holds a few bits of each.
 
-use std::collections::HashMap;
-use std::sync::Arc;
-
-use super::tree::Dir;
-use crate::error::Quoted;
+use std::hash::{BuildHasher, RandomState};
 
 /// The longest path of a member, in bytes (`PATH_MAX`, limits.h).
 pub const LONGEST_PATH: usize = 4096;
@@ -15,47 +12,11 @@ const LONGEST_NAME: usize = 255;
 /// The deepest member. Real trees stay below 50.
 const DEEPEST: usize = 256;
 
-/// A directory of the seed and a name in it.
-pub type Place = (Arc<Dir>, Box<[u8]>);
-
-/// What a name of the seed stands for.
-#[derive(Debug, Clone)]
-pub enum Known {
-    /// A directory, named by the archive or implied by what is in it.
-    Directory(Arc<Dir>),
-    /// A regular file.
-    File,
-    /// A symbolic link.
-    Symlink,
-    /// A FIFO.
-    Fifo,
-    /// Another name for this one; `None` once it is made and can be linked to itself.
-    Link(Option<Place>),
-}
-
-impl Known {
-    fn noun(&self) -> &'static str {
-        match self {
-            Known::Directory(_) => "directory",
-            Known::File => "file",
-            Known::Symlink => "symbolic link",
-            Known::Fifo => "FIFO",
-            Known::Link(_) => "hard link",
-        }
-    }
-}
-
-/// All names so far.
-#[derive(Debug, Default)]
-pub struct Names {
-    known: HashMap<Box<[u8]>, Known>,
-}
-
 /// The components of a name, without `.` and empty ones; none for the root.
 ///
 /// # Errors
 /// When no seed may hold such a name.
-pub fn components(path: &[u8]) -> Result<Vec<Box<[u8]>>, String> {
+pub fn components(path: &[u8]) -> Result<Vec<&[u8]>, String> {
     if path.first() == Some(&b'/') {
         return Err("an absolute name".into());
     }
@@ -63,8 +24,8 @@ pub fn components(path: &[u8]) -> Result<Vec<Box<[u8]>>, String> {
         return Err(format!("a name of more than {LONGEST_PATH} bytes"));
     }
     let parts = path.split(|byte| *byte == b'/').filter(|part| !part.is_empty() && *part != b".");
-    let parts: Vec<Box<[u8]>> = parts.map(Into::into).collect();
-    if parts.iter().any(|part| &**part == b"..") {
+    let parts: Vec<&[u8]> = parts.collect();
+    if parts.iter().any(|part| *part == b"..") {
         return Err("a name with '..' in it".into());
     }
     if parts.iter().any(|part| part.len() > LONGEST_NAME) {
@@ -101,82 +62,77 @@ fn is_ignorable(c: char) -> bool {
         | '\u{e0000}'..='\u{e0fff}')
 }
 
+/// All names so far, as bits: a name that was added is always known, and few others are. In blocks of
+/// a cache line with a bit of each word for every name (Putze, Sanders, Singler: "Cache-, Hash- and
+/// Space-Efficient Bloom Filters"); the key of the hash is secret, so that no archive can aim at it.
+#[derive(Debug)]
+pub struct Names {
+    /// Each four times as large as the one before, at eight bytes a name.
+    levels: Vec<Vec<Block>>,
+    room: usize,
+    max_blocks: usize,
+    key: RandomState,
+}
+
+type Block = [u64; 8];
+
+/// Names in the first level.
+const FIRST_LEVEL: usize = 8192;
+
 impl Names {
-    /// The directory at `path`, where it is known.
-    ///
-    /// # Errors
-    /// When something else is known there.
-    pub fn directory(&self, path: &[u8]) -> Result<Option<Arc<Dir>>, String> {
-        match self.known.get(path) {
-            None => Ok(None),
-            Some(Known::Directory(dir)) => Ok(Some(Arc::clone(dir))),
-            Some(other) => Err(other.noun().into()),
-        }
+    /// None yet; they take `memory` bytes at the most. Beyond a name for each eight, more and more are
+    /// known that were not added.
+    pub fn new(memory: u64) -> Names {
+        let max_blocks = usize::try_from(memory).unwrap_or(usize::MAX) / size_of::<Block>();
+        Names { levels: Vec::new(), room: 0, max_blocks, key: RandomState::new() }
     }
 
-    /// Enters a directory that was not known.
-    pub fn enter_directory(&mut self, dir: &Arc<Dir>) {
-        self.known.insert(dir.path().into(), Known::Directory(Arc::clone(dir)));
-    }
-
-    /// Whether the name is known already. One of the same type gives way, as in `tar`, where the last
-    /// one counts.
-    ///
-    /// # Errors
-    /// When it is of another type.
-    pub fn is_known(&self, path: &[u8], as_known: &Known) -> Result<bool, String> {
-        match self.known.get(path) {
-            None => Ok(false),
-            Some(before) if before.noun() == as_known.noun() => Ok(true),
-            Some(before) => Err(format!("a {}, and before a {}", as_known.noun(), before.noun())),
-        }
-    }
-
-    /// Enters anything that is no directory.
-    pub fn enter(&mut self, path: Vec<u8>, known: Known) {
-        self.known.insert(path.into(), known);
-    }
-
-    /// All links so far are made: they keep what they point to, whatever takes its name.
-    pub fn links_are_made(&mut self) {
-        for known in self.known.values_mut() {
-            if let Known::Link(to) = known {
-                *to = None;
-            }
-        }
-    }
-
-    /// Where the file is that a hard link to `target` names. `root` is the seed's.
-    ///
-    /// # Errors
-    /// When there is none before it in the archive.
-    pub fn link_target(&self, target: &[u8], root: &Arc<Dir>) -> Result<Place, String> {
-        let parts = components(target)?;
-        match self.known.get(&*parts.join(&b'/')) {
-            Some(Known::Link(Some((dir, name)))) => return Ok((Arc::clone(dir), name.clone())),
-            Some(Known::Directory(_)) => {
-                return Err(format!("a hard link to the directory {}", target.quoted()));
-            }
-            Some(_) => {}
-            None => {
-                return Err(format!(
-                    "a hard link to {}, which is not before it in the archive",
-                    target.quoted()
-                ));
-            }
-        }
-        let (name, parents) = parts.split_last().ok_or("a hard link to the root")?;
-        let dir = match parents {
-            [] => Some(Arc::clone(root)),
-            parents => self.directory(&parents.join(&b'/'))?,
+    /// Whether this name may have been added.
+    pub fn is_known(&self, path: &[u8]) -> bool {
+        let hash = self.key.hash_one(path);
+        let has = |level: &Vec<Block>| {
+            let block = &level[index(hash, level.len())];
+            bits(hash).zip(block).all(|(bit, word)| word & bit != 0)
         };
-        Ok((dir.ok_or("a hard link to an impossible name")?, name.clone()))
+        self.levels.iter().any(has)
     }
+
+    /// Adds a name; whether it may have been added before.
+    pub fn add(&mut self, path: &[u8]) -> bool {
+        if self.is_known(path) {
+            return true;
+        }
+        let used: usize = self.levels.iter().map(Vec::len).sum();
+        let blocks = self.levels.last().map_or(FIRST_LEVEL / 8, |last| last.len() * 4);
+        let blocks = blocks.min(self.max_blocks.saturating_sub(used));
+        if self.levels.is_empty() || self.room == 0 && blocks > 0 {
+            self.levels.push(vec![[0; 8]; blocks.max(1)]);
+            self.room = blocks * 8;
+        }
+        self.room = self.room.saturating_sub(1);
+        let hash = self.key.hash_one(path);
+        let level = self.levels.last_mut().expect("there is one level at least");
+        let index = index(hash, level.len());
+        bits(hash).zip(&mut level[index]).for_each(|(bit, word)| *word |= bit);
+        false
+    }
+}
+
+/// Of the hash's upper half.
+fn index(hash: u64, blocks: usize) -> usize {
+    ((hash >> 32) * blocks as u64 >> 32) as usize
+}
+
+/// One bit for each word of a block, of the hash's lower half.
+fn bits(hash: u64) -> impl Iterator<Item = u64> {
+    let spread = (hash & 0xffff_ffff).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    (0..8).map(move |word| 1 << (spread >> (16 + 6 * word) & 63))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::error::Quoted;
 
     #[track_caller]
     fn check(path: &[u8], expected: Option<usize>) {
@@ -207,11 +163,12 @@ mod tests {
     }
 
     #[test]
-    fn the_last_of_a_name_counts_if_it_is_of_the_same_type() {
-        let mut names = Names::default();
-        assert_eq!(names.is_known(b"a", &Known::File), Ok(false));
-        names.enter(b"a".to_vec(), Known::File);
-        assert_eq!(names.is_known(b"a", &Known::File), Ok(true));
-        assert!(names.is_known(b"a", &Known::Symlink).is_err());
+    fn names_that_were_added_are_known_and_few_others() {
+        let mut names = Names::new(1 << 20);
+        let name = |number: u32| number.to_string().into_bytes();
+        let again = (0..100_000).filter(|number| names.add(&name(*number))).count();
+        assert!(again < 10, "{again}");
+        assert!((0..100_000).all(|number| names.is_known(&name(number))));
+        assert!(names.levels.iter().map(Vec::len).sum::<usize>() <= 1 << 14);
     }
 }

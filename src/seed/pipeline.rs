@@ -7,10 +7,12 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
+use rustix::fs::Stat;
+
 use super::entry::Meta;
 use super::job::{CHUNK, Chunk, Entry, File, Job, LargeFile};
 use super::queue::Queue;
-use super::schedule::Place;
+use super::schedule::{Number, Place};
 use super::tree::Dir;
 use super::workers::Crew;
 use super::writer::{Shared, Writer};
@@ -269,16 +271,57 @@ impl Feed<'_> {
         Ok(())
     }
 
-    /// Makes room for a second entry of a name that was given before: everything so far is written,
-    /// and what has the name removed.
+    /// Counts a hard link that is made later, with [`Feed::make_link`].
+    ///
+    /// # Errors
+    /// As [`Feed::file`].
+    pub fn later_link(&mut self) -> Result<()> {
+        self.count()?;
+        self.work.totals.links += 1;
+        Ok(())
+    }
+
+    /// Another name for what is written as `name` in `dir`.
     ///
     /// # Errors
     /// When a writer has failed.
-    pub fn replace(&mut self, dir: &Arc<Dir>, name: &[u8]) -> Result<()> {
-        self.finish()?;
+    pub fn make_link(&mut self, entry: Entry, dir: Arc<Dir>, name: Box<[u8]>) -> Result<()> {
+        entry.dir.hold();
+        self.push(Job::Link(entry, dir, name))
+    }
+
+    /// Removes what has this name; all that was fed is written.
+    ///
+    /// # Errors
+    /// When it cannot be removed.
+    pub fn remove(&mut self, dir: &Arc<Dir>, name: &[u8]) -> Result<()> {
         let fd = self.shared.tree.open(dir)?;
         let path = self.shared.tree.full_path(&dir.child_path(name));
         remove_tree(std::os::fd::AsFd::as_fd(&*fd), name).context("remove", path.as_path())
+    }
+
+    /// A directory that was finished, to be held once more until [`Feed::directory_done`]; `stat` is
+    /// what it has now, and `times` whether it keeps its time.
+    ///
+    /// # Errors
+    /// When it cannot be opened.
+    pub fn adopt(&mut self, parent: &Arc<Dir>, name: &[u8], stat: &Stat, times: bool) -> Result<Arc<Dir>> {
+        let dir = self.shared.tree.adopt(parent, name, stat, times)?;
+        self.queue.made(dir.number());
+        Ok(dir)
+    }
+
+    /// Waits until all that was fed is written; numbers of directories that are done, and of large
+    /// files, are used again.
+    ///
+    /// # Errors
+    /// When a writer has failed.
+    pub fn settle(&mut self, numbers: Vec<Number>) -> Result<()> {
+        self.flush()?;
+        self.drain()?;
+        self.queue.recycle(&numbers);
+        self.shared.tree.recycle(numbers);
+        Ok(())
     }
 
     /// Hands over what has gathered, without waiting for a full batch.

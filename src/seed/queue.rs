@@ -114,6 +114,13 @@ impl<T> Queue<T> {
         self.wake(&state, usize::MAX);
     }
 
+    /// These numbers stand for new directories and large files from now on: all that was pushed is
+    /// written.
+    pub fn recycle(&self, numbers: &[Number]) {
+        let mut state = self.lock();
+        numbers.iter().for_each(|number| state.schedule.recycle(*number));
+    }
+
     /// Creations in the longest chain of all that was pushed.
     pub fn longest_chain(&self) -> usize {
         self.lock().schedule.longest_chain()

@@ -15,6 +15,9 @@ use std::collections::{BTreeSet, VecDeque};
 /// Number of a directory, or of a large file with a lock of its own. Small and dense: it is an index.
 pub type Number = usize;
 
+/// Entries that a directory keeps room for when none waits.
+const KEPT_ROOM: usize = 16;
+
 /// The number of the root, which is there from the start.
 pub const ROOT: Number = 0;
 
@@ -198,7 +201,12 @@ impl<T> Schedule<T> {
             taken.push(entry);
         }
         self.waiting -= taken.len() - before;
-        self.nodes[number].turns += 1;
+        let node = &mut self.nodes[number];
+        node.turns += 1;
+        // Or all directories together would keep the room that each needed once.
+        if node.entries.is_empty() && node.entries.capacity() > KEPT_ROOM {
+            node.entries = VecDeque::new();
+        }
         self.rank(number);
         Some(Turn(Some(number)))
     }
@@ -216,6 +224,11 @@ impl<T> Schedule<T> {
     pub fn made(&mut self, number: Number) {
         self.node(number).made = true;
         self.rank(number);
+    }
+
+    /// Nothing of it waits or is out, and its number will stand for another.
+    pub fn recycle(&mut self, number: Number) {
+        self.nodes[number] = Node::new();
     }
 
     /// How many turns may be taken now, at least.

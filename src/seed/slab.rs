@@ -1,11 +1,13 @@
 //! Buffers for an archive's file data: few, large, reused, and never more than `--memory`.
 //!
+//! What else an entry takes while it waits is counted here, too.
+//!
 //! The producer fills a slab with the data of many small files or with a piece of a large one;
 //! writers write straight out of it; the last of them gives it back. So the bytes in flight are
 //! bounded exactly, and no file costs an allocation.
 
 use std::ops::Range;
-use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
 /// Size of a slab in bytes: the largest write that an NFS mount sends at once (nfs(5), `wsize`), so
 /// that a file below it is one write.
@@ -16,12 +18,47 @@ pub const SLAB: usize = 1 << 20;
 pub struct Pool {
     free: Mutex<Free>,
     returned: Condvar,
+    max_charged: usize,
 }
 
 #[derive(Debug)]
 struct Free {
     buffers: Vec<Vec<u8>>,
     unmade: usize,
+    charged: usize,
+}
+
+/// How `--memory` is divided for an archive, in bytes.
+#[derive(Debug, Clone, Copy)]
+pub struct Budget {
+    /// File data in flight.
+    pub data: u64,
+    /// Names, attributes and targets in the queue.
+    pub queued: u64,
+    /// Directories that are not finished.
+    pub directories: u64,
+    /// Which names may have come before.
+    pub names: u64,
+}
+
+impl Budget {
+    /// Of so many bytes. What is not data gets a quarter, of which the first 8 MiB come on top, so that
+    /// 64 writers still have nearly a whole request each.
+    pub fn new(memory: u64) -> Budget {
+        Budget {
+            data: memory - (memory / 4).saturating_sub(8 << 20),
+            queued: memory / 16,
+            directories: memory / 16,
+            names: memory / 8,
+        }
+    }
+}
+
+/// Memory that an entry takes while it waits, given back with it.
+#[derive(Debug)]
+pub struct Charge {
+    bytes: usize,
+    pool: Arc<Pool>,
 }
 
 /// A filled slab.
@@ -48,17 +85,45 @@ impl Piece {
 }
 
 impl Pool {
-    /// A pool of as many slabs as `memory` bytes hold, one at least.
-    pub fn new(memory: u64) -> Arc<Pool> {
-        let slabs = usize::try_from(memory).unwrap_or(usize::MAX) / SLAB;
-        let free = Free { buffers: Vec::new(), unmade: slabs.max(1) };
-        Arc::new(Pool { free: Mutex::new(free), returned: Condvar::new() })
+    /// A pool of as many slabs as the budget for data holds, one at least.
+    pub fn new(budget: Budget) -> Arc<Pool> {
+        let [data, queued] =
+            [budget.data, budget.queued].map(|bytes| usize::try_from(bytes).unwrap_or(usize::MAX));
+        let free = Free { buffers: Vec::new(), unmade: (data / SLAB).max(1), charged: 0 };
+        Arc::new(Pool { free: Mutex::new(free), returned: Condvar::new(), max_charged: queued })
+    }
+
+    /// Counts what an entry takes besides its data; `None` where entries that wait take too much
+    /// already. One alone may take any.
+    pub fn charge(self: &Arc<Pool>, bytes: usize) -> Option<Charge> {
+        let mut free = self.lock();
+        if free.charged > 0 && free.charged + bytes > self.max_charged {
+            return None;
+        }
+        free.charged += bytes;
+        Some(Charge { bytes, pool: Arc::clone(self) })
+    }
+
+    /// The same, and blocks until there is room: whoever calls it has handed over all before.
+    pub fn charge_when_free(self: &Arc<Pool>, bytes: usize) -> Charge {
+        loop {
+            if let Some(charge) = self.charge(bytes) {
+                return charge;
+            }
+            let free = self.lock();
+            let full = |free: &mut Free| free.charged > 0 && free.charged + bytes > self.max_charged;
+            drop(self.returned.wait_while(free, full));
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Free> {
+        self.free.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// An empty buffer with room for [`SLAB`] bytes. Blocks until one is free: whoever takes one has
     /// handed over all that it filled before.
     pub fn take(&self) -> Vec<u8> {
-        let mut free = self.free.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut free = self.lock();
         loop {
             if let Some(buffer) = free.buffers.pop() {
                 return buffer;
@@ -81,7 +146,14 @@ impl Drop for Slab {
     fn drop(&mut self) {
         let mut bytes = std::mem::take(&mut self.bytes);
         bytes.clear();
-        self.pool.free.lock().unwrap_or_else(PoisonError::into_inner).buffers.push(bytes);
+        self.pool.lock().buffers.push(bytes);
+        self.pool.returned.notify_one();
+    }
+}
+
+impl Drop for Charge {
+    fn drop(&mut self) {
+        self.pool.lock().charged -= self.bytes;
         self.pool.returned.notify_one();
     }
 }

@@ -214,6 +214,8 @@ pub struct Tree {
     path: PathBuf,
     means: Means,
     numbers: AtomicUsize,
+    /// Numbers that stand for nothing any more.
+    spare: Mutex<Vec<Number>>,
     open: Mutex<VecDeque<Arc<Dir>>>,
     open_sources: AtomicUsize,
     open_remains: AtomicUsize,
@@ -238,6 +240,7 @@ impl Tree {
             path: path.to_owned(),
             means,
             numbers: AtomicUsize::new(ROOT + 1),
+            spare: Mutex::default(),
             open: Mutex::default(),
             open_sources: AtomicUsize::new(0),
             open_remains: AtomicUsize::new(0),
@@ -273,7 +276,55 @@ impl Tree {
 
     /// A number for something with a lock of its own.
     pub fn number(&self) -> Number {
-        self.numbers.fetch_add(1, Ordering::Relaxed)
+        lock(&self.spare).pop().unwrap_or_else(|| self.numbers.fetch_add(1, Ordering::Relaxed))
+    }
+
+    /// Takes the numbers of what is finished, and forgets it.
+    pub fn recycle(&self, numbers: Vec<Number>) {
+        lock(&self.spare).extend(numbers);
+        lock(&self.open).retain(|dir| lock(&dir.open).is_some());
+    }
+
+    /// What the stage has of the seed under this name. Nothing of a directory that is not made yet.
+    ///
+    /// # Errors
+    /// When it cannot be looked at.
+    pub fn look(&self, dir: &Arc<Dir>, name: &[u8]) -> Result<Option<Stat>> {
+        if dir.made.get().is_none() || dir.found(name).is_some() {
+            return Ok(None);
+        }
+        self.unless_stale(dir, || {
+            let path = || self.full_path(&dir.child_path(name));
+            stat_entry(self.open(dir)?.as_fd(), name).context("stat", path)
+        })
+    }
+
+    /// A directory that was finished and forgotten, to be filled further and finished again with what
+    /// it has now. Held by its producer alone.
+    ///
+    /// # Errors
+    /// When it cannot be opened.
+    pub fn adopt(&self, parent: &Arc<Dir>, name: &[u8], stat: &Stat, times: bool) -> Result<Arc<Dir>> {
+        let dir = Dir::new(self.number(), Some(Arc::clone(parent)), parent.child_path(name).into(), 1);
+        parent.hold();
+        let (owner, mtime) = ((stat.st_uid, stat.st_gid), times.then(|| Time::of(stat)));
+        let meta = Meta { mode: stat.st_mode & 0o7777, uid: owner.0, gid: owner.1, mtime, xattrs: None };
+        let path = || self.full_path(&dir.path);
+        let fd = self.unless_stale(parent, || {
+            let above = self.open(parent)?;
+            if stat.st_mode & 0o700 != 0o700 {
+                change_mode(above.as_fd(), name, meta.mode | 0o700).context("change mode of", path)?;
+                dir.mark_changed();
+            }
+            let creator = self.creator(parent, owner);
+            create_as(creator, || open_place(&above, name)).context("open directory", path)
+        })?;
+        let birth = Birth::of(&fs::fstat(&fd).context("stat", path)?);
+        let _ = dir.made.set(Made { birth, owner: Some(owner), mtime });
+        dir.set_meta(meta);
+        let dir = Arc::new(dir);
+        self.keep(&dir, fd);
+        Ok(dir)
     }
 
     /// A new directory in `parent`, held by its producer and by its making until each calls

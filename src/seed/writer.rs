@@ -25,7 +25,7 @@ use crate::error::{Context, Error, Result, printable};
 use crate::exit::Exit;
 use crate::progress::{Operation, Progress};
 use crate::state::close;
-use crate::volume::{is_type, open_beneath, openat, remove_tree};
+use crate::volume::{is_type, open_beneath, openat, remove_tree, stat_entry};
 
 /// The buffers that all writers together keep between two files, in bytes; larger ones are made for a
 /// file and freed after it.
@@ -417,6 +417,14 @@ impl<'a> Writer<'a> {
                 let target = self.shared.tree.open(dir)?;
                 self.make("create hard link", entry, created, |directory, name| {
                     fs::linkat(&*target, &**linked, directory, name, AtFlags::empty())
+                })
+                .map_err(|error| match stat_entry(target.as_fd(), linked) {
+                    Ok(found) if found.is_none_or(|found| is_type(&found, FileType::Directory)) => {
+                        let cause = "what it names is no file before it in the archive";
+                        Error::new(Exit::Archive, "create hard link", cause)
+                            .on(self.entry_path(entry).as_path())
+                    }
+                    _ => error,
                 })
             }
             _ => Ok(()),
