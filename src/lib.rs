@@ -20,6 +20,8 @@ pub mod decision;
 pub mod environment;
 pub mod error;
 pub mod exit;
+#[cfg(any(fuzzing, test))]
+pub mod fuzzing;
 pub mod handover;
 pub mod health;
 pub mod install;

@@ -10,6 +10,8 @@ mod directory;
 mod entry;
 mod extension;
 mod fidelity;
+#[cfg(any(fuzzing, test))]
+pub(crate) mod fuzzing;
 mod job;
 mod links;
 mod members;

@@ -314,6 +314,20 @@ fn status(path: &str, config: &ServerConfig, snapshot: &Snapshot) -> StatusCode 
     }
 }
 
+/// What a client that sends just these bytes is answered.
+#[cfg(any(fuzzing, test))]
+pub(crate) async fn answer_to(request: &[u8], site: Arc<impl Site>) -> Vec<u8> {
+    let (mut client, server) = tokio::io::duplex(64 << 10);
+    let serving = tokio::spawn(connection(Box::new(server), site));
+    // It may have closed already.
+    let _ = client.write_all(request).await;
+    let _ = client.shutdown().await;
+    let mut answer = Vec::new();
+    let _ = client.read_to_end(&mut answer).await;
+    serving.await.expect("a connection does not panic");
+    answer
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -181,14 +181,18 @@ pub fn segments(numbers: &[u64], size: u64) -> Result<Vec<Segment>, String> {
     if size > i64::MAX as u64 {
         return Err("a sparse file of an impossible size".into());
     }
-    let (mut segments, mut end) = (Vec::with_capacity(numbers.len() / 2), 0);
+    let (mut segments, mut end, mut packed) = (Vec::with_capacity(numbers.len() / 2), 0, 0);
     for pair in numbers.chunks(2) {
         let [offset, length] = pair else { return Err("sparse map with an odd number of values".into()) };
         let (offset, length) = (*offset, *length);
         if offset < end || offset.checked_add(length).is_none_or(|end| end > size) {
             return Err("sparse map out of order or beyond the file's end".into());
         }
-        end = offset + length;
+        // GNU tar begins each segment at a block; others pack them.
+        if packed > 0 && length > 0 {
+            return Err("sparse map with a segment of no whole blocks before its last".into());
+        }
+        (end, packed) = (offset + length, packed.max(length % 512));
         if length > 0 {
             segments.push(Segment { offset, length });
         }
@@ -281,9 +285,9 @@ mod tests {
 
     #[test]
     fn a_sparse_map_stays_within_its_file() {
-        assert!(segments(&[0, 10, 20, 10], 30).is_ok());
-        for numbers in [&[0, 10, 5, 10][..], &[0, 31], &[u64::MAX, 2], &[1]] {
-            assert!(segments(numbers, 30).is_err(), "{numbers:?}");
+        assert!(segments(&[0, 512, 600, 10, 1000, 0], 1000).is_ok());
+        for numbers in [&[0, 512, 5, 10][..], &[0, 1001], &[u64::MAX, 2], &[1], &[0, 10, 600, 10]] {
+            assert!(segments(numbers, 1000).is_err(), "{numbers:?}");
         }
     }
 }

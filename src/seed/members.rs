@@ -170,9 +170,12 @@ impl Tar {
             budget = budget.checked_sub(size.saturating_add(BLOCK)).ok_or_else(|| {
                 format!("more than {MAX_EXTENSIONS} bytes of extension headers for one member")
             })?;
-            let mut data = Vec::new();
-            self.read(&mut data, size as usize)?;
-            self.pass(size.next_multiple_of(BLOCK) - size)?;
+            let (mut data, size) = (Vec::new(), size as usize);
+            self.read(&mut data, size.next_multiple_of(BLOCK as usize))?;
+            // Python reads on into what fills the block, and so does GNU tar in a name without a NUL.
+            if data.drain(size..).any(|byte| byte != 0) {
+                return Err("an extension header with something after its end".into());
+            }
             extension.add(kind, data)?;
         }
     }
@@ -236,7 +239,8 @@ impl Tar {
         self.member.clone_from(&path);
         let link = one_of(link, pax.link.take(), "links")?.unwrap_or_else(|| until_nul(&old.linkname));
         let kind = kind_of(old.linkflag[0], path.ends_with(b"/"))?;
-        let size = pax.size.map_or_else(|| size_of(header), Ok)?;
+        // Both read it, also where an extended header says another.
+        let size = pax.size.unwrap_or(size_of(header)?);
         let data = match kind {
             Kind::File => size,
             // That of the file which it names.

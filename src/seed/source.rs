@@ -118,6 +118,17 @@ impl Source {
     }
 }
 
+#[cfg(any(fuzzing, test))]
+impl Source {
+    /// The same archive, read as if it came through a pipe.
+    pub fn as_pipe(mut self) -> Source {
+        if let Content::File(_, look) = &mut self.content {
+            *look = None;
+        }
+        self
+    }
+}
+
 /// Standard input, which may have nothing to say for as long as it likes: the wish to stop ends the wait.
 pub struct Stdin {
     /// That wish.

@@ -8,6 +8,7 @@
 mod kit;
 
 mod archives_damaged;
+mod archives_generated;
 mod archives_refused;
 mod archives_sparse;
 mod backups;
