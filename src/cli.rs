@@ -225,14 +225,14 @@ pub struct CopyArgs {
     /// 1 to 1024. `auto` goes by the kind of the volume's file system: on NFS the session's slots; and it stays within the container's limits of processes, memory and open files.
     #[arg(long, env = "VOLSEED_WORKERS", value_name = "N")]
     pub workers: Option<Workers>,
-    /// File data in flight [64MiB]
+    /// Memory for file data and metadata in flight [64MiB]
     ///
-    /// The ceiling for buffers, from 4 MiB. What volseed needs besides is under 24 MiB.
+    /// From 4 MiB. What volseed needs besides is under 32 MiB, and an archive's decompression window (docs/sources.md).
     #[arg(long, env = "VOLSEED_MEMORY", value_name = "SIZE")]
     pub memory: Option<Size>,
     /// Most entries [2000000]
     ///
-    /// A seed with more is refused with exit code 65: its names are held in memory.
+    /// A seed with more is refused with exit code 65: an archive of a few kilobytes may have any number.
     #[arg(long, env = "VOLSEED_MAX_ENTRIES", value_name = "N")]
     pub max_entries: Option<u64>,
 }

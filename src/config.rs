@@ -23,7 +23,7 @@ use crate::users::{Database, Identity};
 const MEMORY: Size = Size(64 << 20);
 /// Least `--memory`: four buffers of 1 MiB keep two processors busy.
 const MEMORY_LEAST: Size = Size(4 << 20);
-/// Default of `--max-entries`: some 400 MB of names, and fifty times the largest image that we know.
+/// Default of `--max-entries`: fifty times the largest image that we know.
 const MAX_ENTRIES: u64 = 2_000_000;
 /// Default of `--stall`.
 const STALL: Duration = Duration::from_secs(120);

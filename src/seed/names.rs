@@ -75,8 +75,8 @@ pub struct Names {
 
 type Block = [u64; 8];
 
-/// Names in the first level.
-const FIRST_LEVEL: usize = 8192;
+/// Blocks of the first level, for 8192 names.
+const FIRST_LEVEL: usize = 1024;
 
 impl Names {
     /// None yet; they take `memory` bytes at the most. Beyond a name for each eight, more and more are
@@ -88,32 +88,36 @@ impl Names {
 
     /// Whether this name may have been added.
     pub fn is_known(&self, path: &[u8]) -> bool {
-        let hash = self.key.hash_one(path);
-        let has = |level: &Vec<Block>| {
-            let block = &level[index(hash, level.len())];
-            bits(hash).zip(block).all(|(bit, word)| word & bit != 0)
-        };
-        self.levels.iter().any(has)
+        self.has(self.key.hash_one(path))
     }
 
     /// Adds a name; whether it may have been added before.
     pub fn add(&mut self, path: &[u8]) -> bool {
-        if self.is_known(path) {
+        let hash = self.key.hash_one(path);
+        if self.has(hash) {
             return true;
         }
-        let used: usize = self.levels.iter().map(Vec::len).sum();
-        let blocks = self.levels.last().map_or(FIRST_LEVEL / 8, |last| last.len() * 4);
-        let blocks = blocks.min(self.max_blocks.saturating_sub(used));
-        if self.levels.is_empty() || self.room == 0 && blocks > 0 {
-            self.levels.push(vec![[0; 8]; blocks.max(1)]);
-            self.room = blocks * 8;
+        if self.room == 0 {
+            let used: usize = self.levels.iter().map(Vec::len).sum();
+            let blocks = self.levels.last().map_or(FIRST_LEVEL, |last| last.len() * 4);
+            let blocks = blocks.min(self.max_blocks.saturating_sub(used));
+            if blocks > 0 || used == 0 {
+                self.levels.push(vec![[0; 8]; blocks.max(1)]);
+                self.room = blocks * 8;
+            }
         }
         self.room = self.room.saturating_sub(1);
-        let hash = self.key.hash_one(path);
-        let level = self.levels.last_mut().expect("there is one level at least");
+        let level = self.levels.last_mut().expect("the first name makes the first level");
         let index = index(hash, level.len());
         bits(hash).zip(&mut level[index]).for_each(|(bit, word)| *word |= bit);
         false
+    }
+
+    fn has(&self, hash: u64) -> bool {
+        self.levels.iter().any(|level| {
+            let block = &level[index(hash, level.len())];
+            bits(hash).zip(block).all(|(bit, word)| word & bit != 0)
+        })
     }
 }
 
