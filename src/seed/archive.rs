@@ -28,9 +28,11 @@ use crate::volume::is_type;
 
 /// A slow source's files are written after so long, even if their slab has room left.
 const SLAB_PATIENCE: Duration = Duration::from_millis(50);
+/// The most files of a slab: they may be empty.
+const MAX_FILES: usize = 4096;
 /// What a directory or a large file takes besides names and attributes, here, in the tree and in the
 /// schedule, in bytes.
-const DIR_COST: usize = 1024;
+const DIR_COST: usize = 768;
 /// The most that directories take which are only needed for links, in bytes.
 const BORROWED: usize = 1 << 20;
 /// The most that the names of links that wait take, in bytes.
@@ -374,7 +376,7 @@ impl Reading<'_, '_> {
 
     fn small_file(&mut self, file: File, size: usize) -> Result<()> {
         let full = self.slab.buffer.as_ref().is_some_and(|buffer| buffer.len() + size > SLAB);
-        if full || self.slab.since.elapsed() > SLAB_PATIENCE {
+        if full || self.slab.files.len() >= MAX_FILES || self.slab.since.elapsed() > SLAB_PATIENCE {
             self.flush()?;
         }
         let mut buffer = match self.slab.buffer.take() {

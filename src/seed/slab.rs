@@ -42,13 +42,13 @@ pub struct Budget {
 }
 
 impl Budget {
-    /// Of so many bytes. What is not data gets a quarter, of which the first 8 MiB come on top, so that
-    /// 64 writers still have nearly a whole request each.
+    /// Of so many bytes. What is not data gets five sixteenths, of which the first 8 MiB come on top, so
+    /// that 64 writers still have nearly a whole request each.
     pub fn new(memory: u64) -> Budget {
         Budget {
-            data: memory - (memory / 4).saturating_sub(8 << 20),
+            data: memory - (memory / 16 * 5).saturating_sub(8 << 20),
             queued: memory / 16,
-            directories: memory / 16,
+            directories: memory / 8,
             names: memory / 8,
         }
     }

@@ -7,6 +7,7 @@
 
 mod kit;
 
+mod archives_bounded;
 mod archives_damaged;
 mod archives_generated;
 mod archives_refused;
