@@ -107,7 +107,7 @@ fn escaped(text: &str, escape: impl Fn(char, &mut String)) -> Cow<'_, str> {
 /// `Default_Ignorable_Code_Point`, bidirectional controls and characters of no width among it, with
 /// those that annotate between lines. Not the variation selectors and the grapheme joiner, which only
 /// follow a character that is seen.
-pub fn is_unsafe(c: char) -> bool {
+fn is_unsafe(c: char) -> bool {
     c.is_control()
         || matches!(c,
             '\u{ad}' | '\u{61c}' | '\u{115f}'..='\u{1160}' | '\u{17b4}'..='\u{17b5}' | '\u{180e}'

@@ -210,7 +210,7 @@ impl Tar {
         let passed = match &mut self.source {
             Stream::Flowing(source) => io::copy(&mut source.take(bytes), &mut io::sink())?,
             // What is in a file fits `i64` (off_t).
-            Stream::File(file, length) if bytes <= *length - self.position => {
+            Stream::File(file, length) if bytes <= length.saturating_sub(self.position) => {
                 file.seek_relative(bytes as i64)?;
                 bytes
             }

@@ -5,8 +5,6 @@
 
 use std::hash::{BuildHasher, RandomState};
 
-use crate::text::is_unsafe;
-
 /// The longest path of a member, in bytes (`PATH_MAX`, limits.h).
 pub const LONGEST_PATH: usize = 4096;
 /// The longest component, in bytes (`NAME_MAX`).
@@ -47,7 +45,7 @@ pub fn components(path: &[u8]) -> Result<Vec<&[u8]>, String> {
 /// Windows drops.
 pub fn is_reserved(name: &[u8]) -> bool {
     let Ok(name) = str::from_utf8(name) else { return false };
-    let folded = name.chars().filter(|c| !is_ignored(*c)).map(|c| match c {
+    let folded = name.chars().filter(|c| !is_ignorable(*c)).map(|c| match c {
         // A long s; its capital is S.
         '\u{17f}' => 's',
         c => c.to_ascii_lowercase(),
@@ -55,10 +53,13 @@ pub fn is_reserved(name: &[u8]) -> bool {
     folded.collect::<String>().trim_end_matches(['.', ' ']) == crate::state::DIRECTORY
 }
 
-/// What is not printed raw, and what only changes the character before it.
-fn is_ignored(c: char) -> bool {
-    let follows = matches!(c, '\u{34f}' | '\u{180b}'..='\u{180f}' | '\u{fe00}'..='\u{fe0f}' | '\u{e0100}'..='\u{e01ef}');
-    follows || is_unsafe(c)
+/// Unicode's `Default_Ignorable_Code_Point` (DerivedCoreProperties.txt).
+#[rustfmt::skip]
+fn is_ignorable(c: char) -> bool {
+    matches!(c, '\u{ad}' | '\u{34f}' | '\u{61c}' | '\u{115f}'..='\u{1160}' | '\u{17b4}'..='\u{17b5}'
+        | '\u{180b}'..='\u{180f}' | '\u{200b}'..='\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2060}'..='\u{206f}'
+        | '\u{3164}' | '\u{fe00}'..='\u{fe0f}' | '\u{feff}' | '\u{ffa0}' | '\u{fff0}'..='\u{fff8}'
+        | '\u{1bca0}'..='\u{1bca3}' | '\u{1d173}'..='\u{1d17a}' | '\u{e0000}'..='\u{e0fff}')
 }
 
 /// All names so far, as bits: a name that was added is always known, and few others are. In blocks of
