@@ -232,7 +232,8 @@ impl Site<'_> {
             generation: staged.generation,
             version: self.config.seed_version.clone(),
             totals: work.totals,
-            top: top.iter().map(|name| Name::from(&**name)).collect(),
+            // All of them would make the record too large to be read.
+            top: top.iter().take(state::TOP_LISTED).map(|name| Name::from(&**name)).collect(),
             root: self.root(produced.root, staged.empty),
         };
         Ok(Staging {

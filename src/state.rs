@@ -39,7 +39,7 @@ const CHECKSUM: &str = "checksum";
 const LARGEST: u64 = 1 << 20;
 
 /// How many top-level names a record lists. More say nothing more about whether they are still there.
-const TOP_LISTED: usize = 256;
+pub const TOP_LISTED: usize = 256;
 
 /// A file name in JSON: text where it is UTF-8, else its bytes.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -210,7 +210,7 @@ pub struct Sealed {
     pub version: Option<String>,
     /// What the seed held.
     pub totals: Totals,
-    /// Its top-level names.
+    /// Its top-level names, the first of them at least.
     pub top: Vec<Name>,
     /// What the volume's root becomes, where it was empty and the seed says.
     pub root: Option<Root>,
