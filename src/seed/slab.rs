@@ -104,7 +104,7 @@ impl Pool {
         Some(Charge { bytes, pool: Arc::clone(self) })
     }
 
-    /// The same, and blocks until there is room: whoever calls it has handed over all before.
+    /// The same, and blocks until there is room: the caller has handed over all before.
     pub fn charge_when_free(self: &Arc<Pool>, bytes: usize) -> Charge {
         loop {
             if let Some(charge) = self.charge(bytes) {
