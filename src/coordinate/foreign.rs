@@ -99,8 +99,7 @@ impl<F: Files> Ground<'_, F> {
         to: &F::Dir,
         owner: Option<u32>,
     ) -> rustix::io::Result<()> {
-        let mut apart = Vec::new();
-        self.remove_or_move(at, name, to, owner, &mut apart).await?;
+        let mut apart = Vec::from_iter(self.remove_or_move((at, name), to, owner).await?);
         while let Some(moved) = apart.pop() {
             let dir = match self.files.open_entry(to, moved.as_bytes()).await {
                 // Somebody who takes over from us has it.
@@ -114,7 +113,7 @@ impl<F: Files> Ground<'_, F> {
             };
             self.may_empty(&dir, owner).await?;
             for child in self.files.names(&dir).await? {
-                self.remove_or_move(&dir, &child, to, owner, &mut apart).await?;
+                apart.extend(self.remove_or_move((&dir, &child), to, owner).await?);
             }
             match self.files.rmdir(to, moved.as_bytes()).await {
                 // Also where it was done, and the answer lost.
@@ -125,21 +124,21 @@ impl<F: Files> Ground<'_, F> {
         Ok(())
     }
 
-    /// Removes what is no directory; a directory is moved to `to`, under a name that is added to `apart`.
-    async fn remove_or_move(
+    /// Removes what is no directory; a directory is moved to `to`, under a name that is returned.
+    ///
+    /// # Errors
+    /// `EPERM` where it belongs to a third user beside us and `owner`: then it stays where it is.
+    pub(super) async fn remove_or_move(
         &self,
-        at: &F::Dir,
-        name: &[u8],
+        (at, name): (&F::Dir, &[u8]),
         to: &F::Dir,
         owner: Option<u32>,
-        apart: &mut Vec<String>,
-    ) -> rustix::io::Result<()> {
+    ) -> rustix::io::Result<Option<String>> {
         match self.files.unlink(at, name).await {
-            Ok(()) | Err(Errno::NOENT) => return Ok(()),
+            Ok(()) | Err(Errno::NOENT) => return Ok(None),
             Err(Errno::ISDIR | Errno::PERM) => {}
             Err(error) => return Err(error),
         }
-        // Looked at before it is moved, so that a third user's stays where it is.
         if owner.is_some()
             && let Ok(dir) = self.files.open_entry(at, name).await
         {
@@ -148,10 +147,9 @@ impl<F: Files> Ground<'_, F> {
         let new = self.files.new_name(&removed_of(owner));
         match self.files.rename(at, name, to, new.as_bytes()).await {
             // It is not there any more; or it was moved, and the answer lost.
-            Ok(()) | Err(Errno::NOENT) => apart.push(new),
-            Err(error) => return Err(error),
+            Ok(()) | Err(Errno::NOENT) => Ok(Some(new)),
+            Err(error) => Err(error),
         }
-        Ok(())
     }
 
     async fn may_empty(&self, dir: &F::Dir, owner: Option<u32>) -> rustix::io::Result<()> {

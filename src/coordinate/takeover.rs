@@ -15,7 +15,7 @@ use super::foreign::{REMOVED, removed_for};
 use crate::error::{Context, Error, Result};
 use crate::exit::Exit;
 use crate::mutant::{self, Mutant};
-use crate::state::{Staged, TREE};
+use crate::state::{Staged, TREE, to_bytes};
 use crate::volume::Privacy;
 
 /// Sealed parts that an earlier holder may hold open begin with this; those that it had begun to publish
@@ -71,6 +71,7 @@ impl<F: Files> Ground<'_, F> {
             return Ok(());
         }
         self.isolate_sealed(claim).await?;
+        self.empty_removed(claim).await?;
         self.find_leftover(claim).await?;
         // Without a higher claim until now nobody has taken from ours what we did not find in it. The
         // record, too, is final now: whoever could have written it is fenced.
@@ -137,8 +138,7 @@ impl<F: Files> Ground<'_, F> {
         part: &[u8],
         fingerprint: &impl AsyncFn() -> Result<String>,
     ) -> Result<()> {
-        let is_publishing = [PUBLISHING, CONTESTED[1], ISOLATED[1]];
-        if !is_publishing.iter().any(|name| part.starts_with(name.as_bytes())) {
+        if !is_publishing(part) {
             return Ok(());
         }
         let name = String::from_utf8_lossy(part);
@@ -204,6 +204,18 @@ impl<F: Files> Ground<'_, F> {
             .help("stop the other replica, or wait until it is done"))
     }
 
+    /// Removes what was taken over and may not be used. Not before the claims that it was in are gone: a stage
+    /// without its tree is one that is published, and its holder would record that.
+    async fn empty_removed(&self, claim: &Claim<F::Dir>) -> Result<()> {
+        let path = self.claim_path(claim.epoch);
+        let names = self.files.names(&claim.dir).await.context("read directory", path.as_path())?;
+        for name in names.iter().filter(|name| name.starts_with(REMOVED.as_bytes())) {
+            let removed = self.remove_apart((&claim.dir, name), &claim.dir, removed_for(name)).await;
+            self.gone(removed, "remove what others could change in", &path).map_err(third_user)?;
+        }
+        Ok(())
+    }
+
     /// What is kept of one part of an older claim: a stage that others can enter is nobody's work.
     async fn kept_of(&self, old: &Found<F::Dir>, part: &[u8], kept: Kept) -> Result<Kept> {
         if part.starts_with(REMOVED.as_bytes()) {
@@ -263,46 +275,68 @@ impl<F: Files> Ground<'_, F> {
     async fn isolate_sealed(&self, claim: &Claim<F::Dir>) -> Result<()> {
         let path = self.claim_path(claim.epoch);
         let names = self.files.names(&claim.dir).await.context("read directory", path.as_path())?;
-        let with = |prefix: &str| names.iter().any(|name| name.starts_with(prefix.as_bytes()));
-        let contested: Vec<&[u8]> =
-            names.iter().map(|name| &**name).filter(|name| is_contested(name)).collect();
-        let Some(first) = contested.first() else { return Ok(()) };
-        let sealing = match with(CONTESTED[1]) || with(PUBLISHING) {
-            true => Sealing::Publishing,
-            false => Sealing::Sealed,
-        };
+        let Some(first) = names.iter().find(|name| is_contested(name)) else { return Ok(()) };
         if mutant::on(Mutant::SkipFirming) {
-            let moved = self.files.rename(&claim.dir, first, &claim.dir, sealing.name().as_bytes()).await;
+            let moved = self.files.rename(&claim.dir, first, &claim.dir, SEALED.as_bytes()).await;
             return moved.context("seal", path.as_path());
         }
-        let is_ours = |name: &&[u8]| *name == SEALED.as_bytes() || *name == PUBLISHING.as_bytes();
-        let ours = names.iter().map(|name| &**name).filter(is_ours);
-        let parts: Vec<&[u8]> = contested.iter().copied().chain(ours).collect();
-        let isolated = self.gather(claim, &parts, ISOLATED[sealing as usize], sealing.name()).await;
-        isolated.context("take over what is sealed in", path.as_path())
+        let isolated = async {
+            let parts = self.one_seal(claim, names.iter().filter(|name| is_sealed(name))).await?;
+            self.gather(claim, &parts).await
+        };
+        isolated.await.context("take over what is sealed in", path.as_path())
     }
 
-    /// Moves what is in `parts` of our claim to the new directory `to`, which then becomes `name`.
+    /// Of the sealed parts of our claim those that belong together: a holder may have given up what was taken
+    /// from it in the same moment, and sealed its own image. What may be on the volume already counts. The
+    /// others are set aside to be removed.
+    async fn one_seal<'p>(
+        &self,
+        claim: &Claim<F::Dir>,
+        parts: impl Iterator<Item = &'p Box<[u8]>>,
+    ) -> rustix::io::Result<Vec<(&'p [u8], Option<Staged>)>> {
+        let mut sealed = Vec::new();
+        for part in parts {
+            // One that was made just before a kill may hold half of its record, and then nothing else.
+            let from = self.files.open_entry(&claim.dir, part).await?;
+            let staged = self.files.read(&from, Staged::FILE).await.ok();
+            let staged =
+                staged.and_then(|bytes| Staged::parse(&bytes)).filter(|found| found.sealed.is_some());
+            sealed.push((&**part, staged));
+        }
+        let first = |publishing: bool| {
+            let mut wanted = sealed.iter().filter(|(part, _)| is_publishing(part) || !publishing);
+            wanted.find_map(|(_, staged)| Some(staged.as_ref()?.fingerprint.clone()))
+        };
+        let chosen = first(true).or_else(|| first(false));
+        let belongs = |staged: &Option<Staged>| {
+            staged.is_none() || staged.as_ref().map(|staged| &staged.fingerprint) == chosen.as_ref()
+        };
+        for (part, _) in sealed.iter().filter(|(_, staged)| !belongs(staged)) {
+            self.remove_or_move((&claim.dir, part), &claim.dir, None).await?;
+        }
+        sealed.retain(|(_, staged)| belongs(staged));
+        Ok(sealed)
+    }
+
+    /// Moves what is in `parts` of our claim to a new directory, which then is what is sealed.
     async fn gather(
         &self,
         claim: &Claim<F::Dir>,
-        parts: &[&[u8]],
-        to: &str,
-        name: &str,
+        parts: &[(&[u8], Option<Staged>)],
     ) -> rustix::io::Result<()> {
-        let fresh = self.ensure(&claim.dir, to).await?;
-        // Whichever part is left after a kill says what it belongs to, but not one that was made just
-        // before it: that one may hold half of what it was to say.
-        for part in parts {
-            let from = self.files.open_entry(&claim.dir, part).await?;
-            let Ok(bytes) = self.files.read(&from, Staged::FILE).await else { continue };
-            if Staged::parse(&bytes).is_some_and(|staged| staged.sealed.is_some()) {
-                self.files.write(&fresh, Staged::FILE, &bytes).await?;
-                break;
-            }
+        let sealing = match parts.iter().any(|(part, _)| is_publishing(part)) {
+            true => Sealing::Publishing,
+            false => Sealing::Sealed,
+        };
+        let isolated = ISOLATED[sealing as usize];
+        let fresh = self.ensure(&claim.dir, isolated).await?;
+        // First: whichever part is left after a kill says what it belongs to.
+        if let Some(staged) = parts.iter().find_map(|(_, staged)| staged.as_ref()) {
+            self.files.write(&fresh, Staged::FILE, &to_bytes(staged)).await?;
         }
         let tree = self.ensure(&fresh, TREE).await?;
-        for part in parts {
+        for (part, _) in parts.iter().filter(|(part, _)| *part != isolated.as_bytes()) {
             let wrapper = self.files.open_entry(&claim.dir, part).await?;
             match self.files.open(&wrapper, TREE).await {
                 Ok(from) => self.move_entries(&from, &tree, Some(self.root.clone())).await?,
@@ -312,7 +346,7 @@ impl<F: Files> Ground<'_, F> {
             self.files.remove(&claim.dir, part).await?;
         }
         self.files.sync(&fresh).await?;
-        self.rename_stage(claim, to, name).await?;
+        self.rename_stage(claim, isolated, sealing.name()).await?;
         self.files.sync(&claim.dir).await
     }
 
@@ -425,6 +459,15 @@ fn kept_as(part: &[u8], old: &str, is_dead: bool) -> Option<String> {
 
 fn is_contested(part: &[u8]) -> bool {
     CONTESTED.iter().any(|prefix| part.starts_with(prefix.as_bytes()))
+}
+
+fn is_sealed(part: &[u8]) -> bool {
+    is_contested(part) || part == SEALED.as_bytes() || part == PUBLISHING.as_bytes()
+}
+
+/// Whether a part of what it was may be on the volume.
+fn is_publishing(part: &[u8]) -> bool {
+    [PUBLISHING, CONTESTED[1], ISOLATED[1]].iter().any(|name| part.starts_with(name.as_bytes()))
 }
 
 /// A directory of a third user's is in it: its owner could not have removed it, and for its owner we do not.

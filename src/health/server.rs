@@ -318,7 +318,8 @@ fn status(path: &str, config: &ServerConfig, snapshot: &Snapshot) -> StatusCode 
 #[cfg(any(fuzzing, test))]
 pub(crate) async fn answer_to(request: &[u8], site: Arc<impl Site>) -> Vec<u8> {
     let (mut client, server) = tokio::io::duplex(64 << 10);
-    let serving = tokio::spawn(connection(Box::new(server), site));
+    let place = Arc::new(Semaphore::new(1)).try_acquire_owned().expect("nobody else has it");
+    let serving = tokio::spawn(connection(Box::new(server), site, place));
     // It may have closed already.
     let _ = client.write_all(request).await;
     let _ = client.shutdown().await;
