@@ -6,6 +6,7 @@
 //! hand-over.
 
 use std::cell::{Cell, RefCell};
+use std::collections::HashSet;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -219,8 +220,8 @@ impl Preparation<'_> {
                 );
             }
             Event::Fenced(epoch) => tracing::debug!(epoch, "claimed"),
-            Event::Lost(epoch) => {
-                tracing::warn!(%volume, epoch, "lost the volume to another replica: waiting for it");
+            Event::Lost(epoch, cause) => {
+                tracing::warn!(%volume, epoch, %cause, "lost the volume to another replica: waiting for it");
             }
             Event::Resumed { other: false } => {
                 tracing::info!(%volume, "publishing what an earlier run staged");
@@ -232,13 +233,13 @@ impl Preparation<'_> {
                 tracing::warn!(%volume, "another image had staged its seed and published nothing of it: given up");
             }
             Event::Foreign(uid) => {
-                tracing::warn!(%volume, uid, "its .volseed belonged to another user and recorded no complete seed: removed, nothing in it was used");
+                tracing::warn!(%volume, uid, "its .volseed belonged to another user and recorded no complete seed: taken over, nothing staged in it is used");
             }
             Event::WaitsForOwner(uid) => {
                 tracing::warn!(%volume, uid, "its .volseed belongs to another user and cannot be removed: waiting for that user to complete it");
             }
-            Event::Opened(epoch) => {
-                tracing::warn!(%volume, epoch, "owner or mode of the stage was changed while it was filled: staging it again");
+            Event::Opened(epoch, cause) => {
+                tracing::warn!(%volume, epoch, %cause, "owner or mode of the stage was changed while it was filled: staging it again");
             }
             Event::Emptied => tracing::warn!(%volume, "it was seeded and then emptied; it is seeded again"),
         }
@@ -641,6 +642,6 @@ fn emptied(volume: &Volume, record: &Complete) -> Result<bool> {
     {
         return Ok(false);
     }
-    let names = volume.names()?;
-    Ok(!record.top.iter().any(|name| names.iter().any(|there| **there == *name.as_bytes())))
+    let names: HashSet<Box<[u8]>> = volume.names()?.into_iter().collect();
+    Ok(!record.top.iter().any(|name| names.contains(name.as_bytes())))
 }

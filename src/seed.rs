@@ -41,10 +41,13 @@ use rustix::io::Errno;
 
 use crate::cancel::Cancel;
 use crate::config::VolumeConfig;
-use crate::error::{Context, Result};
+use crate::error::{Context, Error, Result};
+use crate::exit::Exit;
 use crate::progress::{Phase, Progress, seconds};
 use crate::state::{self, Complete, Kept, Name, Root, Sealed, Staged, TREE};
-use crate::volume::{self, Kind, Made, Place, Volume, openat, remove_tree};
+use crate::volume::{
+    self, Kind, Made, NESTED, Ourselves, Place, Privacy, Volume, is_nested, openat, remove_tree,
+};
 use directory::Wishes;
 use entry::Meta;
 use fidelity::Fidelity;
@@ -60,19 +63,17 @@ use tree::{Means, Tree};
 use workers::Crew;
 use writer::Shared;
 
-/// Where the content for a mount point below the volume is staged, in that mount's own `.volseed`.
-const NESTED: &str = "nested";
-
 /// How many calls are in flight while a stage is removed that cannot be used.
 const REMOVERS: usize = 16;
 
 /// When a file that is staged on such a file system, and has its time, is sure to be kept.
 fn kept(kind: Kind) -> Kept {
-    match kind.place {
-        Place::Network => Kept::ByServer,
+    match (kind.place, kind.name) {
+        // Their clients write a file back before `close` returns (nfs(5), mount.cifs(8)).
+        (_, "nfs" | "cifs") => Kept::ByServer,
         // FUSE: its daemon took the data when the file was closed, and may not have written it further.
-        Place::Memory | Place::Unknown => Kept::WhileUp,
-        Place::Local => Kept::BySync,
+        (Place::Memory, _) | (_, "fuse") => Kept::WhileUp,
+        _ => Kept::BySync,
     }
 }
 
@@ -422,10 +423,8 @@ impl Site<'_> {
         let _umask = Umask::cleared();
         let mounted =
             Volume::adopt(&path, crossing.mounted.try_clone().context("open volume", path.as_path())?);
-        let state = state::StateDir::private(&mounted)?;
-        remove_tree(state.fd(), NESTED.as_bytes()).context("remove", state.path().join(NESTED).as_path())?;
-        let stage =
-            volume::make_private(state.fd(), NESTED.as_bytes()).context("create directory", state.path())?.fd;
+        let (stage, name) = nested_stage(&mounted)?;
+        let stage_path = path.join(&name);
         let source = crossing.staged.try_clone().context("open staged", path.as_path())?;
         let config = VolumeConfig {
             to: path.clone(),
@@ -437,7 +436,7 @@ impl Site<'_> {
         let nested = Site {
             volume: &mounted,
             stage: stage.as_fd(),
-            stage_path: state.path().join(NESTED),
+            stage_path,
             begun: false,
             epoch: self.epoch,
             config: &config,
@@ -464,14 +463,45 @@ impl Site<'_> {
         };
         let mut published = nested.publish(&sealed, go_on)?;
         published.lost += fidelity.lost();
-        remove_tree(state.fd(), NESTED.as_bytes()).context("remove", nested.stage_path.as_path())?;
-        // Somebody else's state may be in there too; then it stays.
-        let _ = fs::unlinkat(mounted.root(), state::DIRECTORY, AtFlags::REMOVEDIR);
+        remove_nested(mounted.root(), name.as_bytes(), stage.as_fd())
+            .context("remove", nested.stage_path.as_path())?;
         Ok(published)
     }
 
     fn tree_path(&self) -> PathBuf {
         self.stage_path.join(TREE)
+    }
+}
+
+/// A stage of our own in the root of a mount below the volume, which may be another user's and have a `.volseed`
+/// of its own. What killed runs left there is removed.
+fn nested_stage(mounted: &Volume) -> Result<(OwnedFd, String)> {
+    let (root, path, ourselves) = (mounted.root(), mounted.path(), Ourselves::new());
+    for name in volume::names(root).context("read directory", path)?.iter().filter(|name| is_nested(name)) {
+        let Ok(left) = openat(root, name, OFlags::DIRECTORY | OFlags::RDONLY, Mode::empty()) else {
+            continue;
+        };
+        if ourselves.privacy(left.as_fd()) == Ok(Privacy::Private) {
+            remove_nested(root, name, left.as_fd()).context("remove stage of an earlier run in", path)?;
+        }
+    }
+    let name = format!("{NESTED}{:016x}", volume::random());
+    let made = volume::make_private(root, name.as_bytes()).context("create directory in", path)?;
+    let closed = ourselves.close(made.fd.as_fd()).and_then(|_| ourselves.privacy(made.fd.as_fd()));
+    match closed.context("stat", path.join(&name).as_path())? {
+        Privacy::Private if made.is_new => Ok((made.fd, name)),
+        _ => Err(Error::new(Exit::Refused, "create stage", "another user has put something in its place")
+            .on(path.join(&name).as_path())
+            .help("start again; who may write in this mount must let it be")),
+    }
+}
+
+/// Through its descriptor: by its name somebody may have put another directory there.
+fn remove_nested(root: BorrowedFd<'_>, name: &[u8], stage: BorrowedFd<'_>) -> rustix::io::Result<()> {
+    remove_tree(stage, TREE.as_bytes())?;
+    match fs::unlinkat(root, name, AtFlags::REMOVEDIR) {
+        Ok(()) | Err(Errno::NOENT | Errno::NOTEMPTY | Errno::NOTDIR) => Ok(()),
+        Err(error) => Err(error),
     }
 }
 

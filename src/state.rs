@@ -16,9 +16,7 @@ use serde::{Deserialize, Serialize};
 use crate::error::{Context, Result};
 use crate::mutant::{self, Mutant};
 use crate::text::{self, Untrusted};
-use crate::volume::{
-    self, Made, Ourselves, Privacy, Volume, is_lone_file, is_type, make_private, not_ours, remove_tree,
-};
+use crate::volume::{self, Volume, is_lone_file, is_type, not_ours, remove_tree};
 
 /// Everything of ours on a volume is in this directory in its root.
 pub const DIRECTORY: &str = ".volseed";
@@ -304,25 +302,6 @@ impl StateDir {
             Err(Errno::NOENT) => Ok(None),
             Err(Errno::NOTDIR | Errno::LOOP) => Err(not_ours(&path, "not a directory")),
             Err(error) => Err(error).context("open directory", path.as_path()),
-        }
-    }
-
-    /// One of our own, which nobody else can enter; made where there is none.
-    ///
-    /// # Errors
-    /// Exit 73 or 77 when it cannot be made, 78 when something else or another user's has its name.
-    pub fn private(volume: &Volume) -> Result<StateDir> {
-        let path = volume.path().join(DIRECTORY);
-        let fd = match make_private(volume.root(), DIRECTORY.as_bytes()) {
-            Ok(Made { fd, .. }) => fd,
-            Err(Errno::NOTDIR | Errno::LOOP) => return Err(not_ours(&path, "not a directory")),
-            Err(error) => return Err(error).context("create directory", path.as_path()),
-        };
-        let ourselves = Ourselves::new();
-        ourselves.close(fd.as_fd()).context("change mode of", path.as_path())?;
-        match ourselves.privacy(fd.as_fd()).context("stat", path.as_path())? {
-            Privacy::Foreign(owner) => Err(not_ours(&path, &format!("it belongs to UID {owner}"))),
-            Privacy::Private | Privacy::Open => Ok(StateDir { fd, path }),
         }
     }
 

@@ -112,9 +112,18 @@ impl Volume {
     /// When the root cannot be read.
     pub fn names(&self) -> Result<Vec<Box<[u8]>>> {
         let mut names = names(self.root.as_fd()).context("read directory", self.path())?;
-        names.retain(|name| **name != *crate::state::DIRECTORY.as_bytes() && **name != *b"lost+found");
+        let is_ours = |name: &[u8]| name == crate::state::DIRECTORY.as_bytes() || is_nested(name);
+        names.retain(|name| !is_ours(name) && **name != *b"lost+found");
         Ok(names)
     }
+}
+
+/// How the names begin of stages for mounts below a volume, in the root of each.
+pub const NESTED: &str = ".volseed-";
+
+/// Whether it is the name of such a stage.
+pub fn is_nested(name: &[u8]) -> bool {
+    name.strip_prefix(NESTED.as_bytes()).is_some_and(|rest| rest.len() == 16)
 }
 
 /// The kind of a file system, as far as volseed treats them differently.

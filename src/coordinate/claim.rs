@@ -36,9 +36,9 @@ pub const PUBLISHING: &str = "publishing";
 /// An earlier holder's stage, of which only whole files may be taken.
 pub const REMAINS: &str = "remains";
 /// A record that is not true any more.
-const RETIRED: &str = "retired.json";
+pub(super) const RETIRED: &str = "retired.json";
 
-/// The highest number of a claim that is believed: nobody gets there by counting.
+/// The highest number of a claim that counts: counting does not get there.
 const MAX_EPOCH: u64 = u64::MAX / 2;
 
 /// The replicas' directories on one volume.
@@ -480,6 +480,7 @@ impl<F: Files> Ground<'_, F> {
     pub(super) async fn directory(&self, at: &F::Dir, name: &str, path: &Path) -> Result<Option<F::Dir>> {
         match self.files.open(at, name).await {
             Err(Errno::NOTDIR | Errno::LOOP) => Err(not_ours(path, "not a directory")),
+            Err(Errno::XDEV) => Err(not_ours(path, "another file system is mounted there")),
             opened => self.gone(opened, "open directory", path),
         }
     }

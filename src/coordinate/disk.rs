@@ -37,7 +37,9 @@ impl Disk {
     }
 
     fn open_directory(at: &Arc<OwnedFd>, name: &[u8]) -> Result<Arc<OwnedFd>> {
-        volume::openat(at.as_fd(), name, OFlags::DIRECTORY | OFlags::RDONLY, Mode::empty()).map(Arc::new)
+        // Another mount is never ours: its parents can be renamed, so that it gets the name of something that is.
+        volume::open_in_mount(at.as_fd(), name, OFlags::DIRECTORY | OFlags::RDONLY | OFlags::NONBLOCK)
+            .map(Arc::new)
     }
 }
 
@@ -124,7 +126,11 @@ impl Files for Disk {
         self.ourselves.seize(dir.as_fd())
     }
 
-    async fn close(&self, dir: &Self::Dir) -> Result<()> {
+    async fn give_back(&self, dir: &Self::Dir, owner: u32) -> Result<()> {
+        fs::fchown(dir, Some(Uid::from_raw(owner)), None)
+    }
+
+    async fn close(&self, dir: &Self::Dir) -> Result<bool> {
         self.ourselves.close(dir.as_fd())
     }
 

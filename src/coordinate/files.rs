@@ -53,8 +53,10 @@ pub trait Files {
     async fn is_removable(&self, dir: &Self::Dir, owner: u32) -> Result<bool>;
     /// Makes another user's directory ours, and lets nobody else enter it.
     async fn seize(&self, dir: &Self::Dir) -> Result<()>;
-    /// Lets nobody else enter a directory of ours any more.
-    async fn close(&self, dir: &Self::Dir) -> Result<()>;
+    /// Gives a directory back to the user that it was seized from.
+    async fn give_back(&self, dir: &Self::Dir, owner: u32) -> Result<()>;
+    /// Lets nobody else enter a directory of ours any more; whether others could.
+    async fn close(&self, dir: &Self::Dir) -> Result<bool>;
     /// Whether two descriptors are of one directory.
     async fn same(&self, one: &Self::Dir, other: &Self::Dir) -> Result<bool>;
     /// Makes the names in a directory durable.

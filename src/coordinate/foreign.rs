@@ -16,7 +16,7 @@ use crate::state::{COMPLETE, DIRECTORY};
 use crate::volume::Privacy;
 
 /// All that volseed leaves in its directory.
-const OURS: [&str; 6] = [CLAIMS, BUILDING, "nested", LOCK, COMPLETE, "state.json.tmp"];
+const OURS: [&str; 5] = [CLAIMS, BUILDING, LOCK, COMPLETE, "state.json.tmp"];
 /// Names of directories that are being removed begin with this.
 pub(super) const REMOVED: &str = "removed-";
 
@@ -32,31 +32,57 @@ impl<F: Files> Ground<'_, F> {
         }
     }
 
-    /// Makes another user's state directory ours; whether it is.
+    /// Makes the state directory of the user `owner` ours; whether it is.
     ///
     /// # Errors
-    /// Exit 78 where it holds what is not volseed's: then it may be anything.
-    pub async fn seize_state(&self, state: &State<F::Dir>) -> Result<bool> {
-        let names = self.files.names(&state.dir).await;
-        let names = self.gone(names, "read directory", &self.path)?.unwrap_or_default();
-        if let Some(other) = names.iter().find(|name| !is_ours(name)) {
-            let other = printable(other);
-            let cause = format!("it belongs to another user and holds '{other}', which is not volseed's");
-            return Err(Error::new(Exit::Refused, "take over", cause)
-                .on(self.path.as_path())
-                .help("move it away, or remove .volseed from the volume to have it seeded again"));
-        }
+    /// Exit 78 where it holds what is not volseed's, or another user's: then it may be anything, and its owner
+    /// had no right to it. What may not be had is no error: its owner may still complete the volume.
+    pub async fn seize_state(&self, state: &State<F::Dir>, owner: u32) -> Result<bool> {
         if mutant::on(Mutant::AsideInsteadOfFence) {
             let aside = self.files.new_name("aside-");
             let moved = self.files.rename(self.root, DIRECTORY.as_bytes(), self.root, aside.as_bytes());
             return Ok(moved.await.is_ok());
         }
-        if self.files.seize(&state.dir).await.is_err() {
-            return Ok(false);
+        match self.files.seize(&state.dir).await {
+            Err(Errno::PERM | Errno::ACCESS) => return Ok(false),
+            seized => seized.context("change owner of", self.path.as_path())?,
         }
-        // A lock that its owner holds would keep us waiting.
-        let _ = self.files.unlink(&state.dir, LOCK.as_bytes()).await;
-        Ok(true)
+        // Only now nothing more can be put there.
+        let Some(other) = self.not_of(&state.dir, owner).await.context("look into", self.path.as_path())?
+        else {
+            return Ok(true);
+        };
+        let given_back = self.files.give_back(&state.dir, owner).await;
+        given_back.context("change owner of", self.path.as_path())?;
+        let cause = format!("it belongs to another user and holds {other}");
+        Err(Error::new(Exit::Refused, "take over", cause)
+            .on(self.path.as_path())
+            .help("look at what is there; remove .volseed from the volume to have it seeded again"))
+    }
+
+    /// What is in a state directory that was the user `owner`'s and is neither that user's nor volseed's: the
+    /// user can have moved it there without a right to what is in it. What is ours there is closed to others,
+    /// as volseed makes it.
+    async fn not_of(&self, state: &F::Dir, owner: u32) -> rustix::io::Result<Option<String>> {
+        for name in self.files.names(state).await? {
+            if !is_ours(&name) {
+                return Ok(Some(format!("'{}', which is not volseed's", printable(&name))));
+            }
+            let Ok(dir) = self.files.open_entry(state, &name).await else { continue };
+            let mut dirs = vec![dir];
+            if *name == *CLAIMS.as_bytes() {
+                for claim in self.files.names(&dirs[0]).await? {
+                    dirs.extend(self.files.open_entry(&dirs[0], &claim).await.ok());
+                }
+            }
+            for dir in dirs {
+                let privacy = self.files.privacy(&dir).await?;
+                if privacy != Privacy::Private && privacy != Privacy::Foreign(owner) {
+                    return Ok(Some(format!("a third user's directory, '{}' or in it", printable(&name))));
+                }
+            }
+        }
+        Ok(None)
     }
 
     /// The directory of the claims, made where it is not there, ours and closed to others.
@@ -64,7 +90,7 @@ impl<F: Files> Ground<'_, F> {
         let claims = self.ensure(state, CLAIMS).await?;
         match self.files.privacy(&claims).await? {
             Privacy::Private => {}
-            Privacy::Open => self.files.close(&claims).await?,
+            Privacy::Open => drop(self.files.close(&claims).await?),
             Privacy::Foreign(_) if mutant::on(Mutant::InheritForeign) => {}
             Privacy::Foreign(_) => self.files.seize(&claims).await?,
         }
@@ -77,7 +103,7 @@ impl<F: Files> Ground<'_, F> {
         let building = self.ensure(state, BUILDING).await?;
         match self.files.privacy(&building).await? {
             Privacy::Private => Ok(building),
-            Privacy::Open => self.files.close(&building).await.map(|()| building),
+            Privacy::Open => self.files.close(&building).await.map(|_| building),
             Privacy::Foreign(_) if mutant::on(Mutant::InheritForeign) => Ok(building),
             Privacy::Foreign(owner) => {
                 let _ = self.remove_apart((state, BUILDING.as_bytes()), state, Some(owner)).await;

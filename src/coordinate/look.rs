@@ -40,7 +40,7 @@ impl Look {
 /// Exit 78 when what is there is no claim of ours.
 pub fn look(volume: &Volume) -> Result<Option<Look>> {
     let root = volume.root().try_clone_to_owned().context("open volume", volume.path())?;
-    let (disk, root) = (Disk::new(Ourselves::new(), false), Arc::new(root));
+    let (disk, root) = (Disk::new(Ourselves::onlooker(), false), Arc::new(root));
     let ground = Ground { files: &disk, root: &root, path: volume.path().join(DIRECTORY) };
     block_on(async {
         let Some(state) = ground.state().await? else { return Ok(None) };

@@ -5,25 +5,31 @@
 //! harm: an unsealed stage becomes `remains`, of which finished files are taken one by one; a sealed one is
 //! contested until everything in it was moved to a directory that the old holder does not know.
 //!
-//! What others could enter meanwhile is nobody's work: it is removed.
+//! What others could enter meanwhile may be anybody's work: it is removed.
 
 use rustix::io::Errno;
 
-use super::claim::{CLAIMS, Claim, Found, Ground, PUBLISHING, REMAINS, SEALED, STAGE, Sealing};
+use super::claim::{
+    CLAIMS, Claim, Found, Ground, HEARTBEAT, HOLDER, PUBLISHING, REMAINS, RETIRED, SEALED, STAGE, Sealing,
+};
 use super::files::Files;
 use super::foreign::{REMOVED, removed_for};
-use crate::error::{Context, Error, Result};
+use crate::error::{Context, Error, Result, printable};
 use crate::exit::Exit;
 use crate::mutant::{self, Mutant};
-use crate::state::{Staged, TREE, to_bytes};
-use crate::volume::Privacy;
+use crate::state::{COMPLETE, Staged, TREE, to_bytes};
+use crate::volume::{Privacy, not_ours};
 
 /// Sealed parts that an earlier holder may hold open begin with this; those that it had begun to publish
 /// with the second.
 const CONTESTED: [&str; 2] = ["contested-sealed", "contested-publishing"];
 /// What becomes `sealed`, or `publishing`, once everything contested is in it.
 const ISOLATED: [&str; 2] = ["isolated-sealed", "isolated-publishing"];
-/// What nobody needs begins with this.
+/// Says, in a claim, which seed was half published by a stage that could not be trusted: another one would be
+/// mixed with it. It goes with the claim that completes the volume.
+const HALF_PUBLISHED: &str = "half-published.json";
+const HALF: &[u8] = HALF_PUBLISHED.as_bytes();
+/// What is not needed any more begins with this.
 const DISCARDED: &str = "discarded";
 /// How often a directory that a stale holder still fills is emptied, before that is an error.
 const TRIES: usize = 100;
@@ -128,23 +134,29 @@ impl<F: Files> Ground<'_, F> {
     }
 
     /// Of a stage that cannot be trusted, a part may have been moved to its place: that is no harm where we
-    /// seed the same again.
+    /// seed the same again, and is remembered until that is done.
     ///
     /// # Errors
     /// Exit 78 where it is another image's: the volume would be half of each.
-    async fn refuse_half_published(
+    async fn note_half_published(
         &self,
-        claim: &F::Dir,
+        claim: &Claim<F::Dir>,
+        from: &F::Dir,
         part: &[u8],
         fingerprint: &impl AsyncFn() -> Result<String>,
     ) -> Result<()> {
-        if !is_publishing(part) {
-            return Ok(());
-        }
-        let name = String::from_utf8_lossy(part);
-        let Ok(Some(staged)) = self.staged(claim, &name).await else { return Ok(()) };
+        let staged = match part {
+            HALF => self.files.read(from, HALF_PUBLISHED).await.ok().and_then(|bytes| Staged::parse(&bytes)),
+            part if is_publishing(part) => {
+                self.staged(from, &String::from_utf8_lossy(part)).await.ok().flatten()
+            }
+            _ => None,
+        };
+        let Some(staged) = staged else { return Ok(()) };
         if staged.fingerprint == fingerprint().await? {
-            return Ok(());
+            let path = self.claim_path(claim.epoch).join(HALF_PUBLISHED);
+            let written = self.files.write(&claim.dir, HALF_PUBLISHED, &to_bytes(&staged)).await;
+            return written.context("write record", path.as_path());
         }
         let root = self.path.parent().unwrap_or(&self.path);
         let cause = "another image's seed was half published, and others could change the rest of it since";
@@ -173,10 +185,15 @@ impl<F: Files> Ground<'_, F> {
             };
             for part in names {
                 let kept = self.kept_of(old, &part, kept).await?;
+                if matches!(kept, Kept::Nothing(_)) || *part == *HALF {
+                    self.note_half_published(claim, &old.dir, &part, fingerprint).await?;
+                }
+                if !is_part(&part) {
+                    return Err(not_ours(&path, &format!("it holds '{}'", printable(&part))));
+                }
                 let is_dead = match kept {
                     Kept::AsDead(is_dead) => is_dead,
                     Kept::Nothing(owner) => {
-                        self.refuse_half_published(&old.dir, &part, fingerprint).await?;
                         let removed = self.remove_apart((&old.dir, &part), &claim.dir, owner).await;
                         self.gone(removed, "remove what others could change in", &path)
                             .map_err(third_user)?;
@@ -216,7 +233,7 @@ impl<F: Files> Ground<'_, F> {
         Ok(())
     }
 
-    /// What is kept of one part of an older claim: a stage that others can enter is nobody's work.
+    /// What is kept of one part of an older claim: nothing of a stage that others can enter.
     async fn kept_of(&self, old: &Found<F::Dir>, part: &[u8], kept: Kept) -> Result<Kept> {
         if part.starts_with(REMOVED.as_bytes()) {
             return Ok(Kept::Nothing(removed_for(part)));
@@ -252,7 +269,7 @@ impl<F: Files> Ground<'_, F> {
         }
     }
 
-    /// Moves to our claim what nobody needs, and removes it there: removed in its place, a file that is
+    /// Moves to our claim what is not needed, and removes it there: removed in its place, a file that is
     /// open would keep its directory on FUSE and on NFS, under another name. What cannot be removed now
     /// goes with our claim.
     async fn take_to_discard(
@@ -392,6 +409,10 @@ impl<F: Files> Ground<'_, F> {
         volume: Option<&F::Dir>,
         steps: &mut Vec<Step<F::Dir>>,
     ) -> rustix::io::Result<()> {
+        if let Some(volume) = volume {
+            // What the earlier holder has moved there comes from directories that are removed after this.
+            self.files.sync(volume).await?;
+        }
         for name in self.files.names(from).await? {
             if self.is_divided(from, to, volume, &name).await? {
                 let volume = volume.cloned();
@@ -441,7 +462,7 @@ enum Step<D> {
     Leave { from: D, name: Box<[u8]> },
 }
 
-/// What a part of claim `old` becomes in the claim that takes it over; nothing where nobody needs it.
+/// What a part of claim `old` becomes in the claim that takes it over; nothing where it is not needed.
 fn kept_as(part: &[u8], old: &str, is_dead: bool) -> Option<String> {
     let is = |name: &str| part == name.as_bytes();
     let isolated = ISOLATED.iter().position(|name| is(name));
@@ -463,6 +484,19 @@ fn is_contested(part: &[u8]) -> bool {
 
 fn is_sealed(part: &[u8]) -> bool {
     is_contested(part) || part == SEALED.as_bytes() || part == PUBLISHING.as_bytes()
+}
+
+/// Whether it is one of the names that volseed makes in a claim; also under the name that an NFS client, and
+/// libfuse, give to what somebody has open.
+fn is_part(part: &[u8]) -> bool {
+    let files = [HOLDER, HEARTBEAT, COMPLETE, RETIRED, HALF_PUBLISHED];
+    let is_file = |file: &&str| {
+        part.strip_prefix(file.as_bytes()).is_some_and(|rest| [b"".as_slice(), b".tmp"].contains(&rest))
+    };
+    let begins = [DISCARDED, REMOVED, ".nfs", ".fuse_hidden"];
+    kept_as(part, "", false).is_some()
+        || files.iter().any(is_file)
+        || begins.iter().any(|begin| part.starts_with(begin.as_bytes()))
 }
 
 /// Whether a part of what it was may be on the volume.

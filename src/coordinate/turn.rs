@@ -32,8 +32,8 @@ const LOOKS_A_BEAT: u32 = 4;
 
 /// The longest wait for another user to complete the volume, where `--wait-timeout` names none.
 const OWNER_PATIENCE: Duration = Duration::from_secs(15 * 60);
-/// How often a state directory that is removed again is made, before that is an error.
-const REMAKES: u32 = 100;
+/// How often a replica begins again, before that is an error.
+const ROUNDS: u32 = 100;
 
 /// How often what is left of a claim is removed before it is left where it is.
 const CLEARING: u32 = 8;
@@ -88,8 +88,8 @@ pub enum Event<'a> {
     TookOver(u64, Option<&'a Holder>),
     /// No earlier holder can do anything from here on.
     Fenced(u64),
-    /// Another replica took over from us.
-    Lost(u64),
+    /// Another replica took over from us; how we noticed.
+    Lost(u64, &'a Error),
     /// What an earlier holder sealed is published; whether it is another image's, of which a part is there.
     Resumed {
         /// Whether it is.
@@ -101,8 +101,8 @@ pub enum Event<'a> {
     Foreign(u32),
     /// The state directory is another user's, and may not be had: that user has to complete the volume.
     WaitsForOwner(u32),
-    /// Others could enter the claim while it was filled: it is begun again.
-    Opened(u64),
+    /// Others could enter the claim while it was filled: it is begun again; how we noticed.
+    Opened(u64, &'a Error),
     /// The volume had been seeded, and was emptied.
     Emptied,
 }
@@ -155,7 +155,7 @@ impl<F: Files, C: Clock, W: Work<F>> Replica<'_, F, C, W> {
     /// # Errors
     /// The first thing that went wrong while the volume was ours, exit 75 after the longest wait.
     pub async fn complete(&self) -> Result<Ended> {
-        let mut lock = LockState { of: Lock::Unknown, usable: !self.rules.alone };
+        let mut lock = LockState { of: Lock::Unknown, usable: !self.rules.alone, rounds: 0 };
         if let Sharing::None(reason) = self.rules.sharing {
             lock.usable = false;
             if !self.rules.alone {
@@ -180,10 +180,11 @@ impl<F: Files, C: Clock, W: Work<F>> Replica<'_, F, C, W> {
                     return Ok(ended);
                 }
                 Held::Failed(error) => return Err(error),
-                Held::Lost(epoch) => self.work.tell(Event::Lost(epoch)),
-                Held::Opened(epoch) => self.work.tell(Event::Opened(epoch)),
+                Held::Lost(epoch, cause) => self.work.tell(Event::Lost(epoch, &cause)),
+                Held::Opened(epoch, cause) => self.work.tell(Event::Opened(epoch, &cause)),
             }
             self.release(&mut lock).await;
+            self.another_round(&mut lock)?;
             lost = true;
         }
     }
@@ -193,13 +194,13 @@ impl<F: Files, C: Clock, W: Work<F>> Replica<'_, F, C, W> {
         let began = self.clock.now();
         let (mut watch, mut pause) = (Watch::default(), FIRST_PAUSE);
         let (mut waits, mut tried) = (false, false);
-        let (mut remakes, mut told, mut inside, mut was_open) = (0, false, None, false);
+        let (mut told, mut inside, mut was_open) = (false, None, false);
         // What was under the claim when we got the lock, to see whether it still moves.
         let (mut at_lock, mut looks): (Option<(u64, Vec<u8>)>, u32) = (None, 0);
         loop {
             let Some(state) = self.ground.state().await? else {
-                remakes += 1;
-                self.make_state(remakes).await?;
+                self.another_round(lock)?;
+                self.ground.make_state().await?;
                 continue;
             };
             if let Some(owner) = state.foreign() {
@@ -207,10 +208,10 @@ impl<F: Files, C: Clock, W: Work<F>> Replica<'_, F, C, W> {
                 if let Some(record) = self.complete_record(&state.dir).await?.1 {
                     return Ok(Turn::Complete(record, false));
                 }
-                self.displace(&state, owner, began, &mut told).await?;
+                self.displace(&state, owner, began, &mut told, lock).await?;
                 continue;
             }
-            was_open |= state.privacy == Privacy::Open;
+            was_open |= state.privacy == Privacy::Open && self.close(&state.dir).await?;
             let state = self.enter(state, &mut inside, lock).await?;
             let had = lock.of;
             self.try_lock(&state, lock).await?;
@@ -297,13 +298,15 @@ impl<F: Files, C: Clock, W: Work<F>> Replica<'_, F, C, W> {
         Ok((record.epoch, is_complete.then_some(record)))
     }
 
-    async fn make_state(&self, remakes: u32) -> Result<()> {
-        if remakes > REMAKES {
-            return Err(Error::new(Exit::Refused, "claim volume", "its .volseed is removed again and again")
-                .on(self.ground.path.as_path())
-                .help("let nothing else remove it, and start again"));
+    /// One more beginning. Whoever takes everything away again and again must not keep us at it for ever.
+    fn another_round(&self, lock: &mut LockState) -> Result<()> {
+        lock.rounds += 1;
+        if lock.rounds <= ROUNDS {
+            return Ok(());
         }
-        self.ground.make_state().await
+        Err(Error::new(Exit::Held, "claim volume", "its .volseed is changed or removed again and again")
+            .on(self.ground.path.as_path())
+            .help("let nothing else change it, and start again"))
     }
 
     /// Makes another user's state directory ours, or waits a moment for that user to complete the volume.
@@ -313,10 +316,11 @@ impl<F: Files, C: Clock, W: Work<F>> Replica<'_, F, C, W> {
         owner: u32,
         began: Duration,
         told: &mut bool,
+        lock: &mut LockState,
     ) -> Result<()> {
-        if self.ground.seize_state(state).await? {
+        if self.ground.seize_state(state, owner).await? {
             self.work.tell(Event::Foreign(owner));
-            return Ok(());
+            return self.another_round(lock);
         }
         if !std::mem::replace(told, true) {
             self.work.tell(Event::WaitsForOwner(owner));
@@ -333,7 +337,11 @@ impl<F: Files, C: Clock, W: Work<F>> Replica<'_, F, C, W> {
         self.clock.sleep(REMOTE_PAUSE).await.map_err(|_| Error::cancelled())
     }
 
-    /// Our own state directory, closed to others; the lock is in it, and in no other.
+    async fn close(&self, state: &F::Dir) -> Result<bool> {
+        self.ground.files.close(state).await.context("change mode of", self.ground.path.as_path())
+    }
+
+    /// Our own state directory; the lock is in it, and in no other.
     async fn enter(
         &self,
         state: State<F::Dir>,
@@ -341,9 +349,6 @@ impl<F: Files, C: Clock, W: Work<F>> Replica<'_, F, C, W> {
         lock: &mut LockState,
     ) -> Result<F::Dir> {
         let files = self.ground.files;
-        if state.privacy == Privacy::Open {
-            files.close(&state.dir).await.context("change mode of", self.ground.path.as_path())?;
-        }
         if let Some(before) = inside.replace(state.dir.clone())
             && lock.of != Lock::Unknown
             && !files.same(&before, &state.dir).await.context("stat", self.ground.path.as_path())?
@@ -407,15 +412,20 @@ impl<F: Files, C: Clock, W: Work<F>> Replica<'_, F, C, W> {
                 self.clear_up(&claim).await;
                 Held::Done(ended)
             }
-            Err(error) => match self.ground.holds(&mut claim).await {
-                Ok(false) => Held::Lost(epoch),
-                // Ours, or not to be told: then what went wrong is what is said.
-                Ok(true) | Err(_) => {
-                    let is_private = self.ground.is_private(&claim).await;
+            Err(error) => {
+                if let Ok(false) = self.ground.is_private(&claim).await {
                     self.leave(&claim).await;
-                    if let Ok(false) = is_private { Held::Opened(epoch) } else { Held::Failed(error) }
+                    return Held::Opened(epoch, error);
                 }
-            },
+                match self.ground.holds(&mut claim).await {
+                    Ok(false) => Held::Lost(epoch, error),
+                    // Ours, or not to be told: then what went wrong is what is said.
+                    Ok(true) | Err(_) => {
+                        self.leave(&claim).await;
+                        Held::Failed(error)
+                    }
+                }
+            }
         }
     }
 
@@ -556,15 +566,16 @@ impl<F: Files, C: Clock, W: Work<F>> Replica<'_, F, C, W> {
     }
 }
 
-/// The lock as far as we got, and whether it is worth asking for.
+/// The lock as far as we got, whether it is worth asking for, and how often we began again.
 struct LockState {
     of: Lock,
     usable: bool,
+    rounds: u32,
 }
 
 enum Held {
     Done(Ended),
     Failed(Error),
-    Lost(u64),
-    Opened(u64),
+    Lost(u64, Error),
+    Opened(u64, Error),
 }

@@ -48,6 +48,12 @@ impl Ourselves {
         })
     }
 
+    /// Somebody who only looks, and decides nothing by it: to them everything is private.
+    pub fn onlooker() -> Arc<Ourselves> {
+        let (uid, without_modes) = (OnceLock::new(), AtomicBool::new(false));
+        Arc::new(Ourselves { is_root: false, uid, without_modes })
+    }
+
     /// Who can have changed what is in `directory`. The mode is enough to tell: while it says nothing to the
     /// group, no entry of a POSIX ACL does (acl(5), the mask).
     ///
@@ -58,7 +64,7 @@ impl Ourselves {
             return Ok(Privacy::Private);
         }
         let found = fs::fstat(directory)?;
-        if found.st_uid != self.uid(directory, found.st_uid) {
+        if found.st_uid != self.uid(directory, found.st_uid)? {
             return Ok(Privacy::Foreign(found.st_uid));
         }
         let is_open = found.st_mode & OTHERS != 0 && !self.without_modes.load(Relaxed);
@@ -72,7 +78,7 @@ impl Ourselves {
     /// As `fstat`.
     pub fn is_removable(&self, directory: BorrowedFd<'_>, owner: u32) -> rustix::io::Result<bool> {
         let found = fs::fstat(directory)?;
-        let is_ours = found.st_uid == self.uid(directory, found.st_uid) && found.st_mode & 0o022 == 0;
+        let is_ours = found.st_uid == self.uid(directory, found.st_uid)? && found.st_mode & 0o022 == 0;
         Ok(found.st_uid == owner || is_ours)
     }
 
@@ -82,33 +88,34 @@ impl Ourselves {
     /// # Errors
     /// As `fchown` and `fchmod`; `EPERM` also where it belongs to somebody else afterwards.
     pub fn seize(&self, directory: BorrowedFd<'_>) -> rustix::io::Result<()> {
-        let us = fs::Uid::from_raw(self.uid(directory, u32::MAX));
+        let us = fs::Uid::from_raw(self.uid(directory, u32::MAX)?);
         fs::fchown(directory, Some(us), None)?;
         drop_default_acl(directory)?;
         fs::fchmod(directory, Mode::RWXU)?;
         if self.privacy(directory)? == Privacy::Private { Ok(()) } else { Err(Errno::PERM) }
     }
 
-    /// Closes a directory of ours to others: a volume plug-in opens everything to a group (Kubernetes'
+    /// Closes a directory of ours to others; whether they could enter it: a volume plug-in opens everything to a group (Kubernetes'
     /// fsGroup), or we were killed before this was done the first time.
     ///
     /// # Errors
     /// As `fstat` and `fchmod`, but for a refusal: there, as on a mount that keeps no modes, nothing can be
     /// closed.
-    pub fn close(&self, directory: BorrowedFd<'_>) -> rustix::io::Result<()> {
-        let is_open = |mode| mode & (0o7000 | OTHERS) != 0;
-        if !is_open(fs::fstat(directory)?.st_mode) {
-            return Ok(());
+    pub fn close(&self, directory: BorrowedFd<'_>) -> rustix::io::Result<bool> {
+        let before = fs::fstat(directory)?.st_mode;
+        if before & (0o7000 | OTHERS) == 0 {
+            return Ok(false);
         }
         drop_default_acl(directory)?;
         match fs::fchmod(directory, Mode::RWXU) {
             Ok(()) | Err(Errno::PERM | Errno::NOTSUP | Errno::NOSYS) => {}
             Err(error) => return Err(error),
         }
-        if fs::fstat(directory)?.st_mode & OTHERS != 0 {
+        let is_closed = fs::fstat(directory)?.st_mode & OTHERS == 0;
+        if !is_closed {
             self.without_modes.store(true, Relaxed);
         }
-        Ok(())
+        Ok(is_closed && before & OTHERS != 0)
     }
 
     /// Whether a file that was opened by name is one of our own making, with no other name.
@@ -117,27 +124,33 @@ impl Ourselves {
     /// As `fstat`.
     pub fn is_own_file(&self, file: BorrowedFd<'_>) -> rustix::io::Result<bool> {
         let found = fs::fstat(file)?;
-        let owned = !self.is_root || found.st_uid == self.uid.get().copied().unwrap_or(found.st_uid);
+        let us = self.uid.get().copied().unwrap_or(rustix::process::geteuid().as_raw());
+        let owned = !self.is_root || found.st_uid == us || !is_local(file);
         Ok(owned && super::is_lone_file(&found))
     }
 
     /// The user that our creations get. On a file system of this machine that is us. Elsewhere, where what
     /// was `found` is not ours, a file says it that nobody else can have made: `O_EXCL` (open(2)). Only where
     /// they differ is anything asked of the file system.
-    fn uid(&self, directory: BorrowedFd<'_>, found: u32) -> u32 {
+    fn uid(&self, directory: BorrowedFd<'_>, found: u32) -> rustix::io::Result<u32> {
         let us = rustix::process::geteuid().as_raw();
         if let Some(uid) = self.uid.get() {
-            return *uid;
+            return Ok(*uid);
         }
         if found == us || is_local(directory) {
-            return us;
+            return Ok(us);
         }
-        let name = format!("probe-{}-{}", std::process::id(), random());
+        // What a kill leaves is removed with what is removed.
+        let name = format!("removed-probe-{:016x}", random());
         let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NONBLOCK;
-        let Ok(probe) = openat(directory, name.as_bytes(), flags, Mode::RUSR) else { return us };
-        let uid = fs::fstat(&probe).map_or(us, |made| made.st_uid);
+        let probe = match openat(directory, name.as_bytes(), flags, Mode::RUSR) {
+            // Who may not make anything in there has not made it.
+            Err(Errno::ACCESS | Errno::PERM) => return Ok(us),
+            probe => probe?,
+        };
+        let uid = fs::fstat(&probe)?.st_uid;
         let _ = fs::unlinkat(directory, name, AtFlags::empty());
-        *self.uid.get_or_init(|| uid)
+        Ok(*self.uid.get_or_init(|| uid))
     }
 }
 
@@ -161,10 +174,13 @@ pub fn make_private(parent: BorrowedFd<'_>, name: &[u8]) -> rustix::io::Result<M
         made => made.map(|()| true)?,
     };
     let fd = openat(parent, name, OFlags::DIRECTORY | OFlags::RDONLY, Mode::empty())?;
+    // Another user may have put its own in the place of what was made.
+    let found = fs::fstat(&fd)?;
+    let is_new = is_new && (found.st_uid == rustix::process::geteuid().as_raw() || !is_local(fd.as_fd()));
     if is_new {
         // A set-group-ID bit or a default ACL of the parent's would reach every seeded file.
         drop_default_acl(fd.as_fd())?;
-        if fs::fstat(&fd)?.st_mode & 0o7777 != 0o700 {
+        if found.st_mode & 0o7777 != 0o700 {
             fs::fchmod(&fd, Mode::RWXU)?;
         }
     }
@@ -183,7 +199,7 @@ fn is_local(directory: BorrowedFd<'_>) -> bool {
     kind.is_ok_and(|kind| matches!(kind.place, Place::Local | Place::Memory))
 }
 
-/// A number that nobody foresees: seeded by the system, and differently each time (std's `RandomState`).
+/// A number that cannot be foreseen: seeded by the system, and differently each time (std's `RandomState`).
 pub fn random() -> u64 {
     use std::hash::{BuildHasher, Hasher};
     std::hash::RandomState::new().build_hasher().finish()

@@ -260,7 +260,7 @@ impl Sim {
         match event {
             Event::Fenced(_) => self.world.borrow_mut().fenced(&actor.get()),
             Event::TookOver(..) => self.totals.borrow_mut().takeovers += 1,
-            Event::Lost(_) => {
+            Event::Lost(..) => {
                 self.totals.borrow_mut().lost += 1;
                 actor.set(Actor::default());
             }
