@@ -78,13 +78,13 @@ pub enum Limit {
     OpenFiles,
 }
 
-/// Why there are fewer writers than wished, for one line of the log.
+/// Why there are fewer writers than requested, for one line of the log.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Bound {
     /// The tightest limit.
     pub limit: Limit,
-    /// How many writers were wished.
-    pub wished: usize,
+    /// How many writers were requested.
+    pub requested: usize,
     /// How many it leaves room for, at least 1.
     pub room: usize,
 }
@@ -96,14 +96,14 @@ impl fmt::Display for Bound {
             Limit::Memory => "memory limit",
             Limit::OpenFiles => "limit of open files (nofile)",
         };
-        write!(f, "{} wished, the container's {limit} leaves room for {}", self.wished, self.room)
+        write!(f, "{} requested, the container's {limit} leaves room for {}", self.requested, self.room)
     }
 }
 
-/// How many of the writers that were wished there is room for, never less than 1, and what bounds
+/// How many of the writers that were requested there is room for, never less than 1, and what bounds
 /// them. Some processes are left to others; memory is used up to half of what is left, as the page
 /// cache and the sources need some too; open files as their budget says.
-pub fn bound(wished: usize, limits: &Limits, bytes_per_writer: u64) -> (usize, Option<Bound>) {
+pub fn bound(requested: usize, limits: &Limits, bytes_per_writer: u64) -> (usize, Option<Bound>) {
     let processes = limits.processes_left.map(|left| left.saturating_sub(RESERVED_PROCESSES));
     let memory = limits.memory_left.and_then(|left| (left / 2).checked_div(bytes_per_writer));
     let open_files = Some(FileBudget::of(limits.open_files).writers());
@@ -113,8 +113,8 @@ pub fn bound(wished: usize, limits: &Limits, bytes_per_writer: u64) -> (usize, O
         .filter_map(|(limit, room)| Some((limit, usize::try_from(room?).unwrap_or(usize::MAX).max(1))))
         .min_by_key(|(_, room)| *room);
     match tightest {
-        Some((limit, room)) if room < wished => (room, Some(Bound { limit, wished, room })),
-        _ => (wished.max(1), None),
+        Some((limit, room)) if room < requested => (room, Some(Bound { limit, requested, room })),
+        _ => (requested.max(1), None),
     }
 }
 
@@ -170,9 +170,9 @@ pub struct Raised {
 /// calls select(2) breaks at a descriptor above.
 pub fn raise_open_files() -> Raised {
     let former = getrlimit(Resource::Nofile);
-    let wished = former.maximum.unwrap_or(u64::MAX).min(MAX_OPEN_FILES);
-    let raised = former.current.is_some_and(|current| current < wished)
-        && setrlimit(Resource::Nofile, Rlimit { current: Some(wished), ..former }).is_ok();
+    let requested = former.maximum.unwrap_or(u64::MAX).min(MAX_OPEN_FILES);
+    let raised = former.current.is_some_and(|current| current < requested)
+        && setrlimit(Resource::Nofile, Rlimit { current: Some(requested), ..former }).is_ok();
     Raised { former: raised.then_some(former) }
 }
 
@@ -317,12 +317,17 @@ mod tests {
     }
 
     #[track_caller]
-    fn check_bound(wished: usize, left: (Option<u64>, Option<u64>, u64), count: usize, reason: Option<&str>) {
+    fn check_bound(
+        requested: usize,
+        left: (Option<u64>, Option<u64>, u64),
+        count: usize,
+        reason: Option<&str>,
+    ) {
         let (processes_left, memory_left, open_files) = left;
         let limits = Limits { processors: 1.0, processes_left, memory_left, open_files };
-        let (found, bound) = bound(wished, &limits, 1 << 20);
-        let expected =
-            reason.map(|limit| format!("{wished} wished, the container's {limit} leaves room for {count}"));
+        let (found, bound) = bound(requested, &limits, 1 << 20);
+        let expected = reason
+            .map(|limit| format!("{requested} requested, the container's {limit} leaves room for {count}"));
         assert_eq!((found, bound.map(|bound| bound.to_string())), (count, expected));
     }
 

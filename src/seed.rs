@@ -298,9 +298,15 @@ impl Site<'_> {
         let generation = generation.or(earlier.as_ref().map(|earlier| earlier.generation)).unwrap_or(1);
         let is_empty = self.volume.names()?.is_empty();
         let new = Staged::new(generation, fingerprint.to_owned(), is_empty, self.volume.mount());
-        let trusted =
-            self.config.times && earlier.is_some_and(|earlier| earlier.is_trusted_by(&new, kept(kind)));
-        if self.begun && !trusted {
+        let distrusted = match &earlier {
+            _ if !self.config.times => Some("without times a whole file cannot be told"),
+            Some(earlier) => earlier.distrusted_by(&new, kept(kind)),
+            None => Some("it does not say what it is"),
+        };
+        if let (Some(reason), true) = (distrusted, self.begun) {
+            if earlier.is_some() {
+                tracing::info!(reason, "not resuming what an earlier run staged");
+            }
             volume::remove_directory(self.stage, TREE.as_bytes(), REMOVERS)
                 .context("remove", self.tree_path().as_path())?;
         }
@@ -313,7 +319,7 @@ impl Site<'_> {
     /// The tree of an earlier holder's stage, where its files can be trusted.
     fn trusted_tree(&self, remains: BorrowedFd<'_>, new: &Staged, kind: Kind) -> Option<OwnedFd> {
         let earlier = Staged::read(remains)?;
-        let trusted = self.config.times && earlier.is_trusted_by(new, kept(kind));
+        let trusted = self.config.times && earlier.distrusted_by(new, kept(kind)).is_none();
         if trusted { open_directory(remains, TREE).ok() } else { None }
     }
 

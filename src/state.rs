@@ -180,7 +180,7 @@ pub struct Staged {
     pub fingerprint: String,
     /// Whether the volume held nothing when the seed began: its root then becomes the seed's.
     pub empty: bool,
-    /// Set before a sync is asked for. Where it is still set, nobody knows of the sync's answer: an error is
+    /// Set before a sync is asked for. Where it is still set, the sync's answer is not known: an error is
     /// reported once (syncfs(2)), and the kernel does not write those pages again.
     pub syncing: bool,
     /// Set once the whole tree is staged and synced; from here on only publishing is left.
@@ -195,7 +195,7 @@ pub enum Kept {
     /// While the kernel runs: nothing that it does later can report a loss.
     WhileUp,
     /// Once a sync has said so; until then while the kernel runs and the volume stays mounted, since the next
-    /// sync through this mount still reports an error that nobody has heard of.
+    /// sync through this mount still reports an error that was reported to no other.
     BySync,
 }
 
@@ -256,18 +256,24 @@ impl Staged {
         write(stage, Staged::FILE, self, path)
     }
 
-    /// Whether what was staged may be continued by the run that would begin `new`: it is the same seed, and
-    /// every file that looks whole is.
-    pub fn is_trusted_by(&self, new: &Staged, kept: Kept) -> bool {
+    /// Why what was staged may not be continued by the run that would begin `new`; `None` where it may: it is
+    /// the same seed, and every file that looks whole is.
+    pub fn distrusted_by(&self, new: &Staged, kept: Kept) -> Option<&'static str> {
         let same_kernel = self.boot.is_some() && self.boot == new.boot;
         let same_mount = self.mount.is_some() && self.mount == new.mount;
-        let unheard = self.syncing && !mutant::on(Mutant::TrustAfterFailedSync);
-        let is_kept = match kept {
-            Kept::ByServer => true,
-            Kept::WhileUp => same_kernel,
-            Kept::BySync => same_kernel && same_mount && !unheard,
-        };
-        self.fingerprint == new.fingerprint && (is_kept || mutant::on(Mutant::TrustAfterPowerCut))
+        let is_unheard = self.syncing && !mutant::on(Mutant::TrustAfterFailedSync);
+        if self.fingerprint != new.fingerprint {
+            return Some("the source or the options are others");
+        }
+        match kept {
+            _ if mutant::on(Mutant::TrustAfterPowerCut) => None,
+            Kept::ByServer => None,
+            Kept::WhileUp | Kept::BySync if !same_kernel => Some("the machine was started again since"),
+            Kept::WhileUp => None,
+            Kept::BySync if !same_mount => Some("it was staged through another mount and not synced"),
+            Kept::BySync if is_unheard => Some("whether its sync kept everything is not known"),
+            Kept::BySync => None,
+        }
     }
 }
 
@@ -282,7 +288,7 @@ pub fn boot_id() -> Option<String> {
     Some(id.trim().to_owned()).filter(|id| !id.is_empty())
 }
 
-/// The volume's `.volseed`, whoever it belongs to.
+/// The volume's `.volseed`, of any owner.
 #[derive(Debug)]
 pub struct StateDir {
     fd: OwnedFd,
@@ -374,8 +380,7 @@ fn checksum(fields: &serde_json::Value) -> String {
 /// `ELOOP` where it is no regular file, `EFBIG` where it is larger than any record; else as `openat`
 /// and `read`.
 pub fn read_whole(directory: BorrowedFd<'_>, name: &str) -> rustix::io::Result<Vec<u8>> {
-    // Without O_NONBLOCK a FIFO in the record's place would hold us for ever.
-    let fd = volume::openat(directory, name.as_bytes(), OFlags::RDONLY | OFlags::NONBLOCK, Mode::empty())?;
+    let fd = volume::openat(directory, name.as_bytes(), OFlags::RDONLY, Mode::empty())?;
     let stat = fs::fstat(&fd)?;
     if !is_type(&stat, FileType::RegularFile) {
         return Err(Errno::LOOP);
@@ -415,10 +420,10 @@ pub fn write<T: Serialize>(directory: BorrowedFd<'_>, name: &str, record: &T, pa
 /// # Errors
 /// As `openat`, `write`, `fsync` and `close`.
 pub fn write_whole(directory: BorrowedFd<'_>, name: &[u8], bytes: &[u8]) -> rustix::io::Result<()> {
-    // Without O_EXCL it is one call to an NFS server. What is there may be a FIFO, which would hold us for
-    // ever without O_NONBLOCK, or another name of a file elsewhere, which must not even be made shorter.
+    // Without O_EXCL it is one call to an NFS server. What is there may be another name of a file
+    // elsewhere, which must not even be made shorter.
     let create = |more: OFlags| {
-        let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::NONBLOCK | more;
+        let flags = OFlags::WRONLY | OFlags::CREATE | more;
         volume::openat(directory, name, flags, Mode::RUSR | Mode::WUSR)
     };
     let found = match create(OFlags::empty()) {

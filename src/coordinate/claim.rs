@@ -141,8 +141,8 @@ impl<F: Files> Ground<'_, F> {
     /// Exit 78 when something else has its name.
     pub async fn state(&self) -> Result<Option<State<F::Dir>>> {
         let Some(dir) = self.directory(self.root, DIRECTORY, &self.path).await? else { return Ok(None) };
-        let privacy = self.files.privacy(&dir).await.context("stat", self.path.as_path())?;
-        Ok(Some(State { dir, privacy }))
+        let privacy = self.gone(self.files.privacy(&dir).await, "stat", &self.path)?;
+        Ok(privacy.map(|privacy| State { dir, privacy }))
     }
 
     /// The complete record.
@@ -193,7 +193,9 @@ impl<F: Files> Ground<'_, F> {
             return Ok(None);
         };
         let Some(dir) = self.directory(&claims, &epoch.to_string(), &path).await? else { return Ok(None) };
-        let privacy = self.files.privacy(&dir).await.context("stat", path.as_path())?;
+        let Some(privacy) = self.gone(self.files.privacy(&dir).await, "stat", &path)? else {
+            return Ok(None);
+        };
         if let Privacy::Foreign(_) = privacy
             && !mutant::on(Mutant::InheritForeign)
         {
@@ -389,6 +391,7 @@ impl<F: Files> Ground<'_, F> {
             // Whoever completed the volume just now has cleared it away.
             Err(Errno::NOENT | Errno::STALE) => Ok(None),
             Err(Errno::NOTDIR | Errno::LOOP) => Err(not_ours(&path, "not a directory")),
+            Err(Errno::XDEV) => Err(not_ours(&path, "another file system is mounted there")),
             built => built.map(Some).context("create claim in", path.as_path()),
         }
     }
@@ -441,11 +444,11 @@ impl<F: Files> Ground<'_, F> {
         Ok(epochs.last() == Some(&claim.epoch) && recorded < claim.epoch)
     }
 
-    /// The state directory, while it is the one that the claim was made in: a new one counts claims anew.
+    /// The state directory, while it is the one that the claim was made in: a new one counts claims from 1.
     async fn current(&self, claim: &Claim<F::Dir>) -> Result<Option<F::Dir>> {
         let Some(state) = self.state().await? else { return Ok(None) };
-        let same = self.files.same(&state.dir, &claim.state).await.context("stat", self.path.as_path())?;
-        let is_current = same && state.foreign().is_none();
+        let same = self.gone(self.files.same(&state.dir, &claim.state).await, "stat", &self.path)?;
+        let is_current = same == Some(true) && state.foreign().is_none();
         Ok(is_current.then_some(state.dir))
     }
 

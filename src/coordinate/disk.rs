@@ -38,8 +38,7 @@ impl Disk {
 
     fn open_directory(at: &Arc<OwnedFd>, name: &[u8]) -> Result<Arc<OwnedFd>> {
         // Another mount is never ours: its parents can be renamed, so that it gets the name of something that is.
-        volume::open_in_mount(at.as_fd(), name, OFlags::DIRECTORY | OFlags::RDONLY | OFlags::NONBLOCK)
-            .map(Arc::new)
+        volume::open_in_mount(at.as_fd(), name, OFlags::DIRECTORY | OFlags::RDONLY).map(Arc::new)
     }
 }
 
@@ -85,8 +84,7 @@ impl Files for Disk {
     }
 
     async fn update(&self, at: &Self::Dir, name: &str, bytes: &[u8]) -> Result<()> {
-        let fd =
-            volume::openat(at.as_fd(), name.as_bytes(), OFlags::WRONLY | OFlags::NONBLOCK, Mode::empty())?;
+        let fd = volume::openat(at.as_fd(), name.as_bytes(), OFlags::WRONLY, Mode::empty())?;
         if !self.ourselves.is_own_file(fd.as_fd())? {
             return Err(Errno::PERM);
         }
@@ -148,7 +146,7 @@ impl Files for Disk {
         let file = match &*held {
             Some(file) => Arc::clone(file),
             None => {
-                let flags = OFlags::RDWR | OFlags::CREATE | OFlags::NONBLOCK;
+                let flags = OFlags::RDWR | OFlags::CREATE;
                 let file = volume::openat(state.as_fd(), LOCK.as_bytes(), flags, Mode::RUSR | Mode::WUSR)?;
                 if !volume::is_type(&fs::fstat(&file)?, FileType::RegularFile) {
                     return Err(Errno::LOOP);

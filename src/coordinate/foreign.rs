@@ -68,7 +68,11 @@ impl<F: Files> Ground<'_, F> {
             if !is_ours(&name) {
                 return Ok(Some(format!("'{}', which is not volseed's", printable(&name))));
             }
-            let Ok(dir) = self.files.open_entry(state, &name).await else { continue };
+            let dir = match self.files.open_entry(state, &name).await {
+                Ok(dir) => dir,
+                Err(Errno::XDEV) => return Ok(Some(format!("another file system, '{}'", printable(&name)))),
+                Err(_) => continue,
+            };
             let mut dirs = vec![dir];
             if *name == *CLAIMS.as_bytes() {
                 for claim in self.files.names(&dirs[0]).await? {
@@ -76,7 +80,10 @@ impl<F: Files> Ground<'_, F> {
                 }
             }
             for dir in dirs {
-                let privacy = self.files.privacy(&dir).await?;
+                let privacy = match self.files.privacy(&dir).await {
+                    Err(Errno::NOENT | Errno::STALE) => continue,
+                    privacy => privacy?,
+                };
                 if privacy != Privacy::Private && privacy != Privacy::Foreign(owner) {
                     return Ok(Some(format!("a third user's directory, '{}' or in it", printable(&name))));
                 }
@@ -137,7 +144,10 @@ impl<F: Files> Ground<'_, F> {
                 }
                 opened => opened?,
             };
-            self.may_empty(&dir, owner).await?;
+            match self.may_empty(&dir, owner).await {
+                Err(Errno::NOENT | Errno::STALE) => continue,
+                may => may?,
+            }
             for child in self.files.names(&dir).await? {
                 apart.extend(self.remove_or_move((&dir, &child), to, owner).await?);
             }

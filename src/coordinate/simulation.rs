@@ -20,7 +20,7 @@ use schedule::Schedule;
 /// Of every kind of volume together, in a run of all tests.
 const SCHEDULES: u64 = 20_000;
 /// A mutant that is not caught in so many schedules is not caught.
-const MUTANT_SCHEDULES: u64 = 20_000;
+const MUTANT_SCHEDULES: u64 = 80_000;
 
 fn number(name: &str, default: u64) -> u64 {
     std::env::var(name).ok().map_or(default, |text| text.parse().expect("a number"))

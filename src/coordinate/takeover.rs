@@ -80,7 +80,7 @@ impl<F: Files> Ground<'_, F> {
         self.empty_removed(claim).await?;
         self.find_leftover(claim).await?;
         // Without a higher claim until now nobody has taken from ours what we did not find in it. The
-        // record, too, is final now: whoever could have written it is fenced.
+        // record, too, is final now: every replica that could have written it is fenced.
         if mutant::on(Mutant::SkipSecondLook) || self.verify(claim).await? {
             return Ok(());
         }
@@ -194,9 +194,10 @@ impl<F: Files> Ground<'_, F> {
                 let is_dead = match kept {
                     Kept::AsDead(is_dead) => is_dead,
                     Kept::Nothing(owner) => {
-                        let removed = self.remove_apart((&old.dir, &part), &claim.dir, owner).await;
-                        self.gone(removed, "remove what others could change in", &path)
-                            .map_err(third_user)?;
+                        // Emptied later: a stage without its tree is one that is published, and its holder,
+                        // whose claim is still there, would record that.
+                        let moved = self.remove_or_move((&old.dir, &part), &claim.dir, owner).await;
+                        self.gone(moved, "take over", &path).map_err(third_user)?;
                         continue;
                     }
                 };
@@ -221,8 +222,7 @@ impl<F: Files> Ground<'_, F> {
             .help("stop the other replica, or wait until it is done"))
     }
 
-    /// Removes what was taken over and may not be used. Not before the claims that it was in are gone: a stage
-    /// without its tree is one that is published, and its holder would record that.
+    /// Removes what was taken over and may not be used, once the claims that it was in are gone.
     async fn empty_removed(&self, claim: &Claim<F::Dir>) -> Result<()> {
         let path = self.claim_path(claim.epoch);
         let names = self.files.names(&claim.dir).await.context("read directory", path.as_path())?;
@@ -247,10 +247,10 @@ impl<F: Files> Ground<'_, F> {
         else {
             return Ok(kept);
         };
-        Ok(match self.files.privacy(&stage).await.context("stat", path.as_path())? {
-            Privacy::Private => kept,
-            Privacy::Open => Kept::Nothing(None),
-            Privacy::Foreign(owner) => Kept::Nothing(Some(owner)),
+        Ok(match self.gone(self.files.privacy(&stage).await, "stat", &path)? {
+            None | Some(Privacy::Private) => kept,
+            Some(Privacy::Open) => Kept::Nothing(None),
+            Some(Privacy::Foreign(owner)) => Kept::Nothing(Some(owner)),
         })
     }
 
@@ -355,16 +355,30 @@ impl<F: Files> Ground<'_, F> {
         let tree = self.ensure(&fresh, TREE).await?;
         for (part, _) in parts.iter().filter(|(part, _)| *part != isolated.as_bytes()) {
             let wrapper = self.files.open_entry(&claim.dir, part).await?;
-            match self.files.open(&wrapper, TREE).await {
-                Ok(from) => self.move_entries(&from, &tree, Some(self.root.clone())).await?,
-                Err(Errno::NOENT) => {}
-                Err(error) => return Err(error),
-            }
+            self.move_tree(&wrapper, &tree).await?;
             self.files.remove(&claim.dir, part).await?;
         }
         self.files.sync(&fresh).await?;
         self.rename_stage(claim, isolated, sealing.name()).await?;
         self.files.sync(&claim.dir).await
+    }
+
+    /// Moves all of a contested tree to ours, until the old one can be removed: a stale replica that was taking
+    /// over, too, may still move something into it.
+    async fn move_tree(&self, wrapper: &F::Dir, tree: &F::Dir) -> rustix::io::Result<()> {
+        for _ in 0..TRIES {
+            match self.files.open(wrapper, TREE).await {
+                Ok(from) => self.move_entries(&from, tree, Some(self.root.clone())).await?,
+                Err(Errno::NOENT) => return Ok(()),
+                Err(error) => return Err(error),
+            }
+            match self.files.rmdir(wrapper, TREE.as_bytes()).await {
+                Err(Errno::NOTEMPTY | Errno::EXIST) => {}
+                Err(Errno::NOENT) => return Ok(()),
+                removed => return removed,
+            }
+        }
+        Err(Errno::NOTEMPTY)
     }
 
     /// Moves what is in `from` to `to`. A directory that the volume has too is one whose entries are
@@ -393,7 +407,8 @@ impl<F: Files> Ground<'_, F> {
                     self.move_level(&old, &new, there.as_ref(), &mut steps).await?;
                 }
                 Step::Leave { from, name } => match self.files.rmdir(&from, &name).await {
-                    Ok(()) | Err(Errno::NOENT) => {}
+                    // What was put there meanwhile is moved in another round.
+                    Ok(()) | Err(Errno::NOENT | Errno::NOTEMPTY | Errno::EXIST) => {}
                     Err(error) => return Err(error),
                 },
             }

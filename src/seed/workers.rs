@@ -62,7 +62,7 @@ pub enum Flush {
 /// The crew for a file system of this kind. Says so where a limit of the container leaves fewer than
 /// the kind asks for; a number that was requested is kept. Directories are kept open for so many uses:
 /// the stage, and what is copied or taken from.
-pub fn crew(wished: Workers, kind: Kind, uses: u64) -> Crew {
+pub fn crew(requested: Workers, kind: Kind, uses: u64) -> Crew {
     let limits = Limits::read();
     let remote = matches!(kind.place, Place::Network | Place::Unknown);
     let processors = std::thread::available_parallelism().map_or(1, usize::from);
@@ -72,7 +72,7 @@ pub fn crew(wished: Workers, kind: Kind, uses: u64) -> Crew {
         Place::Network => NETWORK,
         Place::Unknown => UNKNOWN,
     };
-    let writers = match wished {
+    let writers = match requested {
         Workers::Count(count) => count,
         Workers::Auto => {
             let (writers, bound) = limits::bound(auto, &limits, OVERHEAD);

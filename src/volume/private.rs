@@ -82,7 +82,7 @@ impl Ourselves {
         Ok(found.st_uid == owner || is_ours)
     }
 
-    /// Makes another user's directory ours and closes it. Through its descriptor: whoever has it open cannot
+    /// Makes another user's directory ours and closes it. Through its descriptor: a user that has it open cannot
     /// make anything in it any more, since that is asked of the directory at every call.
     ///
     /// # Errors
@@ -142,7 +142,7 @@ impl Ourselves {
         }
         // What a kill leaves is removed with what is removed.
         let name = format!("removed-probe-{:016x}", random());
-        let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NONBLOCK;
+        let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL;
         let probe = match openat(directory, name.as_bytes(), flags, Mode::RUSR) {
             // Who may not make anything in there has not made it.
             Err(Errno::ACCESS | Errno::PERM) => return Ok(us),

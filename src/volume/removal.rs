@@ -9,13 +9,11 @@
 #[cfg(test)]
 mod tests;
 
-use std::hash::{BuildHasher, Hasher, RandomState};
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
 
-use nix::sys::stat::{FchmodatFlags, fchmodat};
 use rustix::fs::{self, AtFlags, CWD, FileType, Mode, OFlags};
 use rustix::io::{Errno, Result};
 
@@ -202,7 +200,7 @@ impl<'a> Removal<'a> {
         let top = self.top.fd.get().expect("the top is opened before what is in it");
         let (mut refused, mut widened) = (Errno::EXIST, false);
         for _ in 0..TRIES {
-            let unique = format!("{:016x}", RandomState::new().build_hasher().finish());
+            let unique = format!("{:016x}", super::random());
             match fs::renameat(fd, &*name, top, unique.as_bytes()) {
                 Ok(()) => {
                     self.push(&self.top, unique.into_bytes().into());
@@ -288,8 +286,7 @@ impl<'a> Removal<'a> {
             Err(_) => return Err(Errno::ACCESS),
         }
         // No /proc: by its name, and not through a link (Linux 6.6, and a C library that knows it).
-        let mode = nix::sys::stat::Mode::S_IRWXU;
-        match fchmodat(parent, name, mode, FchmodatFlags::NoFollowSymlink) {
+        match super::change_mode(parent, name, 0o700) {
             Ok(()) => Ok(place),
             Err(_) => Err(Errno::ACCESS),
         }

@@ -207,12 +207,12 @@ impl Files for Calls {
     }
 
     async fn privacy(&self, dir: &Ino) -> Result<Privacy> {
-        let owner = self.sim.world.borrow().owner(*dir);
+        let owner = self.call(Fault::Usual, |world, _, _| world.owner(*dir)).await?;
         Ok(if self.user == 0 && owner != 0 { Privacy::Foreign(owner) } else { Privacy::Private })
     }
 
     async fn is_removable(&self, dir: &Ino, owner: u32) -> Result<bool> {
-        Ok([0, owner].contains(&self.sim.world.borrow().owner(*dir)))
+        Ok([0, owner].contains(&self.sim.world.borrow().owner(*dir)?))
     }
 
     async fn seize(&self, dir: &Ino) -> Result<()> {
@@ -233,6 +233,7 @@ impl Files for Calls {
     }
 
     async fn same(&self, one: &Ino, other: &Ino) -> Result<bool> {
+        self.call(Fault::Usual, |world, _, _| world.owner(*one).and(world.owner(*other))).await?;
         Ok(one == other)
     }
 
@@ -473,7 +474,7 @@ impl SmallSeed {
     fn trusts(&self, earlier: Option<&Staged>) -> bool {
         let remote = self.calls.sim.world.borrow().kind.is_remote();
         let kept = if remote { Kept::ByServer } else { Kept::BySync };
-        earlier.is_some_and(|earlier| earlier.is_trusted_by(&self.new_stage(), kept))
+        earlier.is_some_and(|earlier| earlier.distrusted_by(&self.new_stage(), kept).is_none())
     }
 
     async fn fill_stage(&self, claim: &Claim<Ino>) -> Result<()> {

@@ -339,7 +339,8 @@ impl Schedule {
                 world.add_users_file(b"a");
             }
         }
-        let power_cut_at = (kind == Kind::Local && sim.chance(2)).then(|| sim.random(3_000_000_000));
+        let is_cut = kind == Kind::Local && (sim.chance(2) || !sim.world.borrow().one_journal);
+        let power_cut_at = is_cut.then(|| sim.random(3_000_000_000));
         let is_to_be_emptied = sim.chance(3);
         let mut given = Vec::new();
         if with_app && !forged && sim.chance(2) {

@@ -193,10 +193,12 @@ impl World {
         }
     }
 
-    pub fn owner(&self, dir: Ino) -> u32 {
+    /// Whose a directory is. Of one that is gone a server, and a FUSE daemon, say nothing any more.
+    pub fn owner(&self, dir: Ino) -> Result<u32> {
         match &self.nodes[dir] {
-            Node::Directory { owner, .. } => *owner,
-            Node::File { .. } => 0,
+            Node::Directory { removed: true, .. } if self.kind.is_remote() => Err(Errno::STALE),
+            Node::Directory { owner, .. } => Ok(*owner),
+            Node::File { .. } => Err(Errno::NOTDIR),
         }
     }
 
@@ -516,11 +518,18 @@ impl World {
 
     /// A user's `rm -rf *`.
     pub fn empty(&mut self) {
-        if let Node::Directory { entries, changes, .. } = &mut self.nodes[ROOT] {
-            entries.retain(|name, _| **name == *crate::state::DIRECTORY.as_bytes());
-            *changes += 1;
-        }
+        let Node::Directory { entries, changes, .. } = &mut self.nodes[ROOT] else { return };
+        *changes += 1;
+        let state = entries.remove_entry(crate::state::DIRECTORY.as_bytes());
+        let gone = std::mem::replace(entries, state.into_iter().collect());
+        gone.into_values().for_each(|node| self.remove_all(node));
         self.sync();
+    }
+
+    fn remove_all(&mut self, node: Ino) {
+        let Node::Directory { entries, removed, .. } = &mut self.nodes[node] else { return };
+        *removed = true;
+        std::mem::take(entries).into_values().for_each(|node| self.remove_all(node));
     }
 
     /// A user's file in a directory of that name, before anything is seeded.
