@@ -114,7 +114,7 @@ impl<F: Files> Ground<'_, F> {
             Privacy::Foreign(_) if mutant::on(Mutant::InheritForeign) => Ok(building),
             Privacy::Foreign(owner) => {
                 let _ = self.remove_apart((state, BUILDING.as_bytes()), state, Some(owner)).await;
-                self.files.make(state, BUILDING).await
+                self.ensure(state, BUILDING).await
             }
         }
     }
