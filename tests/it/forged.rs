@@ -14,7 +14,7 @@ use crate::kit::http;
 use crate::kit::records::{complete, holder, place, plant, plant_heartbeat};
 use crate::kit::{Outcome, Sandbox, Tree, assert_same_tree, eventually, health, seed, volseed};
 
-/// What no line may show as it is, and more of it than a line shall hold.
+/// Text that no line may show as it is, or in full.
 fn evil() -> String {
     let signs = "\n\r\t\u{7}\u{1b}[31m\u{7f}\u{85}\u{9b}1m\u{61c}\u{200b}\u{200d}\u{200f}\u{2028}\u{202e}\u{2066}\u{feff}";
     format!("evil{signs}\nINJECTED <script>\n{}", "long".repeat(5000))

@@ -1,4 +1,4 @@
-//! Complete records, true, absurd and damaged, whoever owns them: one that is whole is believed, since
+//! Complete records, true, absurd and damaged, of any owner: one that is whole is believed, since
 //! who can forge it can also change what the app serves; any other is refused with one line.
 
 use std::fs;
