@@ -4,9 +4,9 @@
 use std::fs;
 use std::process::Command;
 
-use slowfs::{Op, Options};
+use slowfs::{Errno, Op, Options, Quirks};
 
-use crate::kit::slowfs::slow;
+use crate::kit::slowfs::{quirky, slow};
 use crate::kit::{Sandbox, Tree, assert_same_tree, needs};
 
 #[test]
@@ -41,4 +41,16 @@ fn a_tree_that_tar_brings_is_the_same() {
     assert!(tar.status().unwrap().success());
     assert_same_tree(&source, volume.path());
     fs::remove_dir_all(volume.path().join("closed")).unwrap();
+}
+
+#[test]
+fn a_quirk_is_what_programs_see() {
+    let sandbox = Sandbox::new();
+    let quirks = Quirks { ignores_case: true, symlinks: Some(Errno::EPERM), ..Quirks::default() };
+    let Some(volume) = slow(&sandbox, quirky(quirks)) else { return };
+    fs::create_dir(volume.path().join("Lib")).unwrap();
+    assert!(volume.path().join("LIB").is_dir());
+    let source = Tree::new().symlink("s", "d").write_to(&sandbox.directory("source"));
+    let copied = Command::new("cp").arg("-a").arg(source.join(".")).arg(volume.path()).output().unwrap();
+    assert!(!copied.status.success());
 }

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use slowfs::{Mount, Options};
+use slowfs::{Mount, Options, Quirks};
 
 use super::{Sandbox, mount, needs};
 
@@ -19,4 +19,9 @@ pub fn slow(sandbox: &Sandbox, options: Options) -> Option<Mount> {
 /// As far away as a server in the next data centre.
 pub fn far() -> Options {
     Options { rtt: Duration::from_millis(1), ..Options::default() }
+}
+
+/// A file system that refuses something or does it in another way, answered at once.
+pub fn quirky(quirks: Quirks) -> Options {
+    Options { quirks, ..Options::default() }
 }

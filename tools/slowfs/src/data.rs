@@ -7,10 +7,12 @@ use fuser::{Errno, FileAttr, TimeOrNow};
 use nix::libc;
 
 use crate::node::{Caller, READ, Result, WRITE, WSIZE};
+use crate::quirks::Change;
+use crate::reply::{BLOCK, Statfs};
 use crate::tree::Tree;
 
 /// What a SETATTR asks for.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, Clone, Copy)]
 pub(crate) struct Changes {
     pub mode: Option<u32>,
     pub uid: Option<u32>,
@@ -23,7 +25,8 @@ pub(crate) struct Changes {
 }
 
 impl Tree {
-    pub(crate) fn change(&mut self, caller: Caller, number: u64, changes: &Changes) -> Result<FileAttr> {
+    pub(crate) fn change(&mut self, caller: Caller, number: u64, changes: Changes) -> Result<FileAttr> {
+        let changes = self.possible(changes)?;
         let node = self.node_mut(number)?;
         if changes.mode.is_some() {
             node.owned_by(caller)?;
@@ -71,6 +74,27 @@ impl Tree {
         self.attr(number)
     }
 
+    /// What the file system makes of these changes.
+    fn possible(&self, mut changes: Changes) -> Result<Changes> {
+        let quirks = &self.quirks;
+        let is_ignored = |asked: bool, change| match change {
+            Change::Refused(errno) if asked => Err(errno),
+            _ => Ok(change == Change::Ignored),
+        };
+        if is_ignored(changes.mode.is_some(), quirks.modes)? {
+            changes.mode = None;
+        }
+        if is_ignored(changes.uid.is_some() || changes.gid.is_some(), quirks.owners)? {
+            (changes.uid, changes.gid) = (None, None);
+        }
+        // The kernel sends the time of a truncation along with it.
+        let sets_time = changes.accessed.is_some() || changes.modified.is_some();
+        if is_ignored(sets_time && changes.size.is_none(), quirks.times)? {
+            (changes.accessed, changes.modified) = (None, None);
+        }
+        Ok(changes)
+    }
+
     pub(crate) fn open(&mut self, caller: Caller, number: u64, flags: i32) -> Result<()> {
         let node = self.node_mut(number)?;
         let wanted = match flags & libc::O_ACCMODE {
@@ -108,6 +132,9 @@ impl Tree {
         let end = offset + bytes.len() as u64;
         let length = self.node_mut(number)?.data()?.bytes.len() as u64;
         let grown = end.saturating_sub(length);
+        if grown > 0 && self.quirks.quota.is_some_and(|quota| self.used + grown > quota) {
+            return Err(Errno::EDQUOT);
+        }
         let full = self.capacity.is_some_and(|capacity| self.used + grown > capacity);
         let node = self.node_mut(number)?;
         if !caller.is_root() {
@@ -151,6 +178,19 @@ impl Tree {
             let place = |piece: u64| usize::try_from(piece * WSIZE).unwrap_or(usize::MAX);
             let end = place(piece + 1).min(data.bytes.len());
             data.bytes[place(piece).min(end)..end].fill(0);
+        }
+    }
+
+    /// The room that is left, unless it is to say something else.
+    pub(crate) fn statfs(&self) -> Statfs {
+        let capacity = self.capacity.or(self.quirks.quota).unwrap_or(1 << 40);
+        let room = self.quirks.room;
+        Statfs {
+            blocks: capacity / BLOCK,
+            free: room.free_blocks.unwrap_or(capacity.saturating_sub(self.used) / BLOCK),
+            inodes: room.inodes.unwrap_or(1 << 20),
+            free_inodes: room.free_inodes.unwrap_or(1 << 20),
+            max_name: room.max_name.unwrap_or(255),
         }
     }
 

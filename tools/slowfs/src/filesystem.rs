@@ -20,8 +20,9 @@ use crate::data::Changes;
 use crate::locks::Range;
 use crate::node::{Content, READ, WSIZE};
 use crate::options::Locks;
-use crate::reply::{BLOCK, Room, target};
+use crate::reply::target;
 use crate::server::{About, Server};
+use crate::xattrs;
 
 /// Handles of open files and directories: no two are the same, whatever mount they belong to.
 static LAST_HANDLE: AtomicU64 = AtomicU64::new(0);
@@ -90,7 +91,7 @@ impl Filesystem for Server {
     ) {
         let changes = Changes { mode, uid, gid, size, accessed, modified, opened: handle.is_some() };
         self.serve(request, Op::Setattr, About::Node(number.0), reply, |tree, caller| {
-            tree.change(caller, number.0, &changes)
+            tree.change(caller, number.0, changes)
         });
     }
 
@@ -370,39 +371,38 @@ impl Filesystem for Server {
     }
 
     fn statfs(&self, request: &Request, number: INodeNo, reply: ReplyStatfs) {
-        self.serve(request, Op::Statfs, About::Node(number.0), reply, |tree, _| {
-            let capacity = tree.capacity.unwrap_or(1 << 40);
-            let free = capacity.saturating_sub(tree.used);
-            Ok(Room { blocks: capacity / BLOCK, free: free / BLOCK })
-        });
+        self.serve(request, Op::Statfs, About::Node(number.0), reply, |tree, _| Ok(tree.statfs()));
     }
 
     fn setxattr(
         &self,
         request: &Request,
         number: INodeNo,
-        _name: &OsStr,
-        _value: &[u8],
-        _flags: i32,
+        name: &OsStr,
+        value: &[u8],
+        flags: i32,
         _position: u32,
         reply: ReplyEmpty,
     ) {
-        // The kernel asks no more once it has had this answer.
-        self.serve(request, Op::Xattr, About::Node(number.0), reply, |_, _| Err(Errno::ENOSYS));
+        self.serve(request, Op::Xattr, About::Node(number.0), reply, |tree, caller| {
+            tree.set_xattr(caller, number.0, name, value, flags)
+        });
     }
 
-    fn getxattr(&self, _request: &Request, _number: INodeNo, _name: &OsStr, _size: u32, reply: ReplyXattr) {
+    fn getxattr(&self, _request: &Request, number: INodeNo, name: &OsStr, size: u32, reply: ReplyXattr) {
         self.meter.count(Op::Xattr, 1);
-        reply.error(Errno::ENOSYS);
+        xattrs::send(reply, size, self.tree().xattr(number.0, name));
     }
 
-    fn listxattr(&self, _request: &Request, _number: INodeNo, _size: u32, reply: ReplyXattr) {
+    fn listxattr(&self, _request: &Request, number: INodeNo, size: u32, reply: ReplyXattr) {
         self.meter.count(Op::Xattr, 1);
-        reply.error(Errno::ENOSYS);
+        xattrs::send(reply, size, self.tree().list_xattrs(number.0));
     }
 
-    fn removexattr(&self, request: &Request, number: INodeNo, _name: &OsStr, reply: ReplyEmpty) {
-        self.serve(request, Op::Xattr, About::Node(number.0), reply, |_, _| Err(Errno::ENOSYS));
+    fn removexattr(&self, request: &Request, number: INodeNo, name: &OsStr, reply: ReplyEmpty) {
+        self.serve(request, Op::Xattr, About::Node(number.0), reply, |tree, caller| {
+            tree.remove_xattr(caller, number.0, name)
+        });
     }
 
     fn access(&self, request: &Request, number: INodeNo, mask: AccessFlags, reply: ReplyEmpty) {

@@ -1,4 +1,5 @@
-//! A file system in memory that behaves like a network volume far away, for tests and benches.
+//! A file system in memory that behaves like a network volume far away, or like one that refuses half of
+//! what Unix has, for tests and benches.
 //!
 //! It stands for both ends of an NFSv4.1 mount: what the client would send is charged one round trip
 //! each, with so many under way at a time as there are slots, and what the client keeps to itself is
@@ -17,11 +18,15 @@
 //! - **Directories** are read a mebibyte at a time, with attributes (READDIRPLUS); opening one is free.
 //! - **Attributes and names** are cached for as long as [`Options::cached`] says. After a creation the
 //!   kernel asks for its directory's attributes anew, on NFS as here.
-//! - **Extended attributes** are unknown (`ENOSYS`), which the kernel asks about once.
+//! - **Extended attributes** are unknown (`ENOSYS`), which the kernel asks about once. [`Quirks`] may keep
+//!   or refuse them; a call of them is free in any case.
 //! - **The kernel holds a directory's lock** while something in it is created, on FUSE as on NFS: two
 //!   creations in one directory never overlap.
 //! - **Permissions** are checked here, by the caller's fsuid and fsgid; nothing is known of further
 //!   groups. An owner may write his own file whatever its mode says.
+//!
+//! [`Quirks`] make it a file system that cannot keep everything: one that ignores case, or has no links,
+//! owners or times.
 //!
 //! See [`Mount`] for how to begin.
 
@@ -34,13 +39,16 @@ mod mount;
 mod node;
 mod notices;
 mod options;
+mod quirks;
 mod reply;
 mod server;
 mod tree;
 mod wire;
+mod xattrs;
 
 pub use counts::{Counts, Op};
 pub use faults::{Fault, Faults};
 pub use fuser::Errno;
 pub use mount::Mount;
 pub use options::{Locks, Options, Squash};
+pub use quirks::{Change, Quirks, Room, Xattrs};

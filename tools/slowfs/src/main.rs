@@ -6,10 +6,13 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::Parser;
-use nix::libc;
 use signal_hook::consts::{SIGINT, SIGTERM, SIGUSR1, SIGUSR2};
 use signal_hook::iterator::Signals;
-use slowfs::{Errno, Fault, Locks, Mount, Op, Options, Squash};
+use slowfs::{Errno, Fault, Locks, Mount, Op, Options, Quirks, Squash};
+
+mod flags;
+
+use flags::{Hang, Quirk};
 
 /// Mounts a file system in memory on which every NFS-like operation takes a round trip.
 ///
@@ -29,19 +32,19 @@ struct Flags {
     #[arg(long, default_value_t = 64)]
     slots: usize,
     /// Owner of the root directory
-    #[arg(long, value_name = "UID:GID", default_value = "0:0", value_parser = owner)]
+    #[arg(long, value_name = "UID:GID", default_value = "0:0", value_parser = flags::owner)]
     owner: (u32, u32),
     /// Mode of the root directory, in octal
-    #[arg(long, default_value = "755", value_parser = octal)]
+    #[arg(long, default_value = "755", value_parser = flags::octal)]
     mode: u32,
     /// Takes root for nobody
     #[arg(long)]
     squash_root: bool,
     /// Takes everybody for this user and group
-    #[arg(long, value_name = "UID:GID", value_parser = owner, conflicts_with = "squash_root")]
+    #[arg(long, value_name = "UID:GID", value_parser = flags::owner, conflicts_with = "squash_root")]
     squash_all: Option<(u32, u32)>,
     /// Refuses locks with this error
-    #[arg(long, value_name = "ERROR", value_parser = errno)]
+    #[arg(long, value_name = "ERROR", value_parser = flags::errno)]
     refuse_locks: Option<Errno>,
     /// Leaves locks to the kernel of each mount
     #[arg(long, conflicts_with = "refuse_locks")]
@@ -49,19 +52,23 @@ struct Flags {
     /// Room for file data, in bytes
     #[arg(long, value_name = "BYTES")]
     capacity: Option<u64>,
+    /// Has the file system refuse something, or do it in another way. QUIRK is symlinks, hard-links,
+    /// links-to-symlinks, special-files, modes, owners, times, xattrs or not-utf8 with =ERROR;
+    /// modes=ignored, owners=ignored, times=ignored, xattrs=kept; max-name, max-links, quota,
+    /// statfs-blocks, statfs-inodes, statfs-free-inodes or statfs-max-name with =N; forbidden=CHARACTERS;
+    /// ignores-case. Repeatable
+    #[arg(long, value_name = "QUIRK", value_parser = flags::quirk)]
+    quirk: Vec<Quirk>,
     /// Has an operation fail: all, or the next N, or those on what has this name. Repeatable
-    #[arg(long, value_name = "OP[:NAME]=ERROR[*N]", value_parser = fault)]
+    #[arg(long, value_name = "OP[:NAME]=ERROR[*N]", value_parser = flags::fault)]
     fail: Vec<Fault>,
     /// Makes an operation take longer. Repeatable
-    #[arg(long, value_name = "OP=DURATION", value_parser = delay)]
+    #[arg(long, value_name = "OP=DURATION", value_parser = flags::delay)]
     delay: Vec<(Op, Duration)>,
     /// Leaves an operation without an answer, or `all`
-    #[arg(long, value_name = "OP", value_parser = hang)]
+    #[arg(long, value_name = "OP", value_parser = flags::hang)]
     hang: Option<Hang>,
 }
-
-#[derive(Clone, Copy)]
-struct Hang(Option<Op>);
 
 fn main() -> ExitCode {
     match run(Flags::parse()) {
@@ -75,6 +82,8 @@ fn main() -> ExitCode {
 
 fn run(flags: Flags) -> io::Result<()> {
     let mut signals = Signals::new([SIGTERM, SIGINT, SIGUSR1, SIGUSR2])?;
+    let mut quirks = Quirks::default();
+    flags.quirk.iter().try_for_each(|quirk| quirk.apply(&mut quirks)).map_err(io::Error::other)?;
     let options = Options {
         rtt: flags.rtt,
         slots: flags.slots,
@@ -91,6 +100,7 @@ fn run(flags: Flags) -> io::Result<()> {
             None => Locks::Shared,
         },
         capacity: flags.capacity,
+        quirks,
         ..Options::default()
     };
     let mount = Mount::new(options, &flags.mountpoint)?;
@@ -116,57 +126,4 @@ fn say(line: &str) -> io::Result<()> {
     let mut out = io::stdout().lock();
     writeln!(out, "{line}")?;
     out.flush()
-}
-
-fn owner(text: &str) -> Result<(u32, u32), String> {
-    let (user, group) = text.split_once(':').ok_or("not UID:GID")?;
-    let number = |part: &str| part.parse().map_err(|_| format!("not a number: {part}"));
-    Ok((number(user)?, number(group)?))
-}
-
-fn octal(text: &str) -> Result<u32, String> {
-    u32::from_str_radix(text, 8).map_err(|error| error.to_string())
-}
-
-fn op(text: &str) -> Result<Op, String> {
-    Op::named(text).ok_or_else(|| format!("no operation '{text}'"))
-}
-
-fn errno(text: &str) -> Result<Errno, String> {
-    let code = match text {
-        "EACCES" => libc::EACCES,
-        "EDQUOT" => libc::EDQUOT,
-        "EIO" => libc::EIO,
-        "ENOLCK" => libc::ENOLCK,
-        "ENOSPC" => libc::ENOSPC,
-        "ENOSYS" => libc::ENOSYS,
-        "EPERM" => libc::EPERM,
-        "EROFS" => libc::EROFS,
-        "ESTALE" => libc::ESTALE,
-        _ => text.parse().map_err(|_| format!("no error '{text}'"))?,
-    };
-    Ok(Errno::from_i32(code))
-}
-
-fn fault(text: &str) -> Result<Fault, String> {
-    let (what, error) = text.split_once('=').ok_or("not OP=ERROR")?;
-    let (op_name, name) = what.split_once(':').map_or((what, None), |(op, name)| (op, Some(name)));
-    let (error, times) = error.split_once('*').map_or((error, None), |(error, times)| (error, Some(times)));
-    let mut fault = Fault::new(op(op_name)?, errno(error)?);
-    if let Some(name) = name {
-        fault = fault.named(name);
-    }
-    match times {
-        Some(times) => Ok(fault.times(times.parse().map_err(|_| format!("not a number: {times}"))?)),
-        None => Ok(fault),
-    }
-}
-
-fn delay(text: &str) -> Result<(Op, Duration), String> {
-    let (name, by) = text.split_once('=').ok_or("not OP=DURATION")?;
-    Ok((op(name)?, humantime::parse_duration(by).map_err(|error| error.to_string())?))
-}
-
-fn hang(text: &str) -> Result<Hang, String> {
-    if text == "all" { Ok(Hang(None)) } else { op(text).map(|op| Hang(Some(op))) }
 }

@@ -59,7 +59,10 @@ impl Mount {
         Mount::of(Arc::clone(&self.tree), self.options.clone(), at)
     }
 
-    fn of(tree: Arc<Mutex<Tree>>, options: Options, at: &Path) -> io::Result<Mount> {
+    fn of(tree: Arc<Mutex<Tree>>, mut options: Options, at: &Path) -> io::Result<Mount> {
+        if options.quirks.ignores_case {
+            options.cached = Duration::ZERO;
+        }
         let at = at.canonicalize()?;
         let wire = Arc::new(Wire::new(options.rtt, options.slots));
         let (meter, rules) = (Arc::new(Meter::default()), Arc::new(Rules::default()));

@@ -52,6 +52,7 @@ pub(crate) struct Node {
     pub changed: SystemTime,
     /// Its last name, which faults may ask for.
     pub name: OsString,
+    pub xattrs: BTreeMap<OsString, Vec<u8>>,
     /// Open descriptions; the data outlives its last name until they are gone.
     pub opens: u32,
 }
@@ -87,6 +88,7 @@ impl Node {
             modified: now,
             changed: now,
             name,
+            xattrs: BTreeMap::new(),
             opens: 0,
         }
     }

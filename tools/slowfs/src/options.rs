@@ -4,6 +4,8 @@ use std::time::Duration;
 
 use fuser::Errno;
 
+use crate::quirks::Quirks;
+
 /// What kind of server and mount this is.
 #[derive(Debug, Clone)]
 pub struct Options {
@@ -27,6 +29,8 @@ pub struct Options {
     /// Whether two names can change places (renameat2(2), `RENAME_EXCHANGE`), which no network protocol
     /// has and many file systems in user space do.
     pub exchange: bool,
+    /// What the file system refuses or does in another way.
+    pub quirks: Quirks,
 }
 
 impl Default for Options {
@@ -41,6 +45,7 @@ impl Default for Options {
             capacity: None,
             cached: Duration::from_secs(3600),
             exchange: false,
+            quirks: Quirks::default(),
         }
     }
 }

@@ -45,8 +45,9 @@ replies! {
         self.created(&cached, &attr, Generation(0), FileHandle(handle), KEEP);
     };
     ReplyData, Vec<u8>, |self, bytes, _| self.data(&bytes);
-    ReplyStatfs, Room, |self, room, _| {
-        self.statfs(room.blocks, room.free, room.free, 1 << 20, 1 << 20, BLOCK as u32, 255, BLOCK as u32);
+    ReplyStatfs, Statfs, |self, it, _| {
+        let block = BLOCK as u32;
+        self.statfs(it.blocks, it.free, it.free, it.inodes, it.free_inodes, block, it.max_name, block);
     };
     ReplyLock, Option<Range>, |self, found, _| match found {
         Some(range) => self.locked(range.start, range.end, range.kind, range.process),
@@ -56,13 +57,16 @@ replies! {
     ReplyDirectoryPlus, (), |self, (), _| self.ok();
 }
 
-/// The unit of [`Room`], in bytes.
+/// The unit of [`Statfs`], in bytes.
 pub(crate) const BLOCK: u64 = 4096;
 
 /// Room on the volume, in blocks.
-pub(crate) struct Room {
+pub(crate) struct Statfs {
     pub blocks: u64,
     pub free: u64,
+    pub inodes: u64,
+    pub free_inodes: u64,
+    pub max_name: u32,
 }
 
 /// A link's target, as READLINK answers it.

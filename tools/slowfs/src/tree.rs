@@ -13,6 +13,7 @@ use fuser::{Errno, FileAttr, RenameFlags};
 use crate::locks::LockTable;
 use crate::node::{Caller, Content, Data, Node, Result, SEARCH, WRITE};
 use crate::options::Options;
+use crate::quirks::{Change, Quirks};
 
 pub(crate) const ROOT: u64 = 1;
 
@@ -26,6 +27,7 @@ pub(crate) struct Tree {
     pub(crate) used: u64,
     pub(crate) capacity: Option<u64>,
     pub(crate) locks: LockTable,
+    pub(crate) quirks: Quirks,
 }
 
 impl Tree {
@@ -39,6 +41,7 @@ impl Tree {
             used: 0,
             capacity: options.capacity,
             locks: LockTable::default(),
+            quirks: options.quirks.clone(),
         }
     }
 
@@ -56,7 +59,8 @@ impl Tree {
 
     pub(crate) fn lookup(&self, caller: Caller, parent: u64, name: &OsStr) -> Result<FileAttr> {
         let Some(directory) = self.nodes.get(&parent) else { return Err(self.stale_lookup(parent, name)) };
-        let number = *directory.entries()?.get(name).ok_or(Errno::ENOENT)?;
+        self.quirks.allow_name(name)?;
+        let number = *directory.entries()?.get(self.spelling(parent, name)?).ok_or(Errno::ENOENT)?;
         directory.allow(caller, SEARCH)?;
         self.attr(number)
     }
@@ -83,10 +87,8 @@ impl Tree {
         mode: u32,
         content: Content,
     ) -> Result<FileAttr> {
-        let directory = self.node(parent)?;
-        if directory.entries()?.contains_key(name) {
-            return Err(Errno::EEXIST);
-        }
+        self.allow_content(&content)?;
+        let directory = self.vacant(parent, name)?;
         directory.allow(caller, WRITE | SEARCH)?;
         let is_directory = matches!(content, Content::Directory { .. });
         let (mut mode, mut group) = (mode, caller.gid);
@@ -94,9 +96,17 @@ impl Tree {
             group = directory.gid;
             mode |= if is_directory { 0o2000 } else { 0 };
         }
+        let mut owner = (caller.uid, group);
+        let root = self.node(ROOT)?;
+        if self.quirks.modes == Change::Ignored {
+            mode = root.mode;
+        }
+        if self.quirks.owners == Change::Ignored {
+            owner = (root.uid, root.gid);
+        }
         self.last += 1;
         let number = self.last;
-        self.nodes.insert(number, Node::new(content, mode, (caller.uid, group), name.to_owned()));
+        self.nodes.insert(number, Node::new(content, mode, owner, name.to_owned()));
         let directory = self.node_mut(parent)?;
         directory.entries_mut()?.insert(name.to_owned(), number);
         directory.links += u32::from(is_directory);
@@ -123,7 +133,7 @@ impl Tree {
         mode: u32,
         exclusive: bool,
     ) -> Result<FileAttr> {
-        let found = self.node(parent)?.entries()?.get(name).copied();
+        let found = self.node(parent)?.entries()?.get(self.spelling(parent, name)?).copied();
         let attr = match found {
             Some(number) if !exclusive => self.attr(number)?,
             _ => self.make(caller, parent, name, mode, Content::File(Data::default()))?,
@@ -139,15 +149,10 @@ impl Tree {
         parent: u64,
         name: &OsStr,
     ) -> Result<FileAttr> {
-        let directory = self.node(parent)?;
-        if directory.entries()?.contains_key(name) {
-            return Err(Errno::EEXIST);
-        }
+        self.allow_link(number)?;
+        let directory = self.vacant(parent, name)?;
         directory.allow(caller, WRITE | SEARCH)?;
         let node = self.node_mut(number)?;
-        if node.entries().is_ok() {
-            return Err(Errno::EPERM);
-        }
         node.links += 1;
         node.changed = SystemTime::now();
         node.name = name.to_owned();
@@ -184,12 +189,15 @@ impl Tree {
             // As NFS has it: the protocol knows neither an exclusive rename nor an exchange.
             return Err(Errno::EINVAL);
         }
+        self.quirks.allow_name(new)?;
         let number = self.removable(caller, from, name)?;
         let moved_is_directory = self.node(number)?.entries().is_ok();
         self.node(to)?.allow(caller, WRITE | SEARCH)?;
         if moved_is_directory && self.is_below(to, number)? {
             return Err(Errno::EINVAL);
         }
+        let [name, new] = [(from, name), (to, new)].map(|(parent, name)| self.spelling(parent, name));
+        let (name, new) = (&name?.to_owned(), &new?.to_owned());
         if let Some(&other) = self.node(to)?.entries()?.get(new) {
             if other == number {
                 return Ok(());
@@ -235,11 +243,12 @@ impl Tree {
             return Err(Errno::EINVAL);
         }
         for (number, to, place) in [(numbers[0], other, new), (numbers[1], one, name)] {
+            let place = self.spelling(to, place)?.to_owned();
             let parent = self.node_mut(to)?;
-            parent.entries_mut()?.insert(place.to_owned(), number);
+            parent.entries_mut()?.insert(place.clone(), number);
             parent.touch();
             let node = self.node_mut(number)?;
-            node.name = place.to_owned();
+            node.name = place;
             node.changed = SystemTime::now();
             if let Content::Directory { parent, .. } = &mut node.content {
                 *parent = to;
@@ -297,10 +306,43 @@ impl Tree {
         true
     }
 
+    /// How the directory spells this name.
+    fn spelling<'a>(&'a self, parent: u64, name: &'a OsStr) -> Result<&'a OsStr> {
+        Ok(self.quirks.spelling(self.node(parent)?.entries()?, name))
+    }
+
+    /// The directory, where it can have this name and does not.
+    fn vacant(&self, parent: u64, name: &OsStr) -> Result<&Node> {
+        self.quirks.allow_name(name)?;
+        let directory = self.node(parent)?;
+        let is_there = directory.entries()?.contains_key(self.spelling(parent, name)?);
+        if is_there { Err(Errno::EEXIST) } else { Ok(directory) }
+    }
+
+    fn allow_content(&self, content: &Content) -> Result<()> {
+        let refused = match content {
+            Content::File(_) | Content::Directory { .. } => None,
+            Content::Symlink(_) => self.quirks.symlinks,
+            Content::Special(..) => self.quirks.special_files,
+        };
+        refused.map_or(Ok(()), Err)
+    }
+
+    fn allow_link(&self, number: u64) -> Result<()> {
+        let node = self.node(number)?;
+        if node.entries().is_ok() {
+            return Err(Errno::EPERM);
+        }
+        let is_symlink = matches!(node.content, Content::Symlink(_));
+        let to_symlink = self.quirks.links_to_symlinks.filter(|_| is_symlink);
+        let too_many = self.quirks.max_links.filter(|most| node.links >= *most).map(|_| Errno::EMLINK);
+        self.quirks.hard_links.or(to_symlink).or(too_many).map_or(Ok(()), Err)
+    }
+
     /// The number of an entry that the caller may take away.
     fn removable(&self, caller: Caller, parent: u64, name: &OsStr) -> Result<u64> {
         let directory = self.node(parent)?;
-        let number = *directory.entries()?.get(name).ok_or(Errno::ENOENT)?;
+        let number = *directory.entries()?.get(self.spelling(parent, name)?).ok_or(Errno::ENOENT)?;
         directory.allow(caller, WRITE | SEARCH)?;
         if directory.mode & 0o1000 != 0 && directory.owned_by(caller).is_err() {
             self.node(number)?.owned_by(caller)?;
@@ -309,6 +351,7 @@ impl Tree {
     }
 
     fn detach(&mut self, parent: u64, name: &OsStr) -> Result<()> {
+        let name = &self.spelling(parent, name)?.to_owned();
         let directory = self.node_mut(parent)?;
         let Some(number) = directory.entries_mut()?.remove(name) else { return Err(Errno::ENOENT) };
         directory.touch();

@@ -15,7 +15,7 @@ use nix::errno::Errno;
 use nix::libc;
 use nix::mount::{MsFlags, mount};
 use nix::sched::{CloneFlags, unshare};
-use slowfs::{Counts, Fault, Locks, Mount, Op, Options, Squash};
+use slowfs::{Change, Counts, Fault, Locks, Mount, Op, Options, Quirks, Room, Squash, Xattrs};
 use tempfile::TempDir;
 
 /// A mount on a directory of its own, which only this test's thread and its children see.
@@ -497,4 +497,163 @@ fn two_names_change_places_where_that_is_allowed() {
             assert!(!exchange("other", "other/file"));
         }
     }
+}
+
+#[track_caller]
+fn refused<T: std::fmt::Debug>(result: std::io::Result<T>) -> Errno {
+    Errno::from_raw(result.unwrap_err().raw_os_error().unwrap())
+}
+
+fn with(quirks: Quirks) -> Options {
+    Options { quirks, ..Options::default() }
+}
+
+fn fifo(path: &Path) -> std::io::Result<()> {
+    Ok(nix::unistd::mkfifo(path, nix::sys::stat::Mode::S_IRWXU)?)
+}
+
+#[test]
+fn what_a_file_system_cannot_make_is_refused_with_the_error_of_choice() {
+    let quirks = Quirks {
+        symlinks: Some(slowfs::Errno::EOPNOTSUPP),
+        hard_links: Some(slowfs::Errno::EPERM),
+        special_files: Some(slowfs::Errno::EIO),
+        ..Quirks::default()
+    };
+    let Some(volume) = Volume::new(with(quirks)) else { return };
+    fs::write(volume.path("a"), "x").unwrap();
+    assert_eq!(refused(symlink("a", volume.path("s"))), Errno::EOPNOTSUPP);
+    assert_eq!(refused(fs::hard_link(volume.path("a"), volume.path("h"))), Errno::EPERM);
+    assert_eq!(refused(fifo(&volume.path("f"))), Errno::EIO);
+    assert_eq!(fs::read_dir(volume.mount.path()).unwrap().count(), 1);
+}
+
+#[test]
+fn links_are_refused_to_links_and_above_their_number() {
+    let links_to_symlinks = Some(slowfs::Errno::EIO);
+    let quirks = Quirks { links_to_symlinks, max_links: Some(2), ..Quirks::default() };
+    let Some(volume) = Volume::new(with(quirks)) else { return };
+    fs::write(volume.path("a"), "x").unwrap();
+    symlink("a", volume.path("s")).unwrap();
+    assert_eq!(refused(fs::hard_link(volume.path("s"), volume.path("t"))), Errno::EIO);
+    fs::hard_link(volume.path("a"), volume.path("b")).unwrap();
+    assert_eq!(refused(fs::hard_link(volume.path("a"), volume.path("c"))), Errno::EMLINK);
+    fs::remove_file(volume.path("b")).unwrap();
+    fs::hard_link(volume.path("a"), volume.path("c")).unwrap();
+}
+
+#[test]
+fn changes_are_refused_with_the_error_of_choice() {
+    let quirks = Quirks {
+        modes: Change::Refused(slowfs::Errno::EPERM),
+        owners: Change::Refused(slowfs::Errno::EINVAL),
+        times: Change::Refused(slowfs::Errno::EACCES),
+        ..Quirks::default()
+    };
+    let Some(volume) = Volume::new(with(quirks)) else { return };
+    let file = File::create(volume.path("a")).unwrap();
+    assert_eq!(refused(file.set_permissions(fs::Permissions::from_mode(0o600))), Errno::EPERM);
+    assert_eq!(refused(chown(volume.path("a"), Some(1), Some(1))), Errno::EINVAL);
+    assert_eq!(refused(file.set_modified(SystemTime::UNIX_EPOCH)), Errno::EACCES);
+    file.set_len(5).unwrap();
+    assert_eq!(file.metadata().unwrap().len(), 5);
+}
+
+#[test]
+fn changes_that_are_ignored_leave_what_the_root_has() {
+    let quirks = Quirks {
+        modes: Change::Ignored,
+        owners: Change::Ignored,
+        times: Change::Ignored,
+        ..Quirks::default()
+    };
+    let Some(volume) = Volume::new(Options { owner: (7, 8), mode: 0o770, ..with(quirks) }) else { return };
+    let file = File::create(volume.path("a")).unwrap();
+    file.set_permissions(fs::Permissions::from_mode(0o600)).unwrap();
+    chown(volume.path("a"), Some(1), Some(1)).unwrap();
+    file.set_modified(SystemTime::UNIX_EPOCH).unwrap();
+    let found = file.metadata().unwrap();
+    assert_eq!((found.uid(), found.gid(), found.mode() & 0o7777), (7, 8, 0o770));
+    assert!(found.modified().unwrap() > SystemTime::UNIX_EPOCH);
+}
+
+#[test]
+fn names_that_the_volume_cannot_have_are_refused() {
+    let quirks = Quirks { max_name: Some(5), forbidden: ":".to_owned(), ..Quirks::default() };
+    let Some(volume) = Volume::new(with(quirks)) else { return };
+    fs::write(volume.path("12345"), "x").unwrap();
+    assert_eq!(refused(fs::write(volume.path("123456"), "x")), Errno::ENAMETOOLONG);
+    assert_eq!(refused(fs::create_dir(volume.path("a:b"))), Errno::EINVAL);
+    assert_eq!(refused(fs::rename(volume.path("12345"), volume.path("a:b"))), Errno::EINVAL);
+    assert_eq!(refused(fs::metadata(volume.path("123456"))), Errno::ENAMETOOLONG);
+}
+
+#[test]
+fn names_that_differ_in_case_are_one_where_case_is_ignored() {
+    let quirks = Quirks { ignores_case: true, ..Quirks::default() };
+    let Some(volume) = Volume::new(with(quirks)) else { return };
+    fs::create_dir(volume.path("Lib")).unwrap();
+    assert_eq!(refused(fs::create_dir(volume.path("lib"))), Errno::EEXIST);
+    fs::write(volume.path("Lib/a"), "1").unwrap();
+    assert_eq!(refused(File::create_new(volume.path("LIB/A"))), Errno::EEXIST);
+    fs::write(volume.path("lib/A"), "22").unwrap();
+    assert_eq!(fs::read(volume.path("Lib/a")).unwrap(), b"22");
+    let names = |name| -> Vec<_> {
+        fs::read_dir(volume.path(name)).unwrap().map(|entry| entry.unwrap().file_name()).collect()
+    };
+    assert_eq!((names("."), names("lib")), (vec!["Lib".into()], vec!["a".into()]));
+    fs::rename(volume.path("lib/A"), volume.path("b")).unwrap();
+    fs::write(volume.path("B.new"), "3").unwrap();
+    fs::rename(volume.path("b.NEW"), volume.path("B")).unwrap();
+    assert_eq!(fs::read(volume.path("b")).unwrap(), b"3");
+    fs::remove_dir(volume.path("LIB")).unwrap();
+    assert!(!volume.path("Lib").exists());
+    fs::remove_file(volume.path("B")).unwrap();
+    assert_eq!(fs::read_dir(volume.mount.path()).unwrap().count(), 0);
+}
+
+#[test]
+fn a_quota_is_told_by_the_write_that_exceeds_it() {
+    let quirks = Quirks { quota: Some(10), ..Quirks::default() };
+    let Some(volume) = Volume::new(with(quirks)) else { return };
+    fs::write(volume.path("a"), "0123456789").unwrap();
+    assert_eq!(refused(fs::write(volume.path("b"), "x")), Errno::EDQUOT);
+    fs::remove_file(volume.path("a")).unwrap();
+    fs::write(volume.path("b"), "x").unwrap();
+}
+
+#[test]
+fn statfs_says_what_it_is_told_to() {
+    let room = Room { free_blocks: Some(3), free_inodes: Some(2), inodes: Some(0), max_name: Some(143) };
+    let Some(volume) = Volume::new(with(Quirks { room, ..Quirks::default() })) else { return };
+    let found = nix::sys::statvfs::statvfs(volume.mount.path()).unwrap();
+    assert_eq!((found.blocks_available(), found.files_available(), found.files()), (3, 2, 0));
+    assert_eq!(found.name_max(), 143);
+}
+
+/// The last line that this Python says of a path `p`.
+fn attribute(path: &Path, script: &str) -> String {
+    let script = format!("import os, sys; p = sys.argv[1]; {script}");
+    let output = Command::new("python3").args(["-c", &script]).arg(path).output().unwrap();
+    let text = if output.status.success() { output.stdout } else { output.stderr };
+    String::from_utf8(text).unwrap().lines().last().unwrap_or("").to_owned()
+}
+
+#[test]
+fn extended_attributes_are_kept_or_refused_where_that_is_asked_for() {
+    let Some(volume) = Volume::new(with(Quirks { xattrs: Xattrs::Kept, ..Quirks::default() })) else {
+        return;
+    };
+    let path = volume.path("a");
+    fs::write(&path, "x").unwrap();
+    assert_eq!(attribute(&path, "os.setxattr(p, 'user.a', b'1'); print(os.getxattr(p, 'user.a'))"), "b'1'");
+    assert_eq!(attribute(&path, "print(os.listxattr(p))"), "['user.a']");
+    assert!(attribute(&path, "os.setxattr(p, 'user.a', b'2', os.XATTR_CREATE)").contains("File exists"));
+    assert_eq!(attribute(&path, "os.removexattr(p, 'user.a'); print(os.listxattr(p))"), "[]");
+    drop(volume);
+    let refused = Xattrs::Refused(slowfs::Errno::EPERM);
+    let Some(volume) = Volume::new(with(Quirks { xattrs: refused, ..Quirks::default() })) else { return };
+    let path = volume.path("a");
+    fs::write(&path, "x").unwrap();
+    assert!(attribute(&path, "os.setxattr(p, 'user.a', b'1')").contains("Operation not permitted"));
 }
