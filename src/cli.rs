@@ -148,7 +148,8 @@ pub struct InstallArgs {
 pub struct VolumeArgs {
     /// Root of the volume
     ///
-    /// The directory that the volume is mounted on. It must exist.
+    /// The directory that the volume is mounted on. It must exist, and must not be `/`. A directory of the
+    /// container's own layer is a warning: it is lost with the container.
     #[arg(long, env = "VOLSEED_TO", value_name = "DIR")]
     pub to: Option<PathBuf>,
     /// File that shows it is seeded

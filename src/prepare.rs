@@ -77,6 +77,10 @@ impl Preparation<'_> {
         self.progress.set_volume(self.config.to.display().to_string());
         self.progress.enter(Phase::Checking);
         let volume = Volume::open(&self.config.to)?;
+        if volume.is_container_layer() {
+            let volume = self.config.to.display();
+            tracing::warn!(%volume, "it is on the container's own layer: its data will be lost with the container; mount a volume there");
+        }
         let state = StateDir::open(&volume)?;
         if let Some(record) = self.complete(&volume, state.as_ref())? {
             self.already_seeded(&record);

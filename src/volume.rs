@@ -5,6 +5,7 @@
 
 mod private;
 mod removal;
+mod target;
 
 use std::collections::HashMap;
 use std::fmt;
@@ -32,7 +33,7 @@ impl Volume {
     /// Opens the root. Blocks for as long as the file system does.
     ///
     /// # Errors
-    /// Exit 73 when it is not there or not a directory.
+    /// Exit 73 when it is not there or not a directory, 64 when it is `/`.
     pub fn open(path: &Path) -> Result<Volume> {
         let flags = OFlags::DIRECTORY | OFlags::RDONLY | OFlags::CLOEXEC;
         let root =
@@ -47,7 +48,22 @@ impl Volume {
                     .exit(Exit::Volume)
                     .help("mount the volume there, or create the directory in the image"),
             })?;
+        if target::is_system_root(root.as_fd()) {
+            return Err(Error::new(
+                Exit::Usage,
+                "open volume",
+                "it is the root of the container's file system",
+            )
+            .on(path)
+            .help("--to names the directory that the volume is mounted on, such as /var/www/html"));
+        }
         Ok(Volume { path: path.to_owned(), root })
+    }
+
+    /// Whether it is no volume at all, but a directory of the container's own layer, which is removed with the
+    /// container. The storage drivers overlay and fuse-overlayfs are known.
+    pub fn is_container_layer(&self) -> bool {
+        target::is_container_layer(self.root.as_fd())
     }
 
     /// The volume whose root is open already; `path` is for messages.

@@ -36,4 +36,5 @@ mod slowfs;
 mod sources;
 mod status;
 mod supervise;
+mod target;
 mod twins;

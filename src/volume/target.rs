@@ -1,0 +1,100 @@
+//! What `--to` names, as far as it is no volume: the root of the system, or a directory of the container's own
+//! layer, which is removed with the container.
+//!
+//! Asks the kernel alone, and no server: a volume that is seeded costs no request more. What cannot be told is
+//! taken for a volume.
+
+use std::fs::read_to_string;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+use rustix::fs::{self, AtFlags, CWD, Mode, OFlags, Statx, StatxFlags};
+
+use super::Kind;
+
+/// Whether it is the same directory as `/`, by whatever path it was opened.
+pub(super) fn is_system_root(directory: BorrowedFd<'_>) -> bool {
+    let same = |root: OwnedFd| Some(Identity::of(root.as_fd())? == Identity::of(directory)?);
+    open_root().and_then(same).unwrap_or(false)
+}
+
+/// Whether it is in the same mount as `/`, and that is an overlay of an image's layers.
+pub(super) fn is_container_layer(directory: BorrowedFd<'_>) -> bool {
+    let Some(root) = open_root() else { return false };
+    is_layered(root.as_fd()) && is_same_mount(root.as_fd(), directory)
+}
+
+fn open_root() -> Option<OwnedFd> {
+    fs::openat(CWD, "/", OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty()).ok()
+}
+
+/// What a directory is, wherever it is mounted.
+#[derive(PartialEq, Eq)]
+struct Identity {
+    device: (u32, u32),
+    inode: u64,
+}
+
+impl Identity {
+    fn of(directory: BorrowedFd<'_>) -> Option<Identity> {
+        if let Some(found) = look(directory, StatxFlags::INO) {
+            return Some(Identity {
+                device: (found.stx_dev_major, found.stx_dev_minor),
+                inode: found.stx_ino,
+            });
+        }
+        let found = fs::fstat(directory).ok()?;
+        Some(Identity { device: (fs::major(found.st_dev), fs::minor(found.st_dev)), inode: found.st_ino })
+    }
+}
+
+/// By the mount's number (Linux 5.8), or by the device.
+fn is_same_mount(one: BorrowedFd<'_>, other: BorrowedFd<'_>) -> bool {
+    let mount = |directory| look(directory, StatxFlags::MNT_ID).map(|found| found.stx_mnt_id);
+    match (mount(one), mount(other)) {
+        (Some(one), Some(other)) => one == other,
+        _ => matches!((Identity::of(one), Identity::of(other)),
+            (Some(one), Some(other)) if one.device == other.device),
+    }
+}
+
+/// What the kernel has of it, without asking a server; `None` where it does not tell what is `wanted`.
+fn look(directory: BorrowedFd<'_>, wanted: StatxFlags) -> Option<Statx> {
+    let flags = AtFlags::EMPTY_PATH | AtFlags::STATX_DONT_SYNC;
+    let found = fs::statx(directory, "", flags, wanted).ok()?;
+    (found.stx_mask & wanted.bits() != 0).then_some(found)
+}
+
+/// The storage drivers vfs, btrfs and zfs use a plain directory, which looks like any machine's root.
+fn is_layered(root: BorrowedFd<'_>) -> bool {
+    let Ok(found) = fs::fstatfs(root) else { return false };
+    match Kind::of_magic(found.f_type as u64).name {
+        "overlay" => true,
+        "fuse" => read_to_string("/proc/self/mountinfo").is_ok_and(|mounts| is_fuse_overlay(&mounts)),
+        _ => false,
+    }
+}
+
+/// Whether the last that was mounted on `/` is a fuse-overlayfs (proc(5), mountinfo).
+fn is_fuse_overlay(mountinfo: &str) -> bool {
+    let on_root = mountinfo.lines().rfind(|line| line.split(' ').nth(4) == Some("/"));
+    let source = on_root.and_then(|line| line.split_once(" - ")).map(|(_, source)| source);
+    source.is_some_and(|source| source.split(' ').take(2).any(|field| field.ends_with("fuse-overlayfs")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_fuse_overlay_is_told_by_its_type_or_its_source() {
+        let mounted = |source: &str| {
+            is_fuse_overlay(&format!(
+                "22 27 0:21 / /proc rw - proc proc rw\n27 1 0:5 / / rw,relatime - {source}\n"
+            ))
+        };
+        assert!(mounted("fuse.fuse-overlayfs fuse-overlayfs rw,user_id=0"));
+        assert!(mounted("fuse fuse-overlayfs rw"));
+        assert!(!mounted("fuse.sshfs me@host:/ rw"));
+        assert!(!is_fuse_overlay(""));
+    }
+}
