@@ -140,16 +140,28 @@ impl Quoted for &[u8] {
     }
 }
 
+impl Quoted for Vec<u8> {
+    fn quoted(&self) -> String {
+        self.as_slice().quoted()
+    }
+}
+
 impl Quoted for &Path {
     fn quoted(&self) -> String {
         self.as_os_str().as_bytes().quoted()
     }
 }
 
-/// A path that is only put together when there is an error to print.
-impl<F: Fn() -> PathBuf> Quoted for F {
+/// A name that is only put together when there is an error to print.
+impl<T: Quoted, F: Fn() -> T> Quoted for F {
     fn quoted(&self) -> String {
-        self().as_path().quoted()
+        self().quoted()
+    }
+}
+
+impl Quoted for PathBuf {
+    fn quoted(&self) -> String {
+        self.as_path().quoted()
     }
 }
 

@@ -32,6 +32,7 @@ pub mod nfs;
 pub mod options;
 pub mod prepare;
 pub mod progress;
+pub mod report;
 pub mod seed;
 pub mod signals;
 pub mod state;

@@ -14,6 +14,7 @@ mod fidelity;
 pub(crate) mod fuzzing;
 mod job;
 mod links;
+mod losses;
 mod members;
 mod names;
 mod owner;
@@ -49,10 +50,11 @@ use crate::volume::{
     self, Kind, Made, NESTED, Ourselves, Place, Privacy, Volume, is_nested, openat, remove_tree,
 };
 use directory::Wishes;
-use entry::Meta;
+use entry::{Meta, Naming};
 use fidelity::Fidelity;
-pub use fidelity::Lost;
 use links::Links;
+use losses::Losses;
+pub use losses::Lost;
 use members::Stream;
 use pipeline::Limits;
 use publish::Crossing;
@@ -85,6 +87,8 @@ pub struct Site<'a> {
     pub stage: BorrowedFd<'a>,
     /// The stage's path, for messages.
     pub stage_path: PathBuf,
+    /// The part of the seed that it is made of, by its path; empty for the whole.
+    pub below: Vec<u8>,
     /// Whether an earlier run may have left something in the stage.
     pub begun: bool,
     /// The claim that it is made under.
@@ -195,7 +199,8 @@ impl Site<'_> {
         let _umask = Umask::cleared();
         let (staged, tree) = self.prepare(kind, &source.fingerprint, after)?;
         let remains = remains.and_then(|remains| self.trusted_tree(remains, &staged, kind));
-        let fidelity = Fidelity::new(self.config.strict);
+        let naming = self.naming(kind);
+        let fidelity = Fidelity::new(Losses::new(self.config.strict, naming.clone()));
         let names = || volume::names(tree.fd.as_fd()).context("read directory", self.tree_path().as_path());
         let resumed = !tree.is_new && !names()?.is_empty();
         let is_copied = matches!(source.content, Content::Directory(_));
@@ -212,7 +217,7 @@ impl Site<'_> {
             epoch = self.epoch,
             "seeding"
         );
-        let tree = self.tree(tree.fd, resumed, crew, &source.content)?.taking_from(remains);
+        let tree = self.tree(tree.fd, naming, resumed, crew, &source.content)?.taking_from(remains);
         let (produced, work, reused) = self.run(&tree, source.content, &fidelity, crew)?;
         tree.finish_root()?;
         let staged_root = tree.root_fd().as_fd();
@@ -277,8 +282,9 @@ impl Site<'_> {
         )?;
         if let Some(root) = &sealed.root {
             go_on()?;
-            let fidelity = Fidelity::new(self.config.strict);
-            fidelity.finish_root(self.volume.root(), root, self.volume.path())?;
+            let naming = self.naming(self.volume.kind()?);
+            let fidelity = Fidelity::new(Losses::new(self.config.strict, naming));
+            fidelity.finish_root(self.volume.root(), root)?;
             published.lost += fidelity.lost();
         }
         drop(tree);
@@ -323,7 +329,14 @@ impl Site<'_> {
         if trusted { open_directory(remains, TREE).ok() } else { None }
     }
 
-    fn tree(&self, root: OwnedFd, resumed: bool, crew: Crew, source: &Content) -> Result<Tree> {
+    fn tree(
+        &self,
+        root: OwnedFd,
+        naming: Naming,
+        resumed: bool,
+        crew: Crew,
+        source: &Content,
+    ) -> Result<Tree> {
         let stage = fs::fstat(self.stage).context("stat", self.stage_path.as_path())?;
         // Where our own stage is not ours, a server decides about owners, and not by who creates.
         let ours = stage.st_uid == rustix::process::geteuid().as_raw();
@@ -337,7 +350,7 @@ impl Site<'_> {
             }
             (None, Content::File(..) | Content::Stdin) => None,
         };
-        Tree::new(root, &self.tree_path(), means, owner)
+        Tree::new(root, naming, means, owner)
     }
 
     fn run(
@@ -443,6 +456,7 @@ impl Site<'_> {
             volume: &mounted,
             stage: stage.as_fd(),
             stage_path,
+            below: [&self.below[..], &crossing.path].join(&b"/"[usize::from(self.below.is_empty())..]),
             begun: false,
             epoch: self.epoch,
             config: &config,
@@ -453,10 +467,12 @@ impl Site<'_> {
         let tree = volume::make_private(stage.as_fd(), TREE.as_bytes())
             .context("create directory", nested.stage_path.as_path())?
             .fd;
-        let crew = workers::crew(config.workers, mounted.kind()?, 2);
+        let kind = mounted.kind()?;
+        let crew = workers::crew(config.workers, kind, 2);
         let source = Content::Directory(source);
-        let tree = nested.tree(tree, false, crew, &source)?;
-        let fidelity = Fidelity::new(config.strict);
+        let naming = nested.naming(kind);
+        let tree = nested.tree(tree, naming.clone(), false, crew, &source)?;
+        let fidelity = Fidelity::new(Losses::new(config.strict, naming));
         let (produced, work, _) = nested.run(&tree, source, &fidelity, crew)?;
         drop(tree);
         fs::syncfs(mounted.root()).context("sync volume", path.as_path())?;
@@ -472,6 +488,10 @@ impl Site<'_> {
         remove_nested(mounted.root(), name.as_bytes(), stage.as_fd())
             .context("remove", nested.stage_path.as_path())?;
         Ok(published)
+    }
+
+    fn naming(&self, kind: Kind) -> Naming {
+        Naming::new(self.volume.path(), kind).below(&self.below)
     }
 
     fn tree_path(&self) -> PathBuf {

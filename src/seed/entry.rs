@@ -1,6 +1,11 @@
-//! What a seed is made of: metadata as a source has it and as a file gets it.
+//! What a seed is made of: metadata as a source has it and as a file gets it, and how messages name an entry.
+
+use std::path::{Path, PathBuf};
 
 use rustix::fs::{Stat, Timespec, Timestamps};
+
+use crate::error::Quoted;
+use crate::volume::Kind;
 
 /// Extended attributes: names and values.
 pub type Xattrs = Vec<(Vec<u8>, Vec<u8>)>;
@@ -41,6 +46,51 @@ impl Time {
     pub fn timestamps(self) -> Timestamps {
         let time = Timespec { tv_sec: self.seconds, tv_nsec: self.nanoseconds.into() };
         Timestamps { last_access: time, last_modification: time }
+    }
+}
+
+/// How messages name what is staged: by its path in the seed, and the volume.
+#[derive(Debug, Clone)]
+pub struct Naming {
+    volume: PathBuf,
+    kind: Kind,
+    below: Vec<u8>,
+}
+
+impl Naming {
+    /// For a stage of the whole seed.
+    pub fn new(volume: &Path, kind: Kind) -> Naming {
+        Naming { volume: volume.to_owned(), kind, below: Vec::new() }
+    }
+
+    /// For a stage of the part of the seed that is below `path`.
+    pub fn below(self, path: &[u8]) -> Naming {
+        Naming { below: path.to_vec(), ..self }
+    }
+
+    /// The path in the seed of what is staged at `path`; `.` for its root.
+    pub fn seed_path(&self, path: &[u8]) -> Vec<u8> {
+        match (self.below.is_empty(), path.is_empty()) {
+            (true, true) => b".".to_vec(),
+            (true, false) => path.to_vec(),
+            (false, true) => self.below.clone(),
+            (false, false) => [&self.below, path].join(&b"/"[..]),
+        }
+    }
+
+    /// The entry that is staged at `path`, as an error names it.
+    pub fn entry(&self, path: &[u8]) -> EntryName {
+        let (entry, volume) = (self.seed_path(path).quoted(), self.volume.as_path().quoted());
+        EntryName(format!("{entry} on volume {volume} ({})", self.kind))
+    }
+}
+
+/// An entry of a seed as an error names it: `'lib/x' on volume '/data' (nfs)`.
+pub struct EntryName(String);
+
+impl Quoted for EntryName {
+    fn quoted(&self) -> String {
+        self.0.clone()
     }
 }
 

@@ -7,13 +7,14 @@
 use std::collections::HashSet;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::{PoisonError, RwLock};
 
 use rustix::fs::{self, AtFlags, Gid, Mode, Stat, Uid, XattrFlags};
 use rustix::io::Errno;
 
-use super::entry::{Meta, Time, Xattrs, carried};
+use super::entry::{EntryName, Meta, Time, Xattrs, carried};
+use super::losses::{Loss, Losses, Lost};
 use super::owner::Owner;
 use crate::error::{Context, Error, Result};
 use crate::exit::Exit;
@@ -58,13 +59,10 @@ impl Birth {
     }
 }
 
-/// What was not kept, by kind.
-#[derive(Debug, Default)]
+/// What is asked of the volume besides names and data, and what of it was refused.
+#[derive(Debug)]
 pub struct Fidelity {
-    strict: bool,
-    owners: AtomicU64,
-    modes: AtomicU64,
-    xattrs: AtomicU64,
+    losses: Losses,
     /// Owners that the volume did not let us give: another try for the next entry would be refused
     /// too, and cost a round trip.
     refused: RwLock<HashSet<Owner>>,
@@ -72,56 +70,34 @@ pub struct Fidelity {
     source_without_xattrs: AtomicBool,
 }
 
-/// How many entries lost what.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Lost {
-    /// Entries with another owner than they should have.
-    pub owners: u64,
-    /// Entries with another mode.
-    pub modes: u64,
-    /// Extended attributes that are not there.
-    pub xattrs: u64,
-}
-
-impl std::ops::AddAssign for Lost {
-    fn add_assign(&mut self, other: Lost) {
-        self.owners += other.owners;
-        self.modes += other.modes;
-        self.xattrs += other.xattrs;
-    }
-}
-
 impl Fidelity {
-    /// Under `strict` a refusal is an error.
-    pub fn new(strict: bool) -> Fidelity {
-        Fidelity { strict, ..Fidelity::default() }
+    /// What is refused is one of `losses`.
+    pub fn new(losses: Losses) -> Fidelity {
+        Fidelity { losses, refused: RwLock::default(), source_without_xattrs: AtomicBool::new(false) }
     }
 
     /// Gives the volume's root what the seed's root has.
     ///
     /// # Errors
     /// When something is refused and may not be.
-    pub fn finish_root(&self, root: BorrowedFd<'_>, wished: &Root, path: &Path) -> Result<()> {
-        let birth = Birth::of(&fs::fstat(root).context("stat", path)?);
+    pub fn finish_root(&self, root: BorrowedFd<'_>, wished: &Root) -> Result<()> {
+        let path = Vec::new;
+        let birth = Birth::of(&fs::fstat(root).context("stat", || self.named(path))?);
         let mtime = wished.mtime.map(|(seconds, nanoseconds)| Time { seconds, nanoseconds });
         let mode = wished.mode.unwrap_or(birth.mode);
         let meta = Meta { mode, uid: wished.uid, gid: wished.gid, mtime: None, xattrs: None };
-        let mode = self.own_file(root, &meta, birth, || path.to_owned())?;
-        self.finish_file(root, &meta, mode, birth, || path.to_owned())?;
+        let mode = self.own_file(root, &meta, birth, path)?;
+        self.finish_file(root, &meta, mode, birth, path)?;
         match mtime.map(|mtime| fs::futimens(root, &mtime.timestamps())) {
             // Only its owner may; nothing depends on it.
             None | Some(Ok(()) | Err(Errno::PERM | Errno::ACCESS)) => Ok(()),
-            Some(Err(error)) => Err(error).context("set time of", path),
+            Some(Err(error)) => Err(error).context("set time of", || self.named(path)),
         }
     }
 
     /// What was not kept so far.
     pub fn lost(&self) -> Lost {
-        Lost {
-            owners: self.owners.load(Relaxed),
-            modes: self.modes.load(Relaxed),
-            xattrs: self.xattrs.load(Relaxed),
-        }
+        self.losses.lost()
     }
 
     /// Gives a file that was just created its owner, while it is still empty. Returns the permission
@@ -134,11 +110,11 @@ impl Fidelity {
         fd: impl AsFd,
         meta: &Meta,
         mut birth: Birth,
-        path: impl Fn() -> PathBuf,
+        path: impl Fn() -> Vec<u8>,
     ) -> Result<u32> {
         let set = |uid, gid| fs::fchown(&fd, uid, gid);
-        self.own((meta.uid, meta.gid), &mut birth, set, path)?;
-        Ok(self.mode_for(meta, birth))
+        self.own((meta.uid, meta.gid), &mut birth, set, &path)?;
+        self.mode_for(meta, birth, path)
     }
 
     /// Gives a directory, whose descriptor need not be readable, its owner, and notes that in `birth`.
@@ -150,7 +126,7 @@ impl Fidelity {
         fd: impl AsFd,
         owner: Owner,
         birth: &mut Birth,
-        path: impl Fn() -> PathBuf,
+        path: impl Fn() -> Vec<u8>,
     ) -> Result<()> {
         let set = |uid, gid| fs::chownat(&fd, "", uid, gid, AtFlags::EMPTY_PATH);
         self.own(owner, birth, set, path)
@@ -166,7 +142,7 @@ impl Fidelity {
         name: &[u8],
         meta: &Meta,
         mut birth: Birth,
-        path: impl Fn() -> PathBuf,
+        path: impl Fn() -> Vec<u8>,
     ) -> Result<()> {
         let set = |uid, gid| fs::chownat(directory, name, uid, gid, AtFlags::SYMLINK_NOFOLLOW);
         self.own((meta.uid, meta.gid), &mut birth, set, path)
@@ -177,18 +153,17 @@ impl Fidelity {
         owner: Owner,
         birth: &mut Birth,
         set: impl Fn(Option<Uid>, Option<Gid>) -> rustix::io::Result<()>,
-        path: impl Fn() -> PathBuf,
+        path: impl Fn() -> Vec<u8>,
     ) -> Result<()> {
         if birth.has_owner(owner) {
             return Ok(());
         }
         if self.refused.read().unwrap_or_else(PoisonError::into_inner).contains(&owner) {
-            self.owners.fetch_add(1, Relaxed);
-            return Ok(());
+            return self.losses.note(Loss::Owner, &path(), Errno::PERM);
         }
         let (uid, gid) = owner;
         let result = set(Some(Uid::from_raw(uid)), Some(Gid::from_raw(gid)));
-        if self.counted("change owner of", &self.owners, result, path)? {
+        if self.counted(Loss::Owner, result, path)? {
             (birth.uid, birth.gid) = owner;
         } else {
             let mut refused = self.refused.write().unwrap_or_else(PoisonError::into_inner);
@@ -201,14 +176,15 @@ impl Fidelity {
 
     /// The permission bits that an entry with such an owner may have: without the right one it loses
     /// set-user-ID and set-group-ID, which is counted.
-    pub fn mode_for(&self, meta: &Meta, birth: Birth) -> u32 {
-        if birth.has_owner((meta.uid, meta.gid)) {
-            return meta.mode;
+    ///
+    /// # Errors
+    /// Exit 77 under `--strict` where it does.
+    pub fn mode_for(&self, meta: &Meta, birth: Birth, path: impl Fn() -> Vec<u8>) -> Result<u32> {
+        if birth.has_owner((meta.uid, meta.gid)) || meta.mode & 0o6000 == 0 {
+            return Ok(meta.mode);
         }
-        if meta.mode & 0o6000 != 0 {
-            self.modes.fetch_add(1, Relaxed);
-        }
-        meta.mode & !0o6000
+        self.losses.note(Loss::Mode, &path(), Errno::PERM)?;
+        Ok(meta.mode & !0o6000)
     }
 
     /// Gives a file whose data is written the rest: attributes, mode, time.
@@ -221,7 +197,7 @@ impl Fidelity {
         meta: &Meta,
         mode: u32,
         birth: Birth,
-        path: impl Fn() -> PathBuf,
+        path: impl Fn() -> Vec<u8>,
     ) -> Result<()> {
         self.finish_attributes(&fd, meta, mode, birth, &path)?;
         self.set_time(fd, meta, path)
@@ -231,9 +207,9 @@ impl Fidelity {
     ///
     /// # Errors
     /// As `futimens`.
-    pub fn set_time(&self, fd: impl AsFd, meta: &Meta, path: impl Fn() -> PathBuf) -> Result<()> {
+    pub fn set_time(&self, fd: impl AsFd, meta: &Meta, path: impl Fn() -> Vec<u8>) -> Result<()> {
         match meta.mtime {
-            Some(mtime) => fs::futimens(fd, &mtime.timestamps()).context("set time of", &path),
+            Some(mtime) => fs::futimens(fd, &mtime.timestamps()).context("set time of", || self.named(&path)),
             None => Ok(()),
         }
     }
@@ -248,7 +224,7 @@ impl Fidelity {
         meta: &Meta,
         mode: u32,
         birth: Birth,
-        path: impl Fn() -> PathBuf,
+        path: impl Fn() -> Vec<u8>,
     ) -> Result<()> {
         let fd = fd.as_fd();
         if let Some(xattrs) = &meta.xattrs {
@@ -257,7 +233,7 @@ impl Fidelity {
         // A change of owner and a write may each have cleared the special bits.
         if birth.mode != mode || mode & 0o6000 != 0 {
             let result = fs::fchmod(fd, Mode::from_raw_mode(mode));
-            self.counted("change mode of", &self.modes, result, &path)?;
+            self.counted(Loss::Mode, result, &path)?;
         }
         Ok(())
     }
@@ -272,18 +248,19 @@ impl Fidelity {
         name: &[u8],
         meta: &Meta,
         is_link: bool,
-        path: impl Fn() -> PathBuf,
+        path: impl Fn() -> Vec<u8>,
     ) -> Result<()> {
         let flags = AtFlags::SYMLINK_NOFOLLOW;
-        let stat = fs::statat(directory, name, flags).context("stat", &path)?;
+        let stat = fs::statat(directory, name, flags).context("stat", || self.named(&path))?;
         let birth = Birth::of(&stat);
         self.own_entry(directory, name, meta, birth, &path)?;
         if !is_link && birth.mode != meta.mode {
             let result = change_mode(directory, name, meta.mode);
-            self.counted("change mode of", &self.modes, result, &path)?;
+            self.counted(Loss::Mode, result, &path)?;
         }
         if let Some(mtime) = meta.mtime {
-            fs::utimensat(directory, name, &mtime.timestamps(), flags).context("set time of", &path)?;
+            fs::utimensat(directory, name, &mtime.timestamps(), flags)
+                .context("set time of", || self.named(&path))?;
         }
         Ok(())
     }
@@ -292,7 +269,7 @@ impl Fidelity {
     ///
     /// # Errors
     /// When they cannot be read or removed.
-    pub fn drop_other_xattrs(&self, fd: impl AsFd, meta: &Meta, path: impl Fn() -> PathBuf) -> Result<()> {
+    pub fn drop_other_xattrs(&self, fd: impl AsFd, meta: &Meta, path: impl Fn() -> Vec<u8>) -> Result<()> {
         let fd = fd.as_fd();
         let wanted =
             |name: &[u8]| meta.xattrs.iter().any(|xattrs| xattrs.iter().any(|(wanted, _)| wanted == name));
@@ -300,7 +277,7 @@ impl Fidelity {
         // A volume without attributes has none to remove.
         let length = fs::flistxattr(fd, &mut names).unwrap_or(0);
         for name in names[..length].split(|byte| *byte == 0).filter(|name| carried(name) && !wanted(name)) {
-            fs::fremovexattr(fd, name).context("remove extended attribute of", &path)?;
+            fs::fremovexattr(fd, name).context("remove extended attribute of", || self.named(&path))?;
         }
         Ok(())
     }
@@ -341,41 +318,39 @@ impl Fidelity {
         Ok((!found.is_empty()).then(|| Box::new(found)))
     }
 
-    fn set_xattrs(&self, fd: BorrowedFd<'_>, xattrs: &Xattrs, path: impl Fn() -> PathBuf) -> Result<()> {
+    fn set_xattrs(&self, fd: BorrowedFd<'_>, xattrs: &Xattrs, path: impl Fn() -> Vec<u8>) -> Result<()> {
         for (name, value) in xattrs {
             let result = fs::fsetxattr(fd, name.as_slice(), value, XattrFlags::empty());
             // Too large for the file system: ext4 has room for a block of them. A full volume fails the
             // next write, too.
             let result = result.map_err(|error| match error {
-                Errno::NOSPC | Errno::TOOBIG | Errno::RANGE if !self.strict => Errno::NOTSUP,
+                Errno::NOSPC | Errno::TOOBIG | Errno::RANGE => Errno::NOTSUP,
                 error => error,
             });
-            self.counted("set extended attribute of", &self.xattrs, result, &path)?;
+            let loss = if name == b"security.capability" { Loss::Capability } else { Loss::Xattr };
+            self.counted(loss, result, &path)?;
         }
         Ok(())
     }
 
-    /// Whether it was done; a refusal is counted.
+    /// Whether it was done; a refusal is noted.
     fn counted(
         &self,
-        act: &'static str,
-        refused: &AtomicU64,
+        loss: Loss,
         result: rustix::io::Result<()>,
-        path: impl Fn() -> PathBuf,
+        path: impl Fn() -> Vec<u8>,
     ) -> Result<bool> {
         match result {
             Ok(()) => Ok(true),
-            Err(Errno::PERM | Errno::ACCESS | Errno::NOTSUP | Errno::NOSYS | Errno::INVAL)
-                if !self.strict =>
-            {
-                refused.fetch_add(1, Relaxed);
-                Ok(false)
+            Err(error @ (Errno::PERM | Errno::ACCESS | Errno::NOTSUP | Errno::NOSYS | Errno::INVAL)) => {
+                self.losses.note(loss, &path(), error).map(|()| false)
             }
-            Err(error) if self.strict => Err(Error::os(act, path().as_path(), error)
-                .exit(Exit::Permission)
-                .help("without --strict what the volume does not keep is counted in a warning")),
-            Err(error) => Err(error).context(act, &path),
+            Err(error) => Err(error).context(loss.act(), || self.named(&path)),
         }
+    }
+
+    fn named(&self, path: impl Fn() -> Vec<u8>) -> EntryName {
+        self.losses.naming().entry(&path())
     }
 }
 

@@ -84,6 +84,7 @@ fn stage(archive: &Path, volume: &Path, as_pipe: bool) -> Result<()> {
         volume: &volume,
         stage: stage.as_fd(),
         stage_path: config.to.join("stage"),
+        below: Vec::new(),
         begun: false,
         epoch: 1,
         config: &config,

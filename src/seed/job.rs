@@ -32,6 +32,20 @@ pub struct File {
     pub _charge: Option<Charge>,
 }
 
+impl File {
+    /// Its path below the root.
+    pub fn path(&self) -> Vec<u8> {
+        self.dir.child_path(&self.name)
+    }
+}
+
+impl Entry {
+    /// Its path below the root.
+    pub fn path(&self) -> Vec<u8> {
+        self.dir.child_path(&self.name)
+    }
+}
+
 /// A unit of work for a writer.
 #[derive(Debug)]
 pub enum Job {

@@ -296,8 +296,8 @@ impl Feed<'_> {
     /// When it cannot be removed.
     pub fn remove(&mut self, dir: &Arc<Dir>, name: &[u8]) -> Result<()> {
         let fd = self.shared.tree.open(dir)?;
-        let path = self.shared.tree.full_path(&dir.child_path(name));
-        remove_tree(std::os::fd::AsFd::as_fd(&*fd), name).context("remove", path.as_path())
+        let entry = || self.shared.tree.entry(&dir.child_path(name));
+        remove_tree(std::os::fd::AsFd::as_fd(&*fd), name).context("remove", entry)
     }
 
     /// A directory that was finished, to be held once more until [`Feed::directory_done`]; `stat` is

@@ -14,7 +14,7 @@ use std::rc::Rc;
 use rustix::fs::{self, AtFlags, FileType, Mode, OFlags, RenameFlags};
 use rustix::io::Errno;
 
-use super::fidelity::Lost;
+use super::losses::Lost;
 use crate::error::{Context, Error, Result, printable};
 use crate::exit::Exit;
 use crate::options::Existing;

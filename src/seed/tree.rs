@@ -8,18 +8,17 @@
 
 use std::collections::{HashMap, VecDeque};
 use std::os::fd::{AsFd, OwnedFd};
-use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use rustix::fs::{self, AtFlags, FileType, Gid, Mode, OFlags, Stat, Uid};
 use rustix::io::Errno;
 
-use super::entry::{Meta, Time, Xattrs};
+use super::entry::{EntryName, Meta, Naming, Time, Xattrs};
 use super::fidelity::{Birth, Fidelity};
 use super::owner::{Owner, create_as};
 use super::schedule::{Number, ROOT};
-use crate::error::{Context, Result};
+use crate::error::{Context, Result, printable};
 use crate::volume::{change_mode, entries, is_type, openat, remove_tree, stat_entry};
 
 /// How often one thing is tried again after the server forgot a directory's handle (`ESTALE`): each
@@ -211,7 +210,7 @@ pub struct Means {
 pub struct Tree {
     root: Arc<Dir>,
     root_fd: Arc<OwnedFd>,
-    path: PathBuf,
+    naming: Naming,
     means: Means,
     numbers: AtomicUsize,
     /// Numbers that stand for nothing any more.
@@ -226,18 +225,18 @@ impl Tree {
     ///
     /// # Errors
     /// When the root cannot be looked at.
-    pub fn new(root: OwnedFd, path: &Path, means: Means, owner: Option<Owner>) -> Result<Tree> {
+    pub fn new(root: OwnedFd, naming: Naming, means: Means, owner: Option<Owner>) -> Result<Tree> {
         let dir = Dir::new(ROOT, None, Box::default(), 1);
         if let Some((uid, gid)) = owner.filter(|_| means.owners) {
             // So that its owner may create in it; where that is refused, we do.
             let _ = fs::fchown(&root, Some(Uid::from_raw(uid)), Some(Gid::from_raw(gid)));
         }
-        let birth = Birth::of(&fs::fstat(&root).context("stat", path)?);
+        let birth = Birth::of(&fs::fstat(&root).context("stat", || naming.entry(b""))?);
         let _ = dir.made.set(Made { birth, ..Made::default() });
         let tree = Tree {
             root: Arc::new(dir),
             root_fd: Arc::new(root),
-            path: path.to_owned(),
+            naming,
             means,
             numbers: AtomicUsize::new(ROOT + 1),
             spare: Mutex::default(),
@@ -246,7 +245,8 @@ impl Tree {
             open_remains: AtomicUsize::new(0),
         };
         if means.resumed {
-            *lock(&tree.root.found) = entries(tree.root_fd.as_fd()).context("read directory", path)?;
+            let found = entries(tree.root_fd.as_fd()).context("read directory", || tree.entry(b""))?;
+            *lock(&tree.root.found) = found;
         }
         Ok(tree)
     }
@@ -268,10 +268,9 @@ impl Tree {
         &self.root_fd
     }
 
-    /// The path of something below the root, for messages.
-    pub fn full_path(&self, path: &[u8]) -> PathBuf {
-        use std::os::unix::ffi::OsStrExt;
-        self.path.join(std::ffi::OsStr::from_bytes(path))
+    /// What messages call the entry at this path below the root.
+    pub fn entry(&self, path: &[u8]) -> EntryName {
+        self.naming.entry(path)
     }
 
     /// A number for something with a lock of its own.
@@ -294,7 +293,7 @@ impl Tree {
             return Ok(None);
         }
         self.unless_stale(dir, || {
-            let path = || self.full_path(&dir.child_path(name));
+            let path = || self.entry(&dir.child_path(name));
             stat_entry(self.open(dir)?.as_fd(), name).context("stat", path)
         })
     }
@@ -309,7 +308,7 @@ impl Tree {
         parent.hold();
         let (owner, mtime) = ((stat.st_uid, stat.st_gid), times.then(|| Time::of(stat)));
         let meta = Meta { mode: stat.st_mode & 0o7777, uid: owner.0, gid: owner.1, mtime, xattrs: None };
-        let path = || self.full_path(&dir.path);
+        let path = || self.entry(&dir.path);
         let fd = self.unless_stale(parent, || {
             let above = self.open(parent)?;
             if stat.st_mode & 0o700 != 0o700 {
@@ -349,7 +348,7 @@ impl Tree {
     /// When it cannot be made.
     pub fn make(&self, dir: &Arc<Dir>, fidelity: &Fidelity, created: impl FnOnce()) -> Result<()> {
         let Some(parent_dir) = &dir.parent else { return Ok(()) };
-        let path = || self.full_path(&dir.path);
+        let path = || self.entry(&dir.path);
         let parent = self.open(parent_dir)?;
         let (mode, owner) = {
             let meta = lock(&dir.meta);
@@ -394,7 +393,7 @@ impl Tree {
         };
         if let Some(owner) = owner {
             // Now, so that what is in it can be created by its owner.
-            fidelity.own_directory(&fd, owner, &mut birth, path)?;
+            fidelity.own_directory(&fd, owner, &mut birth, || dir.path.to_vec())?;
         }
         let _ = dir.made.set(Made { birth, owner, mtime: there.as_ref().map(Time::of) });
         self.keep(dir, fd);
@@ -449,7 +448,7 @@ impl Tree {
             let owner = dir.made.get().and_then(|made| made.owner);
             let creator = owner.and_then(|owner| self.creator(parent, owner));
             let opened = create_as(creator, || open_place(&fd, dir.name()));
-            fd = self.keep(dir, opened.context("open directory", || self.full_path(&dir.path))?);
+            fd = self.keep(dir, opened.context("open directory", || self.entry(&dir.path))?);
         }
         Ok(fd)
     }
@@ -465,7 +464,7 @@ impl Tree {
             match act() {
                 Err(error) if error.is_stale() && tries < STALE_TRIES => {
                     tries += 1;
-                    tracing::debug!(directory = %self.full_path(&dir.path).display(), "its handle is stale");
+                    tracing::debug!(directory = %printable(&dir.path), "its handle is stale");
                     let mut forgotten = Some(dir);
                     for _ in 0..1 << tries {
                         let Some(dir) = forgotten else { break };
@@ -534,7 +533,7 @@ impl Tree {
 
     /// Gives a directory that is filled what it could not be made with. Bears to be repeated.
     fn finish(&self, dir: &Arc<Dir>, fidelity: &Fidelity) -> Result<()> {
-        let path = || self.full_path(&dir.path);
+        let path = || dir.path.to_vec();
         self.prune(dir)?;
         let Some(meta) = lock(&dir.meta).clone() else { return Ok(()) };
         let Made { mut birth, owner, mtime } = dir.made.get().copied().unwrap_or_default();
@@ -542,14 +541,14 @@ impl Tree {
         if owner != Some((meta.uid, meta.gid)) {
             fidelity.own_directory(&*self.open(dir)?, (meta.uid, meta.gid), &mut birth, path)?;
         }
-        let mode = fidelity.mode_for(&meta, birth);
+        let mode = fidelity.mode_for(&meta, birth, path)?;
         if birth.has_mode(mode) && meta.xattrs.is_none() {
             let unchanged = !dir.changed.load(Ordering::Relaxed) && mtime.is_some() && mtime == meta.mtime;
             let (false, Some(mtime)) = (unchanged, meta.mtime) else { return Ok(()) };
             match fs::utimensat(&*self.open(dir)?, "", &mtime.timestamps(), AtFlags::EMPTY_PATH) {
                 // Before Linux 5.8 (utimensat(2)).
                 Err(Errno::INVAL | Errno::NOENT) => {}
-                result => return result.context("set time of", path),
+                result => return result.context("set time of", || self.entry(&dir.path)),
             }
         }
         fidelity.finish_file(&self.open_to_read(dir)?, &meta, mode, birth, path)
@@ -558,7 +557,7 @@ impl Tree {
     /// Finds out what an earlier run left in a directory: names, sizes and times come together from
     /// an NFS server, so that no file of them has to be asked about.
     fn list(&self, dir: &Arc<Dir>, fidelity: &Fidelity) -> Result<()> {
-        let path = || self.full_path(&dir.path);
+        let path = || self.entry(&dir.path);
         // As its owner, who will create in it: the server is asked once what that user may do.
         let owner = dir.made.get().and_then(|made| made.owner);
         let creator = owner.and_then(|owner| self.creator(dir, owner));
@@ -571,7 +570,7 @@ impl Tree {
         .context("read directory", path)?;
         *lock(&dir.found) = found;
         match &*lock(&dir.meta) {
-            Some(meta) => fidelity.drop_other_xattrs(&fd, meta, path),
+            Some(meta) => fidelity.drop_other_xattrs(&fd, meta, || dir.path.to_vec()),
             None => Ok(()),
         }
     }
@@ -582,7 +581,7 @@ impl Tree {
         for name in left {
             let fd = self.open(dir)?;
             dir.mark_changed();
-            remove_tree(fd.as_fd(), &name).context("remove", || self.full_path(&dir.child_path(&name)))?;
+            remove_tree(fd.as_fd(), &name).context("remove", || self.entry(&dir.child_path(&name)))?;
             dir.settled(&name);
         }
         Ok(())
@@ -595,7 +594,7 @@ impl Tree {
 
     fn open_to_read(&self, dir: &Arc<Dir>) -> Result<OwnedFd> {
         openat(self.open(dir)?.as_fd(), b".", OFlags::DIRECTORY | OFlags::RDONLY, Mode::empty())
-            .context("open directory", || self.full_path(&dir.path))
+            .context("open directory", || self.entry(&dir.path))
     }
 
     /// Keeps a descriptor, and closes one that was not used for long where there are too many.

@@ -13,7 +13,7 @@ use std::time::Instant;
 use rustix::fs::{self, AtFlags, FileType, Mode, OFlags, SeekFrom, Stat};
 use rustix::io::Errno;
 
-use super::entry::{Meta, Time, Xattrs};
+use super::entry::{EntryName, Meta, Time, Xattrs};
 use super::fidelity::{Birth, Fidelity};
 use super::job::{Chunk, Data, Entry, File, Handles, Job, LargeFile, Opened, Target};
 use super::owner::{Owner, as_owner, create_as};
@@ -176,7 +176,7 @@ impl<'a> Writer<'a> {
             let Handles { target, .. } =
                 Arc::into_inner(handles).expect("every other chunk let go of its handles before it was done");
             // A hole at the end is not written by anybody.
-            fs::ftruncate(&target.fd, large.file.size).context("set size of", || self.path(&large.file))?;
+            fs::ftruncate(&target.fd, large.file.size).context("set size of", || self.named(&large.file))?;
             self.finish(&large.file, target)?;
         }
         self.shared.tree.release(&large.file.dir, self.shared.fidelity)
@@ -207,7 +207,7 @@ impl<'a> Writer<'a> {
             return Ok(true);
         }
         file.dir.mark_changed();
-        remove_tree(directory.as_fd(), &file.name).context("remove", || self.path(file))?;
+        remove_tree(directory.as_fd(), &file.name).context("remove", || self.named(file))?;
         file.dir.settled(&file.name);
         Ok(false)
     }
@@ -235,7 +235,7 @@ impl<'a> Writer<'a> {
 
     fn reuse(&self, file: &File, directory: BorrowedFd<'_>, found: &Stat) -> Result<()> {
         // The volume may refuse the owner: then it did so before, and this counts it again.
-        let (birth, path) = (Birth::of(found), || self.path(file));
+        let (birth, path) = (Birth::of(found), || file.path());
         self.shared.fidelity.own_entry(directory, &file.name, &file.meta, birth, path)?;
         self.shared.reused.fetch_add(1, Ordering::Relaxed);
         self.shared.progress.bytes_done(file.size);
@@ -248,7 +248,7 @@ impl<'a> Writer<'a> {
             Some(directory) => openat(directory.as_fd(), &file.name, OFlags::RDONLY, Mode::empty()),
             None => {
                 let root = self.shared.source.expect("only a directory source has files to copy");
-                open_beneath(root, &file.dir.child_path(&file.name), OFlags::RDONLY, Mode::empty())
+                open_beneath(root, &file.path(), OFlags::RDONLY, Mode::empty())
             }
         };
         let fd = fd.context("open", || self.source_path(file))?;
@@ -285,9 +285,9 @@ impl<'a> Writer<'a> {
         }
         created();
         self.shared.progress.took(Operation::Create, began);
-        let fd = new.context("create file", || self.path(file))?;
-        let birth = file.dir.file_birth(&fd, mode, creator).context("stat", || self.path(file))?;
-        let mode = self.shared.fidelity.own_file(&fd, &file.meta, birth, || self.path(file))?;
+        let fd = new.context("create file", || self.named(file))?;
+        let birth = file.dir.file_birth(&fd, mode, creator).context("stat", || self.named(file))?;
+        let mode = self.shared.fidelity.own_file(&fd, &file.meta, birth, || file.path())?;
         Ok(Target { fd, birth, mode, xattrs, flush })
     }
 
@@ -301,31 +301,31 @@ impl<'a> Writer<'a> {
         let Target { fd, birth, mode, xattrs, flush } = target;
         let with_xattrs = xattrs.map(|xattrs| Meta { xattrs: Some(xattrs), ..file.meta.clone() });
         let meta = with_xattrs.as_ref().unwrap_or(&file.meta);
-        let (fidelity, path) = (self.shared.fidelity, || self.path(file));
+        let (fidelity, path, named) = (self.shared.fidelity, || file.path(), || self.named(file));
         fidelity.finish_attributes(&fd, meta, mode, birth, path)?;
         let began = Instant::now();
         match (flush, meta.mtime) {
             (Flush::Sync, _) | (_, None) => {
                 fidelity.set_time(&fd, meta, path)?;
-                close(fd).context("close", path)?;
+                close(fd).context("close", named)?;
             }
             (Flush::Close, Some(_)) => {
-                let second = fd.try_clone().context("open", path)?;
-                close(fd).context("close", path)?;
+                let second = fd.try_clone().context("open", named)?;
+                close(fd).context("close", named)?;
                 fidelity.set_time(&second, meta, path)?;
-                close(second).context("close", path)?;
+                close(second).context("close", named)?;
             }
             (Flush::OnlyClose, Some(mtime)) => {
-                close(fd).context("close", path)?;
+                close(fd).context("close", named)?;
                 let directory = self.shared.tree.open(&file.dir)?;
                 let flags = AtFlags::SYMLINK_NOFOLLOW;
                 fs::utimensat(&*directory, &*file.name, &mtime.timestamps(), flags)
-                    .context("set time of", path)?;
+                    .context("set time of", named)?;
             }
         }
         self.shared.progress.took(Operation::Close, began);
         self.shared.progress.file_done();
-        tracing::debug!(path = %printable(&file.dir.child_path(&file.name)), bytes = file.size, "file");
+        tracing::debug!(path = %printable(&file.path()), bytes = file.size, "file");
         Ok(())
     }
 
@@ -383,14 +383,14 @@ impl<'a> Writer<'a> {
         for (start, end) in segments {
             self.copy_range(file, source.as_fd(), target, (start, start), end - start)?;
         }
-        fs::ftruncate(target, file.size).context("set size of", || self.path(file))
+        fs::ftruncate(target, file.size).context("set size of", || self.named(file))
     }
 
     fn write_at(&self, file: &File, target: &OwnedFd, bytes: &[u8], offset: u64) -> Result<()> {
         let (mut rest, mut offset) = (bytes, offset);
         while !rest.is_empty() {
             let written = rustix::io::retry_on_intr(|| rustix::io::pwrite(target, rest, offset))
-                .context("write", || self.path(file))?;
+                .context("write", || self.named(file))?;
             rest = &rest[written..];
             offset += written as u64;
         }
@@ -421,8 +421,7 @@ impl<'a> Writer<'a> {
                 .map_err(|error| match stat_entry(target.as_fd(), linked) {
                     Ok(found) if found.is_none_or(|found| is_type(&found, FileType::Directory)) => {
                         let cause = "what it names is no file before it in the archive";
-                        Error::new(Exit::Archive, "create hard link", cause)
-                            .on(self.entry_path(entry).as_path())
+                        Error::new(Exit::Archive, "create hard link", cause).on(self.named_entry(entry))
                     }
                     _ => error,
                 })
@@ -439,7 +438,7 @@ impl<'a> Writer<'a> {
         created: Created<'_>,
         make: impl Fn(BorrowedFd<'_>, &[u8]) -> rustix::io::Result<()>,
     ) -> Result<()> {
-        let (name, path) = (&*entry.name, || self.entry_path(entry));
+        let (name, path) = (&*entry.name, || self.named_entry(entry));
         let directory = self.shared.tree.open(&entry.dir)?;
         if entry.dir.found(name).is_some() {
             remove_tree(directory.as_fd(), name).context("remove", path)?;
@@ -459,24 +458,24 @@ impl<'a> Writer<'a> {
 
     fn finish_special(&self, entry: &Entry, is_link: bool) -> Result<()> {
         let directory = self.shared.tree.open(&entry.dir)?;
-        let (path, creator) = (|| self.entry_path(entry), self.creator(&entry.dir, &entry.meta));
+        let (path, creator) = (|| entry.path(), self.creator(&entry.dir, &entry.meta));
         // As its owner, whom the server was asked about already.
         as_owner(creator, || {
             self.shared.fidelity.finish_special(directory.as_fd(), &entry.name, &entry.meta, is_link, path)
         })
     }
 
-    fn path(&self, file: &File) -> PathBuf {
-        self.shared.tree.full_path(&file.dir.child_path(&file.name))
+    fn named(&self, file: &File) -> EntryName {
+        self.shared.tree.entry(&file.path())
     }
 
-    fn entry_path(&self, entry: &Entry) -> PathBuf {
-        self.shared.tree.full_path(&entry.dir.child_path(&entry.name))
+    fn named_entry(&self, entry: &Entry) -> EntryName {
+        self.shared.tree.entry(&entry.path())
     }
 
     fn source_path(&self, file: &File) -> PathBuf {
         use std::os::unix::ffi::OsStrExt;
-        self.shared.source_path.join(std::ffi::OsStr::from_bytes(&file.dir.child_path(&file.name)))
+        self.shared.source_path.join(std::ffi::OsStr::from_bytes(&file.path()))
     }
 }
 
