@@ -11,8 +11,8 @@ use clap::{Arg, ArgAction, Args, Command, CommandFactory, FromArgMatches, Parser
 use crate::error::{Error, Result};
 use crate::exit::Exit;
 use crate::options::{
-    Address, AppCheck, Commands, Existing, ExitMap, Grace, LockMode, LogFormat, LogLevel, PassSocket,
-    ProbePath, Rewrite, SeedVersion, SignalScope, Size, Span, Status, Workers,
+    Address, AppCheck, Commands, Exclude, Existing, ExitMap, Grace, LockMode, LogFormat, LogLevel,
+    PassSocket, ProbePath, Rewrite, SeedVersion, SignalScope, Size, Span, Status, Workers,
 };
 use crate::users::Spec;
 
@@ -197,6 +197,13 @@ pub struct CopyArgs {
     /// or in gzip, zstd, bzip2 or xz. `-` reads an archive from standard input.
     #[arg(long, env = "VOLSEED_FROM", value_name = "PATH")]
     pub from: Option<PathBuf>,
+    /// What of it is left out
+    ///
+    /// Shell patterns on paths below the source's root: `*` and `?` stay within a name, `**` is any number
+    /// of directories (`**/*.log`), and what is below a directory goes with it. With a `/` at the end,
+    /// only directories match. Repeatable, or with commas.
+    #[arg(long, env = "VOLSEED_EXCLUDE", value_name = "GLOB", value_delimiter = ',')]
+    pub exclude: Vec<Exclude>,
     /// keep, overwrite or fail [keep]
     ///
     /// What happens to files that are already on an unseeded volume: they stay and the seed's are
@@ -226,9 +233,9 @@ pub struct CopyArgs {
     /// 1 to 1024. `auto` goes by the kind of the volume's file system: on NFS the session's slots; and it stays within the container's limits of processes, memory and open files.
     #[arg(long, env = "VOLSEED_WORKERS", value_name = "N")]
     pub workers: Option<Workers>,
-    /// Memory for file data and metadata in flight [64MiB]
+    /// Memory in flight [64MiB]
     ///
-    /// From 4 MiB. What volseed needs besides is under 32 MiB, and an archive's decompression window (docs/sources.md).
+    /// For file data and metadata; from 4 MiB. What volseed needs besides is under 32 MiB, and an archive's decompression window (docs/sources.md).
     #[arg(long, env = "VOLSEED_MEMORY", value_name = "SIZE")]
     pub memory: Option<Size>,
     /// Most entries [2000000]

@@ -13,8 +13,8 @@ use crate::cli::{AppArgs, AppCheckArgs, CopyArgs, LogArgs, ServerArgs, VolumeArg
 use crate::error::{Error, Quoted, Result};
 use crate::exit::Exit;
 use crate::options::{
-    Address, AppCheck, Commands, Existing, ExitMap, LockMode, LogFormat, LogLevel, PassSocket, ProbePath,
-    Rewrite, SignalScope, Size, Span, Status, Workers,
+    Address, AppCheck, Commands, Exclude, Existing, ExitMap, LockMode, LogFormat, LogLevel, PassSocket,
+    ProbePath, Rewrite, SignalScope, Size, Span, Status, Workers,
 };
 use crate::users::{Database, Identity};
 
@@ -53,6 +53,8 @@ pub struct VolumeConfig {
     pub from: PathBuf,
     /// Relative to the root, plain components only.
     pub sentinel: Option<PathBuf>,
+    /// What of the source is left out.
+    pub exclude: Vec<Exclude>,
     /// What happens to files that are already there.
     pub existing: Existing,
     /// Owner and group of everything seeded.
@@ -344,6 +346,10 @@ fn volume(args: &VolumeArgs, copy: &CopyArgs, wants_source: bool) -> Result<Volu
             )));
         }
     }
+    let left_out = |sentinel: &PathBuf| copy.exclude.iter().find(|exclude| exclude.leaves_out(sentinel));
+    if let Some(exclude) = args.sentinel.as_ref().and_then(left_out) {
+        return Err(usage(format!("--exclude {} leaves out the file of --sentinel", exclude.as_str())));
+    }
     let memory = copy.memory.unwrap_or(MEMORY);
     if memory.0 < MEMORY_LEAST.0 {
         return Err(usage(format!("--memory {memory} is less than {MEMORY_LEAST}")));
@@ -359,6 +365,7 @@ fn volume(args: &VolumeArgs, copy: &CopyArgs, wants_source: bool) -> Result<Volu
         to,
         from,
         sentinel: args.sentinel.clone(),
+        exclude: copy.exclude.clone(),
         existing: copy.existing.unwrap_or(Existing::Keep),
         owner,
         times: !copy.no_times.unwrap_or(false),
@@ -386,6 +393,7 @@ fn merge_volume(flags: &VolumeArgs, file: &VolumeArgs) -> VolumeArgs {
 fn merge_copy(flags: &CopyArgs, file: &CopyArgs) -> CopyArgs {
     CopyArgs {
         from: flags.from.clone().or_else(|| file.from.clone()),
+        exclude: given(&flags.exclude, &file.exclude),
         existing: flags.existing.or(file.existing),
         chown: flags.chown.clone().or_else(|| file.chown.clone()),
         no_times: flags.no_times.or(file.no_times),

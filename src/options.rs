@@ -2,6 +2,8 @@
 //!
 //! The command line, the environment and the configuration file all go through these.
 
+mod exclude;
+
 use std::fmt;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
@@ -10,6 +12,8 @@ use std::time::Duration;
 
 use glob::Pattern;
 use nix::sys::signal::Signal;
+
+pub use exclude::{Exclude, Reached};
 
 use crate::signals::names;
 

@@ -47,6 +47,7 @@ pub fn report(
         directories,
         links,
         bytes,
+        excluded = (staging.excluded > 0).then_some(staging.excluded),
         reused = staging.reused,
         kept = published.kept,
         seconds = seconds(time),

@@ -8,6 +8,7 @@ mod archive;
 mod decompress;
 mod directory;
 mod entry;
+mod exclude;
 mod extension;
 mod fidelity;
 #[cfg(any(fuzzing, test))]
@@ -42,7 +43,7 @@ use rustix::io::Errno;
 
 use crate::cancel::Cancel;
 use crate::config::VolumeConfig;
-use crate::error::{Context, Error, Result};
+use crate::error::{Context, Error, Result, printable};
 use crate::exit::Exit;
 use crate::progress::{Phase, Progress, seconds};
 use crate::state::{self, Complete, Kept, Name, Root, Sealed, Staged, TREE};
@@ -51,6 +52,7 @@ use crate::volume::{
 };
 use directory::Wishes;
 use entry::{Meta, Naming};
+use exclude::Excluding;
 use fidelity::Fidelity;
 use links::Links;
 use losses::Losses;
@@ -122,6 +124,8 @@ pub struct Staging {
     pub longest_chain: u64,
     /// Sockets and devices of the source, which are not copied.
     pub skipped: u64,
+    /// Entries of the source that `--exclude` left out.
+    pub excluded: u64,
     /// What the volume did not keep.
     pub lost: Lost,
     /// From the first look at the source to the last close.
@@ -143,6 +147,7 @@ impl Staging {
             busy_with_files: Duration::ZERO,
             longest_chain: 0,
             skipped: 0,
+            excluded: 0,
             lost: Lost::default(),
             stage_time: Duration::ZERO,
             sync_time: Duration::ZERO,
@@ -179,6 +184,7 @@ impl Staging {
 struct Produced {
     root: Option<Meta>,
     skipped: u64,
+    excluded: u64,
 }
 
 impl Site<'_> {
@@ -252,6 +258,7 @@ impl Site<'_> {
             busy_with_files: work.busy_with_files,
             longest_chain: work.longest_chain,
             skipped: produced.skipped,
+            excluded: produced.excluded,
             lost: fidelity.lost(),
             stage_time,
             sync_time: Duration::ZERO,
@@ -381,23 +388,26 @@ impl Site<'_> {
             exclusive: crew.exclusive,
             flush: crew.flush,
         };
-        let mut produced = Produced { root: None, skipped: 0 };
+        let mut produced = Produced { root: None, skipped: 0, excluded: 0 };
+        let mut excluding = Excluding::new(&config.exclude);
         let work = pipeline::run(&shared, limits, |feed| {
             let pool = slab::Pool::new(budget);
-            let archive =
-                |tar: io::Result<Stream>, idle: &dyn Fn() -> bool, feed: &mut pipeline::Feed<'_>| {
-                    let tar = tar.map_err(|error| archive::unreadable(&config.from, &error))?;
-                    let links = Links::new(self.stage, self.stage_path.clone());
-                    archive::produce(tar, &config.from, wishes, (&pool, budget), links, idle, feed)
-                };
+            let excluding = &mut excluding;
+            let mut archive = |tar: io::Result<Stream>,
+                               idle: &dyn Fn() -> bool,
+                               feed: &mut pipeline::Feed<'_>| {
+                let tar = tar.map_err(|error| archive::unreadable(&config.from, &error))?;
+                let links = Links::new(self.stage, self.stage_path.clone());
+                archive::produce(tar, &config.from, (wishes, excluding), (&pool, budget), links, idle, feed)
+            };
             let flowing = |bytes: Box<dyn Read>| {
                 decompress::open(bytes, Arc::clone(self.progress)).map(Stream::Flowing)
             };
             match &source {
                 Content::Directory(root) => {
                     let volume = fs::fstat(self.volume.root()).context("stat", self.volume.path())?;
-                    let walked = directory::produce(root, &config.from, &volume, wishes, feed)?;
-                    produced = Produced { root: Some(walked.root), skipped: walked.skipped };
+                    let walked = directory::produce(root, &config.from, &volume, wishes, excluding, feed)?;
+                    (produced.root, produced.skipped) = (Some(walked.root), walked.skipped);
                 }
                 Content::File(file, look) => {
                     let copy = file.try_clone().context("open source", config.from.as_path())?;
@@ -416,6 +426,13 @@ impl Site<'_> {
         })?;
         if let Content::File(file, Some(look)) = &source {
             look.check(file, &config.from)?;
+        }
+        produced.excluded = excluding.count;
+        for pattern in excluding.without_effect() {
+            tracing::warn!(
+                pattern = printable(pattern.as_bytes()),
+                "an --exclude that matches nothing in the source"
+            );
         }
         Ok((produced, work, shared.reused.into_inner()))
     }
@@ -448,6 +465,7 @@ impl Site<'_> {
         let config = VolumeConfig {
             to: path.clone(),
             owner: None,
+            exclude: Vec::new(),
             sentinel: None,
             times: true,
             ..self.config.clone()

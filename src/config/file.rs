@@ -105,6 +105,7 @@ impl Reader<'_> {
                 "lock" => volume.lock = Some(at.parse(value)?),
                 "wait-timeout" => volume.wait_timeout = Some(at.parse(value)?),
                 "from" => copy.from = Some(at.path(value)?),
+                "exclude" => copy.exclude = at.list(value)?,
                 "existing" => copy.existing = Some(at.parse(value)?),
                 "chown" => copy.chown = Some(at.parse(value)?),
                 "no-times" => copy.no_times = Some(at.flag(value)?),

@@ -4,6 +4,7 @@
 //! mark and its checksums were read, nothing of a refused archive ever shows.
 
 mod data;
+mod excluded;
 
 use std::collections::HashMap;
 use std::io;
@@ -13,13 +14,16 @@ use std::sync::Arc;
 use rustix::fs::FileType;
 
 use data::Slab;
+use excluded::{Instead, LeftOut};
 
 use super::directory::Wishes;
 use super::entry::Meta;
+use super::exclude::Excluding;
+use super::extension::Segment;
 use super::job::{Entry, File};
 use super::links::{Link, Links};
 use super::members::{Fault, Kind, Member, Stream, Tar};
-use super::names::{LONGEST_PATH, Names, components};
+use super::names::{LONGEST_PATH, Names, components, split};
 use super::pipeline::Feed;
 use super::schedule::Number;
 use super::slab::{Budget, Charge, Pool};
@@ -48,7 +52,7 @@ const FREE_OF_CHARGE: usize = 64;
 pub fn produce(
     source: Stream,
     path: &Path,
-    wishes: Wishes,
+    (wishes, excluding): (Wishes, &mut Excluding),
     (pool, budget): (&Arc<Pool>, Budget),
     links: Links<'_>,
     idle: &dyn Fn() -> bool,
@@ -67,6 +71,7 @@ pub fn produce(
         linking: None,
         root: None,
         slab: Slab::new(pool),
+        left_out: LeftOut::new(excluding),
     };
     while let Some(member) = reading.tar.next().map_err(|fault| reading.refused(fault))? {
         reading.member(member)?;
@@ -115,6 +120,17 @@ impl Dirs {
     }
 }
 
+/// What a member is, with all but its name.
+struct Content {
+    kind: Kind,
+    link: Vec<u8>,
+    meta: Meta,
+    /// Where its data begins, and how much of it there is, in bytes.
+    start: u64,
+    data: u64,
+    sparse: Option<(Vec<Segment>, u64)>,
+}
+
 struct Reading<'a, 'f> {
     path: &'a Path,
     tar: Tar,
@@ -131,6 +147,7 @@ struct Reading<'a, 'f> {
     linking: Option<Vec<u8>>,
     root: Option<Meta>,
     slab: Slab<'a>,
+    left_out: LeftOut<'a>,
 }
 
 impl Reading<'_, '_> {
@@ -141,36 +158,52 @@ impl Reading<'_, '_> {
             self.forget(dirs)?;
         }
         let Member { path, link, kind, mut meta, data, sparse } = member;
-        let parts = components(&path).map_err(|cause| self.refused(cause))?;
+        let parts = split(&path).map_err(|cause| self.refused(cause))?;
         self.wishes.apply(&mut meta);
+        let content = Content { kind, link, meta, start: self.tar.position(), data, sparse };
+        if self.left_out.leaves_out(&parts, kind) {
+            return self.leave_out(&parts.join(&b'/'), content);
+        }
+        if kind == Kind::Device {
+            return Err(self.refused("a device node"));
+        }
+        let parts = components(&path).map_err(|cause| self.refused(cause))?;
         let Some((name, parents)) = parts.split_last() else {
             if kind == Kind::Directory && !path.is_empty() {
-                self.root = Some(meta);
+                self.root = Some(content.meta);
                 return Ok(());
             }
             return Err(self.refused("the root must be a directory"));
         };
         let dir = self.parent(parents)?;
+        match kind {
+            Kind::Directory => self.directory(&dir, name, Some(content.meta)).map(drop),
+            Kind::Link => self.link(&dir, name, &content),
+            _ => self.entry(dir, name, content),
+        }
+    }
+
+    /// A file, a symbolic link or a FIFO.
+    fn entry(&mut self, dir: Arc<Dir>, name: &[u8], content: Content) -> Result<()> {
+        let Content { kind, link, meta, start, data, sparse } = content;
         let file_type = match kind {
-            Kind::Directory => return self.directory(&dir, name, Some(meta)).map(drop),
-            Kind::File => FileType::RegularFile,
             Kind::Symlink => FileType::Symlink,
             Kind::Fifo => FileType::Fifo,
-            Kind::Link => return self.link(&dir, name, &link, &meta),
+            _ => FileType::RegularFile,
         };
         if kind == Kind::Symlink && (link.is_empty() || link.len() > LONGEST_PATH) {
             return Err(self.refused("a link to an impossible name"));
         }
         self.begin(&dir, name, Some(file_type))?;
         let charge = self.charge(name.len() + link.len() + size_of_xattrs(&meta))?;
-        let name = (*name).into();
+        let name = name.into();
         match kind {
-            Kind::File => {
-                let size = sparse.as_ref().map_or(data, |(_, size)| *size);
-                self.file(File { dir, name, meta, size, _charge: charge }, data, sparse)
-            }
             Kind::Symlink => self.feed.symlink(Entry { dir, name, meta, _charge: charge }, link.into()),
-            _ => self.feed.fifo(Entry { dir, name, meta, _charge: charge }),
+            Kind::Fifo => self.feed.fifo(Entry { dir, name, meta, _charge: charge }),
+            _ => {
+                let size = sparse.as_ref().map_or(data, |(_, size)| *size);
+                self.file(File { dir, name, meta, size, _charge: charge }, (start, data), sparse)
+            }
         }
     }
 
@@ -229,6 +262,7 @@ impl Reading<'_, '_> {
         if self.dirs.known.contains_key(&*path) {
             before = Some(FileType::Directory);
         } else if self.names.add(&path) {
+            self.left_out.is_replaced(&path);
             self.make_links()?;
             let stat = self.feed.shared().tree.look(dir, name)?;
             before = stat.map(|stat| FileType::from_raw_mode(stat.st_mode));
@@ -245,9 +279,21 @@ impl Reading<'_, '_> {
         }
     }
 
-    fn link(&mut self, dir: &Arc<Dir>, name: &[u8], target: &[u8], meta: &Meta) -> Result<()> {
-        let parts = components(target).map_err(|cause| self.refused(cause))?;
-        let (path, target) = (dir.child_path(name), parts.join(&b'/'));
+    fn link(&mut self, dir: &Arc<Dir>, name: &[u8], link: &Content) -> Result<()> {
+        let parts = split(&link.link).map_err(|cause| self.refused(cause))?;
+        let (path, mut target) = (dir.child_path(name), parts.join(&b'/'));
+        if self.left_out.covers(&target) {
+            match self.instead_of(&target)? {
+                Instead::Content(content) => {
+                    self.entry(Arc::clone(dir), name, content)?;
+                    self.left_out.is_kept_as(&target, path);
+                    return Ok(());
+                }
+                Instead::Kept(kept) => target = kept,
+            }
+        } else {
+            components(&link.link).map_err(|cause| self.refused(cause))?;
+        }
         let cause = match () {
             () if target == path => "a hard link to itself".to_owned(),
             () if target.is_empty() => "a hard link to the root".to_owned(),
@@ -260,7 +306,8 @@ impl Reading<'_, '_> {
                 self.feed.later_link()?;
                 let waits = self.waiting.is_known(&target);
                 self.waiting.add(&path);
-                return self.links.add(&Link { path, target, owner: (meta.uid, meta.gid), waits });
+                let owner = (link.meta.uid, link.meta.gid);
+                return self.links.add(&Link { path, target, owner, waits });
             }
         };
         Err(self.refused(cause))

@@ -11,13 +11,14 @@ use std::sync::Arc;
 use rustix::fs::{self, FileType, Mode, OFlags, Stat};
 
 use super::entry::{Meta, Time};
+use super::exclude::Excluding;
 use super::job::{CHUNK, Data, Entry, File, Job};
 use super::names::{LONGEST_PATH, is_reserved};
 use super::pipeline::Feed;
 use super::tree::Dir;
 use crate::error::{Context, Error, Result, printable};
 use crate::exit::Exit;
-use crate::volume::{names, open_beneath, stat_entry};
+use crate::volume::{is_type, names, open_beneath, stat_entry};
 
 /// What differs from the source by the user's wish.
 #[derive(Debug, Clone, Copy)]
@@ -58,10 +59,11 @@ pub fn produce(
     path: &Path,
     volume: &Stat,
     wishes: Wishes,
+    excluding: &mut Excluding,
     feed: &mut Feed<'_>,
 ) -> Result<Walked> {
     let stat = fs::fstat(root).context("stat", path)?;
-    let mut walk = Walk { root, path, volume, wishes, feed, linked: HashMap::new(), skipped: 0 };
+    let mut walk = Walk { root, path, volume, wishes, excluding, feed, linked: HashMap::new(), skipped: 0 };
     walk.refuse_volume(&stat)?;
     let root_meta = walk.meta(&stat);
     let top = walk.feed.root();
@@ -84,6 +86,7 @@ struct Walk<'a, 'f> {
     path: &'a Path,
     volume: &'a Stat,
     wishes: Wishes,
+    excluding: &'a mut Excluding,
     feed: &'a mut Feed<'f>,
     /// Where a file with several names was met first, by device and inode.
     linked: HashMap<(u64, u64), Place>,
@@ -104,11 +107,15 @@ impl Walk<'_, '_> {
         {
             dir.set_xattrs(xattrs);
         }
+        self.excluding.enter(dir.path());
         for name in names(fd.as_fd()).context("read directory", path.as_path())? {
             let child = || self.full_path(&dir.child_path(&name));
             let Some(stat) = stat_entry(fd.as_fd(), &name).context("stat", child)? else {
                 continue;
             };
+            if self.excluding.leaves_out(&name, is_type(&stat, FileType::Directory)) {
+                continue;
+            }
             if dir.path().is_empty() && is_reserved(&name) {
                 return Err(Error::new(
                     Exit::Archive,
@@ -116,7 +123,7 @@ impl Walk<'_, '_> {
                     "'.volseed' in it is volseed's own name",
                 )
                 .on(self.path)
-                .help("seed from what the volume was seeded from, not from a volume"));
+                .help("seed from what the volume was seeded from, or leave it out with --exclude .volseed"));
             }
             self.entry(dir, &fd, name, &stat, open)?;
         }

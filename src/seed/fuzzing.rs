@@ -67,6 +67,7 @@ fn stage(archive: &Path, volume: &Path, as_pipe: bool) -> Result<()> {
         to: volume.to_owned(),
         from: archive.to_owned(),
         sentinel: None,
+        exclude: Vec::new(),
         existing: Existing::Keep,
         owner: None,
         times: true,

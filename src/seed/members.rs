@@ -55,6 +55,8 @@ pub enum Kind {
     Fifo,
     /// Another name for a member before it.
     Link,
+    /// A device node, which no seed may have.
+    Device,
 }
 
 /// A member's headers.
@@ -389,7 +391,7 @@ fn kind_of(type_flag: u8, has_slash: bool) -> Result<Kind, Fault> {
         0 | b'0' | b'7' | b'S' => Ok(Kind::File),
         b'1' => Ok(Kind::Link),
         b'2' => Ok(Kind::Symlink),
-        b'3' | b'4' => Err("a device node".into()),
+        b'3' | b'4' => Ok(Kind::Device),
         b'5' => Ok(Kind::Directory),
         b'6' => Ok(Kind::Fifo),
         other => Err(format!("a member of unknown type {:?}", char::from(other)).into()),

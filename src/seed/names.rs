@@ -17,6 +17,18 @@ const DEEPEST: usize = 256;
 /// # Errors
 /// When no seed may hold such a name.
 pub fn components(path: &[u8]) -> Result<Vec<&[u8]>, String> {
+    let parts = split(path)?;
+    match parts.first() {
+        Some(first) if is_reserved(first) => Err("'.volseed' is volseed's own name".into()),
+        _ => Ok(parts),
+    }
+}
+
+/// As [`components`], of a name that the seed need not hold: it may be volseed's own.
+///
+/// # Errors
+/// When no archive may hold such a name.
+pub fn split(path: &[u8]) -> Result<Vec<&[u8]>, String> {
     if path.first() == Some(&b'/') {
         return Err("an absolute name".into());
     }
@@ -33,9 +45,6 @@ pub fn components(path: &[u8]) -> Result<Vec<&[u8]>, String> {
     }
     if parts.len() > DEEPEST {
         return Err(format!("a name of more than {DEEPEST} components"));
-    }
-    if parts.first().is_some_and(|first| is_reserved(first)) {
-        return Err("'.volseed' is volseed's own name".into());
     }
     Ok(parts)
 }

@@ -18,6 +18,7 @@ use crate::cancel::Cancel;
 use crate::config::VolumeConfig;
 use crate::error::{Context, Error, Result};
 use crate::exit::Exit;
+use crate::options::Exclude;
 use crate::volume::Volume;
 
 /// How often a silent standard input is left to see whether we shall stop: a fifth of what that may take.
@@ -80,7 +81,11 @@ impl Source {
     /// Exit 66 when it is not there or a device, 64 when it is the volume.
     pub fn open(config: &VolumeConfig, volume: &Volume) -> Result<Source> {
         let path = config.from.as_path();
-        let wishes = format!("owner {:?}, version {:?}", config.owner, config.seed_version);
+        let mut wishes = format!("owner {:?}, version {:?}", config.owner, config.seed_version);
+        let excluded: Vec<&str> = config.exclude.iter().map(Exclude::as_str).collect();
+        if !excluded.is_empty() {
+            wishes.push_str(&format!(", without {excluded:?}"));
+        }
         if path.as_os_str() == "-" {
             return Ok(Source { content: Content::Stdin, fingerprint: format!("standard input, {wishes}") });
         }

@@ -14,6 +14,7 @@ mod archives_refused;
 mod archives_sparse;
 mod backups;
 mod engine;
+mod exclude;
 mod existing;
 mod fidelity;
 mod forged;

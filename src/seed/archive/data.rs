@@ -32,19 +32,24 @@ impl<'a> Slab<'a> {
 type Parts = Vec<(u64, std::ops::Range<usize>)>;
 
 impl Reading<'_, '_> {
-    /// A file with so many bytes of data in the archive, and where they go if it has holes.
-    pub(super) fn file(&mut self, file: File, data: u64, sparse: Option<(Vec<Segment>, u64)>) -> Result<()> {
+    /// A file whose data begins there in the archive and has so many bytes, and where they go if it has holes.
+    pub(super) fn file(
+        &mut self,
+        file: File,
+        (start, data): (u64, u64),
+        sparse: Option<(Vec<Segment>, u64)>,
+    ) -> Result<()> {
         match (sparse, usize::try_from(data)) {
-            (Some((segments, _)), _) => self.large_file(file, &segments),
-            (None, _) if self.tar.is_file() => self.file_in_archive(file),
+            (Some((segments, _)), _) => self.large_file(file, start, &segments),
+            (None, _) if self.tar.is_file() => self.file_in_archive(file, start),
             (None, Ok(size)) if size <= SLAB => self.small_file(file, size),
-            (None, _) => self.large_file(file, &[Segment { offset: 0, length: data }]),
+            (None, _) => self.large_file(file, start, &[Segment { offset: 0, length: data }]),
         }
     }
 
     /// A file whose data writers read where it is.
-    fn file_in_archive(&mut self, file: File) -> Result<()> {
-        let (start, size) = (self.tar.position(), file.size);
+    fn file_in_archive(&mut self, file: File, start: u64) -> Result<()> {
+        let size = file.size;
         if size <= CHUNK {
             return self.feed.file(file, |file| Job::Copy(file, Data::At(start)));
         }
@@ -72,10 +77,10 @@ impl Reading<'_, '_> {
     }
 
     /// A file with data in these places.
-    fn large_file(&mut self, file: File, segments: &[Segment]) -> Result<()> {
+    fn large_file(&mut self, file: File, start: u64, segments: &[Segment]) -> Result<()> {
         self.flush()?;
         let large = self.large(file)?;
-        let (mut buffer, mut parts, mut from) = (Vec::new(), Vec::new(), self.tar.position());
+        let (mut buffer, mut parts, mut from) = (Vec::new(), Vec::new(), start);
         for segment in segments {
             let (mut offset, end) = (segment.offset, segment.offset + segment.length);
             if self.tar.is_file() {
