@@ -26,6 +26,7 @@ mod schedule;
 mod sentinel;
 mod slab;
 mod source;
+mod space;
 mod tree;
 mod workers;
 mod writer;
@@ -63,6 +64,7 @@ use publish::Crossing;
 pub use publish::Published;
 pub use source::Source;
 use source::{Content, Stdin, stdin_is_silent};
+use space::Space;
 use tree::{Means, Tree};
 use workers::Crew;
 use writer::Shared;
@@ -201,7 +203,7 @@ impl Site<'_> {
         remains: Option<BorrowedFd<'_>>,
     ) -> Result<Staging> {
         let began = Instant::now();
-        let kind = self.volume.kind()?;
+        let (kind, mut found) = self.volume.look()?;
         let _umask = Umask::cleared();
         let (staged, tree) = self.prepare(kind, &source.fingerprint, after)?;
         let remains = remains.and_then(|remains| self.trusted_tree(remains, &staged, kind));
@@ -223,8 +225,21 @@ impl Site<'_> {
             epoch = self.epoch,
             "seeding"
         );
+        if self.begun {
+            // More is free now where an earlier stage was removed.
+            found = self.volume.look()?.1;
+        }
+        let mut space = match resumed || remains.is_some() {
+            true => Space::unknown(),
+            false => Space::new(self.volume.path().to_owned(), kind, &found),
+        };
         let tree = self.tree(tree.fd, naming, resumed, crew, &source.content)?.taking_from(remains);
-        let (produced, work, reused) = self.run(&tree, source.content, &fidelity, crew)?;
+        let work = self.run(&tree, source.content, &fidelity, crew, &mut space);
+        if space.is_exceeded() {
+            // The next run could not tell what of it is needed still.
+            let _ = volume::remove_directory(self.stage, TREE.as_bytes(), REMOVERS);
+        }
+        let (produced, work, reused) = work?;
         tree.finish_root()?;
         let staged_root = tree.root_fd().as_fd();
         sentinel::ensure(staged_root, &self.tree_path(), self.config)?;
@@ -366,6 +381,7 @@ impl Site<'_> {
         source: Content,
         fidelity: &Fidelity,
         crew: Crew,
+        space: &mut Space,
     ) -> Result<(Produced, pipeline::Work, u64)> {
         let config = self.config;
         let wishes = Wishes { owner: config.owner, times: config.times };
@@ -390,7 +406,7 @@ impl Site<'_> {
         };
         let mut produced = Produced { root: None, skipped: 0, excluded: 0 };
         let mut excluding = Excluding::new(&config.exclude);
-        let work = pipeline::run(&shared, limits, |feed| {
+        let work = pipeline::run(&shared, limits, space, |feed| {
             let pool = slab::Pool::new(budget);
             let excluding = &mut excluding;
             let mut archive = |tar: io::Result<Stream>,
@@ -485,13 +501,14 @@ impl Site<'_> {
         let tree = volume::make_private(stage.as_fd(), TREE.as_bytes())
             .context("create directory", nested.stage_path.as_path())?
             .fd;
-        let kind = mounted.kind()?;
+        let (kind, found) = mounted.look()?;
         let crew = workers::crew(config.workers, kind, 2);
         let source = Content::Directory(source);
         let naming = nested.naming(kind);
         let tree = nested.tree(tree, naming.clone(), false, crew, &source)?;
         let fidelity = Fidelity::new(Losses::new(config.strict, naming));
-        let (produced, work, _) = nested.run(&tree, source, &fidelity, crew)?;
+        let mut space = Space::new(path.clone(), kind, &found);
+        let (produced, work, _) = nested.run(&tree, source, &fidelity, crew, &mut space)?;
         drop(tree);
         fs::syncfs(mounted.root()).context("sync volume", path.as_path())?;
         let sealed = Sealed {

@@ -86,8 +86,16 @@ impl Volume {
     /// # Errors
     /// When the file system cannot be asked.
     pub fn kind(&self) -> Result<Kind> {
+        Ok(self.look()?.0)
+    }
+
+    /// What kind of file system holds the root, and what it says of itself.
+    ///
+    /// # Errors
+    /// When the file system cannot be asked.
+    pub fn look(&self) -> Result<(Kind, fs::StatFs)> {
         let found = fs::fstatfs(&self.root).context("statfs", self.path())?;
-        Ok(Kind::of_magic(found.f_type as u64))
+        Ok((Kind::of_magic(found.f_type as u64), found))
     }
 
     /// The number of the mount that the root was opened through, where the kernel has one that it never gives

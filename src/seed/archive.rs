@@ -202,7 +202,11 @@ impl Reading<'_, '_> {
             Kind::Fifo => self.feed.fifo(Entry { dir, name, meta, _charge: charge }),
             _ => {
                 let size = sparse.as_ref().map_or(data, |(_, size)| *size);
-                self.file(File { dir, name, meta, size, _charge: charge }, (start, data), sparse)
+                self.file(
+                    File { dir, name, meta, size, stored: data, _charge: charge },
+                    (start, data),
+                    sparse,
+                )
             }
         }
     }
@@ -258,19 +262,21 @@ impl Reading<'_, '_> {
     /// one of a type counts, as in `tar`.
     fn begin(&mut self, dir: &Arc<Dir>, name: &[u8], file_type: Option<FileType>) -> Result<()> {
         let path = dir.child_path(name);
-        let mut before = None;
+        let (mut before, mut size) = (None, None);
         if self.dirs.known.contains_key(&*path) {
             before = Some(FileType::Directory);
         } else if self.names.add(&path) {
             self.left_out.is_replaced(&path);
             self.make_links()?;
             let stat = self.feed.shared().tree.look(dir, name)?;
+            // Another name of it takes its place no less.
+            size = stat.filter(|stat| stat.st_nlink == 1).map(|stat| stat.st_size as u64);
             before = stat.map(|stat| FileType::from_raw_mode(stat.st_mode));
         }
         match before {
             None => Ok(()),
             Some(before) if before != FileType::Directory && file_type.is_none_or(|it| it == before) => {
-                self.feed.remove(dir, name)
+                self.feed.remove(dir, name, size)
             }
             Some(before) => {
                 let now = file_type.map_or("hard link", noun);

@@ -179,9 +179,10 @@ impl Walk<'_, '_> {
 
     fn file(&mut self, dir: &Arc<Dir>, name: Box<[u8]>, stat: &Stat) -> Result<()> {
         let size = stat.st_size as u64;
-        let file = File { dir: Arc::clone(dir), name, meta: self.meta(stat), size, _charge: None };
         // stat(2) counts blocks of 512 bytes.
-        let holes = (stat.st_blocks as u64).saturating_mul(512) < size;
+        let stored = (stat.st_blocks as u64).saturating_mul(512).min(size);
+        let holes = stored < size;
+        let file = File { dir: Arc::clone(dir), name, meta: self.meta(stat), size, stored, _charge: None };
         if holes || size <= CHUNK {
             let data = if holes { Data::WithHoles } else { Data::Whole };
             return self.feed.file(file, |file| Job::Copy(file, data));

@@ -28,6 +28,8 @@ pub struct File {
     pub meta: Meta,
     /// Its length in bytes, holes included.
     pub size: u64,
+    /// The bytes of it that are no holes.
+    pub stored: u64,
     /// The memory that this takes, where it counts: given back with it.
     pub _charge: Option<Charge>,
 }

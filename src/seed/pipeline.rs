@@ -13,6 +13,7 @@ use super::entry::Meta;
 use super::job::{CHUNK, Chunk, Entry, File, Job, LargeFile};
 use super::queue::Queue;
 use super::schedule::{Number, Place};
+use super::space::Space;
 use super::tree::Dir;
 use super::workers::Crew;
 use super::writer::{Shared, Writer};
@@ -51,6 +52,7 @@ pub struct Feed<'a> {
     links: Vec<(Place, Job)>,
     work: Work,
     most_entries: u64,
+    space: &'a mut Space,
 }
 
 /// What a pipeline may use.
@@ -71,6 +73,7 @@ pub struct Limits {
 pub fn run(
     shared: &Shared<'_>,
     limits: Limits,
+    space: &mut Space,
     producer: impl FnOnce(&mut Feed<'_>) -> Result<()>,
 ) -> Result<Work> {
     let Limits { crew: Crew { writers, pace, call, .. }, memory, entries: most_entries } = limits;
@@ -101,6 +104,7 @@ pub fn run(
             links: Vec::new(),
             work: Work::default(),
             most_entries,
+            space,
         };
         let fed = producer(&mut feed).and_then(|()| feed.finish());
         match fed {
@@ -182,6 +186,7 @@ impl Feed<'_> {
     /// When there are too many entries, the end was asked for, or a writer has failed.
     pub fn directory(&mut self, parent: &Arc<Dir>, name: &[u8], meta: Meta) -> Result<Arc<Dir>> {
         self.count()?;
+        self.space.take(0)?;
         self.work.totals.directories += 1;
         let dir = self.shared.tree.directory(parent, name);
         dir.set_meta(meta);
@@ -247,6 +252,7 @@ impl Feed<'_> {
     /// # Errors
     /// As [`Feed::file`].
     pub fn symlink(&mut self, entry: Entry, target: Box<[u8]>) -> Result<()> {
+        self.space.take(0)?;
         self.begin(&entry)?;
         self.push(Job::Symlink(entry, target))
     }
@@ -256,6 +262,7 @@ impl Feed<'_> {
     /// # Errors
     /// As [`Feed::file`].
     pub fn fifo(&mut self, entry: Entry) -> Result<()> {
+        self.space.take(0)?;
         self.begin(&entry)?;
         self.push(Job::Fifo(entry))
     }
@@ -290,11 +297,13 @@ impl Feed<'_> {
         self.push(Job::Link(entry, dir, name))
     }
 
-    /// Removes what has this name; all that was fed is written.
+    /// Removes what has this name; all that was fed is written. `size` is what it had, where it had no other
+    /// name.
     ///
     /// # Errors
     /// When it cannot be removed.
-    pub fn remove(&mut self, dir: &Arc<Dir>, name: &[u8]) -> Result<()> {
+    pub fn remove(&mut self, dir: &Arc<Dir>, name: &[u8], size: Option<u64>) -> Result<()> {
+        size.into_iter().for_each(|size| self.space.give_back(size));
         let fd = self.shared.tree.open(dir)?;
         let entry = || self.shared.tree.entry(&dir.child_path(name));
         remove_tree(std::os::fd::AsFd::as_fd(&*fd), name).context("remove", entry)
@@ -353,6 +362,7 @@ impl Feed<'_> {
         self.work.totals.bytes = bytes.ok_or_else(|| {
             Error::new(Exit::Archive, "seed", "its files are longer than any file system holds")
         })?;
+        self.space.take(file.stored)?;
         file.dir.hold();
         self.work.totals.files += 1;
         self.shared.progress.file_found(file.size);

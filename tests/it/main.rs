@@ -35,6 +35,7 @@ mod replicas;
 mod resume;
 mod slowfs;
 mod sources;
+mod space;
 mod status;
 mod supervise;
 mod target;
