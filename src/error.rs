@@ -212,7 +212,9 @@ fn classify(cause: &io::Error) -> (Exit, Option<&'static str>) {
         Some(ESTALE) => {
             (Exit::Io, Some("the server no longer knows this file: remount the volume and start again"))
         }
-        Some(EMFILE | ENFILE) => (Exit::System, Some("raise the limit of open files (ulimit -n)")),
+        Some(EMFILE | ENFILE) => {
+            (Exit::System, Some("raise the limit of open files (ulimit -n); 64 are enough"))
+        }
         _ => (Exit::Io, None),
     }
 }

@@ -17,6 +17,9 @@ use crate::options::{Address, PassSocket};
 const FIRST: i32 = 3;
 /// Where descriptors are put out of the way first.
 const ASIDE: i32 = 64;
+/// Where one goes that is not handed over, if the limit of open files is lower than that: there are few sockets
+/// then.
+const LOW_ASIDE: i32 = 24;
 
 /// Gives the app the sockets as open descriptors, and tells it by the environment. Whatever had these
 /// numbers in this process is gone: to be called right before `exec`.
@@ -25,9 +28,10 @@ const ASIDE: i32 = 64;
 /// Exit 71 when there are too many open files.
 pub fn pass(how: PassSocket, sockets: Vec<(Address, OwnedFd)>, environment: &mut Environment) -> Result<()> {
     let mut passed = Vec::new();
+    let after_last = i32::try_from(sockets.len()).unwrap_or(i32::MAX).saturating_add(FIRST);
     // First out of the way: one may have another's number.
     for (address, fd) in sockets {
-        let aside = rustix::io::fcntl_dupfd_cloexec(&fd, ASIDE).context("hand over", address.to_string());
+        let aside = move_aside(&fd, after_last).context("hand over", address.to_string());
         let aside = aside
             .map_err(|error| error.exit(Exit::System).help("raise the limit of open files (ulimit -n)"))?;
         if how != PassSocket::Nginx {
@@ -73,5 +77,11 @@ pub fn pass(how: PassSocket, sockets: Vec<(Address, OwnedFd)>, environment: &mut
 
 /// A descriptor out of the way of those that are handed over.
 pub fn aside(fd: OwnedFd) -> OwnedFd {
-    rustix::io::fcntl_dupfd_cloexec(&fd, ASIDE).unwrap_or(fd)
+    move_aside(&fd, LOW_ASIDE).unwrap_or(fd)
+}
+
+/// To `low` or higher where the limit of open files does not reach as far as it should.
+fn move_aside(fd: &OwnedFd, low: i32) -> rustix::io::Result<OwnedFd> {
+    use rustix::io::fcntl_dupfd_cloexec;
+    fcntl_dupfd_cloexec(fd, ASIDE).or_else(|_| fcntl_dupfd_cloexec(fd, low))
 }

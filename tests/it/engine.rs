@@ -5,9 +5,11 @@ use std::path::PathBuf;
 
 use nix::mount::MsFlags;
 
+use crate::kit::nested::with_files;
 use crate::kit::sandbox::SOMEBODY;
 use crate::kit::{
-    Sandbox, Tree, assert_nothing_published, assert_same_tree, eventually, mount, needs, seed, staged,
+    Packing, Sandbox, Tree, assert_nothing_published, assert_same_tree, eventually, mount, needs, run, seed,
+    staged,
 };
 
 /// Bytes that differ everywhere, so that a chunk in the wrong place shows.
@@ -151,4 +153,41 @@ fn a_volume_that_somebody_may_not_write_exits_77() {
     let volume = sandbox.volume();
     seed(source, &volume).started_by(SOMEBODY, SOMEBODY).ends().fails(77, "permission denied");
     assert_eq!(fs::read_dir(volume).unwrap().count(), 0);
+}
+
+/// Small, and with some directories.
+fn small() -> Tree {
+    (0..8).fold(Tree::sample(), |tree, number| tree.file(format!("d{number}/s/f"), "f"))
+}
+
+#[test]
+fn thirty_two_open_files_are_enough_for_a_small_seed() {
+    let sandbox = Sandbox::new();
+    let source = small().write_to(&sandbox.directory("source"));
+    for packing in Packing::ALL {
+        let Some(archive) = packing.pack(&small().archive()) else { continue };
+        let volume = sandbox.directory(&format!("{packing:?}"));
+        with_files(seed(sandbox.file("seed", archive), &volume), 32).ends().exits(0);
+        assert_same_tree(&source, &volume);
+    }
+    for (name, options) in [
+        ("listening", &["--listen", "127.0.0.1:0"][..]),
+        ("supervised", &["--supervise", "--admin", "127.0.0.1:0"]),
+        ("handed over", &["--listen", "127.0.0.1:0", "--pass-socket", "listen-fds"]),
+        (
+            "all",
+            &["--supervise", "--admin", "127.0.0.1:0", "--listen", "127.0.0.1:0", "--pass-socket", "nginx"],
+        ),
+    ] {
+        let volume = sandbox.directory(name);
+        with_files(run(&source, &volume, ["echo", name]).arguments(options), 32).ends().exits(0).prints(name);
+        assert_same_tree(&source, &volume);
+    }
+}
+
+#[test]
+fn too_few_open_files_are_named_as_the_cause() {
+    let sandbox = Sandbox::new();
+    let source = small().write_to(&sandbox.directory("source"));
+    with_files(seed(source, sandbox.volume()), 16).ends().fails(71, "too many open files").says("ulimit -n");
 }

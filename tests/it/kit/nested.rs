@@ -41,5 +41,11 @@ impl Drop for Nested {
 
 /// Few descriptors are enough.
 pub fn with_64_files(volseed: Volseed) -> Volseed {
-    volseed.under(["sh", "-c", "ulimit -n 64; exec \"$@\"", "sh"])
+    with_files(volseed, 64)
+}
+
+/// With a limit of so many open files.
+pub fn with_files(volseed: Volseed, limit: u32) -> Volseed {
+    let script = format!("ulimit -n {limit}; exec \"$@\"");
+    volseed.under(["sh", "-c", &script, "sh"])
 }
