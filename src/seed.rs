@@ -443,6 +443,12 @@ impl Site<'_> {
         if let Content::File(file, Some(look)) = &source {
             look.check(file, &config.from)?;
         }
+        if let Content::Directory(root) = &source {
+            // Kubelet replaces the directory of a ConfigMap, and what was gone before it was listed is not missed.
+            if fs::fstat(root).context("stat", config.from.as_path())?.st_nlink == 0 {
+                return Err(directory::removed(&config.from));
+            }
+        }
         produced.excluded = excluding.count;
         for pattern in excluding.without_effect() {
             tracing::warn!(

@@ -20,6 +20,9 @@ use crate::error::{Context, Error, Result, printable};
 use crate::exit::Exit;
 use crate::volume::{is_type, names, open_beneath, stat_entry};
 
+/// What the files of a mounted ConfigMap or Secret are links into (Kubernetes `pkg/volume/util/atomic_writer.go`).
+const CONFIG_MAP: &[u8] = b"..data";
+
 /// What differs from the source by the user's wish.
 #[derive(Debug, Clone, Copy)]
 pub struct Wishes {
@@ -78,6 +81,12 @@ pub fn produce(
     Ok(Walked { root: root_meta, skipped: walk.skipped })
 }
 
+/// The error for something of the source that was there a moment ago.
+pub fn removed(path: &Path) -> Error {
+    let error = Error::new(Exit::Io, "read directory", "it was removed while it was read").on(path);
+    error.help("nothing of it was published; start again")
+}
+
 /// A directory of the seed and a name in it.
 type Place = (Arc<Dir>, Box<[u8]>);
 
@@ -110,12 +119,12 @@ impl Walk<'_, '_> {
         self.excluding.enter(dir.path());
         for name in names(fd.as_fd()).context("read directory", path.as_path())? {
             let child = || self.full_path(&dir.child_path(&name));
-            let Some(stat) = stat_entry(fd.as_fd(), &name).context("stat", child)? else {
-                continue;
-            };
-            if self.excluding.leaves_out(&name, is_type(&stat, FileType::Directory)) {
+            let stat = stat_entry(fd.as_fd(), &name).context("stat", child)?;
+            let is_directory = stat.is_some_and(|stat| is_type(&stat, FileType::Directory));
+            if self.excluding.leaves_out(&name, is_directory) {
                 continue;
             }
+            let stat = stat.ok_or_else(|| removed(&self.full_path(&dir.child_path(&name))))?;
             if dir.path().is_empty() && is_reserved(&name) {
                 return Err(Error::new(
                     Exit::Archive,
@@ -160,6 +169,13 @@ impl Walk<'_, '_> {
         match file_type {
             FileType::RegularFile => self.file(dir, name, stat),
             FileType::Symlink => {
+                if dir.path().is_empty() && *name == *CONFIG_MAP {
+                    tracing::warn!(
+                        source = %self.path.display(),
+                        "its files are links to what kubelet replaces: --from {}/..data has the files themselves",
+                        self.path.display()
+                    );
+                }
                 let target = fs::readlinkat(fd, &*name, Vec::new())
                     .context("read link", || self.full_path(&dir.child_path(&name)))?;
                 let entry = self.plain(dir, name, stat);

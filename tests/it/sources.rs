@@ -3,7 +3,7 @@
 use std::fs::{self, Permissions};
 use std::io::Write;
 use std::os::unix::fs::{PermissionsExt, symlink};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use crate::kit::compress::pipe;
@@ -258,4 +258,53 @@ fn an_archive_is_read_out_of_a_named_pipe() {
     seed(&pipe, &volume).ends().exits(0);
     writer.join().unwrap().unwrap();
     assert_same_tree(&source, &volume);
+}
+
+/// A ConfigMap as kubelet mounts it: the files are links into a directory that an update replaces.
+fn config_map(at: &Path) -> PathBuf {
+    let files = Tree::new().file("app.ini", "a=1").file("conf.d/x.conf", "x");
+    files.write_to(&at.join("..2026_01_02_03_04_05.678901234"));
+    symlink("..2026_01_02_03_04_05.678901234", at.join("..data")).unwrap();
+    for name in ["app.ini", "conf.d"] {
+        symlink(format!("..data/{name}"), at.join(name)).unwrap();
+    }
+    at.to_owned()
+}
+
+#[test]
+fn a_config_map_is_seeded_from_the_directory_that_holds_its_files() {
+    let sandbox = Sandbox::new();
+    let mounted = config_map(&sandbox.directory("config"));
+    let volume = sandbox.volume();
+    seed(mounted.join("..data"), &volume).ends().exits(0).says_nothing_of("kubelet");
+    assert_same_tree(&mounted.join("..data/."), &volume);
+    assert!(fs::symlink_metadata(volume.join("app.ini")).unwrap().is_file());
+}
+
+#[test]
+fn a_config_map_that_is_named_by_its_mount_point_is_a_warning() {
+    let sandbox = Sandbox::new();
+    let mounted = config_map(&sandbox.directory("config"));
+    let volume = sandbox.volume();
+    seed(&mounted, &volume).ends().exits(0).says("kubelet").says("config/..data");
+    assert_same_tree(&mounted, &volume);
+}
+
+#[test]
+fn a_directory_that_is_removed_while_it_is_read_is_no_seed() {
+    let sandbox = Sandbox::new();
+    let source = Tree::many("d", 20_000).write_to(&sandbox.directory("source"));
+    let volume = sandbox.volume();
+    let running = seed(&source, &volume).start();
+    running.says("seeding");
+    fs::remove_dir_all(&source).unwrap();
+    let outcome = running.ends();
+    match outcome.status.code() {
+        // It was quicker.
+        Some(0) => assert_eq!(fs::read_dir(volume.join("d")).unwrap().count(), 20_000),
+        _ => {
+            outcome.exits(74);
+            assert_nothing_published(&volume);
+        }
+    }
 }
