@@ -33,6 +33,7 @@ mod owners;
 mod removal;
 mod replicas;
 mod resume;
+mod served;
 mod slowfs;
 mod sources;
 mod space;
