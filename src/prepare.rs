@@ -95,8 +95,7 @@ impl Preparation<'_> {
         let rules = self.rules(&volume)?;
         let ourselves = Ourselves::new();
         let disk = Disk::new(Arc::clone(&ourselves), rules.sharing == Sharing::Server);
-        let root = Arc::new(volume.root().try_clone_to_owned().context("open volume", volume.path())?);
-        let device = rustix::fs::fstat(&root).context("stat", volume.path())?.st_dev;
+        let device = rustix::fs::fstat(volume.root()).context("stat", volume.path())?.st_dev;
         let seeding = Seeding {
             preparation: self,
             volume: &volume,
@@ -107,8 +106,7 @@ impl Preparation<'_> {
             work: RefCell::default(),
             traffic: Cell::new(None),
         };
-        let path = volume.path().join(crate::state::DIRECTORY);
-        let ground = Ground { files: &disk, root: &root, path };
+        let ground = Ground::on(&volume, &disk);
         let clock = BootClock { cancel: self.cancel };
         let replica = Replica { ground, clock: &clock, work: &seeding, rules };
         match block_on(replica.complete())? {
@@ -522,8 +520,7 @@ impl Seeding<'_> {
     }
 
     fn stage_path(&self, claim: &Claim<Arc<OwnedFd>>, name: &str) -> PathBuf {
-        let state = self.volume.path().join(crate::state::DIRECTORY);
-        state.join(CLAIMS).join(claim.epoch.to_string()).join(name)
+        self.volume.state().path.join(CLAIMS).join(claim.epoch.to_string()).join(name)
     }
 
     /// Says what was done.

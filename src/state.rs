@@ -16,9 +16,9 @@ use serde::{Deserialize, Serialize};
 use crate::error::{Context, Result};
 use crate::mutant::{self, Mutant};
 use crate::text::{self, Untrusted};
-use crate::volume::{self, Volume, is_lone_file, is_type, not_ours, remove_tree};
+use crate::volume::{self, Location, Volume, is_lone_file, is_type, not_ours, remove_tree};
 
-/// Everything of ours on a volume is in this directory in its root.
+/// The name of the directory of everything of ours, where no other is given.
 pub const DIRECTORY: &str = ".volseed";
 
 /// The record that says that the volume is complete.
@@ -301,9 +301,9 @@ impl StateDir {
     /// # Errors
     /// Exit 77 when it may not be entered, 78 when something else has its name.
     pub fn open(volume: &Volume) -> Result<Option<StateDir>> {
-        let path = volume.path().join(DIRECTORY);
-        let flags = OFlags::DIRECTORY | OFlags::RDONLY;
-        match volume::openat(volume.root(), DIRECTORY.as_bytes(), flags, Mode::empty()) {
+        let Location { parent, name, path } = volume.state();
+        let (path, flags) = (path.clone(), OFlags::DIRECTORY | OFlags::RDONLY);
+        match volume::openat(parent.as_fd(), name.as_bytes(), flags, Mode::empty()) {
             Ok(fd) => Ok(Some(StateDir { fd, path })),
             Err(Errno::NOENT) => Ok(None),
             Err(Errno::NOTDIR | Errno::LOOP) => Err(not_ours(&path, "not a directory")),

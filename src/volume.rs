@@ -3,6 +3,7 @@
 //! Every path below the root is opened component by component without following links, by the
 //! kernel (`openat2`, Linux 5.6) or, where that is not to be had, by us.
 
+mod location;
 mod private;
 mod removal;
 mod target;
@@ -13,12 +14,14 @@ use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use rustix::fs::{self, AtFlags, Mode, OFlags, ResolveFlags, Stat};
 use rustix::io::Errno;
 
 use crate::error::{Context, Error, Result};
 use crate::exit::Exit;
+pub use location::Location;
 pub use private::{Made, Ourselves, Privacy, make_private, random};
 pub use removal::{remove_directory, remove_tree};
 
@@ -26,7 +29,8 @@ pub use removal::{remove_directory, remove_tree};
 #[derive(Debug)]
 pub struct Volume {
     path: PathBuf,
-    root: OwnedFd,
+    root: Arc<OwnedFd>,
+    state: Location<Arc<OwnedFd>>,
 }
 
 impl Volume {
@@ -57,7 +61,7 @@ impl Volume {
             .on(path)
             .help("--to names the directory that the volume is mounted on, such as /var/www/html"));
         }
-        Ok(Volume { path: path.to_owned(), root })
+        Ok(Volume::adopt(path, root))
     }
 
     /// Whether it is no volume at all, but a directory of the container's own layer, which is removed with the
@@ -68,7 +72,9 @@ impl Volume {
 
     /// The volume whose root is open already; `path` is for messages.
     pub fn adopt(path: &Path, root: OwnedFd) -> Volume {
-        Volume { path: path.to_owned(), root }
+        let root = Arc::new(root);
+        let state = Location::in_root(Arc::clone(&root), path);
+        Volume { path: path.to_owned(), root, state }
     }
 
     /// The root as it was named.
@@ -79,6 +85,16 @@ impl Volume {
     /// The root's descriptor.
     pub fn root(&self) -> BorrowedFd<'_> {
         self.root.as_fd()
+    }
+
+    /// The same, to be kept.
+    pub fn shared_root(&self) -> &Arc<OwnedFd> {
+        &self.root
+    }
+
+    /// Where the state directory is, or would be.
+    pub fn state(&self) -> &Location<Arc<OwnedFd>> {
+        &self.state
     }
 
     /// What kind of file system holds the root.

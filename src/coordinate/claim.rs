@@ -16,10 +16,10 @@ use super::records::{Beat, Holder};
 use crate::error::{Context, Error, Result};
 use crate::exit::Exit;
 use crate::mutant::{self, Mutant};
-use crate::state::{self, COMPLETE, Complete, DIRECTORY, Staged};
-use crate::volume::{Privacy, not_ours};
+use crate::state::{self, COMPLETE, Complete, Staged};
+use crate::volume::{Location, Privacy, not_ours};
 
-/// Where the claims are, below [`DIRECTORY`].
+/// Where the claims are, below the state directory.
 pub const CLAIMS: &str = "claims";
 /// Where they are built.
 pub const BUILDING: &str = "tmp";
@@ -47,8 +47,10 @@ pub struct Ground<'a, F: Files> {
     pub files: &'a F,
     /// The volume's root.
     pub root: &'a F::Dir,
-    /// The path of [`DIRECTORY`], for messages.
-    pub path: PathBuf,
+    /// Its path, for messages.
+    pub volume: &'a Path,
+    /// Where the state directory is.
+    pub state: &'a Location<F::Dir>,
 }
 
 /// A claim of our own. Whether it still is one is for [`Ground::holds`] to say.
@@ -140,8 +142,10 @@ impl<F: Files> Ground<'_, F> {
     /// # Errors
     /// Exit 78 when something else has its name.
     pub async fn state(&self) -> Result<Option<State<F::Dir>>> {
-        let Some(dir) = self.directory(self.root, DIRECTORY, &self.path).await? else { return Ok(None) };
-        let privacy = self.gone(self.files.privacy(&dir).await, "stat", &self.path)?;
+        let Some(dir) = self.directory(&self.state.parent, &self.state.name, &self.state.path).await? else {
+            return Ok(None);
+        };
+        let privacy = self.gone(self.files.privacy(&dir).await, "stat", &self.state.path)?;
         Ok(privacy.map(|privacy| State { dir, privacy }))
     }
 
@@ -150,7 +154,7 @@ impl<F: Files> Ground<'_, F> {
     /// # Errors
     /// Exit 78 when what is there is no record of ours.
     pub async fn record(&self, state: &F::Dir) -> Result<Option<Complete>> {
-        let path = self.path.join(COMPLETE);
+        let path = self.state.path.join(COMPLETE);
         match self.gone(self.files.read(state, COMPLETE).await, "read record", &path)? {
             Some(bytes) => Complete::parse(&bytes, &path).map(Some),
             None => Ok(None),
@@ -175,7 +179,7 @@ impl<F: Files> Ground<'_, F> {
     /// # Errors
     /// Exit 78 when something else is in their place.
     pub async fn epochs(&self, state: &F::Dir) -> Result<Vec<u64>> {
-        let path = self.path.join(CLAIMS);
+        let path = self.state.path.join(CLAIMS);
         let Some(claims) = self.directory(state, CLAIMS, &path).await? else { return Ok(Vec::new()) };
         let names = self.gone(self.files.names(&claims).await, "read directory", &path)?.unwrap_or_default();
         let mut epochs: Vec<u64> = names.iter().filter_map(|name| epoch(name)).collect();
@@ -189,7 +193,7 @@ impl<F: Files> Ground<'_, F> {
     /// Exit 78 when what is there is no claim of ours.
     pub async fn find(&self, state: &F::Dir, epoch: u64) -> Result<Option<Found<F::Dir>>> {
         let path = self.claim_path(epoch);
-        let Some(claims) = self.directory(state, CLAIMS, &self.path.join(CLAIMS)).await? else {
+        let Some(claims) = self.directory(state, CLAIMS, &self.state.path.join(CLAIMS)).await? else {
             return Ok(None);
         };
         let Some(dir) = self.directory(&claims, &epoch.to_string(), &path).await? else { return Ok(None) };
@@ -232,7 +236,7 @@ impl<F: Files> Ground<'_, F> {
     ) -> Result<Claimed<F::Dir>> {
         let counted = if mutant::on(Mutant::ReuseEpochs) { judged } else { judged.max(recorded) };
         if counted >= MAX_EPOCH {
-            return Err(not_ours(&self.path.join(COMPLETE), "no claim can follow its epoch"));
+            return Err(not_ours(&self.state.path.join(COMPLETE), "no claim can follow its epoch"));
         }
         holder.epoch = counted + 1;
         let (epoch, nonce) = (holder.epoch, holder.nonce.clone());
@@ -332,7 +336,7 @@ impl<F: Files> Ground<'_, F> {
         if mutant::on(Mutant::KeepOldRecord) {
             return Ok(());
         }
-        let path = self.path.join(COMPLETE);
+        let path = self.state.path.join(COMPLETE);
         let moved =
             self.files.rename(&claim.state, COMPLETE.as_bytes(), &claim.dir, RETIRED.as_bytes()).await;
         self.gone(moved, "remove record", &path)?;
@@ -347,7 +351,7 @@ impl<F: Files> Ground<'_, F> {
     /// # Errors
     /// When it could not be made durable, or the claim is ours no more.
     pub async fn complete(&self, claim: &Claim<F::Dir>, record: &Complete) -> Result<()> {
-        let path = self.path.join(COMPLETE);
+        let path = self.state.path.join(COMPLETE);
         let bytes = state::to_bytes(record);
         if mutant::on(Mutant::RecordByPath) {
             return self
@@ -369,7 +373,7 @@ impl<F: Files> Ground<'_, F> {
     /// # Errors
     /// When it cannot be read. A record that is none says nothing.
     pub async fn staged(&self, claim: &F::Dir, name: &str) -> Result<Option<Staged>> {
-        let path = self.path.join(name);
+        let path = self.state.path.join(name);
         let Some(wrapper) = self.directory(claim, name, &path).await? else { return Ok(None) };
         let bytes = self.gone(self.files.read(&wrapper, Staged::FILE).await, "read record", &path)?;
         Ok(bytes.and_then(|bytes| Staged::parse(&bytes)))
@@ -377,7 +381,7 @@ impl<F: Files> Ground<'_, F> {
 
     /// Builds a claim where nobody looks: that place, and the claim.
     async fn build(&self, state: &F::Dir, holder: &Holder) -> Result<Option<(F::Dir, F::Dir)>> {
-        let path = self.path.join(BUILDING);
+        let path = self.state.path.join(BUILDING);
         let beat = Beat::default().bytes();
         let building = self.own_building(state).await;
         let built = async {
@@ -426,7 +430,9 @@ impl<F: Files> Ground<'_, F> {
         let _ = self.files.rmdir(state, CLAIMS.as_bytes()).await;
         match renamed {
             Err(Errno::NOTEMPTY | Errno::EXIST | Errno::NOENT | Errno::STALE) | Ok(()) => Ok(None),
-            Err(Errno::NOTDIR | Errno::LOOP) => Err(not_ours(&self.path.join(CLAIMS), "not a directory")),
+            Err(Errno::NOTDIR | Errno::LOOP) => {
+                Err(not_ours(&self.state.path.join(CLAIMS), "not a directory"))
+            }
             Err(error) => Err(error).context("rename claim to", path.as_path()),
         }
     }
@@ -447,7 +453,7 @@ impl<F: Files> Ground<'_, F> {
     /// The state directory, while it is the one that the claim was made in: a new one counts claims from 1.
     async fn current(&self, claim: &Claim<F::Dir>) -> Result<Option<F::Dir>> {
         let Some(state) = self.state().await? else { return Ok(None) };
-        let same = self.gone(self.files.same(&state.dir, &claim.state).await, "stat", &self.path)?;
+        let same = self.gone(self.files.same(&state.dir, &claim.state).await, "stat", &self.state.path)?;
         let is_current = same == Some(true) && state.foreign().is_none();
         Ok(is_current.then_some(state.dir))
     }
@@ -505,7 +511,7 @@ impl<F: Files> Ground<'_, F> {
     }
 
     pub(super) fn claim_path(&self, epoch: u64) -> PathBuf {
-        self.path.join(CLAIMS).join(epoch.to_string())
+        self.state.path.join(CLAIMS).join(epoch.to_string())
     }
 }
 

@@ -11,10 +11,11 @@ use rustix::fs::{self, AtFlags, FileType, Gid, Mode, OFlags, Uid};
 use rustix::io::{Errno, Result};
 use rustix::time::{ClockId, clock_gettime};
 
+use super::claim::Ground;
 use super::files::{Clock, Files};
 use crate::cancel::Cancel;
 use crate::state;
-use crate::volume::{self, Ourselves, Privacy, make_private};
+use crate::volume::{self, Ourselves, Privacy, Volume, make_private};
 
 /// The file that is locked: never removed, and without data.
 pub const LOCK: &str = "lock";
@@ -39,6 +40,13 @@ impl Disk {
     fn open_directory(at: &Arc<OwnedFd>, name: &[u8]) -> Result<Arc<OwnedFd>> {
         // Another mount is never ours: its parents can be renamed, so that it gets the name of something that is.
         volume::open_in_mount(at.as_fd(), name, OFlags::DIRECTORY | OFlags::RDONLY).map(Arc::new)
+    }
+}
+
+impl<'a> Ground<'a, Disk> {
+    /// The replicas' directories on a real volume.
+    pub fn on(volume: &'a Volume, disk: &'a Disk) -> Ground<'a, Disk> {
+        Ground { files: disk, root: volume.shared_root(), volume: volume.path(), state: volume.state() }
     }
 }
 

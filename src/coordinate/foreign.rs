@@ -12,7 +12,7 @@ use super::files::Files;
 use crate::error::{Context, Error, Result, printable};
 use crate::exit::Exit;
 use crate::mutant::{self, Mutant};
-use crate::state::{COMPLETE, DIRECTORY};
+use crate::state::COMPLETE;
 use crate::volume::Privacy;
 
 /// All that volseed leaves in its directory.
@@ -26,9 +26,9 @@ impl<F: Files> Ground<'_, F> {
     /// # Errors
     /// When it cannot be made. One that is there by now is no error.
     pub async fn make_state(&self) -> Result<()> {
-        match self.files.make(self.root, DIRECTORY).await {
+        match self.files.make(&self.state.parent, &self.state.name).await {
             Err(Errno::EXIST) => Ok(()),
-            made => made.map(drop).context("create directory", self.path.as_path()),
+            made => made.map(drop).context("create directory", self.state.path.as_path()),
         }
     }
 
@@ -39,24 +39,25 @@ impl<F: Files> Ground<'_, F> {
     /// had no right to it. What may not be had is no error: its owner may still complete the volume.
     pub async fn seize_state(&self, state: &State<F::Dir>, owner: u32) -> Result<bool> {
         if mutant::on(Mutant::AsideInsteadOfFence) {
-            let aside = self.files.new_name("aside-");
-            let moved = self.files.rename(self.root, DIRECTORY.as_bytes(), self.root, aside.as_bytes());
+            let (at, aside) = (self.state, self.files.new_name("aside-"));
+            let moved = self.files.rename(&at.parent, at.name.as_bytes(), &at.parent, aside.as_bytes());
             return Ok(moved.await.is_ok());
         }
         match self.files.seize(&state.dir).await {
             Err(Errno::PERM | Errno::ACCESS) => return Ok(false),
-            seized => seized.context("change owner of", self.path.as_path())?,
+            seized => seized.context("change owner of", self.state.path.as_path())?,
         }
         // Only now nothing more can be put there.
-        let Some(other) = self.not_of(&state.dir, owner).await.context("look into", self.path.as_path())?
+        let Some(other) =
+            self.not_of(&state.dir, owner).await.context("look into", self.state.path.as_path())?
         else {
             return Ok(true);
         };
         let given_back = self.files.give_back(&state.dir, owner).await;
-        given_back.context("change owner of", self.path.as_path())?;
+        given_back.context("change owner of", self.state.path.as_path())?;
         let cause = format!("it belongs to another user and holds {other}");
         Err(Error::new(Exit::Refused, "take over", cause)
-            .on(self.path.as_path())
+            .on(self.state.path.as_path())
             .help("look at what is there; remove .volseed from the volume to have it seeded again"))
     }
 

@@ -1,15 +1,13 @@
 //! A look at who holds a volume, for those who only want to know. Changes nothing.
 
 use std::os::fd::AsFd;
-use std::sync::Arc;
 use std::time::Duration;
 
 use super::claim::{Ground, HEARTBEAT, PUBLISHING, SEALED, STAGE};
 use super::disk::Disk;
 use super::files::block_on;
 use super::records::{Beat, Holder};
-use crate::error::{Context, Result};
-use crate::state::DIRECTORY;
+use crate::error::Result;
 use crate::volume::{Ourselves, Volume, stat_entry};
 
 /// The newest claim on a volume.
@@ -39,9 +37,8 @@ impl Look {
 /// # Errors
 /// Exit 78 when what is there is no claim of ours.
 pub fn look(volume: &Volume) -> Result<Option<Look>> {
-    let root = volume.root().try_clone_to_owned().context("open volume", volume.path())?;
-    let (disk, root) = (Disk::new(Ourselves::onlooker(), false), Arc::new(root));
-    let ground = Ground { files: &disk, root: &root, path: volume.path().join(DIRECTORY) };
+    let disk = Disk::new(Ourselves::onlooker(), false);
+    let ground = Ground::on(volume, &disk);
     block_on(async {
         let Some(state) = ground.state().await? else { return Ok(None) };
         let Some(found) = ground.newest(&state.dir).await? else { return Ok(None) };

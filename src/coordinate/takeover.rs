@@ -158,9 +158,8 @@ impl<F: Files> Ground<'_, F> {
             let written = self.files.write(&claim.dir, HALF_PUBLISHED, &to_bytes(&staged)).await;
             return written.context("write record", path.as_path());
         }
-        let root = self.path.parent().unwrap_or(&self.path);
         let cause = "another image's seed was half published, and others could change the rest of it since";
-        Err(Error::new(Exit::Refused, "seed volume", cause).on(root).help(
+        Err(Error::new(Exit::Refused, "seed volume", cause).on(self.volume).help(
             "start the image that began, with the same options; or remove from the volume what it ships, and .volseed",
         ))
     }
@@ -174,7 +173,7 @@ impl<F: Files> Ground<'_, F> {
         fingerprint: &impl AsyncFn() -> Result<String>,
     ) -> Result<()> {
         let path = self.claim_path(old.epoch);
-        let Some(claims) = self.directory(&claim.state, CLAIMS, &self.path.join(CLAIMS)).await? else {
+        let Some(claims) = self.directory(&claim.state, CLAIMS, &self.state.path.join(CLAIMS)).await? else {
             return Ok(());
         };
         let name = old.epoch.to_string();

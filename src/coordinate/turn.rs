@@ -280,7 +280,7 @@ impl<F: Files, C: Clock, W: Work<F>> Replica<'_, F, C, W> {
                     "wait for volume",
                     "another replica has held it for --wait-timeout",
                 )
-                .on(self.ground.path.parent().unwrap_or(&self.ground.path))
+                .on(self.ground.volume)
                 .help("start again, or allow a longer --wait-timeout"));
             }
             let jitter = self.clock.random(pause.as_millis() as u64 / 4 + 1);
@@ -305,7 +305,7 @@ impl<F: Files, C: Clock, W: Work<F>> Replica<'_, F, C, W> {
             return Ok(());
         }
         Err(Error::new(Exit::Held, "claim volume", "its .volseed is changed or removed again and again")
-            .on(self.ground.path.as_path())
+            .on(self.ground.state.path.as_path())
             .help("let nothing else change it, and start again"))
     }
 
@@ -331,14 +331,14 @@ impl<F: Files, C: Clock, W: Work<F>> Replica<'_, F, C, W> {
                 "its .volseed belongs to UID {owner}, which has not completed it, and may not be removed"
             );
             return Err(Error::new(Exit::Held, "wait for volume", cause)
-                .on(self.ground.path.parent().unwrap_or(&self.ground.path))
+                .on(self.ground.volume)
                 .help("start it once as that user, or remove .volseed from the volume"));
         }
         self.clock.sleep(REMOTE_PAUSE).await.map_err(|_| Error::cancelled())
     }
 
     async fn close(&self, state: &F::Dir) -> Result<bool> {
-        self.ground.files.close(state).await.context("change mode of", self.ground.path.as_path())
+        self.ground.files.close(state).await.context("change mode of", self.ground.state.path.as_path())
     }
 
     /// Our own state directory; the lock is in it, and in no other.
@@ -371,7 +371,7 @@ impl<F: Files, C: Clock, W: Work<F>> Replica<'_, F, C, W> {
             Ok(true) => Lock::Ours,
             Ok(false) => Lock::Theirs,
             Err(Errno::LOOP | Errno::ISDIR | Errno::NXIO) => {
-                return Err(not_ours(&self.ground.path.join(LOCK), "not a regular file"));
+                return Err(not_ours(&self.ground.state.path.join(LOCK), "not a regular file"));
             }
             Err(error) => {
                 lock.usable = false;
@@ -473,7 +473,7 @@ impl<F: Files, C: Clock, W: Work<F>> Replica<'_, F, C, W> {
                     "look at volume",
                     "another replica has taken over meanwhile",
                 )
-                .on(ground.path.as_path()));
+                .on(ground.state.path.as_path()));
             }
             (Decision::Adopt, leftover, _) => {
                 if leftover.is_some() {

@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BinaryHeap, VecDeque};
 use std::fmt;
 use std::future::{Future, poll_fn};
 use std::ops::AddAssign;
-use std::path::PathBuf;
+use std::path::Path;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll, Waker};
@@ -18,6 +18,7 @@ use super::forgery::{self, APP};
 use super::replica::{Calls, SmallSeed, Ticks, image};
 use super::world::{Actor, Kind, ROOT, USERS, World};
 use crate::state::{COMPLETE, Complete, DIRECTORY};
+use crate::volume::Location;
 
 /// From here on nothing goes wrong any more, in nanoseconds.
 const PEACE: u64 = 90_000_000_000;
@@ -483,7 +484,9 @@ impl Schedule {
         let shared = Rc::clone(sim);
         sim.start(replica, async move {
             shared.until(at).await;
-            let ground = Ground { files: &calls, root: &ROOT, path: PathBuf::from("/.volseed") };
+            let (volume, root) = (Path::new("/"), ROOT);
+            let state = Location::in_root(root, volume);
+            let ground = Ground { files: &calls, root: &root, volume, state: &state };
             let ended = Replica { ground, clock: &clock, work: &work, rules }.complete().await;
             match ended {
                 Ok(_) => start_app(&shared, users, replica),
@@ -606,7 +609,7 @@ fn check_tree(sim: &Sim, users: bool, when: Moment) {
             .and_then(|record| world.data(record).map(<[u8]>::to_vec));
         (found, record)
     };
-    let record = record.ok().and_then(|bytes| Complete::parse(&bytes, std::path::Path::new(COMPLETE)).ok());
+    let record = record.ok().and_then(|bytes| Complete::parse(&bytes, Path::new(COMPLETE)).ok());
     let kept = found.remove(&format!("/a/{}", String::from_utf8_lossy(USERS)));
     if users && kept.is_none() {
         return sim.breaks(format!("a user's file is gone: {when:?}"));
