@@ -12,7 +12,7 @@ use crate::error::{Error, Result};
 use crate::exit::Exit;
 use crate::options::{
     Address, AppCheck, Commands, Exclude, Existing, ExitMap, Grace, LockMode, LogFormat, LogLevel,
-    PassSocket, ProbePath, Rewrite, SeedVersion, SignalScope, Size, Span, Status, Workers,
+    ModeChange, PassSocket, ProbePath, Rewrite, SeedVersion, SignalScope, Size, Span, Status, Workers,
 };
 use crate::users::Spec;
 
@@ -217,6 +217,13 @@ pub struct CopyArgs {
     /// gives its number to the group too. Without it everything keeps the source's owner.
     #[arg(long, env = "VOLSEED_CHOWN", value_name = "USER[:GROUP]")]
     pub chown: Option<Spec>,
+    /// Mode of everything seeded
+    ///
+    /// Octal (`0644`) or as chmod(1) has it (`u=rwX,go=rX`), like Docker's `COPY --chmod`: files, FIFOs and
+    /// directories get the same octal mode, so that `X` is what most want. `g=u` gives the group what the
+    /// owner has, for OpenShift's arbitrary UIDs. The umask plays no part.
+    #[arg(long, env = "VOLSEED_CHMOD", value_name = "MODE")]
+    pub chmod: Option<ModeChange>,
     /// Leave modification times alone
     ///
     /// Saves a round trip a file on a network volume. An interrupted seed then starts anew.

@@ -13,8 +13,8 @@ use crate::cli::{AppArgs, AppCheckArgs, CopyArgs, LogArgs, ServerArgs, VolumeArg
 use crate::error::{Error, Quoted, Result};
 use crate::exit::Exit;
 use crate::options::{
-    Address, AppCheck, Commands, Exclude, Existing, ExitMap, LockMode, LogFormat, LogLevel, PassSocket,
-    ProbePath, Rewrite, SignalScope, Size, Span, Status, Workers,
+    Address, AppCheck, Commands, Exclude, Existing, ExitMap, LockMode, LogFormat, LogLevel, ModeChange,
+    PassSocket, ProbePath, Rewrite, SignalScope, Size, Span, Status, Workers,
 };
 use crate::users::{Database, Identity};
 
@@ -59,6 +59,8 @@ pub struct VolumeConfig {
     pub existing: Existing,
     /// Owner and group of everything seeded.
     pub owner: Option<(u32, u32)>,
+    /// What the modes of everything seeded become.
+    pub chmod: Option<ModeChange>,
     /// Whether modification times are set.
     pub times: bool,
     /// Whether what cannot be kept is an error.
@@ -368,6 +370,7 @@ fn volume(args: &VolumeArgs, copy: &CopyArgs, wants_source: bool) -> Result<Volu
         exclude: copy.exclude.clone(),
         existing: copy.existing.unwrap_or(Existing::Keep),
         owner,
+        chmod: copy.chmod.clone(),
         times: !copy.no_times.unwrap_or(false),
         strict: copy.strict.unwrap_or(false),
         workers: copy.workers.unwrap_or(Workers::Auto),
@@ -396,6 +399,7 @@ fn merge_copy(flags: &CopyArgs, file: &CopyArgs) -> CopyArgs {
         exclude: given(&flags.exclude, &file.exclude),
         existing: flags.existing.or(file.existing),
         chown: flags.chown.clone().or_else(|| file.chown.clone()),
+        chmod: flags.chmod.clone().or_else(|| file.chmod.clone()),
         no_times: flags.no_times.or(file.no_times),
         strict: flags.strict.or(file.strict),
         workers: flags.workers.or(file.workers),

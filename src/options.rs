@@ -2,6 +2,7 @@
 //!
 //! The command line, the environment and the configuration file all go through these.
 
+mod chmod;
 mod exclude;
 
 use std::fmt;
@@ -13,9 +14,9 @@ use std::time::Duration;
 use glob::Pattern;
 use nix::sys::signal::Signal;
 
-pub use exclude::{Exclude, Reached};
-
 use crate::signals::names;
+pub use chmod::ModeChange;
+pub use exclude::{Exclude, Reached};
 
 /// A size in bytes: `64MiB`, `1G`, `1048576`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -18,6 +18,7 @@ mod links;
 mod losses;
 mod members;
 mod names;
+mod overrides;
 mod owner;
 mod pipeline;
 mod publish;
@@ -51,7 +52,6 @@ use crate::state::{self, Complete, Kept, Name, Root, Sealed, Staged, TREE};
 use crate::volume::{
     self, Kind, Made, NESTED, Ourselves, Place, Privacy, Volume, is_nested, openat, remove_tree,
 };
-use directory::Wishes;
 use entry::{Meta, Naming};
 use exclude::Excluding;
 use fidelity::Fidelity;
@@ -59,6 +59,7 @@ use links::Links;
 use losses::Losses;
 pub use losses::Lost;
 use members::Stream;
+use overrides::Overrides;
 use pipeline::Limits;
 use publish::Crossing;
 pub use publish::Published;
@@ -384,7 +385,7 @@ impl Site<'_> {
         space: &mut Space,
     ) -> Result<(Produced, pipeline::Work, u64)> {
         let config = self.config;
-        let wishes = Wishes { owner: config.owner, times: config.times };
+        let overrides = Overrides::of(config);
         let budget = slab::Budget::new(config.memory);
         let memory = if matches!(source, Content::Directory(_)) { config.memory } else { budget.data };
         let limits = Limits { crew, memory, entries: config.max_entries };
@@ -409,20 +410,27 @@ impl Site<'_> {
         let work = pipeline::run(&shared, limits, space, |feed| {
             let pool = slab::Pool::new(budget);
             let excluding = &mut excluding;
-            let mut archive = |tar: io::Result<Stream>,
-                               idle: &dyn Fn() -> bool,
-                               feed: &mut pipeline::Feed<'_>| {
-                let tar = tar.map_err(|error| archive::unreadable(&config.from, &error))?;
-                let links = Links::new(self.stage, self.stage_path.clone());
-                archive::produce(tar, &config.from, (wishes, excluding), (&pool, budget), links, idle, feed)
-            };
+            let mut archive =
+                |tar: io::Result<Stream>, idle: &dyn Fn() -> bool, feed: &mut pipeline::Feed<'_>| {
+                    let tar = tar.map_err(|error| archive::unreadable(&config.from, &error))?;
+                    let links = Links::new(self.stage, self.stage_path.clone());
+                    archive::produce(
+                        tar,
+                        &config.from,
+                        (overrides, excluding),
+                        (&pool, budget),
+                        links,
+                        idle,
+                        feed,
+                    )
+                };
             let flowing = |bytes: Box<dyn Read>| {
                 decompress::open(bytes, Arc::clone(self.progress)).map(Stream::Flowing)
             };
             match &source {
                 Content::Directory(root) => {
                     let volume = fs::fstat(self.volume.root()).context("stat", self.volume.path())?;
-                    let walked = directory::produce(root, &config.from, &volume, wishes, excluding, feed)?;
+                    let walked = directory::produce(root, &config.from, &volume, overrides, excluding, feed)?;
                     (produced.root, produced.skipped) = (Some(walked.root), walked.skipped);
                 }
                 Content::File(file, look) => {
@@ -487,6 +495,7 @@ impl Site<'_> {
         let config = VolumeConfig {
             to: path.clone(),
             owner: None,
+            chmod: None,
             exclude: Vec::new(),
             sentinel: None,
             times: true,

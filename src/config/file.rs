@@ -108,6 +108,9 @@ impl Reader<'_> {
                 "exclude" => copy.exclude = at.list(value)?,
                 "existing" => copy.existing = Some(at.parse(value)?),
                 "chown" => copy.chown = Some(at.parse(value)?),
+                // A number of TOML may be meant as octal or as decimal.
+                "chmod" if value.is_str() => copy.chmod = Some(at.parse(value)?),
+                "chmod" => return Err(at.error("expected a string such as \"0644\" or \"g=u\"".into())),
                 "no-times" => copy.no_times = Some(at.flag(value)?),
                 "strict" => copy.strict = Some(at.flag(value)?),
                 "workers" => copy.workers = Some(at.parse(value)?),

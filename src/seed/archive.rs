@@ -16,7 +16,6 @@ use rustix::fs::FileType;
 use data::Slab;
 use excluded::{Instead, LeftOut};
 
-use super::directory::Wishes;
 use super::entry::Meta;
 use super::exclude::Excluding;
 use super::extension::Segment;
@@ -24,6 +23,7 @@ use super::job::{Entry, File};
 use super::links::{Link, Links};
 use super::members::{Fault, Kind, Member, Stream, Tar};
 use super::names::{LONGEST_PATH, Names, components, split};
+use super::overrides::Overrides;
 use super::pipeline::Feed;
 use super::schedule::Number;
 use super::slab::{Budget, Charge, Pool};
@@ -52,7 +52,7 @@ const FREE_OF_CHARGE: usize = 64;
 pub fn produce(
     source: Stream,
     path: &Path,
-    (wishes, excluding): (Wishes, &mut Excluding),
+    (overrides, excluding): (Overrides<'_>, &mut Excluding),
     (pool, budget): (&Arc<Pool>, Budget),
     links: Links<'_>,
     idle: &dyn Fn() -> bool,
@@ -61,7 +61,7 @@ pub fn produce(
     let mut reading = Reading {
         path,
         tar: Tar::new(source),
-        wishes,
+        overrides,
         feed,
         names: Names::new(budget.names),
         dirs: Dirs::default(),
@@ -134,7 +134,7 @@ struct Content {
 struct Reading<'a, 'f> {
     path: &'a Path,
     tar: Tar,
-    wishes: Wishes,
+    overrides: Overrides<'a>,
     feed: &'a mut Feed<'f>,
     names: Names,
     dirs: Dirs,
@@ -159,7 +159,14 @@ impl Reading<'_, '_> {
         }
         let Member { path, link, kind, mut meta, data, sparse } = member;
         let parts = split(&path).map_err(|cause| self.refused(cause))?;
-        self.wishes.apply(&mut meta);
+        self.overrides.apply(
+            &mut meta,
+            match kind {
+                Kind::Directory => FileType::Directory,
+                Kind::Symlink => FileType::Symlink,
+                _ => FileType::RegularFile,
+            },
+        );
         let content = Content { kind, link, meta, start: self.tar.position(), data, sparse };
         if self.left_out.leaves_out(&parts, kind) {
             return self.leave_out(&parts.join(&b'/'), content);
@@ -234,8 +241,9 @@ impl Reading<'_, '_> {
             return Ok(dir);
         }
         let ours = (rustix::process::geteuid().as_raw(), rustix::process::getegid().as_raw());
-        let (uid, gid) = self.wishes.owner.unwrap_or(ours);
-        let meta = meta.unwrap_or_else(|| Meta { mode: 0o755, uid, gid, ..Meta::default() });
+        let (uid, gid) = self.overrides.owner.unwrap_or(ours);
+        let mode = self.overrides.mode(0o755, true);
+        let meta = meta.unwrap_or_else(|| Meta { mode, uid, gid, ..Meta::default() });
         let dir = self.feed.directory(parent, name, meta)?;
         self.dirs.add(&dir);
         Ok(dir)
@@ -250,7 +258,7 @@ impl Reading<'_, '_> {
         }
         let Some(stat) = stat else { return Ok(None) };
         match FileType::from_raw_mode(stat.st_mode) {
-            FileType::Directory => self.feed.adopt(parent, name, &stat, self.wishes.times).map(Some),
+            FileType::Directory => self.feed.adopt(parent, name, &stat, self.overrides.times).map(Some),
             before => {
                 let path = parent.child_path(name);
                 Err(self.refused(format!("{} is a {} before it", path.as_slice().quoted(), noun(before))))
@@ -357,7 +365,7 @@ impl Reading<'_, '_> {
                     let stat = self.feed.shared().tree.look(&dir, part)?;
                     let stat = stat.filter(|stat| is_type(stat, FileType::Directory));
                     let stat = stat.ok_or_else(|| self.refused(not_before(path)))?;
-                    let dir = self.feed.adopt(&dir, part, &stat, self.wishes.times)?;
+                    let dir = self.feed.adopt(&dir, part, &stat, self.overrides.times)?;
                     borrowed.add(&dir);
                     dir
                 }

@@ -14,6 +14,7 @@ use super::entry::{Meta, Time};
 use super::exclude::Excluding;
 use super::job::{CHUNK, Data, Entry, File, Job};
 use super::names::{LONGEST_PATH, is_reserved};
+use super::overrides::Overrides;
 use super::pipeline::Feed;
 use super::tree::Dir;
 use crate::error::{Context, Error, Result, printable};
@@ -22,27 +23,6 @@ use crate::volume::{is_type, names, open_beneath, stat_entry};
 
 /// What the files of a mounted ConfigMap or Secret are links into (Kubernetes `pkg/volume/util/atomic_writer.go`).
 const CONFIG_MAP: &[u8] = b"..data";
-
-/// What differs from the source by the user's wish.
-#[derive(Debug, Clone, Copy)]
-pub struct Wishes {
-    /// Owner and group of everything.
-    pub owner: Option<(u32, u32)>,
-    /// Whether times are kept.
-    pub times: bool,
-}
-
-impl Wishes {
-    /// Applies them.
-    pub fn apply(&self, meta: &mut Meta) {
-        if let Some((uid, gid)) = self.owner {
-            (meta.uid, meta.gid) = (uid, gid);
-        }
-        if !self.times {
-            meta.mtime = None;
-        }
-    }
-}
 
 /// What a walk met besides what it fed.
 #[derive(Debug, Default)]
@@ -61,12 +41,13 @@ pub fn produce(
     root: &OwnedFd,
     path: &Path,
     volume: &Stat,
-    wishes: Wishes,
+    overrides: Overrides<'_>,
     excluding: &mut Excluding,
     feed: &mut Feed<'_>,
 ) -> Result<Walked> {
     let stat = fs::fstat(root).context("stat", path)?;
-    let mut walk = Walk { root, path, volume, wishes, excluding, feed, linked: HashMap::new(), skipped: 0 };
+    let mut walk =
+        Walk { root, path, volume, overrides, excluding, feed, linked: HashMap::new(), skipped: 0 };
     walk.refuse_volume(&stat)?;
     let root_meta = walk.meta(&stat);
     let top = walk.feed.root();
@@ -94,7 +75,7 @@ struct Walk<'a, 'f> {
     root: &'a OwnedFd,
     path: &'a Path,
     volume: &'a Stat,
-    wishes: Wishes,
+    overrides: Overrides<'a>,
     excluding: &'a mut Excluding,
     feed: &'a mut Feed<'f>,
     /// Where a file with several names was met first, by device and inode.
@@ -233,7 +214,7 @@ impl Walk<'_, '_> {
         let mode = stat.st_mode & 0o7777;
         let mut meta =
             Meta { mode, uid: stat.st_uid, gid: stat.st_gid, mtime: Some(Time::of(stat)), xattrs: None };
-        self.wishes.apply(&mut meta);
+        self.overrides.apply(&mut meta, FileType::from_raw_mode(stat.st_mode));
         meta
     }
 

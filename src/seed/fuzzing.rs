@@ -70,6 +70,7 @@ fn stage(archive: &Path, volume: &Path, as_pipe: bool) -> Result<()> {
         exclude: Vec::new(),
         existing: Existing::Keep,
         owner: None,
+        chmod: None,
         times: true,
         strict: false,
         workers: Workers::Count(2),

@@ -18,7 +18,7 @@ use super::losses::Lost;
 use crate::error::{Context, Error, Result, printable};
 use crate::exit::Exit;
 use crate::options::Existing;
-use crate::volume::{is_type, names, open_beneath, open_in_mount, openat, stat_entry};
+use crate::volume::{change_mode, is_type, names, open_beneath, open_in_mount, openat, stat_entry};
 
 /// Levels of which both directories stay open. Real trees are hardly deeper; what is below is opened from the
 /// last of them.
@@ -343,9 +343,10 @@ impl Move {
             return Err(Errno::ACCESS);
         }
         let mode = Mode::from_raw_mode(stat.st_mode & 0o7777);
+        // It may not even be opened as it is.
+        change_mode(self.pair.from.as_fd(), &self.name, (mode | Mode::RWXU).bits())?;
         let directory =
             openat(self.pair.from.as_fd(), &self.name, OFlags::DIRECTORY | OFlags::RDONLY, Mode::empty())?;
-        fs::fchmod(&directory, mode | Mode::RWXU)?;
         let renamed = self.rename_unless_there();
         fs::fchmod(&directory, mode)?;
         renamed.map(|()| true)

@@ -8,11 +8,12 @@ use rustix::fs::{self, AtFlags, Gid, Mode, OFlags, Uid};
 use rustix::io::Errno;
 
 use super::entry::Time;
+use super::overrides::Overrides;
 use crate::config::VolumeConfig;
 use crate::error::{Context, Result};
 use crate::exit::Exit;
 use crate::state;
-use crate::volume::{openat, stat_entry};
+use crate::volume::{change_mode, openat, stat_entry};
 
 /// Stages an empty sentinel in `tree` where one is wished for and the seed has none. Directories that
 /// it needs are made; those that are finished keep their time.
@@ -20,6 +21,7 @@ use crate::volume::{openat, stat_entry};
 /// # Errors
 /// Exit 78 where it would lie behind a link; else what the file system says.
 pub fn ensure(tree: BorrowedFd<'_>, tree_path: &Path, wishes: &VolumeConfig) -> Result<()> {
+    let overrides = Overrides::of(wishes);
     let Some(sentinel) = &wishes.sentinel else { return Ok(()) };
     let full = tree_path.join(sentinel);
     let name = sentinel.file_name().unwrap_or_default().as_bytes();
@@ -31,7 +33,8 @@ pub fn ensure(tree: BorrowedFd<'_>, tree_path: &Path, wishes: &VolumeConfig) -> 
         if stat_entry(directory.as_fd(), part).context("stat", full.as_path())?.is_none() {
             let made = keeping_time(&directory, || {
                 fs::mkdirat(&directory, part, Mode::from_raw_mode(0o755))?;
-                own(directory.as_fd(), part, wishes)
+                own(directory.as_fd(), part, wishes)?;
+                set_mode(directory.as_fd(), part, 0o755, overrides.mode(0o755, true))
             });
             made.context("create directory of", full.as_path())?;
         }
@@ -48,7 +51,8 @@ pub fn ensure(tree: BorrowedFd<'_>, tree_path: &Path, wishes: &VolumeConfig) -> 
     let made = keeping_time(&directory, || {
         let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL;
         state::close(openat(directory.as_fd(), name, flags, Mode::from_raw_mode(0o644))?)?;
-        own(directory.as_fd(), name, wishes)
+        own(directory.as_fd(), name, wishes)?;
+        set_mode(directory.as_fd(), name, 0o644, overrides.mode(0o644, false))
     });
     made.context("create sentinel", full.as_path())
 }
@@ -60,6 +64,10 @@ fn own(directory: BorrowedFd<'_>, name: &[u8], wishes: &VolumeConfig) -> rustix:
         Err(Errno::PERM) if !wishes.strict => Ok(()),
         result => result,
     }
+}
+
+fn set_mode(directory: BorrowedFd<'_>, name: &[u8], has: u32, wanted: u32) -> rustix::io::Result<()> {
+    if has == wanted { Ok(()) } else { change_mode(directory, name, wanted) }
 }
 
 /// Changes a finished directory and gives it back the time that it had.

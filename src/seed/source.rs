@@ -82,6 +82,9 @@ impl Source {
     pub fn open(config: &VolumeConfig, volume: &Volume) -> Result<Source> {
         let path = config.from.as_path();
         let mut wishes = format!("owner {:?}, version {:?}", config.owner, config.seed_version);
+        if let Some(chmod) = &config.chmod {
+            wishes.push_str(&format!(", mode {chmod}"));
+        }
         let excluded: Vec<&str> = config.exclude.iter().map(Exclude::as_str).collect();
         if !excluded.is_empty() {
             wishes.push_str(&format!(", without {excluded:?}"));

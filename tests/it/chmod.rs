@@ -1,0 +1,115 @@
+//! `--chmod`: the modes of what is seeded, as chmod(1) would make them of the source's.
+
+use std::fs;
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
+use std::process::Command;
+
+use crate::kit::sandbox::SOMEBODY;
+use crate::kit::{Sandbox, Snapshot, Tarball, Tree, assert_same_tree, needs, seed, volseed};
+
+fn mode(path: &Path) -> u32 {
+    fs::symlink_metadata(path).unwrap().mode() & 0o7777
+}
+
+/// Files, a FIFO, a link and directories of many modes, of which the root has an odd one, too.
+fn modes() -> Tree {
+    let tree = Tree::new().mode(0o750).symlink("link", "f600").fifo("fifo").mode(0o640);
+    [0o600, 0o644, 0o755, 0o4711, 0o2640, 0o400].into_iter().fold(tree, |tree, mode| {
+        let directory = format!("d{mode:o}");
+        let tree = tree.directory(&directory).mode(mode | 0o700);
+        tree.file(format!("{directory}/f"), "x").mode(mode).file(format!("f{mode:o}"), "x").mode(mode)
+    })
+}
+
+#[test]
+fn symbolic_modes_are_what_chmod_makes_of_them() {
+    if !needs::tools(&["chmod"]) {
+        return;
+    }
+    for change in ["g=u", "u=rwX,go=rX", "a+X,o-rwx", "go=", "+x", "ug+s,+t", "a=r,u+w,+X", "u=g,g=o,o=u"] {
+        let sandbox = Sandbox::new();
+        let source = modes().write_to(&sandbox.directory("source"));
+        let (volume, archived) = (sandbox.volume(), sandbox.directory("archived"));
+        seed(&source, &volume).option("--chmod", change).ends().exits(0);
+        seed("-", &archived).input(modes().archive()).option("--chmod", change).ends().exits(0);
+        // The deepest first, since a mode may close a directory to a user; with an umask of nothing.
+        let line = format!("umask 0; find \"$1\" -depth ! -type l -exec chmod {change} {{}} +");
+        let changed = Command::new("sh").args(["-c", &line, "sh"]).arg(&source).status().unwrap();
+        assert!(changed.success(), "{change}");
+        assert_same_tree(&source, &volume);
+        assert_same_tree(&source, &archived);
+    }
+}
+
+#[test]
+fn octal_modes_are_those_of_files_and_directories_alike() {
+    let sandbox = Sandbox::new();
+    let source = modes().write_to(&sandbox.directory("source"));
+    for (text, expected) in [("755", 0o755), ("0700", 0o700), ("2775", 0o2775)] {
+        let volume = sandbox.directory(text);
+        let seeded = seed(&source, &volume).option("--chmod", text).option("--sentinel", "made/sentinel");
+        seeded.ends().exits(0);
+        for path in [".", "f600", "fifo", "d644", "d644/f", "made", "made/sentinel"] {
+            assert_eq!(mode(&volume.join(path)), expected, "{path}");
+        }
+        assert_eq!(mode(&volume.join("link")), 0o777);
+    }
+}
+
+#[test]
+fn parents_that_an_archive_only_implies_get_the_mode_too() {
+    let sandbox = Sandbox::new();
+    let volume = sandbox.volume();
+    let archive = Tarball::new().file("implied/f", "x");
+    seed("-", &volume).input(archive.build()).option("--chmod", "g=u").ends().exits(0);
+    assert_eq!(mode(&volume.join("implied")), 0o775);
+}
+
+#[test]
+fn a_mode_that_closes_directories_to_their_owner_is_given_at_the_end() {
+    if !needs::root() {
+        return;
+    }
+    for text in ["000", "a-x", "0444"] {
+        let sandbox = Sandbox::new();
+        let tree = Tree::new().owner(SOMEBODY, SOMEBODY).file("a/b/f", "x").file("top", "x");
+        let source = tree.write_to(&sandbox.directory("source"));
+        let volume = sandbox.volume_of(SOMEBODY);
+        let start = || seed(&source, &volume).started_by(SOMEBODY, SOMEBODY).option("--chmod", text);
+        start().ends().exits(0);
+        assert_eq!(mode(&volume.join("a/b")) & 0o111, 0, "{text}");
+        assert_eq!(fs::read(volume.join("a/b/f")).unwrap(), b"x");
+    }
+}
+
+#[test]
+fn without_an_option_no_mode_is_changed_and_with_one_nothing_but_modes() {
+    let sandbox = Sandbox::new();
+    let source = Tree::sample().write_to(&sandbox.directory("source"));
+    let volume = sandbox.volume();
+    seed(&source, &volume).option("--chmod", "a+rX").ends().exits(0);
+    Snapshot::of(&source).without_modes().assert_same(&Snapshot::of(&volume).without_modes());
+}
+
+#[test]
+fn what_is_no_mode_is_wrong_usage_with_an_example() {
+    for text in ["", "888", "10000", "u+q", "rwx", "0o755"] {
+        let option = format!("--chmod={text}");
+        seed("/nowhere", "/nowhere").flag(&option).ends().fails(64, "--chmod").says("g=u");
+    }
+}
+
+#[test]
+fn the_file_takes_modes_as_text_since_a_number_has_two_meanings() {
+    let sandbox = Sandbox::new();
+    let (source, volume) = (Tree::new().file("f", "x"), sandbox.volume());
+    let source = source.write_to(&sandbox.directory("source"));
+    let config = |value: &str| {
+        let table = format!("[[volume]]\nfrom = {source:?}\nto = {volume:?}\nchmod = {value}\n");
+        volseed(["seed"]).option("--config", sandbox.file("volseed.toml", table))
+    };
+    config("0o640").ends().fails(64, "chmod");
+    config("\"0640\"").ends().exits(0);
+    assert_eq!(mode(&volume.join("f")), 0o640);
+}
