@@ -65,6 +65,13 @@ impl Error {
         self
     }
 
+    /// Says in words what the operating system's cause means here, and replaces the exit code.
+    pub fn explained(mut self, exit: Exit, words: &str) -> Error {
+        self.exit = exit;
+        self.cause = format!("{words}: {}", self.cause);
+        self
+    }
+
     /// Replaces the exit code.
     pub fn exit(mut self, exit: Exit) -> Error {
         self.exit = exit;

@@ -23,6 +23,8 @@ mod owner;
 mod pipeline;
 mod publish;
 mod queue;
+mod refusals;
+mod refused;
 mod schedule;
 mod sentinel;
 mod slab;
@@ -404,6 +406,7 @@ impl Site<'_> {
             direct: crew.direct,
             exclusive: crew.exclusive,
             flush: crew.flush,
+            times: config.times,
         };
         let mut produced = Produced { root: None, skipped: 0, excluded: 0 };
         let mut excluding = Excluding::new(&config.exclude);

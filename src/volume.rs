@@ -205,6 +205,11 @@ impl Kind {
             0x00c3_6400 => ("ceph", Place::Network),
             0x0102_1997 => ("9p", Place::Network),
             0x0bd0_0bd0 => ("lustre", Place::Network),
+            0x4d44 => ("vfat", Place::Local),
+            0x2011_bab0 => ("exfat", Place::Local),
+            0x5346_544e => ("ntfs", Place::Local),
+            0x7366_746e => ("ntfs3", Place::Local),
+            0xf15f => ("ecryptfs", Place::Unknown),
             0x6573_5546 => ("fuse", Place::Unknown),
             _ => ("unknown", Place::Unknown),
         };

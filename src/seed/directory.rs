@@ -93,7 +93,8 @@ impl Walk<'_, '_> {
         let fd = Arc::new(fd);
         self.feed.shared().tree.keep_source(dir, &fd);
         if !dir.path().is_empty()
-            && let Some(xattrs) = self.feed.shared().fidelity.read_xattrs(&fd, || path.clone())?
+            && let Some(xattrs) =
+                self.feed.shared().fidelity.read_xattrs(&fd, || path.clone(), || dir.path().to_vec())?
         {
             dir.set_xattrs(xattrs);
         }

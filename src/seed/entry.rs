@@ -68,6 +68,11 @@ impl Naming {
         Naming { below: path.to_vec(), ..self }
     }
 
+    /// The file system.
+    pub fn kind(&self) -> Kind {
+        self.kind
+    }
+
     /// The path in the seed of what is staged at `path`; `.` for its root.
     pub fn seed_path(&self, path: &[u8]) -> Vec<u8> {
         match (self.below.is_empty(), path.is_empty()) {

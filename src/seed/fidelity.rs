@@ -4,11 +4,10 @@
 //! Only what differs is set. Order: owner (it clears set-user-ID and capabilities), attributes (a file
 //! that may not be written takes none), mode, time. A refusal is counted, or an error under `--strict`.
 
-use std::collections::HashSet;
+use std::cell::Cell;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
-use std::sync::{PoisonError, RwLock};
 
 use rustix::fs::{self, AtFlags, Gid, Mode, Stat, Uid, XattrFlags};
 use rustix::io::Errno;
@@ -16,13 +15,16 @@ use rustix::io::Errno;
 use super::entry::{EntryName, Meta, Time, Xattrs, carried};
 use super::losses::{Loss, Losses, Lost};
 use super::owner::Owner;
+use super::refusals::{Answer, Answers, Ask, is_refusal};
 use crate::error::{Context, Error, Result};
 use crate::exit::Exit;
 use crate::state::Root;
 use crate::volume::change_mode;
 
-/// The most owners whose refusal is remembered: an archive may name any number.
-const MAX_REFUSED: usize = 4096;
+/// What a program may do without being root (capabilities(7)).
+const CAPABILITY: &[u8] = b"security.capability";
+/// In seconds: FAT knows every second one.
+const COARSEST_TIME: u64 = 2;
 
 /// Owner and mode that an entry has on the volume.
 #[derive(Debug, Clone, Copy, Default)]
@@ -63,9 +65,8 @@ impl Birth {
 #[derive(Debug)]
 pub struct Fidelity {
     losses: Losses,
-    /// Owners that the volume did not let us give: another try for the next entry would be refused
-    /// too, and cost a round trip.
-    refused: RwLock<HashSet<Owner>>,
+    /// Another try for the next entry would be answered in the same way, and cost a round trip.
+    answers: Answers,
     /// The source's file system has no extended attributes: do not ask again.
     source_without_xattrs: AtomicBool,
 }
@@ -73,7 +74,7 @@ pub struct Fidelity {
 impl Fidelity {
     /// What is refused is one of `losses`.
     pub fn new(losses: Losses) -> Fidelity {
-        Fidelity { losses, refused: RwLock::default(), source_without_xattrs: AtomicBool::new(false) }
+        Fidelity { losses, answers: Answers::default(), source_without_xattrs: AtomicBool::new(false) }
     }
 
     /// Gives the volume's root what the seed's root has.
@@ -90,8 +91,8 @@ impl Fidelity {
         self.finish_file(root, &meta, mode, birth, path)?;
         match mtime.map(|mtime| fs::futimens(root, &mtime.timestamps())) {
             // Only its owner may; nothing depends on it.
-            None | Some(Ok(()) | Err(Errno::PERM | Errno::ACCESS)) => Ok(()),
-            Some(Err(error)) => Err(error).context("set time of", || self.named(path)),
+            Some(Err(error)) if !is_refusal(error) => Err(error).context("set time of", || self.named(path)),
+            _ => Ok(()),
         }
     }
 
@@ -112,8 +113,8 @@ impl Fidelity {
         mut birth: Birth,
         path: impl Fn() -> Vec<u8>,
     ) -> Result<u32> {
-        let set = |uid, gid| fs::fchown(&fd, uid, gid);
-        self.own((meta.uid, meta.gid), &mut birth, set, &path)?;
+        let (set, look) = (|uid, gid| fs::fchown(&fd, uid, gid), || fs::fstat(&fd));
+        self.own((meta.uid, meta.gid), &mut birth, false, (set, look), &path)?;
         self.mode_for(meta, birth, path)
     }
 
@@ -129,7 +130,7 @@ impl Fidelity {
         path: impl Fn() -> Vec<u8>,
     ) -> Result<()> {
         let set = |uid, gid| fs::chownat(&fd, "", uid, gid, AtFlags::EMPTY_PATH);
-        self.own(owner, birth, set, path)
+        self.own(owner, birth, false, (set, || fs::fstat(&fd)), path)
     }
 
     /// Gives what is called `name` its owner, without opening it.
@@ -141,35 +142,36 @@ impl Fidelity {
         directory: BorrowedFd<'_>,
         name: &[u8],
         meta: &Meta,
-        mut birth: Birth,
+        birth: &mut Birth,
+        special: bool,
         path: impl Fn() -> Vec<u8>,
     ) -> Result<()> {
-        let set = |uid, gid| fs::chownat(directory, name, uid, gid, AtFlags::SYMLINK_NOFOLLOW);
-        self.own((meta.uid, meta.gid), &mut birth, set, path)
+        let flags = AtFlags::SYMLINK_NOFOLLOW;
+        let set = |uid, gid| fs::chownat(directory, name, uid, gid, flags);
+        let look = || fs::statat(directory, name, flags);
+        self.own((meta.uid, meta.gid), birth, special, (set, look), path)
     }
 
     fn own(
         &self,
         owner: Owner,
         birth: &mut Birth,
-        set: impl Fn(Option<Uid>, Option<Gid>) -> rustix::io::Result<()>,
+        special: bool,
+        (set, look): (
+            impl Fn(Option<Uid>, Option<Gid>) -> rustix::io::Result<()>,
+            impl Fn() -> rustix::io::Result<Stat>,
+        ),
         path: impl Fn() -> Vec<u8>,
     ) -> Result<()> {
         if birth.has_owner(owner) {
             return Ok(());
         }
-        if self.refused.read().unwrap_or_else(PoisonError::into_inner).contains(&owner) {
-            return self.losses.note(Loss::Owner, &path(), Errno::PERM);
-        }
         let (uid, gid) = owner;
-        let result = set(Some(Uid::from_raw(uid)), Some(Gid::from_raw(gid)));
-        if self.counted(Loss::Owner, result, path)? {
+        let ask = Ask { loss: Loss::Owner, special, of: owner };
+        let set = || set(Some(Uid::from_raw(uid)), Some(Gid::from_raw(gid)));
+        let is_right = || look().map(|found| Birth::of(&found).has_owner(owner));
+        if self.ask(ask, set, is_right, path)? {
             (birth.uid, birth.gid) = owner;
-        } else {
-            let mut refused = self.refused.write().unwrap_or_else(PoisonError::into_inner);
-            if refused.len() < MAX_REFUSED {
-                refused.insert(owner);
-            }
         }
         Ok(())
     }
@@ -206,12 +208,60 @@ impl Fidelity {
     /// Gives a file its time.
     ///
     /// # Errors
-    /// As `futimens`.
+    /// When it is refused and may not be.
     pub fn set_time(&self, fd: impl AsFd, meta: &Meta, path: impl Fn() -> Vec<u8>) -> Result<()> {
-        match meta.mtime {
-            Some(mtime) => fs::futimens(fd, &mtime.timestamps()).context("set time of", || self.named(&path)),
-            None => Ok(()),
-        }
+        let set = |time: Time| fs::futimens(&fd, &time.timestamps());
+        self.time(meta, false, (set, || fs::fstat(&fd)), path)
+    }
+
+    /// Gives what is called `name` its time, without opening it.
+    ///
+    /// # Errors
+    /// When it is refused and may not be.
+    pub fn set_entry_time(
+        &self,
+        directory: BorrowedFd<'_>,
+        name: &[u8],
+        meta: &Meta,
+        special: bool,
+        path: impl Fn() -> Vec<u8>,
+    ) -> Result<()> {
+        let flags = AtFlags::SYMLINK_NOFOLLOW;
+        let set = |time: Time| fs::utimensat(directory, name, &time.timestamps(), flags);
+        self.time(meta, special, (set, || fs::statat(directory, name, flags)), path)
+    }
+
+    /// Gives a directory, whose descriptor need not be readable, its time. Whether the kernel has the call.
+    ///
+    /// # Errors
+    /// When it is refused and may not be.
+    pub fn set_directory_time(&self, fd: impl AsFd, meta: &Meta, path: impl Fn() -> Vec<u8>) -> Result<bool> {
+        let unknown = Cell::new(false);
+        let flags = AtFlags::EMPTY_PATH;
+        let set = |time: Time| match fs::utimensat(&fd, "", &time.timestamps(), flags) {
+            // Before Linux 5.8 (utimensat(2)).
+            Err(Errno::INVAL | Errno::NOENT) => {
+                unknown.set(true);
+                Ok(())
+            }
+            result => result,
+        };
+        let look = || if unknown.get() { Err(Errno::NOSYS) } else { fs::fstat(&fd) };
+        self.time(meta, false, (set, look), path)?;
+        Ok(!unknown.get())
+    }
+
+    fn time(
+        &self,
+        meta: &Meta,
+        special: bool,
+        (set, look): (impl Fn(Time) -> rustix::io::Result<()>, impl Fn() -> rustix::io::Result<Stat>),
+        path: impl Fn() -> Vec<u8>,
+    ) -> Result<()> {
+        let Some(mtime) = meta.mtime else { return Ok(()) };
+        let ask = Ask { loss: Loss::Time, special, of: (meta.uid, 0) };
+        let is_right = || look().map(|found| found.st_mtime.abs_diff(mtime.seconds) <= COARSEST_TIME);
+        self.ask(ask, || set(mtime), is_right, path).map(drop)
     }
 
     /// Gives a file whose data is written its attributes and mode.
@@ -232,10 +282,23 @@ impl Fidelity {
         }
         // A change of owner and a write may each have cleared the special bits.
         if birth.mode != mode || mode & 0o6000 != 0 {
-            let result = fs::fchmod(fd, Mode::from_raw_mode(mode));
-            self.counted(Loss::Mode, result, &path)?;
+            let set = || fs::fchmod(fd, Mode::from_raw_mode(mode));
+            self.mode(meta.uid, mode, false, (set, || fs::fstat(fd)), path)?;
         }
         Ok(())
+    }
+
+    fn mode(
+        &self,
+        owner: u32,
+        mode: u32,
+        special: bool,
+        (set, look): (impl FnOnce() -> rustix::io::Result<()>, impl Fn() -> rustix::io::Result<Stat>),
+        path: impl Fn() -> Vec<u8>,
+    ) -> Result<()> {
+        let ask = Ask { loss: Loss::Mode, special, of: (owner, mode) };
+        let is_right = || look().map(|found| Birth::of(&found).has_mode(mode));
+        self.ask(ask, set, is_right, path).map(drop)
     }
 
     /// Gives a symbolic link or a FIFO, which was just made, what it shall have.
@@ -250,19 +313,33 @@ impl Fidelity {
         is_link: bool,
         path: impl Fn() -> Vec<u8>,
     ) -> Result<()> {
-        let flags = AtFlags::SYMLINK_NOFOLLOW;
-        let stat = fs::statat(directory, name, flags).context("stat", || self.named(&path))?;
-        let birth = Birth::of(&stat);
-        self.own_entry(directory, name, meta, birth, &path)?;
-        if !is_link && birth.mode != meta.mode {
-            let result = change_mode(directory, name, meta.mode);
-            self.counted(Loss::Mode, result, &path)?;
+        let look = || fs::statat(directory, name, AtFlags::SYMLINK_NOFOLLOW);
+        let mut birth = Birth::of(&look().context("stat", || self.named(&path))?);
+        self.own_entry(directory, name, meta, &mut birth, true, &path)?;
+        let mode = if is_link { birth.mode } else { self.mode_for(meta, birth, &path)? };
+        if birth.mode != mode {
+            self.mode(meta.uid, mode, true, (|| change_mode(directory, name, mode), look), &path)?;
         }
-        if let Some(mtime) = meta.mtime {
-            fs::utimensat(directory, name, &mtime.timestamps(), flags)
-                .context("set time of", || self.named(&path))?;
+        self.set_entry_time(directory, name, meta, true, path)
+    }
+
+    /// The cause that hard links, or FIFOs, were refused with, where that holds for all of them.
+    pub fn refused(&self, loss: Loss) -> Option<Errno> {
+        match self.answers.to(Ask { loss, special: false, of: (0, 0) }) {
+            Some(Answer::Refused(cause)) => cause,
+            _ => None,
         }
-        Ok(())
+    }
+
+    /// Counts an entry that could not be made as what it is. `of_all` says that all others will be refused, too.
+    ///
+    /// # Errors
+    /// Exit 77 under `--strict`.
+    pub fn note(&self, loss: Loss, cause: Errno, of_all: bool, path: &[u8]) -> Result<()> {
+        if of_all {
+            self.answers.remember(Ask { loss, special: false, of: (0, 0) }, Answer::Refused(Some(cause)));
+        }
+        self.losses.note(loss, path, cause)
     }
 
     /// Removes the attributes that an earlier run gave a directory and that `meta` does not have.
@@ -277,7 +354,12 @@ impl Fidelity {
         // A volume without attributes has none to remove.
         let length = fs::flistxattr(fd, &mut names).unwrap_or(0);
         for name in names[..length].split(|byte| *byte == 0).filter(|name| carried(name) && !wanted(name)) {
-            fs::fremovexattr(fd, name).context("remove extended attribute of", || self.named(&path))?;
+            match fs::fremovexattr(fd, name) {
+                Err(error) if !is_refusal(error) => {
+                    return Err(error).context("remove extended attribute of", || self.named(&path));
+                }
+                _ => {}
+            }
         }
         Ok(())
     }
@@ -286,7 +368,12 @@ impl Fidelity {
     ///
     /// # Errors
     /// When they cannot be read.
-    pub fn read_xattrs(&self, fd: impl AsFd, path: impl Fn() -> PathBuf) -> Result<Option<Box<Xattrs>>> {
+    pub fn read_xattrs(
+        &self,
+        fd: impl AsFd,
+        path: impl Fn() -> PathBuf,
+        entry: impl Fn() -> Vec<u8>,
+    ) -> Result<Option<Box<Xattrs>>> {
         if self.source_without_xattrs.load(Relaxed) {
             return Ok(None);
         }
@@ -300,6 +387,9 @@ impl Fidelity {
                 return Ok(None);
             }
             Err(Errno::RANGE) => return Err(too_many_xattrs(&path())),
+            Err(cause) if is_refusal(cause) => {
+                return self.losses.note(Loss::Xattr, &entry(), cause).map(|()| None);
+            }
             Err(error) => return Err(error).context("list extended attributes of", &path),
         };
         let mut found = Xattrs::new();
@@ -311,7 +401,11 @@ impl Fidelity {
                     value.truncate(size);
                     found.push((name.to_vec(), value));
                 }
-                Err(Errno::NODATA) => {}
+                Err(Errno::NODATA) if name != CAPABILITY => {}
+                Err(cause) if is_refusal(cause) => {
+                    let loss = if name == CAPABILITY { Loss::Capability } else { Loss::Xattr };
+                    self.losses.note(loss, &entry(), cause)?;
+                }
                 Err(error) => return Err(error).context("read extended attribute of", &path),
             }
         }
@@ -320,33 +414,55 @@ impl Fidelity {
 
     fn set_xattrs(&self, fd: BorrowedFd<'_>, xattrs: &Xattrs, path: impl Fn() -> Vec<u8>) -> Result<()> {
         for (name, value) in xattrs {
-            let result = fs::fsetxattr(fd, name.as_slice(), value, XattrFlags::empty());
-            // Too large for the file system: ext4 has room for a block of them. A full volume fails the
-            // next write, too.
-            let result = result.map_err(|error| match error {
-                Errno::NOSPC | Errno::TOOBIG | Errno::RANGE => Errno::NOTSUP,
-                error => error,
-            });
-            let loss = if name == b"security.capability" { Loss::Capability } else { Loss::Xattr };
-            self.counted(loss, result, &path)?;
+            let loss = if name == CAPABILITY { Loss::Capability } else { Loss::Xattr };
+            let ask = Ask { loss, special: false, of: (0, 0) };
+            if let Some(Answer::Refused(cause)) = self.answers.to(ask) {
+                self.losses.note(loss, &path(), cause)?;
+                continue;
+            }
+            match fs::fsetxattr(fd, name.as_slice(), value, XattrFlags::empty()) {
+                Ok(()) => {}
+                Err(cause) if ask.is_refused_by(cause) => {
+                    if matches!(cause, Errno::NOTSUP | Errno::NOSYS) {
+                        self.answers.remember(ask, Answer::Refused(Some(cause)));
+                    }
+                    self.losses.note(loss, &path(), cause)?;
+                }
+                Err(cause) => return Err(cause).context(loss.act(), || self.named(&path)),
+            }
         }
         Ok(())
     }
 
-    /// Whether it was done; a refusal is noted.
-    fn counted(
+    /// Asks for one thing, unless it was refused before. Whether the entry has it now; a refusal is noted.
+    /// `is_right` looks: after the first call that succeeded whether it had an effect, and after one that was
+    /// refused whether the entry is as it shall be all the same.
+    fn ask(
         &self,
-        loss: Loss,
-        result: rustix::io::Result<()>,
+        ask: Ask,
+        set: impl FnOnce() -> rustix::io::Result<()>,
+        is_right: impl Fn() -> rustix::io::Result<bool>,
         path: impl Fn() -> Vec<u8>,
     ) -> Result<bool> {
-        match result {
-            Ok(()) => Ok(true),
-            Err(error @ (Errno::PERM | Errno::ACCESS | Errno::NOTSUP | Errno::NOSYS | Errno::INVAL)) => {
-                self.losses.note(loss, &path(), error).map(|()| false)
-            }
-            Err(error) => Err(error).context(loss.act(), || self.named(&path)),
+        let before = self.answers.to(ask);
+        if let Some(Answer::Refused(cause)) = before {
+            return self.losses.note(ask.loss, &path(), cause).map(|()| false);
         }
+        let cause = match set() {
+            Ok(()) if before.is_some() => return Ok(true),
+            Ok(()) if is_right() != Ok(false) => {
+                self.answers.remember(ask, Answer::Kept);
+                return Ok(true);
+            }
+            Ok(()) => None,
+            Err(cause) if !ask.is_refused_by(cause) => {
+                return Err(cause).context(ask.loss.act(), || self.named(&path));
+            }
+            Err(_) if is_right() == Ok(true) => return Ok(true),
+            Err(cause) => Some(cause),
+        };
+        self.answers.remember(ask, Answer::Refused(cause));
+        self.losses.note(ask.loss, &path(), cause).map(|()| false)
     }
 
     fn named(&self, path: impl Fn() -> Vec<u8>) -> EntryName {

@@ -116,16 +116,19 @@ impl Losses {
         &self.naming
     }
 
-    /// Counts a loss of the entry at `path` of the seed, refused with `cause`.
+    /// Counts a loss of the entry at `path` of the stage, refused with `cause`; without one, the call succeeded and
+    /// had no effect.
     ///
     /// # Errors
     /// Exit 77 under `--strict`.
-    pub fn note(&self, loss: Loss, path: &[u8], cause: Errno) -> Result<()> {
+    pub fn note(&self, loss: Loss, path: &[u8], cause: impl Into<Option<Errno>>) -> Result<()> {
+        let cause = cause.into();
         if self.strict {
             return Err(self.error(loss, path, cause));
         }
         let path = self.naming.seed_path(path);
-        tracing::debug!(path = path.quoted(), %cause, "refused: {}", loss.words().act);
+        let cause = cause.map(|cause| cause.to_string());
+        tracing::debug!(path = path.quoted(), cause, "refused: {}", loss.words().act);
         self.lost.lock().unwrap_or_else(PoisonError::into_inner).add(loss, &path, 1);
         Ok(())
     }
@@ -135,11 +138,14 @@ impl Losses {
         self.lost.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    fn error(&self, loss: Loss, path: &[u8], cause: Errno) -> Error {
+    fn error(&self, loss: Loss, path: &[u8], cause: Option<Errno>) -> Error {
         let Words { act, help, .. } = loss.words();
-        Error::os(act, self.naming.entry(path), cause)
-            .exit(Exit::Permission)
-            .help(format!("{help}; without --strict what the volume does not keep is counted in a warning"))
+        let entry = self.naming.entry(path);
+        let error = match cause {
+            Some(cause) => Error::os(act, entry, cause).exit(Exit::Permission),
+            None => Error::new(Exit::Permission, act, "the call succeeded and had no effect").on(entry),
+        };
+        error.help(format!("{help}; without --strict what the volume does not keep is counted in a warning"))
     }
 }
 

@@ -5,10 +5,10 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Component, Path};
 
 use rustix::fs::{self, AtFlags, Gid, Mode, OFlags, Uid};
-use rustix::io::Errno;
 
 use super::entry::Time;
 use super::overrides::Overrides;
+use super::refusals::is_refusal;
 use crate::config::VolumeConfig;
 use crate::error::{Context, Result};
 use crate::exit::Exit;
@@ -34,7 +34,7 @@ pub fn ensure(tree: BorrowedFd<'_>, tree_path: &Path, wishes: &VolumeConfig) -> 
             let made = keeping_time(&directory, || {
                 fs::mkdirat(&directory, part, Mode::from_raw_mode(0o755))?;
                 own(directory.as_fd(), part, wishes)?;
-                set_mode(directory.as_fd(), part, 0o755, overrides.mode(0o755, true))
+                set_mode(directory.as_fd(), part, (0o755, overrides.mode(0o755, true)), wishes)
             });
             made.context("create directory of", full.as_path())?;
         }
@@ -52,7 +52,7 @@ pub fn ensure(tree: BorrowedFd<'_>, tree_path: &Path, wishes: &VolumeConfig) -> 
         let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL;
         state::close(openat(directory.as_fd(), name, flags, Mode::from_raw_mode(0o644))?)?;
         own(directory.as_fd(), name, wishes)?;
-        set_mode(directory.as_fd(), name, 0o644, overrides.mode(0o644, false))
+        set_mode(directory.as_fd(), name, (0o644, overrides.mode(0o644, false)), wishes)
     });
     made.context("create sentinel", full.as_path())
 }
@@ -61,18 +61,33 @@ fn own(directory: BorrowedFd<'_>, name: &[u8], wishes: &VolumeConfig) -> rustix:
     let Some((uid, gid)) = wishes.owner else { return Ok(()) };
     let owner = (Some(Uid::from_raw(uid)), Some(Gid::from_raw(gid)));
     match fs::chownat(directory, name, owner.0, owner.1, AtFlags::SYMLINK_NOFOLLOW) {
-        Err(Errno::PERM) if !wishes.strict => Ok(()),
+        Err(cause) if !wishes.strict && is_refusal(cause) => Ok(()),
         result => result,
     }
 }
 
-fn set_mode(directory: BorrowedFd<'_>, name: &[u8], has: u32, wanted: u32) -> rustix::io::Result<()> {
-    if has == wanted { Ok(()) } else { change_mode(directory, name, wanted) }
+fn set_mode(
+    directory: BorrowedFd<'_>,
+    name: &[u8],
+    (has, wanted): (u32, u32),
+    wishes: &VolumeConfig,
+) -> rustix::io::Result<()> {
+    if has == wanted {
+        return Ok(());
+    }
+    match change_mode(directory, name, wanted) {
+        Err(cause) if !wishes.strict && is_refusal(cause) => Ok(()),
+        result => result,
+    }
 }
 
 /// Changes a finished directory and gives it back the time that it had.
 fn keeping_time(directory: &OwnedFd, change: impl Fn() -> rustix::io::Result<()>) -> rustix::io::Result<()> {
     let stat = fs::fstat(directory)?;
     change()?;
-    fs::futimens(directory, &Time::of(&stat).timestamps())
+    match fs::futimens(directory, &Time::of(&stat).timestamps()) {
+        // Then it had no time of the seed's.
+        Err(cause) if is_refusal(cause) => Ok(()),
+        result => result,
+    }
 }

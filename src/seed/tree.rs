@@ -11,14 +11,15 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
-use rustix::fs::{self, AtFlags, FileType, Gid, Mode, OFlags, Stat, Uid};
+use rustix::fs::{self, FileType, Gid, Mode, OFlags, Stat, Uid};
 use rustix::io::Errno;
 
 use super::entry::{EntryName, Meta, Naming, Time, Xattrs};
 use super::fidelity::{Birth, Fidelity};
 use super::owner::{Owner, create_as};
+use super::refused;
 use super::schedule::{Number, ROOT};
-use crate::error::{Context, Result, printable};
+use crate::error::{Context, Error, Result, printable};
 use crate::volume::{change_mode, entries, is_type, openat, remove_tree, stat_entry};
 
 /// How often one thing is tried again after the server forgot a directory's handle (`ESTALE`): each
@@ -273,6 +274,20 @@ impl Tree {
         self.naming.entry(path)
     }
 
+    /// The error for the entry at this path, which could not be made.
+    pub fn not_made(&self, act: &'static str, path: &[u8], cause: Errno) -> Error {
+        refused::not_made(act, &self.naming, path, cause, || self.longest_name())
+    }
+
+    /// The error for a symbolic link to `target` at this path, which could not be made.
+    pub fn no_symbolic_link(&self, path: &[u8], target: &[u8], cause: Errno) -> Error {
+        refused::no_symbolic_link(&self.naming, path, target, cause, || self.longest_name())
+    }
+
+    fn longest_name(&self) -> Option<u64> {
+        fs::fstatfs(&self.root_fd).ok().and_then(|found| u64::try_from(found.f_namelen).ok())
+    }
+
     /// A number for something with a lock of its own.
     pub fn number(&self) -> Number {
         lock(&self.spare).pop().unwrap_or_else(|| self.numbers.fetch_add(1, Ordering::Relaxed))
@@ -293,8 +308,8 @@ impl Tree {
             return Ok(None);
         }
         self.unless_stale(dir, || {
-            let path = || self.entry(&dir.child_path(name));
-            stat_entry(self.open(dir)?.as_fd(), name).context("stat", path)
+            let found = stat_entry(self.open(dir)?.as_fd(), name);
+            found.map_err(|cause| self.not_made("look for", &dir.child_path(name), cause))
         })
     }
 
@@ -367,7 +382,8 @@ impl Tree {
             Some(there) => {
                 created();
                 if there.st_mode & 0o700 != 0o700 {
-                    change_mode(parent.as_fd(), dir.name(), mode).context("change mode of", path)?;
+                    // Where that is refused, filling it may be as well, and says so.
+                    let _ = change_mode(parent.as_fd(), dir.name(), mode);
                     dir.mark_changed();
                 }
                 create_as(creator, || open_place(&parent, dir.name())).context("open directory", path)?
@@ -381,7 +397,7 @@ impl Tree {
                 match made {
                     // Made before the server forgot its parent.
                     Err(Errno::EXIST) if self.is_directory(&parent, dir) => {}
-                    made => made.context("create directory", path)?,
+                    made => made.map_err(|cause| self.not_made("create directory", &dir.path, cause))?,
                 }
                 // As the owner: what a user may do in it is asked of the server once for each.
                 create_as(creator, || open_place(&parent, dir.name())).context("open directory", path)?
@@ -544,11 +560,11 @@ impl Tree {
         let mode = fidelity.mode_for(&meta, birth, path)?;
         if birth.has_mode(mode) && meta.xattrs.is_none() {
             let unchanged = !dir.changed.load(Ordering::Relaxed) && mtime.is_some() && mtime == meta.mtime;
-            let (false, Some(mtime)) = (unchanged, meta.mtime) else { return Ok(()) };
-            match fs::utimensat(&*self.open(dir)?, "", &mtime.timestamps(), AtFlags::EMPTY_PATH) {
-                // Before Linux 5.8 (utimensat(2)).
-                Err(Errno::INVAL | Errno::NOENT) => {}
-                result => return result.context("set time of", || self.entry(&dir.path)),
+            if unchanged
+                || meta.mtime.is_none()
+                || fidelity.set_directory_time(&*self.open(dir)?, &meta, path)?
+            {
+                return Ok(());
             }
         }
         fidelity.finish_file(&self.open_to_read(dir)?, &meta, mode, birth, path)
