@@ -37,7 +37,7 @@ impl Error {
     /// error number; the caller may overrule both.
     pub fn os(act: impl Into<Cow<'static, str>>, object: impl Quoted, cause: impl Into<io::Error>) -> Error {
         let cause = cause.into();
-        let (exit, help) = classify(&cause);
+        let (exit, help) = classify(cause.raw_os_error(), nix::unistd::geteuid().is_root());
         Error {
             exit,
             act: act.into(),
@@ -196,34 +196,73 @@ pub fn lowercase_first(text: &str) -> String {
     }
 }
 
-fn classify(cause: &io::Error) -> (Exit, Option<&'static str>) {
-    use nix::libc::{EACCES, EDQUOT, EMFILE, ENFILE, ENOSPC, EPERM, EROFS, ESTALE};
-    match cause.raw_os_error() {
-        Some(ENOSPC) => (
+/// The exit code and the help for an error number: what it most often means on a volume. `is_root` is who asks:
+/// root is not told to be root.
+fn classify(number: Option<i32>, is_root: bool) -> (Exit, Option<&'static str>) {
+    use nix::libc as c;
+    let (exit, help) = match number {
+        Some(c::ENOSPC) => (
             Exit::Volume,
-            Some(
-                "the volume is full (space or inodes): enlarge it and start again; what is already staged is kept",
-            ),
+            "the volume is full (space: df; inodes: df -i): enlarge it and start again; what is already staged is kept",
         ),
-        Some(EDQUOT) => (
+        Some(c::EDQUOT) => {
+            (Exit::Volume, "the quota is used up: raise it and start again; what is already staged is kept")
+        }
+        Some(c::EFBIG) => (
             Exit::Volume,
-            Some("the quota is used up: raise it and start again; what is already staged is kept"),
+            "the file is larger than the file system (FAT: 4 GiB) or the limit of file sizes (ulimit -f) allows",
         ),
-        Some(EROFS) => (Exit::Volume, Some("mount the volume read-write for the container that seeds it")),
-        Some(EACCES | EPERM) => (
+        Some(c::EROFS) => (
+            Exit::Volume,
+            "mount the volume read-write for the container that seeds it; one that turned read-only by itself has failed: see dmesg",
+        ),
+        Some(c::EACCES | c::EPERM) if is_root => (
             Exit::Permission,
-            Some(
-                "run volseed as a user who may do this (often root, with --user for the app), or change the owner",
-            ),
+            "root was refused: a capability may be missing (CAP_DAC_OVERRIDE, CAP_CHOWN, CAP_FOWNER), the server may squash root (root_squash), or a user namespace, a seccomp profile or the mount forbids it",
         ),
-        Some(ESTALE) => {
-            (Exit::Io, Some("the server no longer knows this file: remount the volume and start again"))
+        Some(c::EACCES | c::EPERM) => (
+            Exit::Permission,
+            "run volseed as a user who may do this (often root, with --user for the app), or change the owner",
+        ),
+        Some(c::ENAMETOOLONG) => (
+            Exit::Refused,
+            "a name or path is longer than the file system takes: shorten it, or use another one",
+        ),
+        Some(c::EMLINK) => (
+            Exit::Refused,
+            "the file system allows no more names of a file, or directories in one: spread them, or use another one",
+        ),
+        Some(c::EINVAL) => (
+            Exit::Io,
+            "the file system does not take this: see which kind it is, and what it does not keep (docs/volumes.md)",
+        ),
+        Some(c::ENOTSUP) => (
+            Exit::Io,
+            "the file system or its mount options do not offer this: use another one, or mount it differently",
+        ),
+        Some(c::ENOSYS) => (
+            Exit::Io,
+            "the file system, the kernel or a seccomp profile does not have this call: allow it, or use another one",
+        ),
+        Some(c::EIO) => {
+            (Exit::Io, "the storage or its server has failed: see dmesg, repair it, and start again")
         }
-        Some(EMFILE | ENFILE) => {
-            (Exit::System, Some("raise the limit of open files (ulimit -n); 64 are enough"))
+        Some(c::ESTALE) => {
+            (Exit::Io, "the server no longer knows this file: remount the volume and start again")
         }
-        _ => (Exit::Io, None),
-    }
+        Some(c::ETIMEDOUT | c::EHOSTDOWN | c::EHOSTUNREACH | c::ENOTCONN | c::ECONNABORTED) => (
+            Exit::Io,
+            "the server, or the process behind a FUSE mount, does not answer: see that it runs, remount, start again",
+        ),
+        Some(c::EBUSY) => {
+            (Exit::Io, "another mount or program uses it: unmount or stop that, and start again")
+        }
+        Some(c::ETXTBSY) => (Exit::Io, "a program is being run from it: stop that, and start again"),
+        Some(c::EMFILE | c::ENFILE) => (Exit::System, "raise the limit of open files (ulimit -n)"),
+        Some(c::ENOMEM) => (Exit::System, "allow the container more memory"),
+        _ => return (Exit::Io, None),
+    };
+    (exit, Some(help))
 }
 
 #[cfg(test)]
@@ -244,6 +283,52 @@ mod tests {
         let error = Error::new(Exit::Archive, "read\n", "bad\nfield\u{1b}[1m").on("a\nb").help("x\ny");
         assert_eq!(error.to_string(), "read\\n 'a\\nb': bad\\nfield\\u{1b}[1m");
         assert_eq!(error.help_text().unwrap(), "x\\ny");
+    }
+
+    #[test]
+    fn every_error_number_has_its_exit_code_and_help() {
+        use nix::libc as c;
+        let table: &[(i32, Exit, &str)] = &[
+            (c::ENOSPC, Exit::Volume, "inodes"),
+            (c::EDQUOT, Exit::Volume, "quota"),
+            (c::EFBIG, Exit::Volume, "4 GiB"),
+            (c::EROFS, Exit::Volume, "read-write"),
+            (c::EACCES, Exit::Permission, "--user"),
+            (c::EPERM, Exit::Permission, "--user"),
+            (c::ENAMETOOLONG, Exit::Refused, "longer"),
+            (c::EMLINK, Exit::Refused, "no more names"),
+            (c::EINVAL, Exit::Io, "does not take"),
+            (c::ENOTSUP, Exit::Io, "mount options"),
+            (c::ENOSYS, Exit::Io, "seccomp"),
+            (c::EIO, Exit::Io, "dmesg"),
+            (c::ESTALE, Exit::Io, "remount"),
+            (c::ETIMEDOUT, Exit::Io, "does not answer"),
+            (c::EHOSTDOWN, Exit::Io, "does not answer"),
+            (c::EHOSTUNREACH, Exit::Io, "does not answer"),
+            (c::ENOTCONN, Exit::Io, "FUSE"),
+            (c::ECONNABORTED, Exit::Io, "FUSE"),
+            (c::EBUSY, Exit::Io, "uses it"),
+            (c::ETXTBSY, Exit::Io, "program"),
+            (c::EMFILE, Exit::System, "ulimit -n"),
+            (c::ENFILE, Exit::System, "ulimit -n"),
+            (c::ENOMEM, Exit::System, "memory"),
+        ];
+        for (number, exit, part) in table {
+            let (found, help) = classify(Some(*number), false);
+            assert_eq!(found, *exit, "{number}");
+            assert!(help.unwrap().contains(part), "{number}: {help:?}");
+        }
+        assert_eq!(classify(Some(c::ENOENT), false), (Exit::Io, None));
+        assert_eq!(classify(None, true), (Exit::Io, None));
+    }
+
+    #[test]
+    fn root_is_not_told_to_be_root() {
+        for number in [nix::libc::EPERM, nix::libc::EACCES] {
+            let (exit, help) = classify(Some(number), true);
+            assert_eq!(exit, Exit::Permission);
+            assert!(help.is_some_and(|help| help.contains("CAP_") && !help.contains("--user")));
+        }
     }
 
     #[test]

@@ -68,11 +68,14 @@ impl Loss {
                 "change owner of",
                 "the owner of",
                 entries,
-                "give --chown an owner that the volume takes",
+                "it takes CAP_CHOWN, a mapped UID in a user namespace, and a volume that lets root give files away (NFS: no_root_squash); or give --chown an owner that the volume takes",
             ),
-            Loss::Mode => {
-                words("change mode of", "the mode of", entries, "set the modes that the mount gives")
-            }
+            Loss::Mode => words(
+                "change mode of",
+                "the mode of",
+                entries,
+                "it takes CAP_FOWNER for files of others, and a volume that keeps modes; or give the source the modes that the mount gives",
+            ),
             Loss::Time => words("set time of", "the time of", entries, "--no-times leaves times out"),
             Loss::Xattr => words(
                 "set extended attribute of",

@@ -190,6 +190,8 @@ pub fn make_private(parent: BorrowedFd<'_>, name: &[u8]) -> rustix::io::Result<M
 fn drop_default_acl(directory: BorrowedFd<'_>) -> rustix::io::Result<()> {
     match fs::fremovexattr(directory, "system.posix_acl_default") {
         Ok(()) | Err(Errno::NODATA | Errno::NOTSUP | Errno::NOSYS | Errno::PERM) => Ok(()),
+        // Other answers of file systems that have no such attributes.
+        Err(Errno::ACCESS | Errno::INVAL | Errno::TOOBIG | Errno::OVERFLOW) => Ok(()),
         Err(error) => Err(error),
     }
 }
