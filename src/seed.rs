@@ -266,6 +266,9 @@ impl Site<'_> {
             top: top.iter().take(state::TOP_LISTED).map(|name| Name::from(&**name)).collect(),
             root: self.root(produced.root, staged.empty),
         };
+        if let (true, Some(root)) = (self.config.strict, &sealed.root) {
+            fidelity.check_root(self.volume.root(), root)?;
+        }
         Ok(Staging {
             sealed,
             staged: Some(staged),

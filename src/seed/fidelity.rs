@@ -77,6 +77,24 @@ impl Fidelity {
         Fidelity { losses, answers: Answers::default(), source_without_xattrs: AtomicBool::new(false) }
     }
 
+    /// Says before anything is published what [`Fidelity::finish_root`] would be refused: only its owner and root
+    /// may change the volume's root, and only root gives it away.
+    ///
+    /// # Errors
+    /// Exit 77 under `--strict`.
+    pub fn check_root(&self, root: BorrowedFd<'_>, wished: &Root) -> Result<()> {
+        let birth = Birth::of(&fs::fstat(root).context("stat", || self.named(Vec::new))?);
+        let ours = rustix::process::geteuid();
+        if !ours.is_root() && birth.uid != wished.uid {
+            return self.losses.note(Loss::Owner, b"", Errno::PERM);
+        }
+        let keeps_mode = wished.mode.is_none_or(|mode| birth.has_mode(mode));
+        if ours.is_root() || ours.as_raw() == birth.uid || keeps_mode {
+            return Ok(());
+        }
+        self.losses.note(Loss::Mode, b"", Errno::PERM)
+    }
+
     /// Gives the volume's root what the seed's root has.
     ///
     /// # Errors

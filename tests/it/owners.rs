@@ -70,7 +70,8 @@ fn the_owner_of_the_root_is_counted_with_the_others() {
     let source = Tree::new().file("a", "x").owner(SOMEBODY, SOMEBODY).write_to(&sandbox.directory("source"));
     let volume = sandbox.volume_of(SOMEBODY);
     let start = || seed(&source, &volume).started_by(SOMEBODY, SOMEBODY);
-    start().flag("--strict").ends().fails(77, "owner");
+    start().flag("--strict").ends().fails(77, "owner of '.'");
+    assert_nothing_published(&volume);
     start().json().ends().exits(0).warns_once(1);
 }
 
