@@ -113,7 +113,7 @@ def check_tool(kind: str) -> None:
         raise Missing(f"{MAKE[kind][0]} is missing: apt-get install {PACKAGE[kind]}")
 
 
-def attach_loop(megabytes: int, backing: str) -> tuple[int, str]:
+def attach_loop(megabytes: int, backing: str, sparse: bool = False) -> tuple[int, str]:
     """A loop device on a nameless file in `backing`; it is gone when the returned descriptor and its mounts are."""
     if not os.path.exists("/dev/loop-control"):
         subprocess.run(["modprobe", "-q", "loop"], stderr=subprocess.DEVNULL, check=False)
@@ -123,7 +123,10 @@ def attach_loop(megabytes: int, backing: str) -> tuple[int, str]:
         raise Missing(f"no loop devices here: {error}") from error
     file = tempfile.TemporaryFile(dir=backing)
     try:
-        os.posix_fallocate(file.fileno(), 0, megabytes << 20)
+        if sparse:
+            file.truncate(megabytes << 20)
+        else:
+            os.posix_fallocate(file.fileno(), 0, megabytes << 20)
         for direct in (LO_FLAGS_DIRECT_IO, 0):
             for _ in range(8):
                 number = fcntl.ioctl(control, LOOP_CTL_GET_FREE)
