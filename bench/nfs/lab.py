@@ -22,8 +22,9 @@ HERE = os.path.dirname(os.path.abspath(__file__))
 # Raised whenever the disk with the corpus is laid out otherwise.
 CORPUS_LAYOUT = 1
 # What every scenario can be given: the guest's memory, its limit in real seconds on a machine that may be busy, and the
-# requests in flight that the server allows a mount: 64 as its client asks, or 30 as Linux before 6.14.
-COMMON = {"memory": "4g", "limit": "1800", "slots": "64"}
+# requests in flight that the server allows a mount: 64 as its client asks, or 30 as Linux before 6.14. The clock is real
+# where nothing is timed, and the guest then as fast as this machine.
+COMMON = {"memory": "4g", "limit": "1800", "slots": "64", "clock": "virtual"}
 # A guest that fails says why in its last lines.
 LAST_LINES = 20
 
@@ -105,6 +106,9 @@ class Lab:
         disks = [os.path.join(self.root, "root.img"), self.corpus, inputs]
         # One nanosecond an instruction, idle time skipped: figures do not depend on what else this machine does.
         machine = ["-M", "q35", "-cpu", "max", "-smp", "1", "-accel", "tcg,thread=single", "-icount", "shift=0,sleep=off"]
+        if scenario.settings["clock"] == "real":
+            # Not KVM: where this machine is a guest itself, it may not even boot.
+            machine = ["-M", "q35", "-cpu", "max", "-smp", "2", "-accel", "tcg,thread=multi"]
         return subprocess.Popen(
             [
                 *("nice", "setpriv", "--pdeathsig", "KILL", "qemu-system-x86_64", *machine),
@@ -124,7 +128,9 @@ class Lab:
     def pack(self, into: IO[bytes], scenario: Scenario) -> None:
         """The disk that is new with every run: a tar as it is."""
         files = {os.path.basename(path): path for path in glob.glob(os.path.join(HERE, "guest", "*"))}
-        files |= {"kit/tree.py": os.path.join(setting.REPOSITORY, "bench", "kit", "tree.py"), "scenario": scenario.path, "volseed": self.binary}
+        bench = os.path.join(setting.REPOSITORY, "bench")
+        files |= {"kit/tree.py": os.path.join(bench, "kit", "tree.py"), "scenario": scenario.path, "volseed": self.binary}
+        files |= {"bench/kit": os.path.join(bench, "kit"), "bench/volumes": os.path.join(bench, "volumes")}
         if os.path.exists(self.xcp):
             files["xcp"] = self.xcp
         exports = "".join(f"export {name}={shlex.quote(value)}\n" for name, value in scenario.settings.items()).encode()
