@@ -115,7 +115,7 @@ class Lab:
                 *("-m", scenario.settings["memory"]),
                 *("-nodefaults", "-no-reboot", "-display", "none", "-serial", "stdio"),
                 *("-kernel", os.path.join(self.root, "vmlinuz"), "-initrd", os.path.join(self.root, "initrd.gz")),
-                *("-append", "console=ttyS0 quiet panic=-1 mitigations=off tsc=reliable"),
+                *("-append", "console=ttyS0 quiet panic=-1 mitigations=off tsc=reliable no_timer_check"),
                 *(word for path in disks for word in ("-drive", f"file={path},format=raw,if=virtio,snapshot=on")),
             ],
             stdin=subprocess.DEVNULL,
