@@ -34,7 +34,7 @@ pub fn not_made(
             };
             system.explained(Exit::Refused, &why).help(help_for_length(kind))
         }
-        Errno::INVAL | Errno::ILSEQ | Errno::NOENT => match oddity(name) {
+        Errno::INVAL | Errno::ILSEQ | Errno::OVERFLOW | Errno::NOENT => match oddity(name) {
             Some(odd) => system
                 .explained(Exit::Refused, &format!("its name has {odd}, which the volume does not take"))
                 .help(help_for_characters(kind)),
@@ -60,7 +60,7 @@ pub fn no_symbolic_link(
             let why = format!("the {} bytes that it points to are more than the volume takes", target.len());
             system().explained(Exit::Refused, &why).help("shorten the link's target in the source")
         }
-        Errno::INVAL | Errno::ILSEQ | Errno::NOENT if oddity(name).is_some() => {
+        Errno::INVAL | Errno::ILSEQ | Errno::OVERFLOW | Errno::NOENT if oddity(name).is_some() => {
             not_made(act, naming, path, cause, longest)
         }
         cause if is_refusal(cause) => system()

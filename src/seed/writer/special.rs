@@ -50,7 +50,9 @@ impl Writer<'_> {
             Ok(()) => self.finish_special(entry, false),
             Err(cause) => {
                 let error = tree.not_made("create FIFO", &entry.path(), cause);
-                if !is_refusal(cause) || error.exit_code() == Exit::Refused {
+                // exfat-fuse knows no better answer; there are no data that could have been lost.
+                let is_refused = is_refusal(cause) || cause == Errno::IO;
+                if !is_refused || error.exit_code() == Exit::Refused {
                     return Err(error);
                 }
                 fidelity.note(Loss::Fifo, cause, true, &entry.path())
