@@ -152,6 +152,13 @@ pub struct VolumeArgs {
     /// container's own layer is a warning: it is lost with the container.
     #[arg(long, env = "VOLSEED_TO", value_name = "DIR")]
     pub to: Option<PathBuf>,
+    /// Where volseed keeps its state
+    ///
+    /// In place of `.volseed` in the volume's root: a directory on the same mount and outside of `--to`, for
+    /// a volume whose web root is a directory below (`--to /data/html --state-dir /data/.volseed`). Its
+    /// parent must exist. All replicas, `wait` and `status` need the same.
+    #[arg(long, env = "VOLSEED_STATE_DIR", value_name = "DIR")]
+    pub state_dir: Option<PathBuf>,
     /// File that shows it is seeded
     ///
     /// Relative to the volume's root. Where it is present without volseed's own state, the volume was

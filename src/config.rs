@@ -5,7 +5,7 @@
 
 mod file;
 
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::path::{Component, Path, PathBuf};
 use std::time::Duration;
 
@@ -51,6 +51,8 @@ pub struct VolumeConfig {
     pub to: PathBuf,
     /// What it shall hold. `-` is standard input.
     pub from: PathBuf,
+    /// Where the state is, in place of `.volseed` in the root.
+    pub state_dir: Option<PathBuf>,
     /// Relative to the root, plain components only.
     pub sentinel: Option<PathBuf>,
     /// What of the source is left out.
@@ -77,6 +79,13 @@ pub struct VolumeConfig {
     pub lock: LockMode,
     /// Longest wait for another replica.
     pub wait_timeout: Option<Duration>,
+}
+
+impl VolumeConfig {
+    /// The directory that the state is in as a rule: a `.volseed` in the root is used before another.
+    fn state_path(&self) -> PathBuf {
+        self.state_dir.clone().unwrap_or_else(|| self.to.join(crate::state::DIRECTORY))
+    }
 }
 
 /// The health server.
@@ -197,6 +206,7 @@ pub fn volumes(args: &VolumeArgs, copy: Option<&CopyArgs>, file: &File) -> Resul
         ("--to", args.to.is_some()),
         ("--from", copy.from.is_some()),
         ("--sentinel", args.sentinel.is_some()),
+        ("--state-dir", args.state_dir.is_some()),
     ] {
         if several && given {
             return Err(usage(format!(
@@ -217,6 +227,10 @@ pub fn volumes(args: &VolumeArgs, copy: Option<&CopyArgs>, file: &File) -> Resul
             .map_err(|error| in_file(number + 1, error))?;
         if volumes.iter().any(|other| other.to == volume.to) {
             return Err(usage(format!("two volumes have the root {}", volume.to.display())));
+        }
+        if volumes.iter().any(|other| other.state_path() == volume.state_path()) {
+            let path = volume.state_path();
+            return Err(usage(format!("two volumes have their state in {}", path.display())));
         }
         volumes.push(volume);
     }
@@ -348,6 +362,18 @@ fn volume(args: &VolumeArgs, copy: &CopyArgs, wants_source: bool) -> Result<Volu
             )));
         }
     }
+    if let Some(dir) = &args.state_dir {
+        let wrong = |cause: &str| Err(usage(format!("--state-dir {} {cause}", dir.display())));
+        if dir.file_name().and_then(OsStr::to_str).is_none() {
+            return wrong("must end in the name of a directory");
+        }
+        if dir.starts_with(&to) {
+            return wrong("is inside of --to: without it, the state is in .volseed there");
+        }
+        if to.starts_with(dir) {
+            return wrong("is around --to: it holds volseed's state alone");
+        }
+    }
     let left_out = |sentinel: &PathBuf| copy.exclude.iter().find(|exclude| exclude.leaves_out(sentinel));
     if let Some(exclude) = args.sentinel.as_ref().and_then(left_out) {
         return Err(usage(format!("--exclude {} leaves out the file of --sentinel", exclude.as_str())));
@@ -366,6 +392,7 @@ fn volume(args: &VolumeArgs, copy: &CopyArgs, wants_source: bool) -> Result<Volu
     Ok(VolumeConfig {
         to,
         from,
+        state_dir: args.state_dir.clone(),
         sentinel: args.sentinel.clone(),
         exclude: copy.exclude.clone(),
         existing: copy.existing.unwrap_or(Existing::Keep),
@@ -385,6 +412,7 @@ fn volume(args: &VolumeArgs, copy: &CopyArgs, wants_source: bool) -> Result<Volu
 fn merge_volume(flags: &VolumeArgs, file: &VolumeArgs) -> VolumeArgs {
     VolumeArgs {
         to: flags.to.clone().or_else(|| file.to.clone()),
+        state_dir: flags.state_dir.clone().or_else(|| file.state_dir.clone()),
         sentinel: flags.sentinel.clone().or_else(|| file.sentinel.clone()),
         seed_version: flags.seed_version.clone().or_else(|| file.seed_version.clone()),
         lock: flags.lock.or(file.lock),

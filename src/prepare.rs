@@ -34,9 +34,11 @@ use crate::progress::{Phase, Progress, seconds};
 use crate::report::report;
 use crate::seed::{Published, Site, Source, Staging};
 use crate::signals;
-use crate::state::{Complete, Origin, Sealed, StateDir, Totals};
+use crate::state::{Complete, DIRECTORY, Origin, Sealed, StateDir, Totals};
 use crate::text::{Untrusted, rfc3339};
-use crate::volume::{Ourselves, Place, Volume, make_private, openat, remove_directory, stat_entry};
+use crate::volume::{
+    Ourselves, Place, Volume, check_renames, make_private, openat, remove_directory, stat_entry,
+};
 
 /// How often `wait` looks, at first and at most: it costs a few round trips each time.
 const LOOK: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(2));
@@ -77,7 +79,8 @@ impl Preparation<'_> {
     fn run(&self) -> Result<()> {
         self.progress.set_volume(self.config.to.display().to_string());
         self.progress.enter(Phase::Checking);
-        let volume = Volume::open(&self.config.to)?;
+        let volume = self.open()?;
+        self.warn_of_state(&volume);
         if volume.is_container_layer() {
             let volume = self.config.to.display();
             tracing::warn!(%volume, "it is on the container's own layer: its data will be lost with the container; mount a volume there");
@@ -120,6 +123,17 @@ impl Preparation<'_> {
         Ok(())
     }
 
+    fn open(&self) -> Result<Volume> {
+        Volume::open(&self.config.to, self.config.state_dir.as_deref())
+    }
+
+    fn warn_of_state(&self, volume: &Volume) {
+        let used = &volume.state().path;
+        if let Some(state_dir) = self.config.state_dir.as_deref().filter(|dir| dir != used) {
+            tracing::warn!(state_dir = %state_dir.display(), used = %used.display(), "--state-dir is not used: the volume has its state in its root");
+        }
+    }
+
     fn rules(&self, volume: &Volume) -> Result<Rules> {
         let kind = volume.kind()?;
         let sharing = match self.config.lock {
@@ -141,7 +155,10 @@ impl Preparation<'_> {
         let mut watch = Watch::default();
         let mut told = false;
         loop {
-            let volume = Volume::open(&self.config.to)?;
+            let volume = self.open()?;
+            if !told {
+                self.warn_of_state(&volume);
+            }
             let state = StateDir::open(&volume)?;
             if let Some(record) = self.complete(&volume, state.as_ref())? {
                 if told {
@@ -377,6 +394,9 @@ impl Work<Disk> for Seeding<'_> {
             )
             .on(self.volume.path())
             .help("empty it, or choose --existing keep or overwrite"));
+        }
+        if self.volume.state().path != self.volume.path().join(DIRECTORY) {
+            check_renames(claim.dir.as_fd(), self.volume.root(), &self.volume.state().path)?;
         }
         let source = self.source()?;
         self.traffic.set(nfs::Counters::read(self.volume.root()));

@@ -436,7 +436,9 @@ impl Site<'_> {
             match &source {
                 Content::Directory(root) => {
                     let volume = fs::fstat(self.volume.root()).context("stat", self.volume.path())?;
-                    let walked = directory::produce(root, &config.from, &volume, overrides, excluding, feed)?;
+                    let stage = fs::fstat(self.stage).context("stat", self.stage_path.as_path())?;
+                    let walked =
+                        directory::produce(root, &config.from, &[volume, stage], overrides, excluding, feed)?;
                     (produced.root, produced.skipped) = (Some(walked.root), walked.skipped);
                 }
                 Content::File(file, look) => {

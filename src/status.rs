@@ -54,7 +54,7 @@ pub struct Claim {
 /// # Errors
 /// Exit 73 when the volume cannot be opened, 78 when what is there is no state of ours.
 pub fn status(config: &VolumeConfig) -> Result<Status> {
-    let volume = Volume::open(&config.to)?;
+    let volume = Volume::open(&config.to, config.state_dir.as_deref())?;
     let state = StateDir::open(&volume)?;
     let complete = state.as_ref().map(StateDir::complete).transpose()?.flatten();
     let claim = look(&volume)?;

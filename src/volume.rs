@@ -6,6 +6,7 @@
 mod location;
 mod private;
 mod removal;
+mod state_dir;
 mod target;
 
 use std::collections::HashMap;
@@ -24,6 +25,7 @@ use crate::exit::Exit;
 pub use location::Location;
 pub use private::{Made, Ourselves, Privacy, make_private, random};
 pub use removal::{remove_directory, remove_tree};
+pub use state_dir::check_renames;
 
 /// A volume, held by a descriptor of its root: a rename of the mount point does not move it.
 #[derive(Debug)]
@@ -34,11 +36,12 @@ pub struct Volume {
 }
 
 impl Volume {
-    /// Opens the root. Blocks for as long as the file system does.
+    /// Opens the root. Blocks for as long as the file system does. The state is in `state_dir`, where that is
+    /// given and the root has no `.volseed`.
     ///
     /// # Errors
-    /// Exit 73 when it is not there or not a directory, 64 when it is `/`.
-    pub fn open(path: &Path) -> Result<Volume> {
+    /// Exit 73 when it is not there or not a directory, 64 when it is `/`, or the state cannot be there.
+    pub fn open(path: &Path, state_dir: Option<&Path>) -> Result<Volume> {
         let flags = OFlags::DIRECTORY | OFlags::RDONLY | OFlags::CLOEXEC;
         let root =
             fs::open(path, flags, Mode::empty()).context("open volume", path).map_err(|error| match path
@@ -61,7 +64,13 @@ impl Volume {
             .on(path)
             .help("--to names the directory that the volume is mounted on, such as /var/www/html"));
         }
-        Ok(Volume::adopt(path, root))
+        let mut volume = Volume::adopt(path, root);
+        if let Some(dir) = state_dir
+            && let Some(location) = state_dir::locate(&volume.root, path, dir)?
+        {
+            volume.state = location;
+        }
+        Ok(volume)
     }
 
     /// Whether it is no volume at all, but a directory of the container's own layer, which is removed with the

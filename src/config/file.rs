@@ -100,6 +100,7 @@ impl Reader<'_> {
             let at = Place { reader: self, table: format!("[[volume]] {number}, "), key };
             match key.as_str() {
                 "to" => volume.to = Some(at.path(value)?),
+                "state-dir" => volume.state_dir = Some(at.path(value)?),
                 "sentinel" => volume.sentinel = Some(at.path(value)?),
                 "seed-version" => volume.seed_version = Some(at.parse(value)?),
                 "lock" => volume.lock = Some(at.parse(value)?),

@@ -33,21 +33,20 @@ pub struct Walked {
     pub skipped: u64,
 }
 
-/// Feeds everything below `root`. `volume` is refused as a part of it.
+/// Feeds everything below `root`. The volume's root and the stage, `ours`, are refused as parts of it.
 ///
 /// # Errors
 /// When something cannot be read, or a writer has failed.
 pub fn produce(
     root: &OwnedFd,
     path: &Path,
-    volume: &Stat,
+    ours: &[Stat; 2],
     overrides: Overrides<'_>,
     excluding: &mut Excluding,
     feed: &mut Feed<'_>,
 ) -> Result<Walked> {
     let stat = fs::fstat(root).context("stat", path)?;
-    let mut walk =
-        Walk { root, path, volume, overrides, excluding, feed, linked: HashMap::new(), skipped: 0 };
+    let mut walk = Walk { root, path, ours, overrides, excluding, feed, linked: HashMap::new(), skipped: 0 };
     walk.refuse_volume(&stat)?;
     let root_meta = walk.meta(&stat);
     let top = walk.feed.root();
@@ -74,7 +73,7 @@ type Place = (Arc<Dir>, Box<[u8]>);
 struct Walk<'a, 'f> {
     root: &'a OwnedFd,
     path: &'a Path,
-    volume: &'a Stat,
+    ours: &'a [Stat; 2],
     overrides: Overrides<'a>,
     excluding: &'a mut Excluding,
     feed: &'a mut Feed<'f>,
@@ -190,10 +189,13 @@ impl Walk<'_, '_> {
     }
 
     fn refuse_volume(&self, stat: &Stat) -> Result<()> {
-        if (stat.st_dev, stat.st_ino) == (self.volume.st_dev, self.volume.st_ino) {
-            return Err(Error::new(Exit::Usage, "seed from", "the volume itself is in there").on(self.path));
-        }
-        Ok(())
+        let is = |ours: &Stat| (stat.st_dev, stat.st_ino) == (ours.st_dev, ours.st_ino);
+        let what = match self.ours {
+            [volume, _] if is(volume) => "the volume itself",
+            [_, stage] if is(stage) => "the directory of volseed's state",
+            _ => return Ok(()),
+        };
+        Err(Error::new(Exit::Usage, "seed from", format!("{what} is in there")).on(self.path))
     }
 
     /// Directories are opened by their whole path, which also bounds how deep a seed is.

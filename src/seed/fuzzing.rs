@@ -66,6 +66,7 @@ fn stage(archive: &Path, volume: &Path, as_pipe: bool) -> Result<()> {
     let config = VolumeConfig {
         to: volume.to_owned(),
         from: archive.to_owned(),
+        state_dir: None,
         sentinel: None,
         exclude: Vec::new(),
         existing: Existing::Keep,
@@ -80,7 +81,7 @@ fn stage(archive: &Path, volume: &Path, as_pipe: bool) -> Result<()> {
         lock: LockMode::None,
         wait_timeout: None,
     };
-    let volume = Volume::open(volume)?;
+    let volume = Volume::open(volume, None)?;
     let source = Source::open(&config, &volume)?;
     let site = Site {
         volume: &volume,

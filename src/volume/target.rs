@@ -13,8 +13,12 @@ use super::Kind;
 
 /// Whether it is the same directory as `/`, by whatever path it was opened.
 pub(super) fn is_system_root(directory: BorrowedFd<'_>) -> bool {
-    let same = |root: OwnedFd| Some(Identity::of(root.as_fd())? == Identity::of(directory)?);
-    open_root().and_then(same).unwrap_or(false)
+    open_root().is_some_and(|root| is_same_directory(root.as_fd(), directory))
+}
+
+/// Whether two descriptors are of one directory.
+pub(super) fn is_same_directory(one: BorrowedFd<'_>, other: BorrowedFd<'_>) -> bool {
+    matches!((Identity::of(one), Identity::of(other)), (Some(one), Some(other)) if one == other)
 }
 
 /// Whether it is in the same mount as `/`, and that is an overlay of an image's layers.
@@ -47,8 +51,8 @@ impl Identity {
     }
 }
 
-/// By the mount's number (Linux 5.8), or by the device.
-fn is_same_mount(one: BorrowedFd<'_>, other: BorrowedFd<'_>) -> bool {
+/// Whether they were opened through one mount: by its number (Linux 5.8), or by the device.
+pub(super) fn is_same_mount(one: BorrowedFd<'_>, other: BorrowedFd<'_>) -> bool {
     let mount = |directory| look(directory, StatxFlags::MNT_ID).map(|found| found.stx_mnt_id);
     match (mount(one), mount(other)) {
         (Some(one), Some(other)) => one == other,

@@ -39,6 +39,7 @@ mod served;
 mod slowfs;
 mod sources;
 mod space;
+mod state_dir;
 mod status;
 mod supervise;
 mod target;
