@@ -233,3 +233,14 @@ fn what_a_killed_trial_left_in_the_root_is_removed() {
     beside.seed(&source).ends().exits(0);
     beside.holds(&source);
 }
+
+#[test]
+fn a_state_that_was_moved_out_of_the_root_is_found_again() {
+    let sandbox = Sandbox::new();
+    let source = Tree::sample().write_to(&sandbox.directory("source"));
+    let beside = Beside::new(&sandbox.volume());
+    seed(&source, &beside.html).ends().exits(0);
+    fs::rename(beside.html.join(".volseed"), &beside.state).unwrap();
+    beside.seed(&source).ends().exits(0).says("already seeded").says_nothing_of("not used");
+    beside.holds(&source);
+}
