@@ -24,6 +24,12 @@ pub enum Mutant {
     RecordByPath,
     /// Records the volume as complete before it is published.
     RecordFirst,
+    /// Tells everybody that the volume is complete before its private record is there.
+    PublicBeforePrivate,
+    /// Removes the private record while the public one still vouches for it.
+    RetirePrivateFirst,
+    /// Takes a private record for enough.
+    BelievePrivateAlone,
     /// Seals before the data is durable.
     SyncAfterSeal,
     /// Does not sync at all.

@@ -5,9 +5,13 @@
 //! [`turn`]'s; here is what each step does on a real volume. Knows nothing of health, signals or the
 //! hand-over.
 
+mod adoption;
+mod settings;
+
 use std::cell::{Cell, RefCell};
 use std::collections::HashSet;
 use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -34,7 +38,7 @@ use crate::progress::{Phase, Progress, seconds};
 use crate::report::report;
 use crate::seed::{Published, Site, Source, Staging};
 use crate::signals;
-use crate::state::{Complete, DIRECTORY, Origin, Sealed, StateDir, Totals};
+use crate::state::{Complete, DIRECTORY, Name, Public, Sealed, StateDir};
 use crate::text::{Untrusted, rfc3339};
 use crate::volume::{
     Ourselves, Place, Volume, check_renames, make_private, openat, remove_directory, stat_entry,
@@ -87,7 +91,7 @@ impl Preparation<'_> {
         }
         let state = StateDir::open(&volume)?;
         if let Some(record) = self.complete(&volume, state.as_ref())? {
-            self.already_seeded(&record);
+            self.already_seeded(&volume, &record);
             return Ok(());
         }
         // What is wrong with the source is said before the volume is touched.
@@ -108,17 +112,23 @@ impl Preparation<'_> {
             reads_stdin: Cell::new(self.config.from.as_os_str() == "-"),
             work: RefCell::default(),
             traffic: Cell::new(None),
+            recorded: RefCell::default(),
         };
         let ground = Ground::on(&volume, &disk);
         let clock = BootClock { cancel: self.cancel };
         let replica = Replica { ground, clock: &clock, work: &seeding, rules };
         match block_on(replica.complete())? {
-            Ended::Found(record) => self.already_seeded(&record),
+            Ended::Found(record) => self.already_seeded(&volume, &record),
             Ended::Adopted => {
                 let sentinel = self.config.sentinel.as_ref().map(|path| path.display().to_string());
                 tracing::info!(volume = %volume.path().display(), sentinel, "adopted");
             }
-            Ended::Completed(epoch) => seeding.report(epoch),
+            Ended::Completed(epoch) => {
+                seeding.report(epoch);
+                if let Some(record) = seeding.recorded.take() {
+                    settings::compare_private(self.config, &record);
+                }
+            }
         }
         Ok(())
     }
@@ -164,7 +174,7 @@ impl Preparation<'_> {
                 if told {
                     self.tell(&Event::WaitEnded(began.elapsed()));
                 }
-                self.already_seeded(&record);
+                self.already_seeded(&volume, &record);
                 return Ok(());
             }
             // Without any state of ours, a sentinel says that it was seeded before volseed.
@@ -172,7 +182,7 @@ impl Preparation<'_> {
                 tracing::info!(volume = %volume.path().display(), "seeded before volseed");
                 return Ok(());
             }
-            let claim = look(&volume)?;
+            let claim = look(&volume)?.claim();
             let moved =
                 watch.see(boot_time(), claim.as_ref().map(|claim| (claim.epoch, claim.pulse.clone())));
             let beat = claim.as_ref().and_then(Look::beat);
@@ -256,24 +266,30 @@ impl Preparation<'_> {
                 tracing::warn!(%volume, uid, "its .volseed belonged to another user and recorded no complete seed: taken over, nothing staged in it is used");
             }
             Event::WaitsForOwner(uid) => {
-                tracing::warn!(%volume, uid, "its .volseed belongs to another user and cannot be removed: waiting for that user to complete it");
+                self.progress.enter(Phase::Waiting);
+                tracing::warn!(%volume, uid, "its .volseed belongs to another user, which has yet to complete it: waiting");
             }
             Event::Opened(epoch, cause) => {
                 tracing::warn!(%volume, epoch, %cause, "owner or mode of the stage was changed while it was filled: staging it again");
+            }
+            Event::OwnerAwaited => self.progress.touch(),
+            Event::Pending => {
+                tracing::warn!(%volume, "complete but for a hook: waiting for the replica that runs it");
+                self.progress.enter(Phase::Waiting);
             }
             Event::Emptied => tracing::warn!(%volume, "it was seeded and then emptied; it is seeded again"),
         }
     }
 
     /// The complete record, unless the volume was emptied since.
-    fn complete(&self, volume: &Volume, state: Option<&StateDir>) -> Result<Option<Complete>> {
-        let Some(record) = state.map(StateDir::complete).transpose()?.flatten() else { return Ok(None) };
-        if emptied(volume, &record)? {
+    fn complete(&self, volume: &Volume, state: Option<&StateDir>) -> Result<Option<Public>> {
+        let Some(record) = state.map(StateDir::public).transpose()?.flatten() else { return Ok(None) };
+        if !record.is_complete() || emptied(volume, &record)? {
             return Ok(None);
         }
         // Opened anew, after the look: what is there may be the beginning of its next seed, which has
         // removed the record first.
-        let now = StateDir::open(volume)?.as_ref().map(StateDir::complete).transpose()?.flatten();
+        let now = StateDir::open(volume)?.as_ref().map(StateDir::public).transpose()?.flatten();
         Ok(now.filter(|now| now.epoch == record.epoch))
     }
 
@@ -281,18 +297,10 @@ impl Preparation<'_> {
         self.config.sentinel.as_ref().map_or(Ok(false), |path| Ok(volume.find(path)?.is_some()))
     }
 
-    fn already_seeded(&self, record: &Complete) {
-        let volume = self.config.to.display();
-        let ours = self.config.seed_version.as_deref();
-        if ours.is_some() && record.version.as_ref().map(Untrusted::raw) != ours {
-            tracing::warn!(
-                %volume,
-                volume_version = record.version.as_ref().map_or("none".into(), Untrusted::to_string),
-                image_version = ours,
-                "complete for another version of the seed: left as it is"
-            );
-        }
-        tracing::info!(%volume, epoch = record.epoch, files = record.totals.files, "already seeded");
+    fn already_seeded(&self, volume: &Volume, record: &Public) {
+        settings::compare(self.config, volume, record);
+        let files = record.totals.map(|totals| totals.files);
+        tracing::info!(volume = %self.config.to.display(), epoch = record.epoch, files, "already seeded");
     }
 }
 
@@ -307,6 +315,8 @@ struct Seeding<'a> {
     /// Standard input can be read once.
     reads_stdin: Cell<bool>,
     work: RefCell<Done>,
+    /// What was recorded.
+    recorded: RefCell<Option<Complete>>,
     /// What the mount's counters said before.
     traffic: Cell<Option<nfs::Counters>>,
 }
@@ -329,8 +339,12 @@ struct Beating {
 impl Work<Disk> for Seeding<'_> {
     type Beating = Beating;
 
-    async fn emptied(&self, record: &Complete) -> Result<bool> {
+    async fn emptied(&self, record: &Public) -> Result<bool> {
         emptied(self.volume, record)
+    }
+
+    async fn vanished(&self, record: &Complete) -> Result<bool> {
+        vanished(self.volume, record)
     }
 
     async fn sentinel(&self) -> Result<bool> {
@@ -382,7 +396,7 @@ impl Work<Disk> for Seeding<'_> {
         Ok(fingerprint)
     }
 
-    async fn stage(&self, claim: &Claim<Arc<OwnedFd>>, after: Option<&Complete>) -> Result<Sealed> {
+    async fn stage(&self, claim: &Claim<Arc<OwnedFd>>, after: Option<&Public>) -> Result<Sealed> {
         let config = self.preparation.config;
         if config.existing == Existing::Fail
             && let Some(name) = self.volume.names()?.first()
@@ -408,12 +422,14 @@ impl Work<Disk> for Seeding<'_> {
             true => openat(claim.dir.as_fd(), REMAINS.as_bytes(), flags, Mode::empty()).ok(),
             false => None,
         };
-        let staging =
+        let mut staging =
             self.site(claim, STAGE, &stage).stage(source, after, remains.as_ref().map(AsFd::as_fd))?;
         if remains.is_some() {
             // What cannot be removed now goes with the claim.
             let _ = remove_directory(claim.dir.as_fd(), REMAINS.as_bytes(), staging.writers);
         }
+        staging.sealed.settings = settings::of(config);
+        staging.sealed.source = Some(Name::from(config.from.as_os_str().as_bytes()));
         let sealed = staging.sealed.clone();
         self.work.borrow_mut().staging = Some(staging);
         Ok(sealed)
@@ -477,16 +493,22 @@ impl Work<Disk> for Seeding<'_> {
         Ok(())
     }
 
-    fn record(&self, epoch: u64, sealed: Option<&Sealed>) -> Complete {
+    fn record(&self, epoch: u64, sealed: &Sealed) -> Complete {
+        let Sealed { generation, version, totals, top, settings, source, .. } = sealed.clone();
+        let record = Complete {
+            source,
+            settings,
+            ..Complete::seeded(epoch, generation, version, totals).holding(self.sentinel_first(top))
+        };
+        *self.recorded.borrow_mut() = Some(record.clone());
+        record
+    }
+
+    async fn adopted(&self, epoch: u64) -> Result<Complete> {
         let config = self.preparation.config;
-        match sealed.cloned() {
-            Some(Sealed { generation, version, totals, top, .. }) => {
-                Complete::new(Origin::Seeded, epoch, generation, version, &config.from, totals, top)
-            }
-            None => {
-                Complete::new(Origin::Adopted, epoch, 1, None, &config.from, Totals::default(), Vec::new())
-            }
-        }
+        let names = self.volume.names()?.iter().map(|name| Name::from(&**name)).collect();
+        let version = adoption::version(config, self.volume);
+        Ok(Complete::adopted(epoch, version).holding(self.sentinel_first(names)))
     }
 
     async fn still(&self, beating: Beating) {
@@ -500,6 +522,17 @@ impl Work<Disk> for Seeding<'_> {
 }
 
 impl Seeding<'_> {
+    /// Top-level names, with the sentinel's before all others: an app that has it was not emptied.
+    fn sentinel_first(&self, mut names: Vec<Name>) -> Vec<Name> {
+        let sentinel = self.preparation.config.sentinel.as_ref().and_then(|path| path.iter().next());
+        if let Some(sentinel) = sentinel
+            && let Some(place) = names.iter().position(|name| name.as_bytes() == sentinel.as_bytes())
+        {
+            names[..=place].rotate_right(1);
+        }
+        names
+    }
+
     fn source(&self) -> Result<Source> {
         if let Some(source) = self.source.take() {
             self.reads_stdin.set(false);
@@ -559,15 +592,32 @@ impl Seeding<'_> {
 
 /// Whether none of the names that a complete record lists is there any more: `rm -rf *` leaves our
 /// own directory. One that is left is enough; users may remove what they do not want.
-fn emptied(volume: &Volume, record: &Complete) -> Result<bool> {
-    let Some(first) = record.top.first() else { return Ok(false) };
-    // The usual case, in one call. What is no name would be looked for elsewhere, or be an error.
-    let is_name = |name: &[u8]| name.len() <= 255 && !name.iter().any(|byte| matches!(byte, b'/' | 0));
-    if is_name(first.as_bytes())
-        && stat_entry(volume.root(), first.as_bytes()).context("stat", volume.path())?.is_some()
+fn emptied(volume: &Volume, record: &Public) -> Result<bool> {
+    if record.top.is_empty() {
+        return Ok(false);
+    }
+    // The usual case, in one call.
+    if let Some(present) = &record.present
+        && is_there(volume, present)?
     {
+        return Ok(false);
+    }
+    Ok(!volume.names()?.iter().any(|name| record.lists(name)))
+}
+
+/// The same of a record that is not written yet.
+fn vanished(volume: &Volume, record: &Complete) -> Result<bool> {
+    let Some(first) = record.top.first() else { return Ok(false) };
+    if is_there(volume, first)? {
         return Ok(false);
     }
     let names: HashSet<Box<[u8]>> = volume.names()?.into_iter().collect();
     Ok(!record.top.iter().any(|name| names.contains(name.as_bytes())))
+}
+
+/// What is no name would be looked for elsewhere, or be an error.
+fn is_there(volume: &Volume, name: &Name) -> Result<bool> {
+    let name = name.as_bytes();
+    let is_name = name.len() <= 255 && !name.iter().any(|byte| matches!(byte, b'/' | 0));
+    Ok(is_name && stat_entry(volume.root(), name).context("stat", volume.path())?.is_some())
 }

@@ -15,6 +15,7 @@ mod fidelity;
 pub(crate) mod fuzzing;
 mod job;
 mod links;
+mod lookup;
 mod losses;
 mod members;
 mod names;
@@ -50,7 +51,7 @@ use crate::config::VolumeConfig;
 use crate::error::{Context, Error, Result, printable};
 use crate::exit::Exit;
 use crate::progress::{Phase, Progress, seconds};
-use crate::state::{self, Complete, Kept, Name, Root, Sealed, Staged, TREE};
+use crate::state::{self, Kept, Name, Public, Root, Sealed, Staged, TREE};
 use crate::volume::{
     self, Kind, Made, NESTED, Ourselves, Place, Privacy, Volume, is_nested, openat, remove_tree,
 };
@@ -58,6 +59,7 @@ use entry::{Meta, Naming};
 use exclude::Excluding;
 use fidelity::Fidelity;
 use links::Links;
+pub use lookup::archived_file;
 use losses::Losses;
 pub use losses::Lost;
 use members::Stream;
@@ -202,7 +204,7 @@ impl Site<'_> {
     pub fn stage(
         &self,
         source: Source,
-        after: Option<&Complete>,
+        after: Option<&Public>,
         remains: Option<BorrowedFd<'_>>,
     ) -> Result<Staging> {
         let began = Instant::now();
@@ -262,6 +264,8 @@ impl Site<'_> {
             generation: staged.generation,
             version: self.config.seed_version.clone(),
             totals: work.totals,
+            settings: state::Settings::default(),
+            source: None,
             // All of them would make the record too large to be read.
             top: top.iter().take(state::TOP_LISTED).map(|name| Name::from(&**name)).collect(),
             root: self.root(produced.root, staged.empty),
@@ -325,7 +329,7 @@ impl Site<'_> {
 
     /// Makes the stage ready: keeps what an earlier run left where that can be trusted, and begins
     /// anew where it cannot.
-    fn prepare(&self, kind: Kind, fingerprint: &str, after: Option<&Complete>) -> Result<(Staged, Made)> {
+    fn prepare(&self, kind: Kind, fingerprint: &str, after: Option<&Public>) -> Result<(Staged, Made)> {
         // A record that cannot be read says nothing that could be trusted.
         let earlier = if self.begun { Staged::read(self.stage) } else { None };
         let generation = after.map(|record| record.generation.saturating_add(1));
@@ -538,6 +542,8 @@ impl Site<'_> {
             generation: 1,
             version: None,
             totals: work.totals,
+            settings: state::Settings::default(),
+            source: None,
             top: Vec::new(),
             root: nested.root(produced.root, empty),
         };
@@ -565,13 +571,15 @@ fn nested_stage(mounted: &Volume) -> Result<(OwnedFd, String)> {
         let Ok(left) = openat(root, name, OFlags::DIRECTORY | OFlags::RDONLY, Mode::empty()) else {
             continue;
         };
-        if ourselves.privacy(left.as_fd()) == Ok(Privacy::Private) {
+        if ourselves.privacy(left.as_fd(), volume::Wall::Closed) == Ok(Privacy::Private) {
             remove_nested(root, name, left.as_fd()).context("remove stage of an earlier run in", path)?;
         }
     }
     let name = format!("{NESTED}{:016x}", volume::random());
     let made = volume::make_private(root, name.as_bytes()).context("create directory in", path)?;
-    let closed = ourselves.close(made.fd.as_fd()).and_then(|_| ourselves.privacy(made.fd.as_fd()));
+    let closed = ourselves
+        .close(made.fd.as_fd(), volume::Wall::Closed)
+        .and_then(|_| ourselves.privacy(made.fd.as_fd(), volume::Wall::Closed));
     match closed.context("stat", path.join(&name).as_path())? {
         Privacy::Private if made.is_new => Ok((made.fd, name)),
         _ => Err(Error::new(Exit::Refused, "create stage", "another user has put something in its place")

@@ -6,11 +6,11 @@ use std::time::{Duration, Instant, UNIX_EPOCH};
 use serde::Serialize;
 
 use crate::config::VolumeConfig;
-use crate::coordinate::look::{Look, look};
+use crate::coordinate::look::{Look, Seen, look};
 use crate::coordinate::records::{Beat, Holder};
 use crate::error::Result;
-use crate::state::{Complete, StateDir};
-use crate::text::{one_line, rfc3339};
+use crate::state::{Complete, Name, Origin, Public, Settings, StateDir, Totals};
+use crate::text::{Untrusted, one_line, rfc3339};
 use crate::volume::Volume;
 
 /// How long a heartbeat is watched: two beats' time.
@@ -23,14 +23,66 @@ const LOOKED_AT: Duration = Duration::from_millis(100);
 pub struct Status {
     /// The volume's root.
     pub volume: String,
-    /// `complete`, `claimed`, `seeding`, `publishing` or `unseeded`.
+    /// `complete`, `pending`, `claimed`, `seeding`, `publishing` or `unseeded`; `incomplete` where only another
+    /// user may see more.
     pub state: &'static str,
     /// Where the sentinel is configured: whether it is there.
     pub sentinel: Option<bool>,
-    /// The complete record.
-    pub complete: Option<Complete>,
+    /// What is recorded.
+    pub complete: Option<Recorded>,
     /// Who claimed the volume last without completing it, alive or not.
     pub claim: Option<Claim>,
+}
+
+/// What is recorded of a volume, as far as this user may read it: what is not known is left out.
+#[derive(Debug, Serialize)]
+pub struct Recorded {
+    /// How it came to be complete.
+    pub origin: Origin,
+    /// The claim that completed it.
+    pub epoch: u64,
+    /// How often this volume was seeded or upgraded.
+    pub generation: u64,
+    /// What the seed held.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub totals: Option<Totals>,
+    /// All else.
+    #[serde(flatten, skip_serializing_if = "Option::is_none")]
+    pub details: Option<Details>,
+}
+
+/// What only the record's owner may know.
+#[derive(Debug, Serialize)]
+pub struct Details {
+    /// The version of the seed.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub version: Option<Untrusted>,
+    /// Where the seed came from.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub source: Option<Name>,
+    /// The options that it was made with.
+    pub settings: Settings,
+    /// Top-level names.
+    pub top: Vec<Name>,
+    /// When it was completed, in seconds since 1970.
+    pub finished: u64,
+    /// The volseed that recorded it.
+    pub volseed: Untrusted,
+}
+
+impl Recorded {
+    fn new(public: &Public, private: Option<Complete>) -> Recorded {
+        let details = private.map(|record| Details {
+            version: record.version,
+            source: record.source,
+            settings: record.settings,
+            top: record.top,
+            finished: record.finished,
+            volseed: record.volseed,
+        });
+        let Public { origin, epoch, generation, totals, .. } = *public;
+        Recorded { origin, epoch, generation, totals, details }
+    }
 }
 
 /// A claim that is not over.
@@ -56,13 +108,17 @@ pub struct Claim {
 pub fn status(config: &VolumeConfig) -> Result<Status> {
     let volume = Volume::open(&config.to, config.state_dir.as_deref())?;
     let state = StateDir::open(&volume)?;
-    let complete = state.as_ref().map(StateDir::complete).transpose()?.flatten();
-    let claim = look(&volume)?;
-    let name = match (&complete, &claim) {
-        (Some(_), _) => "complete",
-        (None, Some(claim)) => claim.phase,
-        (None, None) => "unseeded",
+    let record = state.as_ref().map(StateDir::public).transpose()?.flatten();
+    let seen = look(&volume)?;
+    let name = match (&record, &seen) {
+        (Some(record), _) if record.is_complete() => "complete",
+        (Some(_), _) => "pending",
+        (None, Seen::Claim(claim)) => claim.phase,
+        (None, Seen::Hidden) => "incomplete",
+        (None, Seen::Nothing) => "unseeded",
     };
+    let private = |record| state.as_ref().and_then(|state| state.private(record));
+    let complete = record.as_ref().map(|record| Recorded::new(record, private(record)));
     let sentinel =
         config.sentinel.as_ref().map(|path| volume.find(path)).transpose()?.map(|found| found.is_some());
     Ok(Status {
@@ -70,7 +126,7 @@ pub fn status(config: &VolumeConfig) -> Result<Status> {
         state: name,
         sentinel,
         complete,
-        claim: claim.map(|claim| watched(claim, &volume)).transpose()?,
+        claim: seen.claim().map(|claim| watched(claim, &volume)).transpose()?,
     })
 }
 
@@ -80,7 +136,7 @@ fn watched(claim: Look, volume: &Volume) -> Result<Claim> {
     let mut alive = false;
     while !alive && began.elapsed() < WATCHED {
         std::thread::sleep(LOOKED_AT);
-        match look(volume)? {
+        match look(volume)?.claim() {
             Some(now) if now.epoch == claim.epoch => alive = now.pulse != claim.pulse,
             // It is over, or another's.
             _ => break,
@@ -102,26 +158,7 @@ pub fn text(statuses: &[Status]) -> String {
     for status in statuses {
         let _ = writeln!(text, "{}: {}", one_line(&status.volume), status.state);
         if let Some(record) = &status.complete {
-            let totals = record.totals;
-            let origin = format!("{:?}", record.origin).to_lowercase();
-            let finished = rfc3339(record.finished);
-            let _ = writeln!(text, "  {origin}     {finished} from {}", record.source);
-            let _ = writeln!(
-                text,
-                "  holds      {} files, {} directories, {} links, {}",
-                totals.files,
-                totals.directories,
-                totals.links,
-                indicatif::HumanBytes(totals.bytes)
-            );
-            let version = record.version.as_ref().map(|version| format!(", version {version}"));
-            let _ = writeln!(
-                text,
-                "  epoch      {}, generation {}{}",
-                record.epoch,
-                record.generation,
-                version.unwrap_or_default()
-            );
+            let _ = text.write_str(&recorded(record));
         }
         if let Some(claim) = &status.claim {
             let _ = writeln!(text, "  claimed    {}", claimed(claim));
@@ -131,6 +168,33 @@ pub fn text(statuses: &[Status]) -> String {
             let _ = writeln!(text, "  sentinel   {}", if sentinel { "there" } else { "not there" });
         }
     }
+    text
+}
+
+fn recorded(record: &Recorded) -> String {
+    let mut text = String::new();
+    let origin = format!("{:?}", record.origin).to_lowercase();
+    let finished = record.details.as_ref().map(|details| rfc3339(details.finished));
+    let source = record.details.as_ref().and_then(|details| details.source.as_ref());
+    let source = source.map(|source| format!(" from {source}"));
+    if let Some(finished) = finished {
+        let _ = writeln!(text, "  {origin:<9}  {finished}{}", source.unwrap_or_default());
+    } else {
+        let _ = writeln!(text, "  {origin}");
+    }
+    if let Some(totals) = record.totals {
+        let _ = writeln!(
+            text,
+            "  holds      {} files, {} directories, {} links, {}",
+            totals.files,
+            totals.directories,
+            totals.links,
+            indicatif::HumanBytes(totals.bytes)
+        );
+    }
+    let version = record.details.as_ref().and_then(|details| details.version.as_ref());
+    let version = version.map(|version| format!(", version {version}")).unwrap_or_default();
+    let _ = writeln!(text, "  epoch      {}, generation {}{version}", record.epoch, record.generation);
     text
 }
 

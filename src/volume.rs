@@ -23,7 +23,7 @@ use rustix::io::Errno;
 use crate::error::{Context, Error, Result};
 use crate::exit::Exit;
 pub use location::Location;
-pub use private::{Made, Ourselves, Privacy, make_private, random};
+pub use private::{Made, Ourselves, Privacy, Wall, make, make_private, random};
 pub use removal::{remove_directory, remove_tree};
 pub use state_dir::check_renames;
 

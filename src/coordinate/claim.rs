@@ -16,8 +16,8 @@ use super::records::{Beat, Holder};
 use crate::error::{Context, Error, Result};
 use crate::exit::Exit;
 use crate::mutant::{self, Mutant};
-use crate::state::{self, COMPLETE, Complete, Staged};
-use crate::volume::{Location, Privacy, not_ours};
+use crate::state::{self, Complete, Public, Staged};
+use crate::volume::{Location, Privacy, Wall, not_ours};
 
 /// Where the claims are, below the state directory.
 pub const CLAIMS: &str = "claims";
@@ -35,8 +35,8 @@ pub const SEALED: &str = "sealed";
 pub const PUBLISHING: &str = "publishing";
 /// An earlier holder's stage, of which only whole files may be taken.
 pub const REMAINS: &str = "remains";
-/// A record that is not true any more.
-pub(super) const RETIRED: &str = "retired.json";
+/// The public and the private record, once they are not true any more.
+pub(super) const RETIRED: [&str; 2] = ["retired.json", "retired-record.json"];
 
 /// The highest number of a claim that counts: counting does not get there.
 const MAX_EPOCH: u64 = u64::MAX / 2;
@@ -67,7 +67,7 @@ pub struct Claim<D> {
     /// holder's.
     pub was_open: bool,
     /// The record, as it was when the volume was claimed.
-    pub record: Option<Complete>,
+    pub record: Option<Public>,
     /// The lower claims that were there then.
     pub(super) older: Vec<u64>,
     nonce: String,
@@ -145,20 +145,30 @@ impl<F: Files> Ground<'_, F> {
         let Some(dir) = self.directory(&self.state.parent, &self.state.name, &self.state.path).await? else {
             return Ok(None);
         };
-        let privacy = self.gone(self.files.privacy(&dir).await, "stat", &self.state.path)?;
+        let privacy = self.gone(self.files.privacy(&dir, Wall::Listed).await, "stat", &self.state.path)?;
         Ok(privacy.map(|privacy| State { dir, privacy }))
     }
 
-    /// The complete record.
+    /// The public record, which alone says whether the volume is complete.
     ///
     /// # Errors
     /// Exit 78 when what is there is no record of ours.
-    pub async fn record(&self, state: &F::Dir) -> Result<Option<Complete>> {
-        let path = self.state.path.join(COMPLETE);
-        match self.gone(self.files.read(state, COMPLETE).await, "read record", &path)? {
-            Some(bytes) => Complete::parse(&bytes, &path).map(Some),
+    pub async fn record(&self, state: &F::Dir) -> Result<Option<Public>> {
+        let path = self.state.path.join(Public::FILE);
+        let public = self.gone(self.files.read(state, Public::FILE).await, "read record", &path)?;
+        match public {
+            Some(bytes) => Public::parse(&bytes, &path).map(Some),
+            None if mutant::on(Mutant::BelievePrivateAlone) => self.private_alone(state).await,
             None => Ok(None),
         }
+    }
+
+    /// As a protocol that has one record would.
+    async fn private_alone(&self, state: &F::Dir) -> Result<Option<Public>> {
+        let path = self.state.path.join(Complete::FILE);
+        let bytes = self.gone(self.files.read(state, Complete::FILE).await, "read record", &path)?;
+        let Some(bytes) = bytes else { return Ok(None) };
+        Complete::parse(&bytes, &path).map(|record| Some(Public::of(&record, &bytes)))
     }
 
     /// Whether `record` is still the volume's. To be asked after a look at what it speaks of: an emptied
@@ -166,7 +176,7 @@ impl<F: Files> Ground<'_, F> {
     ///
     /// # Errors
     /// As [`Ground::record`].
-    pub async fn still(&self, record: &Complete) -> Result<bool> {
+    pub async fn still(&self, record: &Public) -> Result<bool> {
         if mutant::on(Mutant::SkipStill) {
             return Ok(true);
         }
@@ -197,7 +207,7 @@ impl<F: Files> Ground<'_, F> {
             return Ok(None);
         };
         let Some(dir) = self.directory(&claims, &epoch.to_string(), &path).await? else { return Ok(None) };
-        let Some(privacy) = self.gone(self.files.privacy(&dir).await, "stat", &path)? else {
+        let Some(privacy) = self.gone(self.files.privacy(&dir, Wall::Closed).await, "stat", &path)? else {
             return Ok(None);
         };
         if let Privacy::Foreign(_) = privacy
@@ -236,7 +246,7 @@ impl<F: Files> Ground<'_, F> {
     ) -> Result<Claimed<F::Dir>> {
         let counted = if mutant::on(Mutant::ReuseEpochs) { judged } else { judged.max(recorded) };
         if counted >= MAX_EPOCH {
-            return Err(not_ours(&self.state.path.join(COMPLETE), "no claim can follow its epoch"));
+            return Err(not_ours(&self.state.path.join(Public::FILE), "no claim can follow its epoch"));
         }
         holder.epoch = counted + 1;
         let (epoch, nonce) = (holder.epoch, holder.nonce.clone());
@@ -311,7 +321,7 @@ impl<F: Files> Ground<'_, F> {
 
     /// Whether nobody else can enter the claim. A volume plug-in or a `chown -R` may have let others in.
     pub async fn is_private(&self, claim: &Claim<F::Dir>) -> Result<bool> {
-        let privacy = self.files.privacy(&claim.dir).await;
+        let privacy = self.files.privacy(&claim.dir, Wall::Closed).await;
         let privacy = privacy.context("stat", || self.claim_path(claim.epoch))?;
         Ok(privacy == Privacy::Private || mutant::on(Mutant::InheritForeign))
     }
@@ -328,44 +338,63 @@ impl<F: Files> Ground<'_, F> {
             .help("let nothing change owners or modes below .volseed, and start again"))
     }
 
-    /// The record stands for a volume that is no more.
+    /// The records stand for a volume that is no more. The public one goes first: alone it would vouch for
+    /// what nobody can read.
     ///
     /// # Errors
-    /// When it is still there, or the claim is ours no more.
+    /// When one is still there, or the claim is ours no more.
     pub async fn retire_record(&self, claim: &Claim<F::Dir>) -> Result<()> {
         if mutant::on(Mutant::KeepOldRecord) {
             return Ok(());
         }
-        let path = self.state.path.join(COMPLETE);
-        let moved =
-            self.files.rename(&claim.state, COMPLETE.as_bytes(), &claim.dir, RETIRED.as_bytes()).await;
-        self.gone(moved, "remove record", &path)?;
-        for dir in [&claim.dir, &claim.state] {
-            self.files.sync(dir).await.context("sync directory of record", path.as_path())?;
+        let mut records = [Public::FILE, Complete::FILE].into_iter().zip(RETIRED).collect::<Vec<_>>();
+        if mutant::on(Mutant::RetirePrivateFirst) {
+            records.reverse();
+        }
+        for (name, retired) in records {
+            let path = self.state.path.join(name);
+            let moved =
+                self.files.rename(&claim.state, name.as_bytes(), &claim.dir, retired.as_bytes()).await;
+            self.gone(moved, "remove record", &path)?;
+            for dir in [&claim.dir, &claim.state] {
+                self.files.sync(dir).await.context("sync directory of record", path.as_path())?;
+            }
         }
         Ok(())
     }
 
-    /// Records the volume as complete; durable on return.
+    /// Records the volume as complete; durable on return. The public record comes last: who sees it finds the
+    /// private one that it is of.
     ///
     /// # Errors
     /// When it could not be made durable, or the claim is ours no more.
     pub async fn complete(&self, claim: &Claim<F::Dir>, record: &Complete) -> Result<()> {
-        let path = self.state.path.join(COMPLETE);
-        let bytes = state::to_bytes(record);
+        let private = state::to_bytes(record);
+        let public = state::to_bytes(&Public::of(record, &private));
         if mutant::on(Mutant::RecordByPath) {
-            return self
-                .files
-                .write(&claim.state, COMPLETE, &bytes)
-                .await
-                .context("write record", path.as_path());
+            let path = self.state.path.join(Public::FILE);
+            let written = self.files.write(&claim.state, Public::FILE, &public);
+            return written.await.context("write record", path.as_path());
         }
-        self.files.write(&claim.dir, COMPLETE, &bytes).await.context("write record", path.as_path())?;
-        let (name, state) = (COMPLETE.as_bytes(), &claim.state);
-        self.believe(self.files.rename(&claim.dir, name, state, name).await, record)
-            .await
-            .context("rename record", path.as_path())?;
-        self.files.sync(state).await.context("sync directory of record", path.as_path())
+        if mutant::on(Mutant::PublicBeforePrivate) {
+            self.put(claim, Public::FILE, &public).await?;
+            return self.put(claim, Complete::FILE, &private).await;
+        }
+        self.put(claim, Complete::FILE, &private).await?;
+        self.put(claim, Public::FILE, &public).await
+    }
+
+    /// Writes a record in our claim and renames it to its place.
+    async fn put(&self, claim: &Claim<F::Dir>, name: &str, bytes: &[u8]) -> Result<()> {
+        let path = self.state.path.join(name);
+        let written = match name {
+            Public::FILE => self.files.write_readable(&claim.dir, name, bytes).await,
+            _ => self.files.write(&claim.dir, name, bytes).await,
+        };
+        written.context("write record", path.as_path())?;
+        let renamed = self.files.rename(&claim.dir, name.as_bytes(), &claim.state, name.as_bytes()).await;
+        self.believe(renamed, name, bytes).await.context("rename record", path.as_path())?;
+        self.files.sync(&claim.state).await.context("sync directory of record", path.as_path())
     }
 
     /// What a stage says of itself, where there is one.
@@ -458,14 +487,19 @@ impl<F: Files> Ground<'_, F> {
         Ok(is_current.then_some(state.dir))
     }
 
-    /// A rename of the record that reported failure though it was done.
-    async fn believe(&self, renamed: rustix::io::Result<()>, record: &Complete) -> rustix::io::Result<()> {
+    /// A rename of a record that reported failure though it was done.
+    async fn believe(
+        &self,
+        renamed: rustix::io::Result<()>,
+        name: &str,
+        bytes: &[u8],
+    ) -> rustix::io::Result<()> {
         if renamed != Err(Errno::NOENT) {
             return renamed;
         }
         let Ok(Some(state)) = self.state().await else { return renamed };
-        match self.record(&state.dir).await {
-            Ok(Some(there)) if there.epoch == record.epoch => Ok(()),
+        match self.files.read(&state.dir, name).await {
+            Ok(there) if there == bytes => Ok(()),
             _ => renamed,
         }
     }

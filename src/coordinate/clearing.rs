@@ -18,47 +18,59 @@ const GONE: &[u8] = b".gone";
 impl<F: Files> Ground<'_, F> {
     /// Removes the claim and all that is left in it; whether nothing is.
     pub async fn drop_claim(&self, claim: &Claim<F::Dir>) -> bool {
-        let Ok(claims) = self.files.open(&claim.state, CLAIMS).await else { return true };
+        let claims = match self.files.open(&claim.state, CLAIMS).await {
+            Ok(claims) => claims,
+            Err(error) => return is_gone(error),
+        };
         if !claim.inherited && self.remove_usual(claim, &claims).await.is_ok() {
             return true;
         }
         let removed = self.remove_claim(&claims, claim.epoch, &claim.dir).await;
-        self.remove_places(&claim.state).await;
-        removed
+        removed & self.remove_places(&claim.state).await
     }
 
     /// Removes what is left of the claims up to `recorded`, whose holder has recorded the volume as
     /// complete: they are over, whoever made them. Whether nothing is left.
     pub async fn tidy(&self, recorded: u64) -> bool {
-        let Ok(Some(State { dir: state, privacy: Privacy::Private })) = self.state().await else {
-            return true;
+        let state = match self.state().await {
+            Ok(Some(State { dir, privacy: Privacy::Private })) => dir,
+            Ok(_) => return true,
+            Err(_) => return false,
         };
-        let epochs = self.epochs(&state).await.unwrap_or_default();
+        let claims = match self.files.open(&state, CLAIMS).await {
+            Ok(claims) => claims,
+            Err(error) => return is_gone(error) && self.remove_places(&state).await,
+        };
+        let Ok(epochs) = self.epochs(&state).await else { return false };
         let mut removed = true;
-        if let Ok(claims) = self.files.open(&state, CLAIMS).await {
-            for epoch in epochs.into_iter().filter(|epoch| *epoch <= recorded) {
-                let Ok(dir) = self.files.open(&claims, &epoch.to_string()).await else { continue };
-                removed &= self.remove_claim(&claims, epoch, &dir).await;
-            }
+        for epoch in epochs.into_iter().filter(|epoch| *epoch <= recorded) {
+            removed &= match self.files.open(&claims, &epoch.to_string()).await {
+                Ok(dir) => self.remove_claim(&claims, epoch, &dir).await,
+                Err(error) => is_gone(error),
+            };
         }
-        self.remove_places(&state).await;
-        removed
+        removed & self.remove_places(&state).await
     }
 
     async fn remove_claim(&self, claims: &F::Dir, epoch: u64, dir: &F::Dir) -> bool {
         for name in self.files.names(dir).await.unwrap_or_default() {
             let _ = self.files.remove(dir, &name).await;
         }
-        let removed = self.files.rmdir(claims, epoch.to_string().as_bytes()).await;
-        matches!(removed, Ok(()) | Err(Errno::NOENT | Errno::STALE))
+        self.files.rmdir(claims, epoch.to_string().as_bytes()).await.map_or_else(is_gone, |()| true)
     }
 
-    /// Removes the directories that claims are made and kept in, if they are empty.
-    async fn remove_places(&self, state: &F::Dir) {
-        let _ = self.files.rmdir(state, CLAIMS.as_bytes()).await;
-        if let Err(Errno::NOTEMPTY | Errno::EXIST) = self.files.rmdir(state, BUILDING.as_bytes()).await {
-            self.clear_building(state).await;
-        }
+    /// Removes the directories that claims are made and kept in, unless others are in them; whether nothing is
+    /// left to do.
+    async fn remove_places(&self, state: &F::Dir) -> bool {
+        let claims = self.files.rmdir(state, CLAIMS.as_bytes()).await.map_or_else(is_over, |()| true);
+        let building = match self.files.rmdir(state, BUILDING.as_bytes()).await {
+            Err(Errno::NOTEMPTY | Errno::EXIST) => {
+                self.clear_building(state).await;
+                true
+            }
+            removed => removed.map_or_else(is_over, |()| true),
+        };
+        claims && building
     }
 
     /// Removes what is in a claim as a rule, without a look at what is there.
@@ -89,4 +101,14 @@ impl<F: Files> Ground<'_, F> {
         }
         let _ = files.rmdir(state, BUILDING.as_bytes()).await;
     }
+}
+
+/// Somebody else has removed it.
+fn is_gone(error: Errno) -> bool {
+    matches!(error, Errno::NOENT | Errno::STALE)
+}
+
+/// The same, or another replica's is in it, which looks after it.
+fn is_over(error: Errno) -> bool {
+    is_gone(error) || matches!(error, Errno::NOTEMPTY | Errno::EXIST)
 }

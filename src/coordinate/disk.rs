@@ -14,8 +14,8 @@ use rustix::time::{ClockId, clock_gettime};
 use super::claim::Ground;
 use super::files::{Clock, Files};
 use crate::cancel::Cancel;
-use crate::state;
-use crate::volume::{self, Ourselves, Privacy, Volume, make_private};
+use crate::state::{self, Access};
+use crate::volume::{self, Ourselves, Privacy, Volume, Wall, make_private};
 
 /// The file that is locked: never removed, and without data.
 pub const LOCK: &str = "lock";
@@ -50,6 +50,10 @@ impl<'a> Ground<'a, Disk> {
     }
 }
 
+fn created(made: volume::Made) -> Result<Arc<OwnedFd>> {
+    if made.is_new { Ok(Arc::new(made.fd)) } else { Err(Errno::EXIST) }
+}
+
 impl Files for Disk {
     type Dir = Arc<OwnedFd>;
 
@@ -62,10 +66,11 @@ impl Files for Disk {
     }
 
     async fn make(&self, at: &Self::Dir, name: &str) -> Result<Self::Dir> {
-        match make_private(at.as_fd(), name.as_bytes())? {
-            made if made.is_new => Ok(Arc::new(made.fd)),
-            _ => Err(Errno::EXIST),
-        }
+        created(make_private(at.as_fd(), name.as_bytes())?)
+    }
+
+    async fn make_listed(&self, at: &Self::Dir, name: &str) -> Result<Self::Dir> {
+        created(volume::make(at.as_fd(), name.as_bytes(), Wall::Listed)?)
     }
 
     async fn make_like(&self, at: &Self::Dir, name: &[u8], model: &Self::Dir) -> Result<()> {
@@ -88,7 +93,11 @@ impl Files for Disk {
     }
 
     async fn write(&self, at: &Self::Dir, name: &str, bytes: &[u8]) -> Result<()> {
-        state::write_whole(at.as_fd(), name.as_bytes(), bytes)
+        state::write_whole(at.as_fd(), name.as_bytes(), bytes, Access::Closed)
+    }
+
+    async fn write_readable(&self, at: &Self::Dir, name: &str, bytes: &[u8]) -> Result<()> {
+        state::write_whole(at.as_fd(), name.as_bytes(), bytes, Access::Readable)
     }
 
     async fn update(&self, at: &Self::Dir, name: &str, bytes: &[u8]) -> Result<()> {
@@ -120,24 +129,28 @@ impl Files for Disk {
         format!("{prefix}{:016x}", volume::random())
     }
 
-    async fn privacy(&self, dir: &Self::Dir) -> Result<Privacy> {
-        self.ourselves.privacy(dir.as_fd())
+    async fn privacy(&self, dir: &Self::Dir, wall: Wall) -> Result<Privacy> {
+        self.ourselves.privacy(dir.as_fd(), wall)
     }
 
     async fn is_removable(&self, dir: &Self::Dir, owner: u32) -> Result<bool> {
         self.ourselves.is_removable(dir.as_fd(), owner)
     }
 
-    async fn seize(&self, dir: &Self::Dir) -> Result<()> {
-        self.ourselves.seize(dir.as_fd())
+    async fn barred_by(&self, dir: &Self::Dir) -> Result<Option<u32>> {
+        self.ourselves.is_barred(dir.as_fd())
+    }
+
+    async fn seize(&self, dir: &Self::Dir, wall: Wall) -> Result<()> {
+        self.ourselves.seize(dir.as_fd(), wall)
     }
 
     async fn give_back(&self, dir: &Self::Dir, owner: u32) -> Result<()> {
         fs::fchown(dir, Some(Uid::from_raw(owner)), None)
     }
 
-    async fn close(&self, dir: &Self::Dir) -> Result<bool> {
-        self.ourselves.close(dir.as_fd())
+    async fn close(&self, dir: &Self::Dir, wall: Wall) -> Result<bool> {
+        self.ourselves.close(dir.as_fd(), wall)
     }
 
     async fn same(&self, one: &Self::Dir, other: &Self::Dir) -> Result<bool> {

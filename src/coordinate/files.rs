@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use rustix::io::Result;
 
-use crate::volume::Privacy;
+use crate::volume::{Privacy, Wall};
 
 /// A file system, as far as replicas agree through it. Every name is one component; no link is
 /// followed. Errors are the system's.
@@ -24,6 +24,8 @@ pub trait Files {
     async fn open(&self, at: &Self::Dir, name: &str) -> Result<Self::Dir>;
     /// Makes a directory that only we can enter, and opens it.
     async fn make(&self, at: &Self::Dir, name: &str) -> Result<Self::Dir>;
+    /// Makes the state directory, which others may look into, and opens it.
+    async fn make_listed(&self, at: &Self::Dir, name: &str) -> Result<Self::Dir>;
     /// Makes a directory with the owner and mode of `model`.
     async fn make_like(&self, at: &Self::Dir, name: &[u8], model: &Self::Dir) -> Result<()>;
     /// Opens a directory of the seed's, whose name may be any bytes.
@@ -34,6 +36,8 @@ pub trait Files {
     async fn read(&self, at: &Self::Dir, name: &str) -> Result<Vec<u8>>;
     /// Makes or replaces a file; its data is durable on return.
     async fn write(&self, at: &Self::Dir, name: &str, bytes: &[u8]) -> Result<()>;
+    /// The same, and everybody may read it.
+    async fn write_readable(&self, at: &Self::Dir, name: &str, bytes: &[u8]) -> Result<()>;
     /// Overwrites the beginning of a file that is there, in one call.
     async fn update(&self, at: &Self::Dir, name: &str, bytes: &[u8]) -> Result<()>;
     /// Renames; what has the new name is replaced as rename(2) does it.
@@ -47,16 +51,18 @@ pub trait Files {
     /// A name that nobody else knows.
     fn new_name(&self, prefix: &str) -> String;
     /// Who can have changed what is in a directory.
-    async fn privacy(&self, dir: &Self::Dir) -> Result<Privacy>;
+    async fn privacy(&self, dir: &Self::Dir, wall: Wall) -> Result<Privacy>;
     /// Whether a directory is one that the user `owner` could have emptied, or that only we could have put where
     /// that user's are.
     async fn is_removable(&self, dir: &Self::Dir, owner: u32) -> Result<bool>;
-    /// Makes another user's directory ours, and lets nobody else enter it.
-    async fn seize(&self, dir: &Self::Dir) -> Result<()>;
+    /// The other user whose a directory is, where we may change nothing in it and cannot make it ours.
+    async fn barred_by(&self, dir: &Self::Dir) -> Result<Option<u32>>;
+    /// Makes another user's directory ours, and lets others do there what they may.
+    async fn seize(&self, dir: &Self::Dir, wall: Wall) -> Result<()>;
     /// Gives a directory back to the user that it was seized from.
     async fn give_back(&self, dir: &Self::Dir, owner: u32) -> Result<()>;
-    /// Lets nobody else enter a directory of ours any more; whether others could.
-    async fn close(&self, dir: &Self::Dir) -> Result<bool>;
+    /// Lets others do in a directory of ours what they may, and no more; whether they could do more.
+    async fn close(&self, dir: &Self::Dir, wall: Wall) -> Result<bool>;
     /// Whether two descriptors are of one directory.
     async fn same(&self, one: &Self::Dir, other: &Self::Dir) -> Result<bool>;
     /// Makes the names in a directory durable.

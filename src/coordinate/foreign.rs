@@ -12,11 +12,11 @@ use super::files::Files;
 use crate::error::{Context, Error, Result, printable};
 use crate::exit::Exit;
 use crate::mutant::{self, Mutant};
-use crate::state::COMPLETE;
-use crate::volume::Privacy;
+use crate::state::{Complete, Public};
+use crate::volume::{Privacy, Wall};
 
 /// All that volseed leaves in its directory.
-const OURS: [&str; 5] = [CLAIMS, BUILDING, LOCK, COMPLETE, "state.json.tmp"];
+const OURS: [&str; 5] = [CLAIMS, BUILDING, LOCK, Public::FILE, Complete::FILE];
 /// Names of directories that are being removed begin with this.
 pub(super) const REMOVED: &str = "removed-";
 
@@ -26,7 +26,7 @@ impl<F: Files> Ground<'_, F> {
     /// # Errors
     /// When it cannot be made. One that is there by now is no error.
     pub async fn make_state(&self) -> Result<()> {
-        match self.files.make(&self.state.parent, &self.state.name).await {
+        match self.files.make_listed(&self.state.parent, &self.state.name).await {
             Err(Errno::EXIST) => Ok(()),
             made => made.map(drop).context("create directory", self.state.path.as_path()),
         }
@@ -43,7 +43,7 @@ impl<F: Files> Ground<'_, F> {
             let moved = self.files.rename(&at.parent, at.name.as_bytes(), &at.parent, aside.as_bytes());
             return Ok(moved.await.is_ok());
         }
-        match self.files.seize(&state.dir).await {
+        match self.files.seize(&state.dir, Wall::Listed).await {
             Err(Errno::PERM | Errno::ACCESS) => return Ok(false),
             seized => seized.context("change owner of", self.state.path.as_path())?,
         }
@@ -81,7 +81,7 @@ impl<F: Files> Ground<'_, F> {
                 }
             }
             for dir in dirs {
-                let privacy = match self.files.privacy(&dir).await {
+                let privacy = match self.files.privacy(&dir, Wall::Closed).await {
                     Err(Errno::NOENT | Errno::STALE) => continue,
                     privacy => privacy?,
                 };
@@ -96,11 +96,11 @@ impl<F: Files> Ground<'_, F> {
     /// The directory of the claims, made where it is not there, ours and closed to others.
     pub(super) async fn own_claims(&self, state: &F::Dir) -> rustix::io::Result<F::Dir> {
         let claims = self.ensure(state, CLAIMS).await?;
-        match self.files.privacy(&claims).await? {
+        match self.files.privacy(&claims, Wall::Closed).await? {
             Privacy::Private => {}
-            Privacy::Open => drop(self.files.close(&claims).await?),
+            Privacy::Open => drop(self.files.close(&claims, Wall::Closed).await?),
             Privacy::Foreign(_) if mutant::on(Mutant::InheritForeign) => {}
-            Privacy::Foreign(_) => self.files.seize(&claims).await?,
+            Privacy::Foreign(_) => self.files.seize(&claims, Wall::Closed).await?,
         }
         Ok(claims)
     }
@@ -109,9 +109,9 @@ impl<F: Files> Ground<'_, F> {
     /// stays under another name where a third user's is in it.
     pub(super) async fn own_building(&self, state: &F::Dir) -> rustix::io::Result<F::Dir> {
         let building = self.ensure(state, BUILDING).await?;
-        match self.files.privacy(&building).await? {
+        match self.files.privacy(&building, Wall::Closed).await? {
             Privacy::Private => Ok(building),
-            Privacy::Open => self.files.close(&building).await.map(|_| building),
+            Privacy::Open => self.files.close(&building, Wall::Closed).await.map(|_| building),
             Privacy::Foreign(_) if mutant::on(Mutant::InheritForeign) => Ok(building),
             Privacy::Foreign(owner) => {
                 let _ = self.remove_apart((state, BUILDING.as_bytes()), state, Some(owner)).await;

@@ -8,6 +8,7 @@ use super::disk::Disk;
 use super::files::block_on;
 use super::records::{Beat, Holder};
 use crate::error::Result;
+use crate::exit::Exit;
 use crate::volume::{Ourselves, Volume, stat_entry};
 
 /// The newest claim on a volume.
@@ -25,6 +26,27 @@ pub struct Look {
     pub phase: &'static str,
 }
 
+/// What a look may find.
+#[derive(Debug)]
+pub enum Seen {
+    /// No claim.
+    Nothing,
+    /// Claims, if there are any, are another user's and not for us to see.
+    Hidden,
+    /// The newest claim.
+    Claim(Look),
+}
+
+impl Seen {
+    /// The newest claim, where it may be seen.
+    pub fn claim(self) -> Option<Look> {
+        match self {
+            Seen::Claim(look) => Some(look),
+            Seen::Nothing | Seen::Hidden => None,
+        }
+    }
+}
+
 impl Look {
     /// What the heartbeat says, where it can be read.
     pub fn beat(&self) -> Option<Beat> {
@@ -36,12 +58,17 @@ impl Look {
 ///
 /// # Errors
 /// Exit 78 when what is there is no claim of ours.
-pub fn look(volume: &Volume) -> Result<Option<Look>> {
+pub fn look(volume: &Volume) -> Result<Seen> {
     let disk = Disk::new(Ourselves::onlooker(), false);
     let ground = Ground::on(volume, &disk);
     block_on(async {
-        let Some(state) = ground.state().await? else { return Ok(None) };
-        let Some(found) = ground.newest(&state.dir).await? else { return Ok(None) };
+        let Some(state) = ground.state().await? else { return Ok(Seen::Nothing) };
+        let found = match ground.newest(&state.dir).await {
+            // Another user's claims are its own business.
+            Err(error) if error.exit_code() == Exit::Permission => return Ok(Seen::Hidden),
+            found => found?,
+        };
+        let Some(found) = found else { return Ok(Seen::Nothing) };
         let has = |name: &str| stat_entry(found.dir.as_fd(), name.as_bytes()).ok().flatten();
         let phase = if has(PUBLISHING).is_some() || has(SEALED).is_some() {
             "publishing"
@@ -55,6 +82,6 @@ pub fn look(volume: &Volume) -> Result<Option<Look>> {
             let nanoseconds = u32::try_from(stat.st_mtime_nsec).unwrap_or(0).min(999_999_999);
             Duration::new(u64::try_from(stat.st_mtime).unwrap_or(0), nanoseconds)
         });
-        Ok(Some(Look { epoch: found.epoch, holder: found.holder, pulse: found.beat, written, phase }))
+        Ok(Seen::Claim(Look { epoch: found.epoch, holder: found.holder, pulse: found.beat, written, phase }))
     })
 }

@@ -86,6 +86,11 @@ fn mutants_of_the_record_are_caught() {
 }
 
 #[test]
+fn mutants_of_the_two_records_are_caught() {
+    are_caught(&[Mutant::PublicBeforePrivate, Mutant::RetirePrivateFirst, Mutant::BelievePrivateAlone]);
+}
+
+#[test]
 fn mutants_of_durability_are_caught() {
     are_caught(&[Mutant::SyncAfterSeal, Mutant::SkipSync, Mutant::TrustAfterPowerCut]);
 }

@@ -17,8 +17,8 @@ use super::foreign::{REMOVED, removed_for};
 use crate::error::{Context, Error, Result, printable};
 use crate::exit::Exit;
 use crate::mutant::{self, Mutant};
-use crate::state::{COMPLETE, Staged, TREE, to_bytes};
-use crate::volume::{Privacy, not_ours};
+use crate::state::{Complete, Public, Staged, TREE, to_bytes};
+use crate::volume::{Privacy, Wall, not_ours};
 
 /// Sealed parts that an earlier holder may hold open begin with this; those that it had begun to publish
 /// with the second.
@@ -246,7 +246,7 @@ impl<F: Files> Ground<'_, F> {
         else {
             return Ok(kept);
         };
-        Ok(match self.gone(self.files.privacy(&stage).await, "stat", &path)? {
+        Ok(match self.gone(self.files.privacy(&stage, Wall::Closed).await, "stat", &path)? {
             None | Some(Privacy::Private) => kept,
             Some(Privacy::Open) => Kept::Nothing(None),
             Some(Privacy::Foreign(owner)) => Kept::Nothing(Some(owner)),
@@ -503,7 +503,7 @@ fn is_sealed(part: &[u8]) -> bool {
 /// Whether it is one of the names that volseed makes in a claim; also under the name that an NFS client, and
 /// libfuse, give to what somebody has open.
 fn is_part(part: &[u8]) -> bool {
-    let files = [HOLDER, HEARTBEAT, COMPLETE, RETIRED, HALF_PUBLISHED];
+    let files = [HOLDER, HEARTBEAT, Public::FILE, Complete::FILE, RETIRED[0], RETIRED[1], HALF_PUBLISHED];
     let is_file = |file: &&str| {
         part.strip_prefix(file.as_bytes()).is_some_and(|rest| [b"".as_slice(), b".tmp"].contains(&rest))
     };

@@ -17,8 +17,8 @@ use crate::decision::{Decision, Known, Leftover, decide};
 use crate::error::{Context, Error, Result};
 use crate::exit::Exit;
 use crate::mutant::{self, Mutant};
-use crate::state::{Complete, Sealed};
-use crate::volume::{Privacy, not_ours};
+use crate::state::{Complete, Public, Sealed};
+use crate::volume::{Privacy, Wall, not_ours};
 
 /// The first pause between two looks: a small seed on a local disk is over in a few of them.
 const FIRST_PAUSE: Duration = Duration::from_millis(5);
@@ -45,7 +45,7 @@ pub trait Work<F: Files> {
     type Beating;
 
     /// Whether the volume that `record` speaks of was emptied since.
-    async fn emptied(&self, record: &Complete) -> Result<bool>;
+    async fn emptied(&self, record: &Public) -> Result<bool>;
     /// Whether the sentinel is there.
     async fn sentinel(&self) -> Result<bool>;
     /// Who we are, for a claim that is made with or without the lock.
@@ -57,7 +57,7 @@ pub trait Work<F: Files> {
     /// What the source and the options make of the seed: another one is another seed's.
     async fn fingerprint(&self) -> Result<String>;
     /// Stages the whole tree. Nothing outside of the stage is touched.
-    async fn stage(&self, claim: &Claim<F::Dir>, after: Option<&Complete>) -> Result<Sealed>;
+    async fn stage(&self, claim: &Claim<F::Dir>, after: Option<&Public>) -> Result<Sealed>;
     /// Makes the stage durable. Until that is done the stage says that it is not known to be.
     async fn sync(&self, claim: &Claim<F::Dir>) -> Result<()>;
     /// Writes down in the stage what it will be once it is sealed.
@@ -65,8 +65,12 @@ pub trait Work<F: Files> {
     /// Moves what is sealed to its place, and makes that durable. Asks before each move whether the
     /// heart still beats.
     async fn publish(&self, claim: &Claim<F::Dir>, sealed: &Sealed, beating: &Self::Beating) -> Result<()>;
-    /// The record of what was sealed, or of what was there before volseed.
-    fn record(&self, epoch: u64, sealed: Option<&Sealed>) -> Complete;
+    /// Whether none of the names that the record of a seed will list is there any more.
+    async fn vanished(&self, record: &Complete) -> Result<bool>;
+    /// The record of what was sealed.
+    fn record(&self, epoch: u64, sealed: &Sealed) -> Complete;
+    /// The record of what was there before volseed.
+    async fn adopted(&self, epoch: u64) -> Result<Complete>;
     /// Ends the heartbeat. What was in flight of it is done on return.
     async fn still(&self, beating: Self::Beating);
     /// Something happened that others may want to know.
@@ -74,7 +78,7 @@ pub trait Work<F: Files> {
 }
 
 /// What happens on the way.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub enum Event<'a> {
     /// The volume is another replica's; what is known of it.
     WaitBegan(Option<&'a Holder>, Option<&'a Beat>),
@@ -101,6 +105,10 @@ pub enum Event<'a> {
     Foreign(u32),
     /// The state directory is another user's, and may not be had: that user has to complete the volume.
     WaitsForOwner(u32),
+    /// It still is.
+    OwnerAwaited,
+    /// A hook has to run before the volume is complete.
+    Pending,
     /// Others could enter the claim while it was filled: it is begun again; how we noticed.
     Opened(u64, &'a Error),
     /// The volume had been seeded, and was emptied.
@@ -111,7 +119,7 @@ pub enum Event<'a> {
 #[derive(Debug)]
 pub enum Ended {
     /// It was complete.
-    Found(Complete),
+    Found(Box<Public>),
     /// It was seeded before volseed, and is recorded so now.
     Adopted,
     /// It was made complete now.
@@ -145,7 +153,7 @@ pub struct Replica<'a, F: Files, C, W> {
 
 enum Turn<D> {
     /// And whether there was more to it than a look.
-    Complete(Complete, bool),
+    Complete(Public, bool),
     Ours(Claim<D>),
 }
 
@@ -170,7 +178,7 @@ impl<F: Files, C: Clock, W: Work<F>> Replica<'_, F, C, W> {
                         self.until(async || self.ground.tidy(record.epoch).await).await;
                     }
                     self.ground.files.unlock().await;
-                    return Ok(Ended::Found(record));
+                    return Ok(Ended::Found(record.into()));
                 }
                 Turn::Ours(claim) => claim,
             };
@@ -205,18 +213,34 @@ impl<F: Files, C: Clock, W: Work<F>> Replica<'_, F, C, W> {
             };
             if let Some(owner) = state.foreign() {
                 self.release(lock).await;
-                if let Some(record) = self.complete_record(&state.dir).await?.1 {
+                let recorded = self.recorded(&state.dir).await?;
+                match recorded.complete {
+                    Some(record) => return Ok(Turn::Complete(record, false)),
+                    None if recorded.is_pending => self.wait_for_hook(began, &mut told).await?,
+                    None => self.displace(&state, owner, began, &mut told, lock).await?,
+                }
+                continue;
+            }
+            let barred = self.ground.files.barred_by(&state.dir).await;
+            if let Some(owner) = barred.context("stat", self.ground.state.path.as_path())? {
+                self.release(lock).await;
+                if let Some(record) = self.recorded(&state.dir).await?.complete {
                     return Ok(Turn::Complete(record, false));
                 }
-                self.displace(&state, owner, began, &mut told, lock).await?;
+                self.wait_for_owner(owner, began, &mut told).await?;
                 continue;
             }
             was_open |= state.privacy == Privacy::Open && self.close(&state.dir).await?;
             let state = self.enter(state, &mut inside, lock).await?;
             let had = lock.of;
             self.try_lock(&state, lock).await?;
-            let (recorded, complete) = self.complete_record(&state).await?;
-            if let Some(record) = complete {
+            let recorded = self.recorded(&state).await?;
+            if recorded.is_pending {
+                self.release(lock).await;
+                self.wait_for_hook(began, &mut told).await?;
+                continue;
+            }
+            if let Some(record) = recorded.complete {
                 if waits {
                     self.work.tell(Event::WaitEnded(self.clock.now().saturating_sub(began)));
                 }
@@ -248,7 +272,7 @@ impl<F: Files, C: Clock, W: Work<F>> Replica<'_, F, C, W> {
                     tried = true;
                     let holder = self.work.holder(lock.of == Lock::Ours);
                     let judged = found.as_ref().map_or(0, |found| found.epoch);
-                    match self.ground.claim(&state, (judged, recorded), holder).await? {
+                    match self.ground.claim(&state, (judged, recorded.epoch), holder).await? {
                         Claimed::Ours(mut claim) => {
                             claim.was_open = was_open;
                             if waits {
@@ -291,11 +315,13 @@ impl<F: Files, C: Clock, W: Work<F>> Replica<'_, F, C, W> {
         }
     }
 
-    /// The claim that the record is of, 0 without one; and the record, where the volume is complete by it.
-    async fn complete_record(&self, state: &F::Dir) -> Result<(u64, Option<Complete>)> {
-        let Some(record) = self.ground.record(state).await? else { return Ok((0, None)) };
-        let is_complete = !self.work.emptied(&record).await? && self.ground.still(&record).await?;
-        Ok((record.epoch, is_complete.then_some(record)))
+    /// What the record says, after a look at what it speaks of.
+    async fn recorded(&self, state: &F::Dir) -> Result<Recorded> {
+        let Some(record) = self.ground.record(state).await? else { return Ok(Recorded::default()) };
+        let epoch = record.epoch;
+        let is_current = !self.work.emptied(&record).await? && self.ground.still(&record).await?;
+        let is_pending = is_current && !record.is_complete();
+        Ok(Recorded { epoch, is_pending, complete: (is_current && !is_pending).then_some(record) })
     }
 
     /// One more beginning. A user that takes everything away each time must not keep us at it without end.
@@ -322,23 +348,55 @@ impl<F: Files, C: Clock, W: Work<F>> Replica<'_, F, C, W> {
             self.work.tell(Event::Foreign(owner));
             return self.another_round(lock);
         }
-        if !std::mem::replace(told, true) {
-            self.work.tell(Event::WaitsForOwner(owner));
+        self.wait_for_owner(owner, began, told).await
+    }
+
+    /// Waits a moment for the other user whose the state directory is to complete the volume.
+    async fn wait_for_owner(&self, owner: u32, began: Duration, told: &mut bool) -> Result<()> {
+        let over = || {
+            let cause = format!("its .volseed belongs to UID {owner}, which has not completed it");
+            let help =
+                format!("start it once as UID {owner}, which began, or remove .volseed from the volume");
+            (cause, help)
+        };
+        self.wait_outside(&Event::WaitsForOwner(owner), over, began, told).await
+    }
+
+    /// Waits a moment for another replica to run the hook that the volume is complete but for.
+    async fn wait_for_hook(&self, began: Duration, told: &mut bool) -> Result<()> {
+        let over = || {
+            let cause = "it is complete but for a hook, which no replica has run";
+            (cause.to_owned(), "start the image that the volume was made complete with".to_owned())
+        };
+        self.wait_outside(&Event::Pending, over, began, told).await
+    }
+
+    /// Waits a moment for what only others can do.
+    async fn wait_outside(
+        &self,
+        event: &Event<'_>,
+        over: impl Fn() -> (String, String),
+        began: Duration,
+        told: &mut bool,
+    ) -> Result<()> {
+        match std::mem::replace(told, true) {
+            true => self.work.tell(Event::OwnerAwaited),
+            false => self.work.tell(event.clone()),
         }
         let waited = self.clock.now().saturating_sub(began);
         if waited >= self.rules.timeout.unwrap_or(OWNER_PATIENCE) {
-            let cause = format!(
-                "its .volseed belongs to UID {owner}, which has not completed it, and may not be removed"
-            );
-            return Err(Error::new(Exit::Held, "wait for volume", cause)
-                .on(self.ground.volume)
-                .help("start it once as that user, or remove .volseed from the volume"));
+            let (cause, help) = over();
+            return Err(Error::new(Exit::Held, "wait for volume", cause).on(self.ground.volume).help(help));
         }
         self.clock.sleep(REMOTE_PAUSE).await.map_err(|_| Error::cancelled())
     }
 
     async fn close(&self, state: &F::Dir) -> Result<bool> {
-        self.ground.files.close(state).await.context("change mode of", self.ground.state.path.as_path())
+        self.ground
+            .files
+            .close(state, Wall::Listed)
+            .await
+            .context("change mode of", self.ground.state.path.as_path())
     }
 
     /// Our own state directory; the lock is in it, and in no other.
@@ -463,8 +521,8 @@ impl<F: Files, C: Clock, W: Work<F>> Replica<'_, F, C, W> {
             sentinel: work.sentinel().await?,
         };
         match (decide(known), leftover, &record) {
-            (Decision::Skip, _, Some(record)) if ground.still(record).await? => {
-                return Ok(Ended::Found(record.clone()));
+            (Decision::Skip, _, Some(record)) if record.is_complete() && ground.still(record).await? => {
+                return Ok(Ended::Found(record.clone().into()));
             }
             // What was seen is another holder's work.
             (Decision::Skip, ..) => {
@@ -479,7 +537,7 @@ impl<F: Files, C: Clock, W: Work<F>> Replica<'_, F, C, W> {
                 if leftover.is_some() {
                     work.tell(Event::GivenUp);
                 }
-                ground.complete(claim, &work.record(claim.epoch, None)).await?;
+                ground.complete(claim, &work.adopted(claim.epoch).await?).await?;
                 return Ok(Ended::Adopted);
             }
             (Decision::Publish, Some((sealing, staged)), _) => {
@@ -489,8 +547,8 @@ impl<F: Files, C: Clock, W: Work<F>> Replica<'_, F, C, W> {
                     ground.begin_publishing(claim).await?;
                 }
                 work.publish(claim, &sealed, beating).await?;
-                let record = work.record(claim.epoch, Some(&sealed));
-                if !work.emptied(&record).await? {
+                let record = work.record(claim.epoch, &sealed);
+                if !work.vanished(&record).await? {
                     ground.complete(claim, &record).await?;
                     return Ok(Ended::Completed(claim.epoch));
                 }
@@ -518,12 +576,12 @@ impl<F: Files, C: Clock, W: Work<F>> Replica<'_, F, C, W> {
     async fn seed(
         &self,
         claim: &Claim<F::Dir>,
-        after: Option<&Complete>,
+        after: Option<&Public>,
         beating: &W::Beating,
     ) -> Result<Ended> {
         let (ground, work) = (&self.ground, self.work);
         let sealed = work.stage(claim, after).await?;
-        let record = work.record(claim.epoch, Some(&sealed));
+        let record = work.record(claim.epoch, &sealed);
         let syncs_late = mutant::on(Mutant::SyncAfterSeal);
         if !syncs_late && !mutant::on(Mutant::SkipSync) {
             work.sync(claim).await?;
@@ -564,6 +622,17 @@ impl<F: Files, C: Clock, W: Work<F>> Replica<'_, F, C, W> {
         let _ = self.ground.files.update(&claim.dir, super::claim::HEARTBEAT, &beat.bytes()).await;
         self.ground.files.unlock().await;
     }
+}
+
+/// What a record says of the volume as it is.
+#[derive(Default)]
+struct Recorded {
+    /// The claim that it is of, 0 without one.
+    epoch: u64,
+    /// Where the volume is complete by it.
+    complete: Option<Public>,
+    /// Where it is complete but for a hook.
+    is_pending: bool,
 }
 
 /// The lock as far as we got, whether it is worth asking for, and how often we began again.

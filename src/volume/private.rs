@@ -14,15 +14,36 @@ use rustix::io::Errno;
 
 use super::{Kind, Place, openat};
 
-/// The permission bits that let others in.
-const OTHERS: u32 = 0o077;
+/// What others may do in a directory of ours.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Wall {
+    /// Nothing: what is in it is ours alone.
+    Closed,
+    /// Look into it, so that whoever walks the volume passes it; never change it.
+    Listed,
+}
+
+impl Wall {
+    fn mode(self) -> Mode {
+        match self {
+            Wall::Closed => Mode::RWXU,
+            Wall::Listed => Mode::RWXU | Mode::RGRP | Mode::XGRP | Mode::ROTH | Mode::XOTH,
+        }
+    }
+
+    /// Whether a mode lets others do more. While it says nothing more to the group, no entry of a POSIX ACL does
+    /// (acl(5), the mask).
+    fn is_breached(self, mode: u32) -> bool {
+        mode & 0o077 & !self.mode().as_raw_mode() != 0
+    }
+}
 
 /// Whether what a directory holds can be another user's work.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Privacy {
-    /// Ours, and nobody else can enter it.
+    /// Ours, and nobody else can do there what they must not.
     Private,
-    /// Ours, and others can enter it.
+    /// Ours, and others can.
     Open,
     /// Another user's: its UID.
     Foreign(u32),
@@ -54,12 +75,11 @@ impl Ourselves {
         Arc::new(Ourselves { is_root: false, uid, without_modes })
     }
 
-    /// Who can have changed what is in `directory`. The mode is enough to tell: while it says nothing to the
-    /// group, no entry of a POSIX ACL does (acl(5), the mask).
+    /// Who can have changed what is in `directory`.
     ///
     /// # Errors
     /// As `fstat`.
-    pub fn privacy(&self, directory: BorrowedFd<'_>) -> rustix::io::Result<Privacy> {
+    pub fn privacy(&self, directory: BorrowedFd<'_>, wall: Wall) -> rustix::io::Result<Privacy> {
         if !self.is_root {
             return Ok(Privacy::Private);
         }
@@ -67,7 +87,7 @@ impl Ourselves {
         if found.st_uid != self.uid(directory, found.st_uid)? {
             return Ok(Privacy::Foreign(found.st_uid));
         }
-        let is_open = found.st_mode & OTHERS != 0 && !self.without_modes.load(Relaxed);
+        let is_open = wall.is_breached(found.st_mode) && !self.without_modes.load(Relaxed);
         Ok(if is_open { Privacy::Open } else { Privacy::Private })
     }
 
@@ -87,35 +107,54 @@ impl Ourselves {
     ///
     /// # Errors
     /// As `fchown` and `fchmod`; `EPERM` also where it belongs to somebody else afterwards.
-    pub fn seize(&self, directory: BorrowedFd<'_>) -> rustix::io::Result<()> {
+    pub fn seize(&self, directory: BorrowedFd<'_>, wall: Wall) -> rustix::io::Result<()> {
         let us = fs::Uid::from_raw(self.uid(directory, u32::MAX)?);
         fs::fchown(directory, Some(us), None)?;
         drop_default_acl(directory)?;
-        fs::fchmod(directory, Mode::RWXU)?;
-        if self.privacy(directory)? == Privacy::Private { Ok(()) } else { Err(Errno::PERM) }
+        fs::fchmod(directory, wall.mode())?;
+        if self.privacy(directory, wall)? == Privacy::Private { Ok(()) } else { Err(Errno::PERM) }
     }
 
-    /// Closes a directory of ours to others; whether they could enter it: a volume plug-in opens everything to a group (Kubernetes'
-    /// fsGroup), or we were killed before this was done the first time.
+    /// Gives a directory of ours the mode that it has to have; whether others could do more there: a volume
+    /// plug-in opens everything to a group (Kubernetes' fsGroup), or we were killed before this was done the
+    /// first time.
     ///
     /// # Errors
     /// As `fstat` and `fchmod`, but for a refusal: there, as on a mount that keeps no modes, nothing can be
     /// closed.
-    pub fn close(&self, directory: BorrowedFd<'_>) -> rustix::io::Result<bool> {
+    pub fn close(&self, directory: BorrowedFd<'_>, wall: Wall) -> rustix::io::Result<bool> {
         let before = fs::fstat(directory)?.st_mode;
-        if before & (0o7000 | OTHERS) == 0 {
+        if before & 0o7777 == wall.mode().as_raw_mode() {
             return Ok(false);
         }
         drop_default_acl(directory)?;
-        match fs::fchmod(directory, Mode::RWXU) {
+        match fs::fchmod(directory, wall.mode()) {
             Ok(()) | Err(Errno::PERM | Errno::NOTSUP | Errno::NOSYS) => {}
             Err(error) => return Err(error),
         }
-        let is_closed = fs::fstat(directory)?.st_mode & OTHERS == 0;
+        let is_closed = !wall.is_breached(fs::fstat(directory)?.st_mode);
         if !is_closed {
             self.without_modes.store(true, Relaxed);
         }
-        Ok(is_closed && before & OTHERS != 0)
+        Ok(is_closed && wall.is_breached(before))
+    }
+
+    /// Whether a directory is another user's, in which we may change nothing, being that user no more than root.
+    /// Its owner alone does not tell: a server may give everything to one user.
+    ///
+    /// # Errors
+    /// As `fstat` and `faccessat`.
+    pub fn is_barred(&self, directory: BorrowedFd<'_>) -> rustix::io::Result<Option<u32>> {
+        let found = fs::fstat(directory)?;
+        if self.is_root || found.st_uid == rustix::process::geteuid().as_raw() {
+            return Ok(None);
+        }
+        let wanted = fs::Access::WRITE_OK | fs::Access::EXEC_OK;
+        match fs::accessat(directory, ".", wanted, AtFlags::EACCESS) {
+            Err(Errno::ACCESS | Errno::PERM) => Ok(Some(found.st_uid)),
+            Ok(()) | Err(Errno::ROFS | Errno::NOSYS | Errno::INVAL) => Ok(None),
+            Err(error) => Err(error),
+        }
     }
 
     /// Whether a file that was opened by name is one of our own making, with no other name.
@@ -169,7 +208,15 @@ pub struct Made {
 /// # Errors
 /// As `mkdirat` and `openat`: `ENOTDIR` or `ELOOP` where something else is there.
 pub fn make_private(parent: BorrowedFd<'_>, name: &[u8]) -> rustix::io::Result<Made> {
-    let is_new = match fs::mkdirat(parent, name, Mode::RWXU) {
+    make(parent, name, Wall::Closed)
+}
+
+/// The same, with what others may do in it.
+///
+/// # Errors
+/// As [`make_private`].
+pub fn make(parent: BorrowedFd<'_>, name: &[u8], wall: Wall) -> rustix::io::Result<Made> {
+    let is_new = match fs::mkdirat(parent, name, wall.mode()) {
         Err(Errno::EXIST) => false,
         made => made.map(|()| true)?,
     };
@@ -180,8 +227,13 @@ pub fn make_private(parent: BorrowedFd<'_>, name: &[u8]) -> rustix::io::Result<M
     if is_new {
         // A set-group-ID bit or a default ACL of the parent's would reach every seeded file.
         drop_default_acl(fd.as_fd())?;
-        if found.st_mode & 0o7777 != 0o700 {
-            fs::fchmod(&fd, Mode::RWXU)?;
+        if found.st_mode & 0o2000 != 0 {
+            // The parent has passed its group on with that bit; a refusal leaves what a server decides.
+            let group = rustix::process::getegid();
+            let _ = fs::fchown(&fd, None, Some(group));
+        }
+        if found.st_mode & 0o7777 != wall.mode().as_raw_mode() {
+            fs::fchmod(&fd, wall.mode())?;
         }
     }
     Ok(Made { fd, is_new })

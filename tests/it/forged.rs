@@ -134,7 +134,7 @@ fn a_sealed_stage_of_the_largest_totals_is_published_and_reported() {
     let left =
         json!({"count": 1, "files": 0, "files_total": null, "bytes": 0, "bytes_total": null, "left": true});
     plant_heartbeat(&volume, left);
-    let stage = json!({"format": 1, "generation": LARGEST, "boot": null, "fingerprint": "x", "empty": true, "syncing": false, "sealed": sealed});
+    let stage = json!({"format": 2, "generation": LARGEST, "boot": null, "fingerprint": "x", "empty": true, "syncing": false, "sealed": sealed});
     plant(&volume, "claims/1/publishing/stage.json", stage);
     fs::write(place(&volume, "claims/1/publishing/tree/x"), "x").unwrap();
     let outcome = seed(&source, &volume).json().ends().says_nothing_of("panicked").exits(0);

@@ -10,9 +10,10 @@ use crate::kit::table::{Case, Follows, table};
 use crate::kit::{Sandbox, needs, seed};
 
 /// Every file and directory that volseed makes below `.volseed`, with `.volseed` itself.
-const PLACES: [&str; 20] = [
+const PLACES: [&str; 22] = [
     "",
     "state.json",
+    "record.json",
     "lock",
     "tmp",
     "tmp/half",
@@ -21,6 +22,7 @@ const PLACES: [&str; 20] = [
     "claims/1/claim.json",
     "claims/1/heartbeat",
     "claims/1/state.json",
+    "claims/1/record.json",
     "claims/1/stage",
     "claims/1/stage/stage.json",
     "claims/1/stage/tree",

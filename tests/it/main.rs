@@ -32,6 +32,7 @@ mod network;
 mod options;
 mod order;
 mod owners;
+mod records;
 mod removal;
 mod replicas;
 mod resume;

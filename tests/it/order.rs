@@ -179,21 +179,22 @@ fn a_volume_in_use_keeps_its_own_owner_and_mode() {
 }
 
 #[test]
-fn our_directory_is_closed_to_others_also_while_seeding() {
+fn others_may_list_our_directory_and_enter_nothing_else_in_it() {
     let (_sandbox, _, volume) = sandbox(&Tree::new());
     let mut running = seed("-", &volume).fed().start();
     running.feed(Tree::many_of("d", 30, 50_000).members().unfinished());
     let ours = volume.join(".volseed");
     eventually("a stage", || staged(&volume) > 0);
-    assert_eq!(fs::metadata(&ours).unwrap().mode() & 0o7777, 0o700);
+    let mode = |name: &str| fs::metadata(ours.join(name)).unwrap().mode() & 0o7777;
+    assert_eq!([mode(""), mode("claims"), mode("claims/1"), mode("lock")], [0o755, 0o700, 0o700, 0o600]);
     running.feed([0; 10_240]);
     running.end_input();
     running.ends().exits(0);
-    assert_eq!(fs::metadata(&ours).unwrap().mode() & 0o7777, 0o700);
+    assert_eq!([mode(""), mode("state.json"), mode("record.json")], [0o755, 0o644, 0o600]);
 }
 
 #[test]
-fn nothing_but_lock_and_record_is_left_over() {
+fn nothing_but_lock_and_records_is_left_over() {
     let (_sandbox, source, volume) = sandbox(&Tree::sample());
     seed(source, &volume).ends().exits(0);
     let left: Vec<_> = names(&volume.join(".volseed"));
@@ -201,7 +202,7 @@ fn nothing_but_lock_and_record_is_left_over() {
         fs::read_dir(volume.join(".volseed").join(name)).is_ok_and(|mut entries| entries.next().is_none())
     };
     let left: Vec<_> = left.into_iter().filter(|name| !empty(name)).collect();
-    assert_eq!(left, ["lock", "state.json"]);
+    assert_eq!(left, ["lock", "record.json", "state.json"]);
 }
 
 #[test]

@@ -174,6 +174,6 @@ fn our_directory_that_others_could_write_is_closed_again() {
     fs::create_dir(&ours).unwrap();
     fs::set_permissions(&ours, fs::Permissions::from_mode(0o777)).unwrap();
     seed(&source, &volume).ends();
-    assert_eq!(fs::metadata(&ours).unwrap().permissions().mode() & 0o7777, 0o700);
+    assert_eq!(fs::metadata(&ours).unwrap().permissions().mode() & 0o7777, 0o755);
     assert_same_tree(&source, &volume);
 }

@@ -5,7 +5,7 @@ use super::super::claim::{CLAIMS, HEARTBEAT, HOLDER};
 use super::super::records::{Beat, Holder};
 use super::replica::{TIME, image};
 use super::world::{Ino, ROOT, World};
-use crate::state::{DIRECTORY, FORMAT, Name, Sealed, Staged, TREE, Totals, to_bytes};
+use crate::state::{DIRECTORY, FORMAT, Name, Sealed, Settings, Staged, TREE, Totals, to_bytes};
 
 /// The app's user.
 pub const APP: u32 = 33;
@@ -36,6 +36,8 @@ pub fn plant(world: &mut World, part: &str, boot: &str) {
         generation: 1,
         version: Some("1".to_owned()),
         totals: Totals::default(),
+        settings: Settings::default(),
+        source: None,
         top: image(1)
             .keys()
             .map(|path| Name::from(path.split('/').next().unwrap_or("").as_bytes()))

@@ -18,8 +18,8 @@ use super::world::{Actor, Ino, ROOT, World};
 use crate::error::{Context, Error};
 use crate::exit::Exit;
 use crate::mutant::{self, Mutant};
-use crate::state::{Complete, FORMAT, Kept, Name, Origin, Sealed, Staged, TREE, Totals, to_bytes};
-use crate::volume::Privacy;
+use crate::state::{Complete, FORMAT, Kept, Name, Public, Sealed, Settings, Staged, TREE, Totals, to_bytes};
+use crate::volume::{Privacy, Wall};
 
 /// Every file of every image has this time: size and time alone do not tell images apart.
 pub const TIME: u32 = 7;
@@ -104,7 +104,11 @@ impl Files for Calls {
     }
 
     async fn open_entry(&self, at: &Ino, name: &[u8]) -> Result<Ino> {
-        self.call_in(Fault::Usual, *at, |world, _, believes| world.open(self.host, *at, name, believes)).await
+        self.call(Fault::Usual, |world, _, believes| {
+            world.look_into(self.user, *at)?;
+            world.open(self.host, *at, name, believes)
+        })
+        .await
     }
 
     async fn make(&self, at: &Ino, name: &str) -> Result<Ino> {
@@ -117,6 +121,10 @@ impl Files for Calls {
         made
     }
 
+    async fn make_listed(&self, at: &Ino, name: &str) -> Result<Ino> {
+        self.make(at, name).await
+    }
+
     async fn make_like(&self, at: &Ino, name: &[u8], _: &Ino) -> Result<()> {
         self.call_in(Fault::NotTwice, *at, |world, _, _| {
             world.forget(self.host, *at, name);
@@ -126,11 +134,20 @@ impl Files for Calls {
     }
 
     async fn names(&self, dir: &Ino) -> Result<Vec<Box<[u8]>>> {
-        self.call_in(Fault::Usual, *dir, |world, _, _| world.names(*dir)).await
+        self.call(Fault::Usual, |world, _, _| {
+            world.look_into(self.user, *dir)?;
+            world.names(*dir)
+        })
+        .await
     }
 
     async fn read(&self, at: &Ino, name: &str) -> Result<Vec<u8>> {
-        self.call_in(Fault::Usual, *at, |world, _, believes| {
+        self.call(Fault::Usual, |world, _, believes| {
+            if name == Public::FILE {
+                world.look_into(self.user, *at)?;
+            } else {
+                world.enter(self.user, *at)?;
+            }
             let file = world.look_up(self.host, *at, name.as_bytes(), believes)?;
             world.data(file).map(<[u8]>::to_vec)
         })
@@ -144,7 +161,7 @@ impl Files for Calls {
         });
         let file = file.await?;
         self.call(Fault::Often, |world, actor, _| {
-            if name == crate::state::COMPLETE && *at != ROOT && world.state() == Some(*at) {
+            if name == Public::FILE && *at != ROOT && world.state() == Some(*at) {
                 world.changed_in_public(name.as_bytes(), actor);
             }
             world.fill(file, bytes, 0);
@@ -152,6 +169,10 @@ impl Files for Calls {
             Ok(())
         })
         .await
+    }
+
+    async fn write_readable(&self, at: &Ino, name: &str, bytes: &[u8]) -> Result<()> {
+        self.write(at, name, bytes).await
     }
 
     async fn update(&self, at: &Ino, name: &str, bytes: &[u8]) -> Result<()> {
@@ -206,16 +227,21 @@ impl Files for Calls {
         format!("{prefix}{:016x}", self.sim.random(u64::MAX))
     }
 
-    async fn privacy(&self, dir: &Ino) -> Result<Privacy> {
+    async fn privacy(&self, dir: &Ino, _: Wall) -> Result<Privacy> {
         let owner = self.call(Fault::Usual, |world, _, _| world.owner(*dir)).await?;
         Ok(if self.user == 0 && owner != 0 { Privacy::Foreign(owner) } else { Privacy::Private })
+    }
+
+    async fn barred_by(&self, dir: &Ino) -> Result<Option<u32>> {
+        let owner = self.call(Fault::Usual, |world, _, _| world.owner(*dir)).await?;
+        Ok(Some(owner).filter(|owner| self.user != 0 && self.user != *owner))
     }
 
     async fn is_removable(&self, dir: &Ino, owner: u32) -> Result<bool> {
         Ok([0, owner].contains(&self.sim.world.borrow().owner(*dir)?))
     }
 
-    async fn seize(&self, dir: &Ino) -> Result<()> {
+    async fn seize(&self, dir: &Ino, _: Wall) -> Result<()> {
         self.call(Fault::Usual, |world, _, _| {
             world.seize(*dir, self.user);
             Ok(())
@@ -228,7 +254,7 @@ impl Files for Calls {
         Ok(())
     }
 
-    async fn close(&self, _: &Ino) -> Result<bool> {
+    async fn close(&self, _: &Ino, _: Wall) -> Result<bool> {
         Ok(false)
     }
 
@@ -297,7 +323,12 @@ pub struct Beating {
 impl Work<Calls> for SmallSeed {
     type Beating = Beating;
 
-    async fn emptied(&self, record: &Complete) -> crate::error::Result<bool> {
+    async fn emptied(&self, record: &Public) -> crate::error::Result<bool> {
+        let names = self.calls.names(&ROOT).await.context("read", "/")?;
+        Ok(!record.top.is_empty() && !names.iter().any(|name| record.lists(name)))
+    }
+
+    async fn vanished(&self, record: &Complete) -> crate::error::Result<bool> {
         let names = self.calls.names(&ROOT).await.context("read", "/")?;
         Ok(!record.top.is_empty()
             && !record.top.iter().any(|top| names.iter().any(|name| **name == *top.as_bytes())))
@@ -343,12 +374,14 @@ impl Work<Calls> for SmallSeed {
         Ok(beating)
     }
 
-    async fn stage(&self, claim: &Claim<Ino>, after: Option<&Complete>) -> crate::error::Result<Sealed> {
+    async fn stage(&self, claim: &Claim<Ino>, after: Option<&Public>) -> crate::error::Result<Sealed> {
         let staged = self.fill_stage(claim).await.context("stage", "stage");
         staged.map(|()| Sealed {
             generation: after.map_or(1, |record| record.generation + 1),
             version: Some(self.image.to_string()),
             totals: Totals::default(),
+            settings: Settings::default(),
+            source: None,
             top: image(self.image)
                 .keys()
                 .map(|path| Name::from(path.split('/').next().unwrap_or("").as_bytes()))
@@ -441,10 +474,13 @@ impl Work<Calls> for SmallSeed {
         Ok(())
     }
 
-    fn record(&self, epoch: u64, sealed: Option<&Sealed>) -> Complete {
-        let sealed = sealed.cloned();
-        let (version, top) = sealed.map_or((None, Vec::new()), |sealed| (sealed.version, sealed.top));
-        Complete::new(Origin::Seeded, epoch, 1, version, std::path::Path::new("/"), Totals::default(), top)
+    fn record(&self, epoch: u64, sealed: &Sealed) -> Complete {
+        let Sealed { generation, version, totals, top, .. } = sealed.clone();
+        Complete::seeded(epoch, generation, version, totals).holding(top)
+    }
+
+    async fn adopted(&self, epoch: u64) -> crate::error::Result<Complete> {
+        Ok(Complete::adopted(epoch, None))
     }
 
     async fn still(&self, beating: Beating) {

@@ -17,7 +17,7 @@ use super::super::turn::{Event, Replica, Rules};
 use super::forgery::{self, APP};
 use super::replica::{Calls, SmallSeed, Ticks, image};
 use super::world::{Actor, Kind, ROOT, USERS, World};
-use crate::state::{COMPLETE, Complete, DIRECTORY};
+use crate::state::{Complete, DIRECTORY, Public};
 use crate::volume::Location;
 
 /// From here on nothing goes wrong any more, in nanoseconds.
@@ -472,7 +472,9 @@ impl Schedule {
         sim.cuts.borrow_mut().resize(hosts, (0, 0));
         sim.lives.borrow_mut().push(Life { alive: true, done: false, frozen_until: 0, host });
         sim.totals.borrow_mut().replicas += 1;
-        let rules = Rules { sharing: kind.sharing(), alone: false, remote: kind.is_remote(), timeout: None };
+        // Root may be gone for good, and then that user's container fails, and is started again.
+        let timeout = (user != 0).then_some(Duration::from_secs(60));
+        let rules = Rules { sharing: kind.sharing(), alone: false, remote: kind.is_remote(), timeout };
         let calls = Calls { sim: Rc::clone(sim), replica, host, user, actor: Rc::default() };
         let boot = format!("boot {host} {}", self.boot);
         // Most schedules have one image; a rollout has two. Nothing of what was published from another user's
@@ -571,8 +573,9 @@ impl Schedule {
         let state = world.look_up(0, ROOT, DIRECTORY.as_bytes(), false).map_err(|error| error.to_string())?;
         let left = world.names(state).map_err(|error| error.to_string())?;
         let Totals { crashes, power_cuts, changed_hands, .. } = *self.sim.totals.borrow();
+        let records = [Public::FILE.as_bytes(), Complete::FILE.as_bytes()];
         let undisturbed = self.quiet && crashes + power_cuts + changed_hands == 0;
-        if undisturbed && left.iter().any(|name| **name != *COMPLETE.as_bytes()) {
+        if undisturbed && left.iter().any(|name| !records.contains(&&**name)) {
             let names: Vec<_> = left.iter().map(|name| String::from_utf8_lossy(name)).collect();
             return Err(format!("left behind: {names:?}"));
         }
@@ -603,13 +606,15 @@ fn check_tree(sim: &Sim, users: bool, when: Moment) {
         let mut world = sim.world.borrow_mut();
         let mut found = BTreeMap::new();
         world.files(ROOT, "", &mut found);
-        let record = world
-            .look_up(0, ROOT, DIRECTORY.as_bytes(), false)
-            .and_then(|state| world.look_up(0, state, COMPLETE.as_bytes(), false))
-            .and_then(|record| world.data(record).map(<[u8]>::to_vec));
+        let state = world.look_up(0, ROOT, DIRECTORY.as_bytes(), false);
+        let mut read = |name: &str| {
+            let record = world.look_up(0, state.ok()?, name.as_bytes(), false).ok()?;
+            world.data(record).map(<[u8]>::to_vec).ok()
+        };
+        let record = read(Public::FILE).and(read(Complete::FILE));
         (found, record)
     };
-    let record = record.ok().and_then(|bytes| Complete::parse(&bytes, Path::new(COMPLETE)).ok());
+    let record = record.and_then(|bytes| Complete::parse(&bytes, Path::new(Complete::FILE)).ok());
     let kept = found.remove(&format!("/a/{}", String::from_utf8_lossy(USERS)));
     if users && kept.is_none() {
         return sim.breaks(format!("a user's file is gone: {when:?}"));

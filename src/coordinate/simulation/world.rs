@@ -6,6 +6,7 @@ use std::collections::{BTreeMap, HashMap};
 use rustix::io::{Errno, Result};
 
 use super::super::rule::Sharing;
+use crate::state::{Complete, Public};
 
 /// A directory or a file, whatever becomes of its names.
 pub type Ino = usize;
@@ -193,6 +194,11 @@ impl World {
         }
     }
 
+    /// Whether a user may look into a directory: the state directory is for all to see, and no more than that.
+    pub fn look_into(&self, user: u32, dir: Ino) -> Result<()> {
+        if self.is_state(dir) { Ok(()) } else { self.enter(user, dir) }
+    }
+
     /// Whose a directory is. Of one that is gone a server, and a FUSE daemon, say nothing any more.
     pub fn owner(&self, dir: Ino) -> Result<u32> {
         match &self.nodes[dir] {
@@ -365,9 +371,10 @@ impl World {
             undo.insert(1, Undo::Enter(to, new.into(), there));
             self.claim_removed(there);
         }
-        let record = crate::state::COMPLETE.as_bytes();
-        let of_record = |dir, name: &[u8]| name == record && self.is_state(dir);
-        if self.is_public(to) || of_record(to, new) || of_record(from, name) {
+        let records = [Public::FILE.as_bytes(), Complete::FILE.as_bytes()];
+        let of_record = |dir, name: &[u8]| records.contains(&name) && self.is_state(dir);
+        let touches_record = of_record(to, new) || of_record(from, name);
+        if self.is_public(to) || touches_record {
             self.changed_in_public(new, actor);
         }
         self.entries(from)?.remove(name);
@@ -382,7 +389,23 @@ impl World {
         }
         let published_in = (self.is_public(to) && !self.one_journal).then_some(to);
         self.journal.push(Change { undo, published_in });
+        if touches_record {
+            self.check_records();
+        }
         Ok(())
+    }
+
+    /// Who reads a public record finds the private one that it is of, at every moment.
+    pub fn check_records(&mut self) {
+        let Some(Node::Directory { entries, .. }) = self.state().map(|state| &self.nodes[state]) else {
+            return;
+        };
+        let read = |name: &str| self.data(*entries.get(name.as_bytes())?).ok();
+        let Some(public) = read(Public::FILE) else { return };
+        let Ok(public) = Public::parse(public, std::path::Path::new(Public::FILE)) else { return };
+        if !read(Complete::FILE).is_some_and(|private| public.is_of(private)) {
+            self.broken.get_or_insert("a public record without the private one that it is of".to_owned());
+        }
     }
 
     /// A replica holds a claim from here on.

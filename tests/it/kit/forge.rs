@@ -185,8 +185,16 @@ pub fn nest(below: &Path, depth: usize, user: u32) {
     }
 }
 
-/// Changes a record, and makes its checksum right again.
+/// Changes a record, and makes its checksum right again. With `state.json` both records of a complete volume are
+/// changed, as if the private one had said so from the beginning.
 pub fn edit(path: &Path, change: impl FnOnce(&mut Value)) {
+    if path.file_name() == Some(OsStr::new("state.json")) {
+        let private = path.with_file_name("record.json");
+        edit(&private, change);
+        let bytes = fs::read(&private).unwrap();
+        let record = super::records::public(&serde_json::from_slice(&bytes).unwrap(), &bytes);
+        return fs::write(path, with_checksum(record)).unwrap();
+    }
     let mut value: Value = serde_json::from_slice(&fs::read(path).unwrap()).unwrap();
     value.as_object_mut().unwrap().remove("checksum");
     change(&mut value);
