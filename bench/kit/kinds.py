@@ -37,7 +37,7 @@ class Kind(NamedTuple):
     without: tuple[bytes, ...] = ()
     # The exit code where nothing can be seeded.
     refuses: int = 0
-    # It may die of a name that it refuses: each feature is tried alone, and then on a new one.
+    # It may end by itself: each feature is tried alone, more than once, and on a new one after a refusal.
     fragile: bool = False
 
 

@@ -1,8 +1,8 @@
 """Which feature of a seed each kind of volume keeps: measured, and as a table.
 
 Owns what counts as right: a feature is kept; or it is lost or copied, and the one warning says so; or it is refused with
-78, by its name, before anything is published. The second start finds the seed, and --strict refuses where something is
-lost. Everything else is a problem of the row.
+78, or 73 where it is too large, by its name, before anything is published. The second start finds the seed, and --strict
+refuses where something is lost. Everything else is a problem of the row.
 """
 
 import contextlib
@@ -17,9 +17,10 @@ from typing import Iterable, NamedTuple
 from kit import features, kinds, measure, setting, tree
 from kit.features import COPIED, FEATURES, KEPT, LOST, REFUSED, Feature
 
-CONFLICT, NO_PERMISSION = 78, 77
+CONFLICT, NO_PERMISSION, TOO_LARGE = 78, 77, 73
 FORMS = ("directory", "archive")
 TIMEOUT = 300
+ATTEMPTS = 6
 # What is on a volume's root that no seed has put there.
 OURS = {".volseed", "lost+found"}
 NOT_MEASURED = "–"
@@ -112,12 +113,11 @@ class Measured:
         if self.kind.fragile:
             without = self.one_by_one(form, chosen)
         while chosen:
-            volume = self.volume()
-            run = self.seed(form, chosen, volume)
+            volume, run = self.attempt(form, chosen)
             if run.code == 0 or not (culprit := self.culprit(run, chosen)):
                 break
             chosen.remove(culprit)
-            without[culprit.key.decode()] = self.refusal(f"{culprit.title}, {form}", run, volume)
+            without[culprit.key.decode()] = self.refusal(culprit, form, run, volume)
         if run.code:
             self.problem(form, f"exit {run.code}: {run.said()}")
         else:
@@ -132,11 +132,10 @@ class Measured:
         """Takes what is refused out of the features that are chosen."""
         without = {}
         for feature in list(chosen):
-            volume = self.volume()
-            run = self.seed(form, [feature], volume)
+            volume, run = self.attempt(form, [feature])
             if run.code:
                 chosen.remove(feature)
-                without[feature.key.decode()] = self.refusal(f"{feature.title}, {form}", run, volume)
+                without[feature.key.decode()] = self.refusal(feature, form, run, volume)
         return without
 
     def culprit(self, run: Run, chosen: list[Feature]) -> Feature | None:
@@ -144,7 +143,8 @@ class Measured:
         named = re.search(r"'([a-z0-9-]+)/", run.said())
         return next((feature for feature in chosen if named and feature.key.decode() == named[1]), None)
 
-    def refusal(self, where: str, run: Run, volume: kinds.Place) -> str:
+    def refusal(self, feature: Feature, form: str, run: Run, volume: kinds.Place) -> str:
+        where = f"{feature.title}, {form}"
         if self.has_ended():
             self.problem(where, f"the file system ended: {run.said()}")
             return DIED
@@ -153,6 +153,8 @@ class Measured:
             self.problem(where, f"refused after it was published: {sorted(published)}")
         if run.code == CONFLICT:
             return REFUSED
+        if (feature.key, run.code) == (b"large", TOO_LARGE):
+            return f"{REFUSED} ({TOO_LARGE})"
         self.problem(where, f"exit {run.code}: {run.said()}")
         return f"exit {run.code}"
 
@@ -175,9 +177,11 @@ class Measured:
         if first.losses() and "'" not in first.losses()[0]:
             self.problem(form, f"the warning names nothing: {first.losses()[0]}")
         second = self.seed(form, chosen, volume)
+        if self.kind.fragile and self.has_ended():
+            return
         if second.code or not second.found_a_seed() or second.warnings():
             self.problem(form, f"second start: exit {second.code}, {second.warnings()} {second.said()}")
-        strict = self.seed(form, chosen, self.volume(), "--strict")
+        strict = self.attempt(form, chosen, "--strict")[1]
         expected = NO_PERMISSION if first.losses() else 0
         if strict.code != expected:
             self.problem(form, f"--strict: exit {strict.code} in place of {expected}: {strict.said()}")
@@ -199,6 +203,15 @@ class Measured:
 
     def judge(self, feature: Feature, volume: kinds.Place) -> str:
         return features.verdict(feature, self.seeds.scan(feature, self.reader), features.scan(volume.look, feature))
+
+    def attempt(self, form: str, chosen: list[Feature], *flags: str) -> tuple[kinds.Place, Run]:
+        """A seed onto a volume of its own; a few of them where the file system ends by itself."""
+        for _ in range(ATTEMPTS if self.kind.fragile else 1):
+            volume = self.volume()
+            run = self.seed(form, chosen, volume, *flags)
+            if not self.has_ended():
+                break
+        return volume, run
 
     def volume(self) -> kinds.Place:
         """An empty directory that stands for a volume."""
