@@ -221,6 +221,8 @@ LOCAL = (
     Kind("fuse-links", "slowfs with 2 links a file, none to links", quirky("max-links=2", "links-to-symlinks=EIO", "xattrs=kept"), without=(b"large",)),
 )
 
+# A client that makes up inode numbers shows two names of one file as two files.
+LINKS = (b"hard-links", b"linked-symlinks")
 CIFS = "-t cifs -o username=root,password=volseed,vers=3.1.1"
 NFS = ("3", "4.0", "4.1", "4.2")
 
@@ -229,10 +231,10 @@ GUEST = (
     Kind("vfat", "vfat", block("vfat", "mkfs.vfat -F 32"), without=()),
     Kind("exfat", "exfat", block("exfat", "mkfs.exfat"), without=(b"large",)),
     Kind("ntfs3", "ntfs3", block("ntfs3", NTFS), without=(b"large",)),
-    Kind("cifs", "CIFS, Samba", served("share", f"{CIFS} //127.0.0.1/share", False)),
-    Kind("cifs-mfsymlinks", "CIFS, `mfsymlinks`", served("share", f"{CIFS},mfsymlinks //127.0.0.1/share", False)),
-    Kind("cifs-uid", "CIFS, `mfsymlinks,uid=33,gid=33,noperm`", served("share", f"{CIFS},mfsymlinks,uid=33,gid=33,noperm //127.0.0.1/share", False)),
-    Kind("cifs-idsfromsid", "CIFS, `mfsymlinks,idsfromsid,modefromsid`", served("share", f"{CIFS},mfsymlinks,idsfromsid,modefromsid //127.0.0.1/share", False)),
+    Kind("cifs", "CIFS, Samba", served("share", f"{CIFS} //127.0.0.1/share", False), without=LINKS),
+    Kind("cifs-mfsymlinks", "CIFS, `mfsymlinks`", served("share", f"{CIFS},mfsymlinks //127.0.0.1/share", False), without=LINKS),
+    Kind("cifs-uid", "CIFS, `mfsymlinks,uid=33,gid=33,noperm`", served("share", f"{CIFS},mfsymlinks,uid=33,gid=33,noperm //127.0.0.1/share", False), without=LINKS),
+    Kind("cifs-idsfromsid", "CIFS, `mfsymlinks,idsfromsid,modefromsid`", served("share", f"{CIFS},mfsymlinks,idsfromsid,modefromsid //127.0.0.1/share", False), without=LINKS),
     *(
         Kind(f"nfs{version}-{export.replace('_', '-')}{suffix}", f"NFS {version}, {export}{words}", mount, caller, refuses=refuses)
         for export, suffix, words, caller, refuses in (
