@@ -384,6 +384,20 @@ impl<F: Files> Ground<'_, F> {
         self.put(claim, Public::FILE, &public).await
     }
 
+    /// What no rename replaces must not be found once the volume is published.
+    ///
+    /// # Errors
+    /// Exit 78 where a directory has the private record's name.
+    pub async fn check_private_place(&self, claim: &Claim<F::Dir>) -> Result<()> {
+        match self.files.open(&claim.state, Complete::FILE).await {
+            Ok(_) | Err(Errno::ACCESS | Errno::XDEV) => {
+                Err(not_ours(&self.state.path.join(Complete::FILE), "not a regular file"))
+            }
+            // A file, a link, or nothing is replaced; what else is wrong will be said where it is in the way.
+            Err(_) => Ok(()),
+        }
+    }
+
     /// Writes a record in our claim and renames it to its place.
     async fn put(&self, claim: &Claim<F::Dir>, name: &str, bytes: &[u8]) -> Result<()> {
         let path = self.state.path.join(name);

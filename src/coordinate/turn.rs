@@ -501,6 +501,7 @@ impl<F: Files, C: Clock, W: Work<F>> Replica<'_, F, C, W> {
         };
         ground.fence(claim, is_dead, async || work.fingerprint().await).await?;
         work.tell(Event::Fenced(claim.epoch));
+        ground.check_private_place(claim).await?;
         let record = claim.record.take();
         let emptied = match &record {
             Some(record) => work.emptied(record).await?,

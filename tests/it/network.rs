@@ -13,10 +13,10 @@ use crate::kit::{
     eventually, seed, staged,
 };
 
-/// What a seed costs beside its entries: the claim with its heartbeat, three records, the renames to their
+/// What a seed costs beside its entries: the claim with its heartbeat, four records, the renames to their
 /// places, a look at other claims, and the removal of its own. Each of them is one round trip of a protocol
 /// that bears a kill between any two, and other replicas.
-const BESIDES: u64 = 47;
+const BESIDES: u64 = 56;
 /// The same for one that goes on with what another left.
 const RESUMED: u64 = 40;
 

@@ -199,7 +199,9 @@ fn every_single_wrapper_that_was_opened_is_closed_and_its_stage_not_resumed() {
         return;
     }
     for place in ["", "claims/1", "claims/1/stage"] {
-        for mode in [0o770, 0o2770, 0o707, 0o701, 0o720] {
+        // The first may be listed and entered by others.
+        let entered: &[u32] = if place.is_empty() { &[] } else { &[0o701] };
+        for mode in [&[0o770, 0o2770, 0o707, 0o720], entered].concat() {
             let sandbox = Sandbox::new();
             let twin = Twin::new(&sandbox, image(), APP);
             killed_staging(twin.begin(), &twin.tree, &twin.volume);
