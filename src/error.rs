@@ -95,6 +95,11 @@ impl Error {
         self.number == Some(nix::libc::ESTALE)
     }
 
+    /// The operating system's number, where the cause is its own.
+    pub fn errno(&self) -> Option<rustix::io::Errno> {
+        self.number.map(rustix::io::Errno::from_raw_os_error)
+    }
+
     /// What the reader can do, where there is anything; on one line.
     pub fn help_text(&self) -> Option<Cow<'_, str>> {
         self.help.as_deref().map(one_line)

@@ -10,7 +10,7 @@ mod settings;
 
 use std::cell::{Cell, RefCell};
 use std::collections::HashSet;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -36,7 +36,7 @@ use crate::nfs;
 use crate::options::{Existing, LockMode};
 use crate::progress::{Phase, Progress, seconds};
 use crate::report::report;
-use crate::seed::{Published, Site, Source, Staging};
+use crate::seed::{Published, Site, Source, Staging, Synced};
 use crate::signals;
 use crate::state::{Complete, DIRECTORY, Name, Public, Sealed, StateDir};
 use crate::text::{Untrusted, rfc3339};
@@ -399,7 +399,7 @@ impl Work<Disk> for Seeding<'_> {
     async fn stage(&self, claim: &Claim<Arc<OwnedFd>>, after: Option<&Public>) -> Result<Sealed> {
         let config = self.preparation.config;
         if config.existing == Existing::Fail
-            && let Some(name) = self.volume.names()?.first()
+            && let Some(name) = self.volume.first_content(&self.volume.names()?)?
         {
             return Err(Error::new(
                 Exit::Refused,
@@ -438,17 +438,28 @@ impl Work<Disk> for Seeding<'_> {
     async fn sync(&self, claim: &Claim<Arc<OwnedFd>>) -> Result<()> {
         self.preparation.progress.enter(Phase::Syncing);
         let began = Instant::now();
-        if let Some(staging) = &self.work.borrow().staging
-            && staging.is_kept_by_sync()
-        {
-            let (stage, path) = self.open_stage(claim, STAGE)?;
-            staging.mark_syncing(stage.as_fd(), &path)?;
-        }
         // In one call for the whole file system: on ext4, xfs and btrfs a record may otherwise outlive its
         // data. On NFS every close has done so already, and this finds nothing to do. The descriptor is from
         // before the first look at what is staged: an error since then is told through it (syncfs(2)).
-        rustix::fs::syncfs(self.volume.root()).context("sync volume", self.volume.path())?;
-        tracing::info!(seconds = seconds(began.elapsed()), "synced");
+        if let Some(staging) = &self.work.borrow().staging {
+            let (stage, path) = self.open_stage(claim, STAGE)?;
+            if staging.is_kept_by_sync() {
+                staging.mark_syncing(stage.as_fd(), &path)?;
+            }
+            let synced = staging.sync(self.volume.root(), stage.as_fd(), self.volume.path())?;
+            let seconds = seconds(began.elapsed());
+            match synced {
+                Synced::AtOnce => tracing::info!(seconds, "synced"),
+                Synced::OneByOne(count) => {
+                    sync_above(claim.dir.as_fd()).context("sync directory", path.as_path())?;
+                    tracing::info!(
+                        seconds,
+                        count,
+                        "synced file by file, since syncfs is refused: that is slower"
+                    );
+                }
+            }
+        }
         if let Some(staging) = &mut self.work.borrow_mut().staging {
             staging.sync_time = began.elapsed();
         }
@@ -479,7 +490,8 @@ impl Work<Disk> for Seeding<'_> {
             }
             cancel.sleep(STANDSTILL);
         };
-        let published = self.site(claim, PUBLISHING, &stage).publish(sealed, &go_on)?;
+        let site = self.site(claim, PUBLISHING, &stage);
+        let published = site.publish(sealed, self.work.borrow_mut().staging.as_mut(), &go_on)?;
         let time = began.elapsed();
         tracing::info!(
             entries = published.moved,
@@ -564,6 +576,7 @@ impl Seeding<'_> {
             stage: stage.as_fd(),
             stage_path: self.stage_path(claim, name),
             below: Vec::new(),
+            only: None,
             begun: claim.inherited,
             epoch: claim.epoch,
             config: self.preparation.config,
@@ -588,6 +601,16 @@ impl Seeding<'_> {
         let config = self.preparation.config;
         report(config, epoch, &staging, &published, publish_time, traffic.as_ref());
     }
+}
+
+/// Makes the directories durable that lead to a claim: the claim, all claims, the state directory, and what that is in.
+fn sync_above(claim: BorrowedFd<'_>) -> rustix::io::Result<()> {
+    let mut directory = openat(claim, b".", OFlags::DIRECTORY | OFlags::RDONLY, Mode::empty())?;
+    for _ in 0..3 {
+        rustix::fs::fsync(&directory)?;
+        directory = openat(directory.as_fd(), b"..", OFlags::DIRECTORY | OFlags::RDONLY, Mode::empty())?;
+    }
+    rustix::fs::fsync(directory)
 }
 
 /// Whether none of the names that a complete record lists is there any more: `rm -rf *` leaves our

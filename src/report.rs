@@ -30,6 +30,10 @@ pub fn report(
             "the volume does not keep all of the seed: {lost} (--strict makes this an error)"
         );
     }
+    let replaced = &published.replaced;
+    if replaced.count > 0 {
+        tracing::info!(%volume, replaced = replaced.count, "replaced files of the volume: {}", replaced.names());
+    }
     if staging.skipped > 0 {
         tracing::warn!(count = staging.skipped, "skipped sockets and devices of the source");
     }

@@ -5,8 +5,10 @@
 //! outside the stage is touched before the seal.
 
 mod archive;
+mod common;
 mod decompress;
 mod directory;
+mod durable;
 mod entry;
 mod exclude;
 mod extension;
@@ -18,6 +20,7 @@ mod links;
 mod lookup;
 mod losses;
 mod members;
+mod mounts;
 mod names;
 mod overrides;
 mod owner;
@@ -37,7 +40,6 @@ mod writer;
 
 use std::io::{self, Read};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
@@ -48,13 +50,13 @@ use rustix::io::Errno;
 
 use crate::cancel::Cancel;
 use crate::config::VolumeConfig;
-use crate::error::{Context, Error, Result, printable};
-use crate::exit::Exit;
+use crate::error::{Context, Result, printable};
 use crate::progress::{Phase, Progress, seconds};
 use crate::state::{self, Kept, Name, Public, Root, Sealed, Staged, TREE};
-use crate::volume::{
-    self, Kind, Made, NESTED, Ourselves, Place, Privacy, Volume, is_nested, openat, remove_tree,
-};
+use crate::volume::{self, Kind, Made, Place, Volume, openat, remove_tree};
+use common::{Purpose, Rules};
+pub use directory::Wanted;
+pub use durable::Synced;
 use entry::{Meta, Naming};
 use exclude::Excluding;
 use fidelity::Fidelity;
@@ -63,9 +65,9 @@ pub use lookup::archived_file;
 use losses::Losses;
 pub use losses::Lost;
 use members::Stream;
+use mounts::Mounts;
 use overrides::Overrides;
 use pipeline::Limits;
-use publish::Crossing;
 pub use publish::Published;
 pub use source::Source;
 use source::{Content, Stdin, stdin_is_silent};
@@ -98,6 +100,8 @@ pub struct Site<'a> {
     pub stage_path: PathBuf,
     /// The part of the seed that it is made of, by its path; empty for the whole.
     pub below: Vec<u8>,
+    /// What of a directory's source is wanted; everything without it.
+    pub only: Option<Wanted<'a>>,
     /// Whether an earlier run may have left something in the stage.
     pub begun: bool,
     /// The claim that it is made under.
@@ -135,6 +139,8 @@ pub struct Staging {
     pub excluded: u64,
     /// What the volume did not keep.
     pub lost: Lost,
+    /// What is staged at mounts below the volume.
+    mounts: Mounts,
     /// From the first look at the source to the last close.
     pub stage_time: Duration,
     /// The sync.
@@ -156,6 +162,7 @@ impl Staging {
             skipped: 0,
             excluded: 0,
             lost: Lost::default(),
+            mounts: Mounts::default(),
             stage_time: Duration::ZERO,
             sync_time: Duration::ZERO,
         }
@@ -166,6 +173,14 @@ impl Staging {
     /// Whether nothing but a sync says that what is staged is kept.
     pub fn is_kept_by_sync(&self) -> bool {
         self.kept == Kept::BySync
+    }
+
+    /// Makes what is staged durable. `root` is from before the first look at it.
+    ///
+    /// # Errors
+    /// What the file system reports as lost.
+    pub fn sync(&self, root: BorrowedFd<'_>, stage: BorrowedFd<'_>, path: &Path) -> Result<Synced> {
+        durable::sync(root, stage, path, self.kept, self.writers)
     }
 
     /// Says in its stage that a sync is asked for, whose answer is not known; durable on return.
@@ -210,7 +225,9 @@ impl Site<'_> {
         let began = Instant::now();
         let (kind, mut found) = self.volume.look()?;
         let _umask = Umask::cleared();
-        let (staged, tree) = self.prepare(kind, &source.fingerprint, after)?;
+        let there = self.volume.names()?;
+        let is_empty = self.volume.first_content(&there)?.is_none();
+        let (staged, tree) = self.prepare(kind, &source.fingerprint, after, is_empty)?;
         let remains = remains.and_then(|remains| self.trusted_tree(remains, &staged, kind));
         let naming = self.naming(kind);
         let fidelity = Fidelity::new(Losses::new(self.config.strict, naming.clone()));
@@ -249,7 +266,10 @@ impl Site<'_> {
         let staged_root = tree.root_fd().as_fd();
         sentinel::ensure(staged_root, &self.tree_path(), self.config)?;
         // Before the seal: a later image that is without the conflict is then staged in its place.
-        publish::check(staged_root, self.volume.root(), self.volume.path(), self.config.existing)?;
+        let mounts = match there.is_empty() {
+            true => Mounts::default(),
+            false => self.check(staged_root, fidelity.losses())?,
+        };
         let stage_time = began.elapsed();
         tracing::info!(
             files = work.totals.files,
@@ -258,6 +278,8 @@ impl Site<'_> {
             seconds = seconds(stage_time),
             "staged"
         );
+        let mut lost = fidelity.lost();
+        lost += mounts.lost.clone();
         let mut top = volume::names(staged_root).context("read directory", self.tree_path().as_path())?;
         top.sort();
         let sealed = Sealed {
@@ -284,7 +306,8 @@ impl Site<'_> {
             longest_chain: work.longest_chain,
             skipped: produced.skipped,
             excluded: produced.excluded,
-            lost: fidelity.lost(),
+            lost,
+            mounts,
             stage_time,
             sync_time: Duration::ZERO,
         })
@@ -295,7 +318,12 @@ impl Site<'_> {
     ///
     /// # Errors
     /// Exit 78 on a conflict with what is on the volume; that of `go_on`; else what the file system says.
-    pub fn publish(&self, sealed: &Sealed, go_on: &dyn Fn() -> Result<()>) -> Result<Published> {
+    pub fn publish(
+        &self,
+        sealed: &Sealed,
+        staging: Option<&mut Staging>,
+        go_on: &dyn Fn() -> Result<()>,
+    ) -> Result<Published> {
         self.progress.enter(Phase::Publishing);
         let tree = match open_directory(self.stage, TREE) {
             Ok(tree) => tree,
@@ -303,18 +331,29 @@ impl Site<'_> {
             Err(Errno::NOENT) => return Ok(Published::default()),
             Err(error) => return Err(error).context("open directory", self.tree_path().as_path()),
         };
+        let naming = self.naming(self.volume.kind()?);
+        // The seal is made: not even `--strict` refuses any more.
+        let losses = Losses::new(false, naming.clone());
+        let rules = Rules {
+            path: self.volume.path(),
+            existing: self.config.existing,
+            below: &self.below,
+            is_mount: false,
+            purpose: Purpose::Publish,
+            losses: staging.is_none().then_some(&losses),
+        };
+        let mounts = staging.map(|staging| std::mem::take(&mut staging.mounts)).unwrap_or_default();
         let mut published = publish::publish(
             tree.as_fd(),
             self.volume.root(),
-            self.volume.path(),
+            rules,
             self.config.sentinel.as_deref(),
-            self.config.existing,
             go_on,
-            |crossing| self.fill_mount(&crossing, go_on),
+            |crossings, published| self.fill_mounts(mounts, crossings, &losses, published, go_on),
         )?;
+        published.lost += losses.lost();
         if let Some(root) = &sealed.root {
             go_on()?;
-            let naming = self.naming(self.volume.kind()?);
             let fidelity = Fidelity::new(Losses::new(self.config.strict, naming));
             fidelity.finish_root(self.volume.root(), root)?;
             published.lost += fidelity.lost();
@@ -329,12 +368,17 @@ impl Site<'_> {
 
     /// Makes the stage ready: keeps what an earlier run left where that can be trusted, and begins
     /// anew where it cannot.
-    fn prepare(&self, kind: Kind, fingerprint: &str, after: Option<&Public>) -> Result<(Staged, Made)> {
+    fn prepare(
+        &self,
+        kind: Kind,
+        fingerprint: &str,
+        after: Option<&Public>,
+        is_empty: bool,
+    ) -> Result<(Staged, Made)> {
         // A record that cannot be read says nothing that could be trusted.
         let earlier = if self.begun { Staged::read(self.stage) } else { None };
         let generation = after.map(|record| record.generation.saturating_add(1));
         let generation = generation.or(earlier.as_ref().map(|earlier| earlier.generation)).unwrap_or(1);
-        let is_empty = self.volume.names()?.is_empty();
         let new = Staged::new(generation, fingerprint.to_owned(), is_empty, self.volume.mount());
         let distrusted = match &earlier {
             _ if !self.config.times => Some("without times a whole file cannot be told"),
@@ -441,8 +485,15 @@ impl Site<'_> {
                 Content::Directory(root) => {
                     let volume = fs::fstat(self.volume.root()).context("stat", self.volume.path())?;
                     let stage = fs::fstat(self.stage).context("stat", self.stage_path.as_path())?;
-                    let walked =
-                        directory::produce(root, &config.from, &[volume, stage], overrides, excluding, feed)?;
+                    let walked = directory::produce(
+                        root,
+                        &config.from,
+                        &[volume, stage],
+                        overrides,
+                        excluding,
+                        self.only,
+                        feed,
+                    )?;
                     (produced.root, produced.skipped) = (Some(walked.root), walked.skipped);
                 }
                 Content::File(file, look) => {
@@ -493,107 +544,12 @@ impl Site<'_> {
         }
     }
 
-    /// Copies what is staged for a mount point below the volume: no rename crosses into it. It is a
-    /// seed of its own, from the stage to a stage on that mount, with the same order of things.
-    fn fill_mount(&self, crossing: &Crossing, go_on: &dyn Fn() -> Result<()>) -> Result<Published> {
-        let path = self.volume.path().join(std::ffi::OsStr::from_bytes(&crossing.path));
-        tracing::info!(mount = %path.display(), "copying to a mount point on the volume");
-        let _umask = Umask::cleared();
-        let mounted =
-            Volume::adopt(&path, crossing.mounted.try_clone().context("open volume", path.as_path())?);
-        let (stage, name) = nested_stage(&mounted)?;
-        let stage_path = path.join(&name);
-        let source = crossing.staged.try_clone().context("open staged", path.as_path())?;
-        let config = VolumeConfig {
-            to: path.clone(),
-            owner: None,
-            chmod: None,
-            exclude: Vec::new(),
-            sentinel: None,
-            times: true,
-            ..self.config.clone()
-        };
-        let nested = Site {
-            volume: &mounted,
-            stage: stage.as_fd(),
-            stage_path,
-            below: [&self.below[..], &crossing.path].join(&b"/"[usize::from(self.below.is_empty())..]),
-            begun: false,
-            epoch: self.epoch,
-            config: &config,
-            progress: self.progress,
-            cancel: Arc::clone(&self.cancel),
-        };
-        let empty = mounted.names()?.is_empty();
-        let tree = volume::make_private(stage.as_fd(), TREE.as_bytes())
-            .context("create directory", nested.stage_path.as_path())?
-            .fd;
-        let (kind, found) = mounted.look()?;
-        let crew = workers::crew(config.workers, kind, 2);
-        let source = Content::Directory(source);
-        let naming = nested.naming(kind);
-        let tree = nested.tree(tree, naming.clone(), false, crew, &source)?;
-        let fidelity = Fidelity::new(Losses::new(config.strict, naming));
-        let mut space = Space::new(path.clone(), kind, &found);
-        let (produced, work, _) = nested.run(&tree, source, &fidelity, crew, &mut space)?;
-        drop(tree);
-        fs::syncfs(mounted.root()).context("sync volume", path.as_path())?;
-        let sealed = Sealed {
-            generation: 1,
-            version: None,
-            totals: work.totals,
-            settings: state::Settings::default(),
-            source: None,
-            top: Vec::new(),
-            root: nested.root(produced.root, empty),
-        };
-        let mut published = nested.publish(&sealed, go_on)?;
-        published.lost += fidelity.lost();
-        remove_nested(mounted.root(), name.as_bytes(), stage.as_fd())
-            .context("remove", nested.stage_path.as_path())?;
-        Ok(published)
-    }
-
     fn naming(&self, kind: Kind) -> Naming {
         Naming::new(self.volume.path(), kind).below(&self.below)
     }
 
     fn tree_path(&self) -> PathBuf {
         self.stage_path.join(TREE)
-    }
-}
-
-/// A stage of our own in the root of a mount below the volume, which may be another user's and have a `.volseed`
-/// of its own. What killed runs left there is removed.
-fn nested_stage(mounted: &Volume) -> Result<(OwnedFd, String)> {
-    let (root, path, ourselves) = (mounted.root(), mounted.path(), Ourselves::new());
-    for name in volume::names(root).context("read directory", path)?.iter().filter(|name| is_nested(name)) {
-        let Ok(left) = openat(root, name, OFlags::DIRECTORY | OFlags::RDONLY, Mode::empty()) else {
-            continue;
-        };
-        if ourselves.privacy(left.as_fd(), volume::Wall::Closed) == Ok(Privacy::Private) {
-            remove_nested(root, name, left.as_fd()).context("remove stage of an earlier run in", path)?;
-        }
-    }
-    let name = format!("{NESTED}{:016x}", volume::random());
-    let made = volume::make_private(root, name.as_bytes()).context("create directory in", path)?;
-    let closed = ourselves
-        .close(made.fd.as_fd(), volume::Wall::Closed)
-        .and_then(|_| ourselves.privacy(made.fd.as_fd(), volume::Wall::Closed));
-    match closed.context("stat", path.join(&name).as_path())? {
-        Privacy::Private if made.is_new => Ok((made.fd, name)),
-        _ => Err(Error::new(Exit::Refused, "create stage", "another user has put something in its place")
-            .on(path.join(&name).as_path())
-            .help("start again; who may write in this mount must let it be")),
-    }
-}
-
-/// Through its descriptor: by its name somebody may have put another directory there.
-fn remove_nested(root: BorrowedFd<'_>, name: &[u8], stage: BorrowedFd<'_>) -> rustix::io::Result<()> {
-    remove_tree(stage, TREE.as_bytes())?;
-    match fs::unlinkat(root, name, AtFlags::REMOVEDIR) {
-        Ok(()) | Err(Errno::NOENT | Errno::NOTEMPTY | Errno::NOTDIR) => Ok(()),
-        Err(error) => Err(error),
     }
 }
 

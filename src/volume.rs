@@ -3,6 +3,8 @@
 //! Every path below the root is opened component by component without following links, by the
 //! kernel (`openat2`, Linux 5.6) or, where that is not to be had, by us.
 
+mod empty;
+mod found;
 mod location;
 mod private;
 mod removal;
@@ -22,6 +24,8 @@ use rustix::io::Errno;
 
 use crate::error::{Context, Error, Result};
 use crate::exit::Exit;
+pub use empty::leads_to_mounts;
+pub use found::{Found, is_refusal, look_at, refuses_names};
 pub use location::Location;
 pub use private::{Made, Ourselves, Privacy, Wall, make, make_private, random};
 pub use removal::{remove_directory, remove_tree};
@@ -155,15 +159,19 @@ impl Volume {
         stat_entry(directory, name.as_bytes()).context("stat", whole.as_path())
     }
 
-    /// The names in the root, but for volseed's own and `lost+found`.
+    /// The names in the root, but for volseed's own.
     ///
     /// # Errors
     /// When the root cannot be read.
     pub fn names(&self) -> Result<Vec<Box<[u8]>>> {
         let mut names = names(self.root.as_fd()).context("read directory", self.path())?;
         let is_ours = |name: &[u8]| name == crate::state::DIRECTORY.as_bytes() || is_nested(name);
-        names.retain(|name| !is_ours(name) && **name != *b"lost+found");
+        names.retain(|name| !is_ours(name));
         Ok(names)
+    }
+
+    fn path_of(&self, name: &[u8]) -> PathBuf {
+        self.path.join(std::ffi::OsStr::from_bytes(name))
     }
 }
 
@@ -358,6 +366,25 @@ pub fn names(directory: BorrowedFd<'_>) -> rustix::io::Result<Vec<Box<[u8]>>> {
         }
     }
     Ok(names)
+}
+
+/// What is in a directory, and its types as far as the file system says them on the way.
+///
+/// # Errors
+/// As `getdents64`.
+pub fn entries_with_types(directory: BorrowedFd<'_>) -> rustix::io::Result<Vec<(Box<[u8]>, fs::FileType)>> {
+    let mut buffer = [MaybeUninit::uninit(); 8192];
+    let mut found = Vec::new();
+    fs::seek(directory, fs::SeekFrom::Start(0))?;
+    let mut entries = fs::RawDir::new(directory, &mut buffer);
+    while let Some(entry) = entries.next() {
+        let entry = entry?;
+        let name = entry.file_name().to_bytes();
+        if name != b"." && name != b".." {
+            found.push((name.into(), entry.file_type()));
+        }
+    }
+    Ok(found)
 }
 
 /// What is in a directory, with what `stat` tells of each. A few names are read and then looked at

@@ -3,7 +3,7 @@
 //! The walk lists and stats; a file's data and extended attributes are read where it is written.
 //! Nothing is followed: a link is a link.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -33,7 +33,11 @@ pub struct Walked {
     pub skipped: u64,
 }
 
-/// Feeds everything below `root`. The volume's root and the stage, `ours`, are refused as parts of it.
+/// The names that are wanted of a directory, by its path; `None` for all.
+pub type Wanted<'a> = &'a dyn Fn(&[u8]) -> Result<Option<HashSet<Box<[u8]>>>>;
+
+/// Feeds everything below `root`, or what is wanted `only`. The volume's root and the stage, `ours`, are
+/// refused as parts of it.
 ///
 /// # Errors
 /// When something cannot be read, or a writer has failed.
@@ -43,10 +47,12 @@ pub fn produce(
     ours: &[Stat; 2],
     overrides: Overrides<'_>,
     excluding: &mut Excluding,
+    only: Option<Wanted<'_>>,
     feed: &mut Feed<'_>,
 ) -> Result<Walked> {
     let stat = fs::fstat(root).context("stat", path)?;
-    let mut walk = Walk { root, path, ours, overrides, excluding, feed, linked: HashMap::new(), skipped: 0 };
+    let mut walk =
+        Walk { root, path, ours, overrides, excluding, only, feed, linked: HashMap::new(), skipped: 0 };
     walk.refuse_volume(&stat)?;
     let root_meta = walk.meta(&stat);
     let top = walk.feed.root();
@@ -76,6 +82,7 @@ struct Walk<'a, 'f> {
     ours: &'a [Stat; 2],
     overrides: Overrides<'a>,
     excluding: &'a mut Excluding,
+    only: Option<Wanted<'a>>,
     feed: &'a mut Feed<'f>,
     /// Where a file with several names was met first, by device and inode.
     linked: HashMap<(u64, u64), Place>,
@@ -98,8 +105,12 @@ impl Walk<'_, '_> {
             dir.set_xattrs(xattrs);
         }
         self.excluding.enter(dir.path());
+        let wanted = self.only.map_or(Ok(None), |only| only(dir.path()))?;
         for name in names(fd.as_fd()).context("read directory", path.as_path())? {
             let child = || self.full_path(&dir.child_path(&name));
+            if wanted.as_ref().is_some_and(|wanted| !wanted.contains(&name)) {
+                continue;
+            }
             let stat = stat_entry(fd.as_fd(), &name).context("stat", child)?;
             let is_directory = stat.is_some_and(|stat| is_type(&stat, FileType::Directory));
             if self.excluding.leaves_out(&name, is_directory) {

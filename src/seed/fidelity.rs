@@ -114,6 +114,11 @@ impl Fidelity {
         }
     }
 
+    /// Where what is refused is noted.
+    pub fn losses(&self) -> &Losses {
+        &self.losses
+    }
+
     /// What was not kept so far.
     pub fn lost(&self) -> Lost {
         self.losses.lost()

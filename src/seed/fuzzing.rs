@@ -88,6 +88,7 @@ fn stage(archive: &Path, volume: &Path, as_pipe: bool) -> Result<()> {
         stage: stage.as_fd(),
         stage_path: config.to.join("stage"),
         below: Vec::new(),
+        only: None,
         begun: false,
         epoch: 1,
         config: &config,

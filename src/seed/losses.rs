@@ -36,6 +36,14 @@ pub enum Loss {
     HardLink,
     /// A FIFO that was left out.
     Fifo,
+    /// A mount below the volume of which something was left out.
+    Mount,
+    /// What was left out since it belongs where this user may not write.
+    LeftOut,
+    /// What was left out since something else is mounted in its place.
+    Mounted,
+    /// A file of the volume that could not be replaced.
+    Unreplaced,
 }
 
 /// How a kind of loss is told.
@@ -52,8 +60,19 @@ struct Words {
 
 impl Loss {
     /// Every kind, in the order in which they are told.
-    const ALL: [Loss; 7] =
-        [Loss::Capability, Loss::Owner, Loss::Mode, Loss::Time, Loss::Xattr, Loss::HardLink, Loss::Fifo];
+    const ALL: [Loss; 11] = [
+        Loss::Capability,
+        Loss::Owner,
+        Loss::Mode,
+        Loss::Time,
+        Loss::Xattr,
+        Loss::HardLink,
+        Loss::Fifo,
+        Loss::Mount,
+        Loss::LeftOut,
+        Loss::Mounted,
+        Loss::Unreplaced,
+    ];
 
     /// What was tried, as errors begin.
     pub fn act(self) -> &'static str {
@@ -95,6 +114,30 @@ impl Loss {
                 ["entry", "entries"],
                 "replace the link in the source by a copy",
             ),
+            Loss::Mount => words(
+                "publish to",
+                "mounts in the volume that lack a part of the seed:",
+                ["mount", "mounts"],
+                "mount it writable for the container that seeds, or leave out what the seed has below it (--exclude)",
+            ),
+            Loss::LeftOut => words(
+                "publish",
+                "left out where nothing may be written:",
+                entries,
+                "mount it writable for the container that seeds, or leave it out with --exclude",
+            ),
+            Loss::Mounted => words(
+                "publish",
+                "left out where something else is mounted:",
+                entries,
+                "unmount it, or leave it out with --exclude",
+            ),
+            Loss::Unreplaced => words(
+                "publish",
+                "not replaced, in use or protected on the volume:",
+                ["file", "files"],
+                "stop what has it open, and start again",
+            ),
             Loss::Fifo => words("create FIFO", "left out:", ["FIFO", "FIFOs"], "remove it from the source"),
         }
     }
@@ -134,6 +177,12 @@ impl Losses {
         tracing::debug!(path = path.quoted(), cause, "refused: {}", loss.words().act);
         self.lost.lock().unwrap_or_else(PoisonError::into_inner).add(loss, &path, 1);
         Ok(())
+    }
+
+    /// Counts `count` losses that are no error under `--strict` either, the entry at `path` among them.
+    pub fn tell(&self, loss: Loss, path: &[u8], count: u64) {
+        let path = self.naming.seed_path(path);
+        self.lost.lock().unwrap_or_else(PoisonError::into_inner).add(loss, &path, count);
     }
 
     /// What was lost so far.

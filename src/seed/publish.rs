@@ -1,28 +1,28 @@
 //! From the stage to its place: one rename for each top-level entry, the sentinel's last.
 //!
-//! A directory that exists on the volume is descended into, and what is below it decided name by
-//! name; one that is a mount point is left to the caller, since no rename crosses it. It is one walk
-//! without recursion, in which each directory is synced before the next: a run before this one may
-//! have been killed before it could. Running it again after a kill moves what is left.
+//! A directory that exists on the volume is descended into, and what is below it decided name by name
+//! ([`Walk`]); one that is a mount point is left to the caller, since no rename crosses it. Each directory
+//! is synced before the next: a run before this one may have been killed before it could. Running it again after a
+//! kill moves what is left.
 
-use std::collections::HashSet;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::ffi::OsStrExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::rc::Rc;
 
-use rustix::fs::{self, AtFlags, FileType, Mode, OFlags, RenameFlags};
+use rustix::fs::{self, AtFlags, FileType, Gid, Mode, OFlags, RenameFlags, Stat, Uid};
 use rustix::io::Errno;
 
-use super::losses::Lost;
+use super::common::{Crossing, Directory, Looked, Next, Pair, Rules, Walk, full_path, join};
+use super::entry::Time;
+use super::losses::{Loss, Lost};
 use crate::error::{Context, Error, Result, printable};
 use crate::exit::Exit;
 use crate::options::Existing;
-use crate::volume::{change_mode, is_type, names, open_beneath, open_in_mount, openat, stat_entry};
+use crate::volume::{change_mode, is_type, leads_to_mounts, openat, stat_entry};
 
-/// Levels of which both directories stay open. Real trees are hardly deeper; what is below is opened from the
-/// last of them.
-const OPEN_LEVELS: usize = 16;
+/// Names that are kept of what was replaced.
+const MAX_NAMES: usize = 3;
 
 /// What publishing did.
 #[derive(Debug, Default)]
@@ -31,63 +31,47 @@ pub struct Published {
     pub moved: u64,
     /// Entries of the seed that were left out since the volume had something of that name.
     pub kept: u64,
+    /// Files of the volume that are the seed's now.
+    pub replaced: Replaced,
     /// What the volume did not keep of what was copied to mount points, and of the root.
     pub lost: Lost,
 }
 
 impl Published {
-    fn count(&mut self, moved: bool) {
-        if moved {
-            self.moved += 1;
-        } else {
-            self.kept += 1;
-        }
+    /// Adds what was done at a mount that the seed calls `below`.
+    pub fn add(&mut self, below: &[u8], other: Published) {
+        self.moved += other.moved;
+        self.kept += other.kept;
+        self.replaced.count += other.replaced.count;
+        let room = MAX_NAMES.saturating_sub(self.replaced.first.len());
+        let first = other.replaced.first.iter().take(room).map(|path| join(below, path).into());
+        self.replaced.first.extend(first);
+        self.lost += other.lost;
     }
 }
 
-/// A directory that is a mount point on the volume: its content has to be copied.
-#[derive(Debug)]
-pub struct Crossing {
-    /// Below the root.
-    pub path: Vec<u8>,
-    /// The staged directory.
-    pub staged: OwnedFd,
-    /// What is mounted there.
-    pub mounted: OwnedFd,
+/// Files that the seed's have taken the place of, and the first of their paths.
+#[derive(Debug, Default)]
+pub struct Replaced {
+    /// How many.
+    pub count: u64,
+    first: Vec<Box<[u8]>>,
 }
 
-/// A directory of the stage, and the one of that name on the volume.
-struct Pair {
-    from: OwnedFd,
-    to: OwnedFd,
-}
+impl Replaced {
+    fn add(&mut self, path: &[u8]) {
+        self.count += 1;
+        if self.first.len() < MAX_NAMES {
+            self.first.push(path.into());
+        }
+    }
 
-/// A directory that both have, opened.
-struct Directory {
-    path: Vec<u8>,
-    level: usize,
-    pair: Rc<Pair>,
-    /// What directories in it are opened from, and how much of their paths that stands for.
-    near: (Rc<Pair>, usize),
-}
-
-/// A directory that both have, still to be looked through.
-struct Common {
-    path: Vec<u8>,
-    level: usize,
-    near: (Rc<Pair>, usize),
-}
-
-enum Next {
-    Directory(Directory),
-    Crossing(Crossing),
-}
-
-/// What is to be done in one directory.
-#[derive(Default)]
-struct Looked {
-    moves: Vec<Box<[u8]>>,
-    kept: u64,
+    /// `'a', 'b', 'c', …`
+    pub fn names(&self) -> String {
+        let names: Vec<String> = self.first.iter().map(|path| format!("'{}'", printable(path))).collect();
+        let more = if self.count > self.first.len() as u64 { ", …" } else { "" };
+        format!("{}{more}", names.join(", "))
+    }
 }
 
 /// One entry that is to be moved.
@@ -95,27 +79,36 @@ struct Move {
     path: Vec<u8>,
     name: Box<[u8]>,
     pair: Rc<Pair>,
+    replaces: bool,
+}
+
+/// What became of an entry.
+enum Moved {
+    /// It is in its place.
+    Done,
+    /// It appeared meanwhile, and stays.
+    Kept,
+    /// What is there may not be replaced.
+    Refused,
 }
 
 /// Moves everything in `stage` to the same name in `volume`. What contains `sentinel` goes last, after
-/// `cross` has copied what no rename can bring below a mount point. Before each move `go_on` says whether
+/// `cross` has filled what no rename can bring below a mount point. Before each move `go_on` says whether
 /// it may. Every directory that both have is durable on return, whichever run moved things there.
 ///
-/// Nothing is looked at twice: conflicts are found before the seal ([`check`]). One that appears after that is
-/// reported at its entry, and what was moved by then stays for the next run.
+/// Conflicts are found before the seal ([`check`](super::mounts)). One that appears after that is kept and told.
 ///
 /// # Errors
-/// Exit 78 on a conflict; else that of `go_on` or what the file system says. Some may be moved by then.
+/// That of `go_on`, or what the file system says. Some may be moved by then.
 pub fn publish(
     stage: BorrowedFd<'_>,
     volume: BorrowedFd<'_>,
-    volume_path: &Path,
+    rules: Rules<'_>,
     sentinel: Option<&Path>,
-    existing: Existing,
     go_on: &dyn Fn() -> Result<()>,
-    mut cross: impl FnMut(Crossing) -> Result<Published>,
+    cross: impl FnOnce(Vec<Crossing>, &mut Published) -> Result<()>,
 ) -> Result<Published> {
-    let mut walk = Walk::new(stage, volume, volume_path, existing)?;
+    let mut walk = Walk::new(stage, volume, rules)?;
     let mut published = Published::default();
     let (mut crossings, mut last) = (Vec::new(), None);
     while let Some(next) = walk.next()? {
@@ -126,190 +119,125 @@ pub fn publish(
                 continue;
             }
         };
-        let Looked { moves, kept } = walk.look(&directory)?;
+        let Looked { moves, kept, .. } = walk.look(&directory)?;
         published.kept += kept;
-        for name in moves {
-            let path = child_path(&directory.path, &name);
+        let time = own_parent_of_mounts(&directory, &rules, &mut published.lost)?;
+        for (name, replaces) in moves {
+            let path = join(&directory.path, &name);
             let holds_sentinel =
                 sentinel.is_some_and(|sentinel| sentinel.starts_with(std::ffi::OsStr::from_bytes(&path)));
-            let entry = Move { path, name, pair: Rc::clone(&directory.pair) };
+            let entry = Move { path, name, pair: Rc::clone(&directory.pair), replaces };
             if holds_sentinel {
                 last = Some(entry);
             } else {
                 go_on()?;
-                published.count(entry.run(volume_path, existing)?);
+                entry.run(&rules, &mut published)?;
             }
         }
-        sync(&directory.pair, volume_path, &directory.path)?;
+        if let Some(time) = time {
+            // Nothing depends on it.
+            let _ = fs::futimens(&directory.pair.to, &time.timestamps());
+        }
+        sync(&directory.pair, rules.path, &directory.path)?;
     }
-    for crossing in crossings {
-        let copied = cross(crossing)?;
-        published.moved += copied.moved;
-        published.kept += copied.kept;
-        published.lost += copied.lost;
-    }
+    cross(crossings, &mut published)?;
     if let Some(entry) = last {
         go_on()?;
-        published.count(entry.run(volume_path, existing)?);
-        sync(&entry.pair, volume_path, &entry.path)?;
+        entry.run(&rules, &mut published)?;
+        sync(&entry.pair, rules.path, &entry.path)?;
     }
     Ok(published)
 }
 
-/// Looks for conflicts between what is staged and the volume, and moves nothing.
-///
-/// # Errors
-/// Exit 78 on a conflict.
-pub fn check(
-    stage: BorrowedFd<'_>,
-    volume: BorrowedFd<'_>,
-    volume_path: &Path,
-    existing: Existing,
-) -> Result<()> {
-    // Only files that shall be replaced can be in a wrong place.
-    if existing != Existing::Overwrite {
-        return Ok(());
+/// Gives a directory of root's that only leads to mount points the owner and mode that the seed has for it, and
+/// returns its time: a container runtime has made it, and the app may have to write there. Before anything is moved
+/// into it, so that a run after a kill need not know of it.
+fn own_parent_of_mounts(directory: &Directory, rules: &Rules<'_>, lost: &mut Lost) -> Result<Option<Time>> {
+    if directory.path.is_empty() || !rustix::process::geteuid().is_root() {
+        return Ok(None);
     }
-    let mut walk = Walk::new(stage, volume, volume_path, existing)?;
-    while let Some(next) = walk.next()? {
-        if let Next::Directory(directory) = next {
-            walk.look(&directory)?;
-        }
+    let Pair { from, to } = &*directory.pair;
+    let full = || full_path(rules.path, &directory.path);
+    let there = fs::fstat(to).context("stat", full)?;
+    if (there.st_uid, there.st_gid) != (0, 0) || !leads_to_mounts(to.as_fd()) {
+        return Ok(None);
     }
-    Ok(())
-}
-
-/// Goes through the directories that stage and volume have in common, the deepest first.
-struct Walk<'a> {
-    volume_path: &'a Path,
-    existing: Existing,
-    left: Vec<Common>,
-}
-
-impl<'a> Walk<'a> {
-    fn new(
-        stage: BorrowedFd<'_>,
-        volume: BorrowedFd<'_>,
-        volume_path: &'a Path,
-        existing: Existing,
-    ) -> Result<Walk<'a>> {
-        let from = stage.try_clone_to_owned().context("open stage of", volume_path)?;
-        let to = volume.try_clone_to_owned().context("open volume", volume_path)?;
-        let root = Common { path: Vec::new(), level: 0, near: (Rc::new(Pair { from, to }), 0) };
-        Ok(Walk { volume_path, existing, left: vec![root] })
+    let staged = fs::fstat(from).context("stat staged", full)?;
+    let owner = |stat: &Stat| (stat.st_uid, stat.st_gid);
+    let mode = |stat: &Stat| stat.st_mode & 0o7777;
+    let path = || join(rules.below, &directory.path);
+    if owner(&staged) != owner(&there)
+        && fs::fchown(to, Some(Uid::from_raw(staged.st_uid)), Some(Gid::from_raw(staged.st_gid))).is_err()
+    {
+        lost.add(Loss::Owner, &path(), 1);
+        return Ok(None);
     }
-
-    /// Opens the next directory.
-    fn next(&mut self) -> Result<Option<Next>> {
-        let Some(Common { path, level, near }) = self.left.pop() else { return Ok(None) };
-        if path.is_empty() {
-            return Ok(Some(Next::Directory(Directory { path, level, pair: Rc::clone(&near.0), near })));
-        }
-        let full = full_path(self.volume_path, &path);
-        let flags = OFlags::DIRECTORY | OFlags::RDONLY;
-        let (above, rest) = (&near.0, &path[near.1..]);
-        let open = |at: &OwnedFd| open_beneath(at.as_fd(), rest, flags, Mode::empty());
-        let from = open(&above.from).context("open staged", full.as_path())?;
-        let to = match open_in_mount(above.to.as_fd(), rest, flags) {
-            Err(Errno::XDEV) => {
-                let mounted = open(&above.to).context("open directory", full.as_path())?;
-                return Ok(Some(Next::Crossing(Crossing { path, staged: from, mounted })));
-            }
-            opened => opened.context("open directory", full.as_path())?,
-        };
-        let pair = Rc::new(Pair { from, to });
-        let near = if level < OPEN_LEVELS { (Rc::clone(&pair), path.len() + 1) } else { near };
-        Ok(Some(Next::Directory(Directory { path, level, pair, near })))
+    if mode(&staged) != mode(&there) && fs::fchmod(to, Mode::from_raw_mode(mode(&staged))).is_err() {
+        lost.add(Loss::Mode, &path(), 1);
     }
-
-    /// Decides about everything in a directory. Directories that both have come next.
-    fn look(&mut self, directory: &Directory) -> Result<Looked> {
-        let (from, to) = (directory.pair.from.as_fd(), directory.pair.to.as_fd());
-        // One look at the whole directory instead of one at each name.
-        let there = names(to).context("read directory", || full_path(self.volume_path, &directory.path))?;
-        let there: HashSet<Box<[u8]>> = there.into_iter().collect();
-        let mut looked = Looked::default();
-        for name in names(from).context("read stage of", self.volume_path)? {
-            let path = child_path(&directory.path, &name);
-            let full = full_path(self.volume_path, &path);
-            let found = if there.contains(&name) { stat_entry(to, &name) } else { Ok(None) };
-            let Some(there) = found.context("stat", full.as_path())? else {
-                looked.moves.push(name);
-                continue;
-            };
-            let Some(staged) = stat_entry(from, &name).context("stat staged", full.as_path())? else {
-                continue;
-            };
-            let is_directory = |stat| is_type(stat, FileType::Directory);
-            match (is_directory(&staged), is_directory(&there)) {
-                (true, true) => {
-                    let (level, near) = (directory.level + 1, directory.near.clone());
-                    self.left.push(Common { path, level, near });
-                }
-                (false, false) if self.existing == Existing::Overwrite => {
-                    refuse_mounted(to, &name, &full)?;
-                    looked.moves.push(name);
-                }
-                (false, false) => {
-                    looked.kept += 1;
-                    tracing::debug!(path = printable(&path), "kept what the volume has");
-                }
-                (staged_is_directory, _) => {
-                    self.other_type(staged_is_directory, &full)?;
-                    looked.kept += 1;
-                }
-            }
-        }
-        Ok(looked)
-    }
-
-    /// A directory in a file's way, or the reverse: a conflict, or kept.
-    fn other_type(&self, staged_is_directory: bool, full: &Path) -> Result<()> {
-        if self.existing == Existing::Overwrite {
-            let (wanted, found) =
-                if staged_is_directory { ("directory", "file") } else { ("file", "directory") };
-            let cause = format!("the seed has a {wanted} where the volume has a {found}");
-            return Err(Error::new(Exit::Refused, "publish", cause)
-                .on(full)
-                .help("move it away; --existing overwrite replaces only files by files"));
-        }
-        let seed = if staged_is_directory { "a directory" } else { "a file" };
-        tracing::warn!(
-            path = full.display().to_string(),
-            seed,
-            "kept what the volume has, of another type than the seed's"
-        );
-        Ok(())
-    }
+    Ok(Some(Time::of(&staged)))
 }
 
 impl Move {
-    /// Whether it was moved; `false` where somebody made the name in between and it was kept.
-    fn run(&self, volume_path: &Path, existing: Existing) -> Result<bool> {
-        let full = full_path(volume_path, &self.path);
+    /// Moves it, and counts what became of it.
+    fn run(&self, rules: &Rules<'_>, published: &mut Published) -> Result<()> {
+        match self.rename(rules)? {
+            Moved::Done => {
+                published.moved += 1;
+                if self.replaces {
+                    published.replaced.add(&self.path);
+                }
+            }
+            Moved::Kept => published.kept += 1,
+            Moved::Refused => {
+                published.kept += 1;
+                published.lost.add(Loss::Unreplaced, &join(rules.below, &self.path), 1);
+            }
+        }
+        Ok(())
+    }
+
+    fn rename(&self, rules: &Rules<'_>) -> Result<Moved> {
+        let full = full_path(rules.path, &self.path);
         let (from, to) = (self.pair.from.as_fd(), self.pair.to.as_fd());
-        let result = match existing {
+        let result = match rules.existing {
             Existing::Overwrite => fs::renameat(from, &*self.name, to, &*self.name),
             Existing::Keep | Existing::Fail => self.rename_unless_there(),
         };
         match result {
-            Ok(()) => Ok(true),
-            Err(Errno::EXIST) if existing == Existing::Keep => Ok(false),
+            Ok(()) => Ok(Moved::Done),
+            // Something is mounted there, the file is open on an SMB server, or it is another user's in a directory
+            // with the sticky bit.
+            Err(Errno::BUSY | Errno::TXTBSY | Errno::ACCESS | Errno::PERM)
+                if rules.existing == Existing::Overwrite && self.is_file_there() =>
+            {
+                Ok(Moved::Refused)
+            }
+            Err(Errno::EXIST) if rules.existing == Existing::Keep => Ok(Moved::Kept),
             Err(Errno::EXIST) => {
                 Err(Error::new(Exit::Refused, "publish", "it appeared on the volume meanwhile")
                     .on(full.as_path())
                     .help("something else writes to the volume; stop it and start again"))
             }
-            Err(Errno::ACCESS) => self.rename_narrow().context("publish", full.as_path()),
+            Err(Errno::ACCESS) => {
+                self.rename_narrow().context("publish", full.as_path())?;
+                Ok(Moved::Done)
+            }
             Err(error) => Err(error).context("publish", full.as_path()),
         }
+    }
+
+    fn is_file_there(&self) -> bool {
+        let found = stat_entry(self.pair.to.as_fd(), &self.name);
+        found.is_ok_and(|found| found.is_some_and(|found| !is_type(&found, FileType::Directory)))
     }
 
     fn rename_unless_there(&self) -> rustix::io::Result<()> {
         let (from, to, name) = (self.pair.from.as_fd(), self.pair.to.as_fd(), &*self.name);
         match fs::renameat_with(from, name, to, name, RenameFlags::NOREPLACE) {
-            // NFS, FUSE and old kernels do not know the flag.
-            Err(Errno::INVAL | Errno::NOSYS | Errno::NOTSUP) => self.link_or_rename(),
+            // NFS, FUSE, old kernels and seccomp profiles do not know the flag or the call. Where it is the
+            // directory that refuses, the other calls say so, too.
+            Err(Errno::INVAL | Errno::NOSYS | Errno::NOTSUP | Errno::PERM) => self.link_or_rename(),
             result => result,
         }
     }
@@ -337,7 +265,7 @@ impl Move {
 
     /// A directory that its owner may not write cannot be moved by its owner either, since its `..`
     /// changes: widen it for the moment.
-    fn rename_narrow(&self) -> rustix::io::Result<bool> {
+    fn rename_narrow(&self) -> rustix::io::Result<()> {
         let stat = fs::statat(&self.pair.from, &*self.name, AtFlags::SYMLINK_NOFOLLOW)?;
         if !is_type(&stat, FileType::Directory) {
             return Err(Errno::ACCESS);
@@ -349,34 +277,11 @@ impl Move {
             openat(self.pair.from.as_fd(), &self.name, OFlags::DIRECTORY | OFlags::RDONLY, Mode::empty())?;
         let renamed = self.rename_unless_there();
         fs::fchmod(&directory, mode)?;
-        renamed.map(|()| true)
-    }
-}
-
-/// A file cannot be replaced where one of its own is mounted.
-fn refuse_mounted(parent: BorrowedFd<'_>, name: &[u8], full: &Path) -> Result<()> {
-    match open_in_mount(parent, name, OFlags::PATH | OFlags::NOFOLLOW) {
-        Err(Errno::XDEV) => Err(Error::new(Exit::Refused, "publish", "a file of its own is mounted there")
-            .on(full)
-            .help("unmount it, or leave --existing at keep")),
-        opened => opened.map(drop).context("open", full),
+        renamed
     }
 }
 
 /// Makes durable what was moved to a directory, by this run or by one before it.
 fn sync(pair: &Pair, volume_path: &Path, path: &[u8]) -> Result<()> {
     fs::fsync(&pair.to).context("sync directory", || full_path(volume_path, path))
-}
-
-fn child_path(parent: &[u8], name: &[u8]) -> Vec<u8> {
-    let mut path = parent.to_vec();
-    if !path.is_empty() {
-        path.push(b'/');
-    }
-    path.extend_from_slice(name);
-    path
-}
-
-fn full_path(volume: &Path, path: &[u8]) -> PathBuf {
-    volume.join(std::ffi::OsStr::from_bytes(path))
 }

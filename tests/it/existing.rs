@@ -4,8 +4,6 @@ use std::fs;
 use std::os::unix::fs::{MetadataExt, symlink};
 use std::path::{Path, PathBuf};
 
-use nix::mount::MsFlags;
-
 use crate::kit::nested::{DEEP, Nested, with_64_files};
 use crate::kit::{Sandbox, Snapshot, Tree, mount, needs, seed};
 use crate::order::{names, read, sandbox};
@@ -155,35 +153,6 @@ fn hard_links_that_a_mount_point_parts_become_files() {
     for name in ["one", "sub/two", "sub/three"] {
         assert_eq!(read(volume.join(name)), "shared", "{name}");
     }
-}
-
-#[test]
-fn a_file_that_is_mounted_into_the_volume_stays() {
-    if !needs::root() {
-        return;
-    }
-    for rule in ["keep", "overwrite"] {
-        let (sandbox, source, volume) = sandbox(&Tree::new().file("config", "seed").file("z", "seed"));
-        fs::write(volume.join("config"), "").unwrap();
-        let mounted = sandbox.file("mounted", "mounted");
-        let _mount = mount::bind(&mounted, &volume.join("config"));
-        let outcome = seed(&source, &volume).option("--existing", rule).ends();
-        assert_eq!(read(volume.join("config")), "mounted");
-        let complete = rule == "keep";
-        outcome.exits(if complete { 0 } else { 78 });
-        assert_eq!(volume.join("z").exists(), complete);
-    }
-}
-
-#[test]
-fn what_is_mounted_read_only_exits_73_and_is_named() {
-    if !needs::root() {
-        return;
-    }
-    let (_sandbox, source, volume) = sandbox(&Tree::new().file("a", "x").file("sub/file", "y"));
-    let mount = mount::tmpfs(&volume.join("sub"), "size=8m,mode=0755");
-    mount.remount(MsFlags::MS_RDONLY, "");
-    seed(&source, &volume).ends().fails(73, "sub");
 }
 
 #[test]

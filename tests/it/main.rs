@@ -28,6 +28,7 @@ mod hostile_races;
 mod hostile_records;
 mod losses;
 mod lost_writes;
+mod mounts;
 mod network;
 mod options;
 mod order;

@@ -1,0 +1,130 @@
+//! What a name on the volume stands for, mount points and protected files included, in the one call that a
+//! `stat` would be.
+//!
+//! `statx` may be refused (seccomp) or not know of mounts (before Linux 5.8): then it is told by opening, which
+//! asks the kernel alone. A mount that does not answer, such as a FUSE file system whose daemon is gone, is still
+//! known to be one.
+
+use std::os::fd::BorrowedFd;
+
+use rustix::fs::{self, AtFlags, FileType, OFlags, StatxAttributes, StatxFlags};
+use rustix::io::Errno;
+
+use super::{open_in_mount, stat_entry};
+
+/// What a name in a directory stands for; a link is not followed.
+#[derive(Debug, Clone, Copy)]
+pub struct Found {
+    /// Its type.
+    pub file_type: FileType,
+    /// Owner and group.
+    pub owner: (u32, u32),
+    /// Permission bits.
+    pub mode: u32,
+    /// Whether something is mounted there.
+    pub is_mount: bool,
+    /// Whether it may not be replaced or removed, not even by root (`chattr +i`, `+a`).
+    pub is_fixed: bool,
+    /// Why nothing else is known of what is mounted there.
+    pub closed: Option<Errno>,
+}
+
+impl Found {
+    /// Whether it is a directory.
+    pub fn is_directory(&self) -> bool {
+        self.file_type == FileType::Directory
+    }
+}
+
+/// What `name` in `directory` is, where there is such a name.
+///
+/// # Errors
+/// As `fstatat`, but for `ENOENT`, and for what a mount refuses.
+pub fn look_at(directory: BorrowedFd<'_>, name: &[u8]) -> rustix::io::Result<Option<Found>> {
+    let flags = AtFlags::SYMLINK_NOFOLLOW | AtFlags::NO_AUTOMOUNT;
+    let looked = match fs::statx(directory, name, flags, StatxFlags::BASIC_STATS) {
+        Ok(found) => {
+            let has = |wanted| found.stx_attributes.contains(wanted);
+            let knows_mounts = found.stx_attributes_mask.contains(StatxAttributes::MOUNT_ROOT);
+            let found = Found {
+                file_type: FileType::from_raw_mode(found.stx_mode.into()),
+                owner: (found.stx_uid, found.stx_gid),
+                mode: u32::from(found.stx_mode) & 0o7777,
+                is_mount: has(StatxAttributes::MOUNT_ROOT),
+                is_fixed: has(StatxAttributes::IMMUTABLE) || has(StatxAttributes::APPEND),
+                closed: None,
+            };
+            if knows_mounts {
+                return Ok(Some(found));
+            }
+            Ok(Some(found))
+        }
+        Err(Errno::NOENT) => return Ok(None),
+        // A seccomp profile that does not know the call, or a mount of another user.
+        Err(_) => stat_entry(directory, name).map(|found| {
+            found.map(|found| Found {
+                file_type: FileType::from_raw_mode(found.st_mode),
+                owner: (found.st_uid, found.st_gid),
+                mode: found.st_mode & 0o7777,
+                is_mount: false,
+                is_fixed: false,
+                closed: None,
+            })
+        }),
+    };
+    match looked {
+        Ok(None) => Ok(None),
+        Ok(Some(found)) => Ok(Some(Found { is_mount: is_mount(directory, name), ..found })),
+        Err(error) if is_mount(directory, name) => Ok(Some(Found {
+            file_type: FileType::Unknown,
+            owner: (u32::MAX, u32::MAX),
+            mode: 0,
+            is_mount: true,
+            is_fixed: false,
+            closed: Some(error),
+        })),
+        Err(error) => Err(error),
+    }
+}
+
+/// Whether something is mounted on `name`, told by opening it as a place only: no file system is asked.
+fn is_mount(directory: BorrowedFd<'_>, name: &[u8]) -> bool {
+    matches!(open_in_mount(directory, name, OFlags::PATH | OFlags::NOFOLLOW), Err(Errno::XDEV))
+}
+
+/// Why this process may not make or replace names in `directory`; `None` where nothing is known against it.
+/// Root is told as well of a directory that is immutable, mounted read-only, or closed by a server.
+pub fn refuses_names(directory: BorrowedFd<'_>) -> Option<Errno> {
+    let wanted = fs::Access::WRITE_OK | fs::Access::EXEC_OK;
+    let answer = match fs::accessat(directory, ".", wanted, AtFlags::EACCESS) {
+        // A seccomp profile may refuse the newer of the two calls (Linux 5.8), which is the only one that asks for
+        // the effective user.
+        Err(Errno::PERM) => fs::accessat(directory, ".", wanted, AtFlags::empty()),
+        answer => answer,
+    };
+    answer.err().filter(|error| is_refusal(*error))
+}
+
+/// Whether it says that this user may not write there.
+pub fn is_refusal(error: Errno) -> bool {
+    matches!(error, Errno::ROFS | Errno::ACCESS | Errno::PERM)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::fd::AsFd;
+
+    #[test]
+    fn types_and_missing_names_are_told_without_following_links() {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::create_dir(dir.path().join("d")).unwrap();
+        std::os::unix::fs::symlink("d", dir.path().join("link")).unwrap();
+        let at = std::fs::File::open(dir.path()).unwrap();
+        let look = |name: &str| look_at(at.as_fd(), name.as_bytes()).unwrap();
+        assert!(look("d").unwrap().is_directory());
+        assert_eq!(look("link").unwrap().file_type, FileType::Symlink);
+        assert!(!look("d").unwrap().is_mount && look("missing").is_none());
+        assert_eq!(refuses_names(at.as_fd()), None);
+    }
+}
