@@ -36,7 +36,7 @@ use crate::nfs;
 use crate::options::{Existing, LockMode};
 use crate::progress::{Phase, Progress, seconds};
 use crate::report::report;
-use crate::seed::{Published, Site, Source, Staging, Synced};
+use crate::seed::{self, Published, Site, Source, Staging, Synced};
 use crate::signals;
 use crate::state::{Complete, DIRECTORY, Name, Public, Sealed, StateDir};
 use crate::text::{Untrusted, rfc3339};
@@ -518,6 +518,7 @@ impl Work<Disk> for Seeding<'_> {
 
     async fn adopted(&self, epoch: u64) -> Result<Complete> {
         let config = self.preparation.config;
+        seed::own_adopted_root(self.volume, config)?;
         let names = self.volume.names()?.iter().map(|name| Name::from(&**name)).collect();
         let version = adoption::version(config, self.volume);
         Ok(Complete::adopted(epoch, version).holding(self.sentinel_first(names)))

@@ -15,6 +15,7 @@ mod extension;
 mod fidelity;
 #[cfg(any(fuzzing, test))]
 pub(crate) mod fuzzing;
+mod inheritance;
 mod job;
 mod links;
 mod lookup;
@@ -29,6 +30,7 @@ mod publish;
 mod queue;
 mod refusals;
 mod refused;
+mod root;
 mod schedule;
 mod sentinel;
 mod slab;
@@ -52,7 +54,7 @@ use crate::cancel::Cancel;
 use crate::config::VolumeConfig;
 use crate::error::{Context, Result, printable};
 use crate::progress::{Phase, Progress, seconds};
-use crate::state::{self, Kept, Name, Public, Root, Sealed, Staged, TREE};
+use crate::state::{self, Kept, Name, Public, Sealed, Staged, TREE};
 use crate::volume::{self, Kind, Made, Place, Volume, openat, remove_tree};
 use common::{Purpose, Rules};
 pub use directory::Wanted;
@@ -60,6 +62,7 @@ pub use durable::Synced;
 use entry::{Meta, Naming};
 use exclude::Excluding;
 use fidelity::Fidelity;
+use inheritance::Inheritance;
 use links::Links;
 pub use lookup::archived_file;
 use losses::Losses;
@@ -69,6 +72,7 @@ use mounts::Mounts;
 use overrides::Overrides;
 use pipeline::Limits;
 pub use publish::Published;
+pub use root::own_adopted_root;
 pub use source::Source;
 use source::{Content, Stdin, stdin_is_silent};
 use space::Space;
@@ -227,8 +231,10 @@ impl Site<'_> {
         let _umask = Umask::cleared();
         let there = self.volume.names()?;
         let is_empty = self.volume.first_content(&there)?.is_none();
-        let (staged, tree) = self.prepare(kind, &source.fingerprint, after, is_empty)?;
-        let remains = remains.and_then(|remains| self.trusted_tree(remains, &staged, kind));
+        let mut inherited = self.inherited(self.volume)?;
+        let (staged, tree) = self.prepare(kind, &source.fingerprint, after, is_empty, &mut inherited)?;
+        let overrides = Overrides::of(self.config, &inherited);
+        let remains = remains.and_then(|remains| self.trusted_tree(remains, &staged, kind, &inherited));
         let naming = self.naming(kind);
         let fidelity = Fidelity::new(Losses::new(self.config.strict, naming.clone()));
         let names = || volume::names(tree.fd.as_fd()).context("read directory", self.tree_path().as_path());
@@ -256,7 +262,7 @@ impl Site<'_> {
             false => Space::new(self.volume.path().to_owned(), kind, &found),
         };
         let tree = self.tree(tree.fd, naming, resumed, crew, &source.content)?.taking_from(remains);
-        let work = self.run(&tree, source.content, &fidelity, crew, &mut space);
+        let work = self.run(&tree, source.content, overrides, &fidelity, crew, &mut space);
         if space.is_exceeded() {
             // The next run could not tell what of it is needed still.
             let _ = volume::remove_directory(self.stage, TREE.as_bytes(), REMOVERS);
@@ -264,7 +270,7 @@ impl Site<'_> {
         let (produced, work, reused) = work?;
         tree.finish_root()?;
         let staged_root = tree.root_fd().as_fd();
-        sentinel::ensure(staged_root, &self.tree_path(), self.config)?;
+        sentinel::ensure(staged_root, &self.tree_path(), self.config, overrides)?;
         // Before the seal: a later image that is without the conflict is then staged in its place.
         let mounts = match there.is_empty() {
             true => Mounts::default(),
@@ -290,7 +296,7 @@ impl Site<'_> {
             source: None,
             // All of them would make the record too large to be read.
             top: top.iter().take(state::TOP_LISTED).map(|name| Name::from(&**name)).collect(),
-            root: self.root(produced.root, staged.empty),
+            root: self.root(produced.root, staged.empty, &inherited),
         };
         if let (true, Some(root)) = (self.config.strict, &sealed.root) {
             fidelity.check_root(self.volume.root(), root)?;
@@ -355,7 +361,7 @@ impl Site<'_> {
         if let Some(root) = &sealed.root {
             go_on()?;
             let fidelity = Fidelity::new(Losses::new(self.config.strict, naming));
-            fidelity.finish_root(self.volume.root(), root)?;
+            root::finish_root(self.volume, root, &fidelity)?;
             published.lost += fidelity.lost();
         }
         drop(tree);
@@ -374,6 +380,7 @@ impl Site<'_> {
         fingerprint: &str,
         after: Option<&Public>,
         is_empty: bool,
+        inherited: &mut Inheritance,
     ) -> Result<(Staged, Made)> {
         // A record that cannot be read says nothing that could be trusted.
         let earlier = if self.begun { Staged::read(self.stage) } else { None };
@@ -385,6 +392,8 @@ impl Site<'_> {
             Some(earlier) => earlier.distrusted_by(&new, kept(kind)),
             None => Some("it does not say what it is"),
         };
+        let distrusted = distrusted
+            .or_else(|| earlier.as_ref().and_then(|_| self.inherited_otherwise(self.stage, inherited)));
         if let (Some(reason), true) = (distrusted, self.begun) {
             if earlier.is_some() {
                 tracing::info!(reason, "not resuming what an earlier run staged");
@@ -393,15 +402,24 @@ impl Site<'_> {
                 .context("remove", self.tree_path().as_path())?;
         }
         new.write(self.stage, &self.stage_path)?;
-        let tree = volume::make_private(self.stage, TREE.as_bytes())
+        let tree = inherited
+            .make((self.stage, TREE.as_bytes()), self.volume.root())
             .context("create directory", self.tree_path().as_path())?;
         Ok((new, tree))
     }
 
     /// The tree of an earlier holder's stage, where its files can be trusted.
-    fn trusted_tree(&self, remains: BorrowedFd<'_>, new: &Staged, kind: Kind) -> Option<OwnedFd> {
+    fn trusted_tree(
+        &self,
+        remains: BorrowedFd<'_>,
+        new: &Staged,
+        kind: Kind,
+        inherited: &Inheritance,
+    ) -> Option<OwnedFd> {
         let earlier = Staged::read(remains)?;
-        let trusted = self.config.times && earlier.distrusted_by(new, kept(kind)).is_none();
+        let trusted = self.config.times
+            && earlier.distrusted_by(new, kept(kind)).is_none()
+            && self.inherited_otherwise(remains, inherited).is_none();
         if trusted { open_directory(remains, TREE).ok() } else { None }
     }
 
@@ -433,12 +451,12 @@ impl Site<'_> {
         &self,
         tree: &Tree,
         source: Content,
+        overrides: Overrides<'_>,
         fidelity: &Fidelity,
         crew: Crew,
         space: &mut Space,
     ) -> Result<(Produced, pipeline::Work, u64)> {
         let config = self.config;
-        let overrides = Overrides::of(config);
         let budget = slab::Budget::new(config.memory);
         let memory = if matches!(source, Content::Directory(_)) { config.memory } else { budget.data };
         let limits = Limits { crew, memory, entries: config.max_entries };
@@ -528,20 +546,6 @@ impl Site<'_> {
             );
         }
         Ok((produced, work, shared.reused.into_inner()))
-    }
-
-    fn root(&self, source: Option<Meta>, empty: bool) -> Option<Root> {
-        if !empty {
-            return None;
-        }
-        let time = |meta: &Meta| meta.mtime.map(|time| (time.seconds, time.nanoseconds));
-        match (source, self.config.owner) {
-            (Some(meta), _) => {
-                Some(Root { uid: meta.uid, gid: meta.gid, mode: Some(meta.mode), mtime: time(&meta) })
-            }
-            (None, Some((uid, gid))) => Some(Root { uid, gid, mode: None, mtime: None }),
-            (None, None) => None,
-        }
     }
 
     fn naming(&self, kind: Kind) -> Naming {

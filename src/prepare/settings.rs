@@ -15,6 +15,7 @@ pub(super) fn of(config: &VolumeConfig) -> Settings {
     };
     Settings::default()
         .with("chown", config.owner.map(|(user, group)| format!("{user}:{group}")))
+        .with("chmod", config.chmod.as_ref().map(ToString::to_string))
         .with("source", Some(config.from.to_string_lossy().into_owned()))
         .with("archive", archive.map(look))
 }

@@ -240,10 +240,7 @@ impl Reading<'_, '_> {
             meta.into_iter().for_each(|meta| dir.set_meta(meta));
             return Ok(dir);
         }
-        let ours = (rustix::process::geteuid().as_raw(), rustix::process::getegid().as_raw());
-        let (uid, gid) = self.overrides.owner.unwrap_or(ours);
-        let mode = self.overrides.mode(0o755, true);
-        let meta = meta.unwrap_or_else(|| Meta { mode, uid, gid, ..Meta::default() });
+        let meta = meta.unwrap_or_else(|| self.overrides.implied());
         let dir = self.feed.directory(parent, name, meta)?;
         self.dirs.add(&dir);
         Ok(dir)

@@ -50,6 +50,11 @@ impl Birth {
         (self.uid, self.gid) == owner
     }
 
+    /// Whether a volume's root with this owner gets the one that `--chown` asks for.
+    fn takes(&self, asked: Owner) -> bool {
+        self.has_owner((0, 0)) || self.has_owner(asked)
+    }
+
     /// Whether this user, with this group, may create something in such a directory.
     pub fn lets_create(&self, (uid, gid): Owner) -> bool {
         let shift = match (uid == self.uid, gid == self.gid) {
@@ -84,6 +89,9 @@ impl Fidelity {
     /// Exit 77 under `--strict`.
     pub fn check_root(&self, root: BorrowedFd<'_>, wished: &Root) -> Result<()> {
         let birth = Birth::of(&fs::fstat(root).context("stat", || self.named(Vec::new))?);
+        if wished.asked && !birth.takes((wished.uid, wished.gid)) {
+            return Ok(());
+        }
         let ours = rustix::process::geteuid();
         if !ours.is_root() && birth.uid != wished.uid {
             return self.losses.note(Loss::Owner, b"", Errno::PERM);
@@ -95,22 +103,29 @@ impl Fidelity {
         self.losses.note(Loss::Mode, b"", Errno::PERM)
     }
 
-    /// Gives the volume's root what the seed's root has.
+    /// Gives the volume's root what the seed's root has. Where `--chown` asks for an owner, and it is neither that
+    /// one's nor root's, it stays as it is, and its owner is returned.
     ///
     /// # Errors
     /// When something is refused and may not be.
-    pub fn finish_root(&self, root: BorrowedFd<'_>, wished: &Root) -> Result<()> {
+    pub fn finish_root(&self, root: BorrowedFd<'_>, wished: &Root) -> Result<Option<Owner>> {
         let path = Vec::new;
-        let birth = Birth::of(&fs::fstat(root).context("stat", || self.named(path))?);
+        let mut birth = Birth::of(&fs::fstat(root).context("stat", || self.named(path))?);
+        let owner = (wished.uid, wished.gid);
+        if wished.asked && !birth.takes(owner) {
+            return Ok(Some((birth.uid, birth.gid)));
+        }
+        self.own_directory(root, owner, &mut birth, path)?;
+        if let Some(mode) = wished.mode {
+            let meta = Meta { mode, uid: wished.uid, gid: wished.gid, mtime: None, xattrs: None };
+            let mode = self.mode_for(&meta, birth, path)?;
+            self.finish_attributes(root, &meta, mode, birth, path)?;
+        }
         let mtime = wished.mtime.map(|(seconds, nanoseconds)| Time { seconds, nanoseconds });
-        let mode = wished.mode.unwrap_or(birth.mode);
-        let meta = Meta { mode, uid: wished.uid, gid: wished.gid, mtime: None, xattrs: None };
-        let mode = self.own_file(root, &meta, birth, path)?;
-        self.finish_file(root, &meta, mode, birth, path)?;
         match mtime.map(|mtime| fs::futimens(root, &mtime.timestamps())) {
             // Only its owner may; nothing depends on it.
             Some(Err(error)) if !is_refusal(error) => Err(error).context("set time of", || self.named(path)),
-            _ => Ok(()),
+            _ => Ok(None),
         }
     }
 
@@ -197,6 +212,18 @@ impl Fidelity {
             (birth.uid, birth.gid) = owner;
         }
         Ok(())
+    }
+
+    /// The permission bits that a directory with such an owner may have: without the right group it does not
+    /// pass it on, which is counted.
+    ///
+    /// # Errors
+    /// Exit 77 under `--strict` where it does not.
+    pub fn directory_mode_for(&self, meta: &Meta, birth: Birth, path: impl Fn() -> Vec<u8>) -> Result<u32> {
+        if birth.gid == meta.gid && meta.mode & 0o4000 == 0 {
+            return Ok(meta.mode);
+        }
+        self.mode_for(meta, birth, path)
     }
 
     /// The permission bits that an entry with such an owner may have: without the right one it loses

@@ -8,17 +8,19 @@
 use std::cell::Cell;
 use std::collections::HashSet;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::path::PathBuf;
 use std::sync::Arc;
 
 use rustix::fs::{self, AtFlags, Mode, OFlags};
 use rustix::io::Errno;
 
 use super::common::{Crossing, Next, Pair, Purpose, Rules, Walk, full_path, join, look};
-use super::entry::Time;
+use super::entry::{Meta, Time};
 use super::fidelity::Fidelity;
+use super::inheritance::Inheritance;
 use super::losses::{Loss, Losses, Lost};
+use super::overrides::Overrides;
 use super::publish::{self, Published};
+use super::root::of_seed;
 use super::source::Content;
 use super::space::Space;
 use super::{Site, TREE, durable, kept, open_directory, workers};
@@ -231,13 +233,11 @@ impl Site<'_> {
     ) -> Result<Option<(Option<(OwnedFd, String)>, Option<Root>)>> {
         let Surveyed { crossing, mounted, is_empty, missing } = found;
         let stat = fs::fstat(&crossing.staged).context("stat staged", mounted.path())?;
-        let time = Time::of(&stat);
-        let root = is_empty.then_some(Root {
-            uid: stat.st_uid,
-            gid: stat.st_gid,
-            mode: Some(stat.st_mode & 0o7777),
-            mtime: self.config.times.then_some((time.seconds, time.nanoseconds)),
-        });
+        let mut inherited = self.inherited(mounted)?;
+        let (uid, gid, mode) = (stat.st_uid, stat.st_gid, stat.st_mode & 0o7777);
+        let mtime = self.config.times.then(|| Time::of(&stat));
+        let staged = Meta { mode, uid, gid, mtime, xattrs: None };
+        let root = if *is_empty { of_seed(staged, &inherited) } else { None };
         if missing.count == 0 {
             let changes = root.is_some() && refuses_names(mounted.root()).is_none();
             return Ok(changes.then_some((None, root)));
@@ -251,7 +251,7 @@ impl Site<'_> {
             }
             made => made?,
         };
-        let copied = self.copy(found, &stage, mounted.path().join(&name), purpose);
+        let copied = self.copy(found, (&stage, &name), &mut inherited, purpose);
         match copied {
             Ok(kept_out) => {
                 *lost += kept_out;
@@ -265,9 +265,16 @@ impl Site<'_> {
     }
 
     /// It is a seed of its own, from the stage to the stage on that mount.
-    fn copy(&self, found: &Surveyed, stage: &OwnedFd, stage_path: PathBuf, purpose: Purpose) -> Result<Lost> {
+    fn copy(
+        &self,
+        found: &Surveyed,
+        (stage, name): (&OwnedFd, &str),
+        inherited: &mut Inheritance,
+        purpose: Purpose,
+    ) -> Result<Lost> {
         let Surveyed { crossing, mounted, .. } = found;
         let path = mounted.path();
+        let stage_path = path.join(name);
         tracing::info!(mount = %path.display(), "copying to a mount point on the volume");
         let _umask = super::Umask::cleared();
         let config = VolumeConfig {
@@ -302,7 +309,8 @@ impl Site<'_> {
             progress: self.progress,
             cancel: Arc::clone(&self.cancel),
         };
-        let tree = volume::make_private(stage.as_fd(), TREE.as_bytes())
+        let tree = inherited
+            .make((stage.as_fd(), TREE.as_bytes()), mounted.root())
             .context("create directory", nested.stage_path.as_path())?
             .fd;
         let (kind, found) = mounted.look()?;
@@ -312,7 +320,8 @@ impl Site<'_> {
         let tree = nested.tree(tree, naming.clone(), false, crew, &source)?;
         let fidelity = Fidelity::new(Losses::new(config.strict, naming));
         let mut space = Space::new(path.to_owned(), kind, &found);
-        nested.run(&tree, source, &fidelity, crew, &mut space)?;
+        let overrides = Overrides::of(&config, inherited);
+        nested.run(&tree, source, overrides, &fidelity, crew, &mut space)?;
         drop(tree);
         durable::sync(mounted.root(), stage.as_fd(), path, kept(kind), crew.writers)?;
         Ok(fidelity.lost())

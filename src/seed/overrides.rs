@@ -1,4 +1,4 @@
-//! What differs from the source by the user's options: owner, mode, time.
+//! What differs from the source by the user's options and by what the volume's root passes on: owner, mode, time.
 //!
 //! Applied to what a source says of an entry before anything else looks at it: a run that resumes compares
 //! with it, too.
@@ -6,15 +6,23 @@
 use rustix::fs::FileType;
 
 use super::entry::Meta;
+use super::inheritance::Inheritance;
 use super::owner::Owner;
 use crate::config::VolumeConfig;
 use crate::options::ModeChange;
+
+/// Of a directory, it passes its group on.
+const SET_GROUP_ID: u32 = 0o2000;
 
 /// What differs.
 #[derive(Debug, Clone, Copy)]
 pub struct Overrides<'a> {
     /// Owner and group of everything.
     pub owner: Option<Owner>,
+    /// The group of everything, which the volume's root passes on.
+    pub group: Option<u32>,
+    /// The permissions that its default ACL lets things be made with.
+    pub limit: u32,
     /// What modes become.
     pub chmod: Option<&'a ModeChange>,
     /// Whether times are kept.
@@ -22,15 +30,28 @@ pub struct Overrides<'a> {
 }
 
 impl<'a> Overrides<'a> {
-    /// Those of these options.
-    pub fn of(config: &'a VolumeConfig) -> Overrides<'a> {
-        Overrides { owner: config.owner, chmod: config.chmod.as_ref(), times: config.times }
+    /// Those of these options, on a volume that passes this on.
+    pub fn of(config: &'a VolumeConfig, inherited: &Inheritance) -> Overrides<'a> {
+        Overrides {
+            owner: config.owner,
+            group: inherited.group(),
+            limit: inherited.limit(),
+            chmod: config.chmod.as_ref(),
+            times: config.times,
+        }
     }
 
     /// Applies them to what an entry of this type carries.
     pub fn apply(&self, meta: &mut Meta, file_type: FileType) {
         if let Some((uid, gid)) = self.owner {
             (meta.uid, meta.gid) = (uid, gid);
+        }
+        if let Some(group) = self.group {
+            if file_type != FileType::Directory && meta.gid != group {
+                // It was meant for another group.
+                meta.mode &= !SET_GROUP_ID;
+            }
+            meta.gid = group;
         }
         // A symbolic link has no mode of its own.
         if file_type != FileType::Symlink {
@@ -43,6 +64,15 @@ impl<'a> Overrides<'a> {
 
     /// What becomes of a mode.
     pub fn mode(&self, mode: u32, is_directory: bool) -> u32 {
-        self.chmod.map_or(mode, |chmod| chmod.apply(mode, is_directory, 0))
+        let passed_on = if is_directory && self.group.is_some() { SET_GROUP_ID } else { 0 };
+        let mode = mode & (self.limit | 0o7000);
+        self.chmod.map_or(mode | passed_on, |chmod| chmod.apply(mode, is_directory, passed_on))
+    }
+
+    /// What a directory has of which the source says nothing but its name.
+    pub fn implied(&self) -> Meta {
+        let ours = (rustix::process::geteuid().as_raw(), rustix::process::getegid().as_raw());
+        let (uid, gid) = self.owner.unwrap_or((ours.0, self.group.unwrap_or(ours.1)));
+        Meta { mode: self.mode(0o755, true), uid, gid, ..Meta::default() }
     }
 }

@@ -20,8 +20,12 @@ use crate::volume::{change_mode, openat, stat_entry};
 ///
 /// # Errors
 /// Exit 78 where it would lie behind a link; else what the file system says.
-pub fn ensure(tree: BorrowedFd<'_>, tree_path: &Path, wishes: &VolumeConfig) -> Result<()> {
-    let overrides = Overrides::of(wishes);
+pub fn ensure(
+    tree: BorrowedFd<'_>,
+    tree_path: &Path,
+    wishes: &VolumeConfig,
+    overrides: Overrides<'_>,
+) -> Result<()> {
     let Some(sentinel) = &wishes.sentinel else { return Ok(()) };
     let full = tree_path.join(sentinel);
     let name = sentinel.file_name().unwrap_or_default().as_bytes();

@@ -557,7 +557,7 @@ impl Tree {
         if owner != Some((meta.uid, meta.gid)) {
             fidelity.own_directory(&*self.open(dir)?, (meta.uid, meta.gid), &mut birth, path)?;
         }
-        let mode = fidelity.mode_for(&meta, birth, path)?;
+        let mode = fidelity.directory_mode_for(&meta, birth, path)?;
         if birth.has_mode(mode) && meta.xattrs.is_none() {
             let unchanged = !dir.changed.load(Ordering::Relaxed) && mtime.is_some() && mtime == meta.mtime;
             if unchanged

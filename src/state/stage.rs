@@ -68,6 +68,9 @@ pub struct Sealed {
 /// Owner, mode and time of the seed's root.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Root {
+    /// Whether `--chown` asks for this owner: a root that is neither its nor root's then stays as it is.
+    #[serde(default)]
+    pub asked: bool,
     /// User number.
     pub uid: u32,
     /// Group number.

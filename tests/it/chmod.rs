@@ -113,3 +113,13 @@ fn the_file_takes_modes_as_text_since_a_number_has_two_meanings() {
     config("\"0640\"").ends().exits(0);
     assert_eq!(mode(&volume.join("f")), 0o640);
 }
+
+#[test]
+fn another_mode_of_a_complete_volume_is_a_warning_that_names_it() {
+    let sandbox = Sandbox::new();
+    let (source, volume) = (Tree::sample().write_to(&sandbox.directory("source")), sandbox.volume());
+    let start = |mode: &str| seed(&source, &volume).option("--chmod", mode).json().ends().exits(0);
+    start("644");
+    start("0644").says_nothing_of("WARN");
+    start("g=u").says("WARN").says("g=u").says("0644");
+}

@@ -26,6 +26,7 @@ mod hostile_mounts;
 mod hostile_plants;
 mod hostile_races;
 mod hostile_records;
+mod inheritance;
 mod losses;
 mod lost_writes;
 mod mounts;

@@ -2,8 +2,7 @@
 
 use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
-
-use rustix::fs::XattrFlags;
+use std::path::{Path, PathBuf};
 
 use crate::fidelity::kept;
 use crate::kit::sandbox::SOMEBODY;
@@ -129,34 +128,82 @@ fn attributes_of_read_only_files_and_directories_are_kept_without_root_too() {
     Snapshot::of(&source).owned_by(SOMEBODY, SOMEBODY).assert_same(&Snapshot::of(&volume));
 }
 
+/// A volume whose root has this owner, with a file of the user's where it is in use.
+fn rooted(sandbox: &Sandbox, (user, group): (u32, u32), in_use: bool) -> PathBuf {
+    let volume = sandbox.volume();
+    if in_use {
+        fs::write(volume.join("mine"), "mine").unwrap();
+    }
+    chown(&volume, Some(user), Some(group)).unwrap();
+    volume
+}
+
+fn owner(path: &Path) -> (u32, u32) {
+    let found = fs::symlink_metadata(path).unwrap();
+    (found.uid(), found.gid())
+}
+
 #[test]
-fn what_a_volume_s_root_passes_on_does_not_reach_the_seed() {
+fn chown_reaches_a_root_of_root_s_empty_or_not_and_no_other() {
     if !needs::root() {
         return;
     }
     for in_use in [false, true] {
+        for (before, after) in [((0, 0), (33, 34)), ((33, 34), (33, 34)), ((5, 6), (5, 6)), ((0, 6), (0, 6))]
+        {
+            let sandbox = Sandbox::new();
+            let source = Tree::new().mode(0o750).file("a", "x").write_to(&sandbox.directory("source"));
+            let volume = rooted(&sandbox, before, in_use);
+            let outcome = seed(&source, &volume).option("--chown", "33:34").json().ends().exits(0);
+            assert_eq!((owner(&volume), owner(&volume.join("a"))), (after, (33, 34)), "{before:?}");
+            if after == (33, 34) {
+                outcome.says_nothing_of("WARN");
+            } else {
+                outcome.says("left as it is").says(&format!("{}:{}", before.0, before.1));
+                assert_eq!(fs::metadata(&volume).unwrap().mode() & 0o7777, 0o755);
+            }
+            if in_use {
+                assert_eq!(owner(&volume.join("mine")), (0, 0));
+            }
+        }
+    }
+}
+
+#[test]
+fn a_root_of_root_s_is_given_its_owner_when_the_volume_is_adopted() {
+    if !needs::root() {
+        return;
+    }
+    for (before, after) in [((0, 0), (33, 34)), ((5, 6), (5, 6))] {
         let sandbox = Sandbox::new();
-        let source = Tree::sample().write_to(&sandbox.directory("source"));
-        let volume = sandbox.volume();
-        if in_use {
-            fs::write(volume.join("mine"), "mine").unwrap();
-        }
-        chown(&volume, None, Some(34)).unwrap();
-        fs::set_permissions(&volume, fs::Permissions::from_mode(0o2775)).unwrap();
-        // acl(5) as linux/posix_acl_xattr.h has it: rwx for the owner, user 33, group, mask, others.
-        let mut acl = 2_u32.to_le_bytes().to_vec();
-        for (tag, user) in [(1, u32::MAX), (2, 33), (4, u32::MAX), (0x10, u32::MAX), (0x20, u32::MAX)] {
-            acl.extend([tag, 0, 7, 0]);
-            acl.extend(user.to_le_bytes());
-        }
-        rustix::fs::lsetxattr(&volume, "system.posix_acl_default", &acl, XattrFlags::empty()).unwrap();
-        seed(&source, &volume).ends().exits(0);
-        let in_directory = |name: &str| Snapshot::of(&volume.join(name)).without_root();
-        Snapshot::of(&source.join("releases")).without_root().assert_same(&in_directory("releases"));
-        let file = fs::metadata(volume.join("index.php")).unwrap();
-        assert_eq!((file.gid(), file.mode() & 0o7777), (0, 0o644));
-        let mut names = [0; 1024];
-        let length = rustix::fs::llistxattr(volume.join("bin/tool"), &mut names[..]).unwrap();
-        assert_eq!(length, 0, "{}", names[..length].escape_ascii());
+        let source = Tree::new().file("mine", "x").write_to(&sandbox.directory("source"));
+        let volume = rooted(&sandbox, before, true);
+        let start = || seed(&source, &volume).option("--sentinel", "mine").option("--chown", "33:34").ends();
+        start().exits(0).says("adopted");
+        assert_eq!((owner(&volume), owner(&volume.join("mine"))), (after, (0, 0)));
+        // Whose it is later is for others to say.
+        chown(&volume, Some(0), Some(0)).unwrap();
+        start().exits(0);
+        assert_eq!(owner(&volume), (0, 0));
+    }
+}
+
+#[test]
+fn an_owner_that_the_root_cannot_have_is_a_loss() {
+    if !needs::root() {
+        return;
+    }
+    for adopts in [false, true] {
+        let sandbox = Sandbox::new();
+        let source = Tree::new().mode(0o777).file("mine", "x").write_to(&sandbox.directory("source"));
+        let volume = rooted(&sandbox, (0, 0), adopts);
+        fs::set_permissions(&volume, fs::Permissions::from_mode(0o777)).unwrap();
+        let start = || {
+            let start = seed(&source, &volume).started_by(SOMEBODY, SOMEBODY);
+            start.option("--sentinel", "mine").option("--chown", SOMEBODY.to_string())
+        };
+        start().flag("--strict").ends().fails(77, "owner");
+        start().json().ends().exits(0).warns_once(1);
+        assert_eq!(owner(&volume), (0, 0));
     }
 }
