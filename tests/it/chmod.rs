@@ -1,7 +1,7 @@
 //! `--chmod`: the modes of what is seeded, as chmod(1) would make them of the source's.
 
 use std::fs;
-use std::os::unix::fs::MetadataExt;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::Path;
 use std::process::Command;
 
@@ -122,4 +122,29 @@ fn another_mode_of_a_complete_volume_is_a_warning_that_names_it() {
     start("644");
     start("0644").says_nothing_of("WARN");
     start("g=u").says("WARN").says("g=u").says("0644");
+}
+
+/// OpenShift: any UID, and another one after the next change, always in group 0; the root and what was there before
+/// belong to root.
+#[test]
+fn a_foreign_root_is_seeded_for_group_0_and_seen_as_seeded_by_another_uid_of_it() {
+    if !needs::root() {
+        return;
+    }
+    let sandbox = Sandbox::new();
+    let source =
+        Tree::new().file("wp-content/p.php", "x").file("i", "x").write_to(&sandbox.directory("source"));
+    let volume = sandbox.volume();
+    fs::create_dir(volume.join("wp-content")).unwrap();
+    for directory in [&volume, &volume.join("wp-content")] {
+        fs::set_permissions(directory, fs::Permissions::from_mode(0o2775)).unwrap();
+    }
+    let start =
+        |uid| seed(&source, &volume).started_by(uid, 0).option("--chmod", "g=u").json().ends().exits(0);
+    start(1_000_620_000).warns_once(3);
+    for (path, expected) in [(".", 0o2775), ("wp-content", 0o2775), ("wp-content/p.php", 0o664), ("i", 0o664)]
+    {
+        assert_eq!((mode(&volume.join(path)), fs::metadata(volume.join(path)).unwrap().gid()), (expected, 0));
+    }
+    start(1_000_999_999).says("already seeded").says_nothing_of("WARN");
 }
