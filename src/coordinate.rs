@@ -35,6 +35,7 @@ pub fn beat_of(snapshot: &Snapshot) -> Beat {
         files_total: snapshot.files_total,
         bytes: snapshot.bytes,
         bytes_total: snapshot.bytes_total,
+        percent: snapshot.percent,
         ..Beat::default()
     }
 }

@@ -25,7 +25,7 @@ use crate::coordinate::disk::{BootClock, Disk, boot_time};
 use crate::coordinate::files::block_on;
 use crate::coordinate::heartbeat::{self, Pulse};
 use crate::coordinate::look::{Look, look};
-use crate::coordinate::records::Holder;
+use crate::coordinate::records::{Beat, Holder};
 use crate::coordinate::rule::{Sharing, Watch};
 use crate::coordinate::sharing::sharing;
 use crate::coordinate::turn::{Ended, Event, Replica, Rules, Work};
@@ -34,7 +34,7 @@ use crate::error::{Context, Error, Result};
 use crate::exit::Exit;
 use crate::nfs;
 use crate::options::{Existing, LockMode};
-use crate::progress::{Phase, Progress, seconds};
+use crate::progress::{Followed, Phase, Progress, seconds};
 use crate::report::report;
 use crate::seed::{self, Published, Site, Source, Staging, Synced};
 use crate::signals;
@@ -164,6 +164,7 @@ impl Preparation<'_> {
         let (began, mut pause) = (Instant::now(), LOOK.0);
         let mut watch = Watch::default();
         let mut told = false;
+        let mut failed: Option<(u64, String)> = None;
         loop {
             let volume = self.open()?;
             if !told {
@@ -186,9 +187,15 @@ impl Preparation<'_> {
             let moved =
                 watch.see(boot_time(), claim.as_ref().map(|claim| (claim.epoch, claim.pulse.clone())));
             let beat = claim.as_ref().and_then(Look::beat);
+            // It released the volume, and there is no record: a holder that has completed it leaves one.
+            let released = claim.as_ref().filter(|_| beat.as_ref().is_some_and(|beat| beat.left));
+            if released.is_some_and(|claim| failed.as_ref().is_none_or(|(epoch, _)| *epoch < claim.epoch)) {
+                failed = released.map(|claim| self.holder_failed(claim));
+            }
             if !std::mem::replace(&mut told, true) {
-                let holder = claim.as_ref().and_then(|claim| claim.holder.as_ref());
-                self.tell(&Event::WaitBegan(holder, beat.as_ref()));
+                let at_work = claim.as_ref().filter(|_| released.is_none());
+                let holder = at_work.and_then(|claim| claim.holder.as_ref());
+                self.tell(&Event::WaitBegan(holder, beat.as_ref().filter(|beat| !beat.left)));
             } else if claim.is_none() {
                 // Nobody is there to stall: whoever will seed may come any time.
                 self.progress.touch();
@@ -196,17 +203,30 @@ impl Preparation<'_> {
                 self.tell(&Event::WaitGoes(beat.as_ref()));
             }
             if self.config.wait_timeout.is_some_and(|timeout| began.elapsed() >= timeout) {
-                return Err(Error::new(Exit::Held, "wait for volume", "not seeded within --wait-timeout")
-                    .on(volume.path())
-                    .help(
-                        "is another container with `volseed run` or `volseed seed` on this volume at work?",
-                    ));
+                let cause = match &failed {
+                    Some((_, host)) => format!(
+                        "not seeded within --wait-timeout: the replica on host {host} ended without completing it"
+                    ),
+                    None => "not seeded within --wait-timeout".to_owned(),
+                };
+                return Err(Error::new(Exit::Held, "wait for volume", cause).on(volume.path()).help(
+                    "is another container with `volseed run` or `volseed seed` on this volume at work?",
+                ));
             }
             if self.cancel.sleep(pause) {
                 return Err(Error::cancelled());
             }
             pause = (pause * 3 / 2).min(LOOK.1);
         }
+    }
+
+    /// The claim's number and its holder's host.
+    fn holder_failed(&self, claim: &Look) -> (u64, String) {
+        let (volume, epoch) = (self.config.to.display(), claim.epoch);
+        let host = claim.holder.as_ref().map_or("?".into(), |holder| holder.host.to_string());
+        tracing::warn!(%volume, host, epoch, "the last replica that held it ended without completing it: waiting for another");
+        self.progress.wait_for(None);
+        (epoch, host)
     }
 
     /// What happens between replicas, for the log and for health.
@@ -216,6 +236,9 @@ impl Preparation<'_> {
             Event::WaitBegan(holder, beat) => {
                 self.progress.wait_for(holder.map(|holder| holder.host.to_string()));
                 self.progress.enter(Phase::Waiting);
+                if let Some(beat) = beat {
+                    self.progress.follow(&followed(beat));
+                }
                 let since = holder.map(|holder| rfc3339(holder.since));
                 tracing::info!(
                     %volume,
@@ -229,7 +252,7 @@ impl Preparation<'_> {
                 );
             }
             Event::WaitGoes(Some(beat)) => {
-                self.progress.follow(beat.files, beat.files_total, beat.bytes, beat.bytes_total);
+                self.progress.follow(&followed(beat));
             }
             Event::WaitGoes(None) => {}
             Event::WaitEnded(time) => {
@@ -301,6 +324,16 @@ impl Preparation<'_> {
         settings::compare(self.config, volume, record);
         let files = record.totals.map(|totals| totals.files);
         tracing::info!(volume = %self.config.to.display(), epoch = record.epoch, files, "already seeded");
+    }
+}
+
+fn followed(beat: &Beat) -> Followed {
+    Followed {
+        files: beat.files,
+        files_total: beat.files_total,
+        bytes: beat.bytes,
+        bytes_total: beat.bytes_total,
+        percent: beat.percent,
     }
 }
 

@@ -129,6 +129,8 @@ pub struct Progress {
     totals_known: AtomicBool,
     source_read: AtomicU64,
     source_size: AtomicU64,
+    /// What another replica says of itself; [`UNKNOWN`] where it does not.
+    followed: AtomicU8,
     writers: AtomicU32,
     phase_since: AtomicU64,
     phase_times: [AtomicU64; PHASES.len()],
@@ -136,6 +138,21 @@ pub struct Progress {
     takeovers: AtomicU64,
     volume: Mutex<String>,
     waiting_for: Mutex<Option<String>>,
+}
+
+/// How far another replica is, by what it says.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Followed {
+    /// Files finished.
+    pub files: u64,
+    /// Files in the seed.
+    pub files_total: Option<u64>,
+    /// Bytes written.
+    pub bytes: u64,
+    /// Bytes in the seed.
+    pub bytes_total: Option<u64>,
+    /// 0 to 100.
+    pub percent: Option<u8>,
 }
 
 /// What [`Progress`] looked like at one moment, with what follows from it. Its fields are the
@@ -169,6 +186,9 @@ pub struct Snapshot {
     pub elapsed: Duration,
 }
 
+/// In place of a percent.
+const UNKNOWN: u8 = u8::MAX;
+
 impl Default for Progress {
     fn default() -> Progress {
         Progress {
@@ -183,6 +203,7 @@ impl Default for Progress {
             totals_known: AtomicBool::new(false),
             source_read: AtomicU64::new(0),
             source_size: AtomicU64::new(0),
+            followed: AtomicU8::new(UNKNOWN),
             writers: AtomicU32::new(0),
             phase_since: AtomicU64::new(0),
             phase_times: Default::default(),
@@ -197,6 +218,7 @@ impl Default for Progress {
 impl Progress {
     /// Goes to a phase. Entering [`Phase::Seeding`] starts the counters anew.
     pub fn enter(&self, phase: Phase) {
+        self.followed.store(UNKNOWN, Relaxed);
         if phase == Phase::Seeding {
             for counter in [
                 &self.files,
@@ -309,12 +331,13 @@ impl Progress {
     }
 
     /// Another replica is so far, and lives.
-    pub fn follow(&self, files: u64, files_total: Option<u64>, bytes: u64, bytes_total: Option<u64>) {
-        self.files.store(files, Relaxed);
-        self.bytes.store(bytes, Relaxed);
-        self.files_total.store(files_total.unwrap_or(0), Relaxed);
-        self.bytes_total.store(bytes_total.unwrap_or(0), Relaxed);
-        self.totals_known.store(files_total.is_some(), Relaxed);
+    pub fn follow(&self, beat: &Followed) {
+        self.files.store(beat.files, Relaxed);
+        self.bytes.store(beat.bytes, Relaxed);
+        self.files_total.store(beat.files_total.unwrap_or(0), Relaxed);
+        self.bytes_total.store(beat.bytes_total.unwrap_or(0), Relaxed);
+        self.totals_known.store(beat.files_total.is_some(), Relaxed);
+        self.followed.store(beat.percent.map_or(UNKNOWN, |percent| percent.min(100)), Relaxed);
         self.touch();
     }
 
@@ -350,7 +373,11 @@ impl Progress {
         };
         let phase = self.phase();
         let done = match phase {
-            Phase::Checking | Phase::Waiting | Phase::Failed => None,
+            Phase::Checking | Phase::Failed => None,
+            Phase::Waiting => match self.followed.load(Relaxed) {
+                UNKNOWN => done.filter(|_| known).map(|share| share.clamp(0.0, 1.0)),
+                percent => Some(f64::from(percent) / 100.0),
+            },
             Phase::Seeding => done.map(|share| share.clamp(0.0, 1.0)),
             Phase::Syncing | Phase::Publishing | Phase::Complete => Some(1.0),
         };
@@ -361,12 +388,16 @@ impl Progress {
             files_total: known.then_some(files_total),
             bytes,
             bytes_total: known.then_some(bytes_total),
-            percent: done.map(|share| (share * 100.0) as u8),
+            percent: done.map(|share| (share * 100.0 + 1e-6) as u8),
             rate: if seconds > 0.0 { (bytes as f64 / seconds) as u64 } else { 0 },
             seconds_left: done
                 .filter(|share| phase == Phase::Seeding && *share > 0.01 && seconds >= 1.0)
                 .map(|share| (seconds * (1.0 - share) / share).ceil() as u64),
-            stall_seconds: now.saturating_sub(self.changed.load(Relaxed)) / 1000,
+            stall_seconds: match phase {
+                // Nothing has to move any more.
+                Phase::Complete => 0,
+                _ => now.saturating_sub(self.changed.load(Relaxed)) / 1000,
+            },
             writers: self.writers.load(Relaxed),
             waiting_for: match phase {
                 Phase::Waiting => self.waiting_for.lock().ok().and_then(|holder| holder.clone()),
@@ -402,6 +433,28 @@ mod tests {
         progress.bytes_done(100);
         progress.file_done();
         assert_eq!(progress.snapshot().percent, Some(100));
+    }
+
+    #[test]
+    fn a_replica_that_waits_shows_what_the_holder_says_of_itself() {
+        let progress = Progress::default();
+        progress.enter(Phase::Waiting);
+        assert_eq!(progress.snapshot().percent, None);
+        for (percent, expected) in [(Some(29), Some(29)), (Some(200), Some(100)), (None, None)] {
+            progress.follow(&Followed { percent, ..Followed::default() });
+            assert_eq!(progress.snapshot().percent, expected);
+        }
+        let known = Followed { files: 1, files_total: Some(2), bytes_total: Some(0), ..Followed::default() };
+        progress.follow(&known);
+        assert_eq!(progress.snapshot().percent, Some(50));
+    }
+
+    #[test]
+    fn nothing_stalls_once_it_is_complete() {
+        let progress = Progress::default();
+        progress.enter(Phase::Complete);
+        std::thread::sleep(Duration::from_millis(1100));
+        assert_eq!(progress.snapshot().stall_seconds, 0);
     }
 
     #[test]

@@ -45,6 +45,9 @@ pub struct Beat {
     pub bytes: u64,
     /// Bytes in the seed, once they are counted.
     pub bytes_total: Option<u64>,
+    /// 0 to 100, where it can be told.
+    #[serde(default)]
+    pub percent: Option<u8>,
     /// The holder has ended in good order and touches nothing any more.
     #[serde(default)]
     pub left: bool,

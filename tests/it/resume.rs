@@ -295,6 +295,21 @@ fn wait_ends_once_the_volume_is_seeded_and_never_seeds() {
 }
 
 #[test]
+fn wait_says_that_the_holder_failed() {
+    let sandbox = Sandbox::new();
+    let (mut first, volume) = nearly_seeded(&sandbox, &many());
+    let waiting = volseed(["wait", "--wait-timeout", "3s"]).option("--to", &volume).start();
+    waiting.says("waiting for another replica");
+    first.feed("no header of a member".repeat(100));
+    first.end_input();
+    assert!(!first.ends().status.success());
+    waiting.says("ended without completing it: waiting for another");
+    waiting.ends().fails(75, "ended without completing it");
+    let late = volseed(["wait", "--wait-timeout", "200ms"]).option("--to", &volume).ends();
+    late.fails(75, "ended without completing it");
+}
+
+#[test]
 fn wait_gives_up_with_75_and_leaves_the_volume_alone() {
     let sandbox = Sandbox::new();
     let volume = sandbox.volume();
