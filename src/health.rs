@@ -7,6 +7,7 @@ pub mod client;
 pub mod listen;
 mod metrics;
 pub mod page;
+mod proxy;
 pub mod server;
 
 /// The `Server` header of every answer: how the client tells ours from the app's.

@@ -14,7 +14,9 @@ use tokio::sync::watch;
 use super::client::ask_app;
 use super::listen::Socket;
 use super::metrics;
-use super::server::{self, Answer, JSON, Seeding, Site, is_probe, respond};
+use super::server::{
+    self, Answer, JSON, Seeding, Site, is_answered, is_one_of, is_probe, is_same, other_method, respond,
+};
 use crate::error::{Context, Error, Result};
 use crate::exit::Exit;
 use crate::limits::FileBudget;
@@ -42,14 +44,17 @@ impl Site for Admin {
     async fn answer(&self, request: &Request<Incoming>) -> Answer {
         let (path, config) = (request.uri().path(), &self.seeding.config);
         let header = request.headers().get(ACCEPT).and_then(|accepts| accepts.to_str().ok());
-        if path == config.metrics {
+        if is_same(path, &config.metrics) {
             let (ready, _) = self.app().await;
             let measured = self.seeding.progress.measured();
             let (content_type, text) = metrics::text(measured, Some(ready), header.unwrap_or_default());
             return respond(StatusCode::OK, content_type, text.into_bytes());
         }
+        if !is_answered(request.method()) && is_probe(path, config) {
+            return other_method();
+        }
         let (healthy, output) = match path {
-            path if config.live.iter().any(|live| live == path) => (true, "the app runs".to_owned()),
+            path if is_one_of(path, &config.live) => (true, "the app runs".to_owned()),
             path if is_probe(path, config) => self.app().await,
             _ => {
                 let body = b"{\"status\":\"fail\",\"output\":\"no such probe\"}\n".to_vec();

@@ -14,7 +14,9 @@ use std::time::Duration;
 
 use http_body_util::Full;
 use hyper::body::{Bytes, Incoming};
-use hyper::header::{ACCEPT, CACHE_CONTROL, CONTENT_TYPE, HeaderValue, RETRY_AFTER, SERVER as SERVER_HEADER};
+use hyper::header::{
+    ACCEPT, ALLOW, CACHE_CONTROL, CONTENT_TYPE, HeaderValue, RETRY_AFTER, SERVER as SERVER_HEADER,
+};
 use hyper::service::service_fn;
 use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::rt::{TokioIo, TokioTimer};
@@ -29,6 +31,7 @@ use super::SERVER;
 use super::listen::Socket;
 use super::metrics;
 use super::page::Page;
+use super::proxy;
 use crate::config::ServerConfig;
 use crate::options::Address;
 use crate::progress::{Phase, Progress, Snapshot};
@@ -53,6 +56,12 @@ const LAST_ANSWERS: Duration = Duration::from_millis(100);
 /// connection would be reset, and with it the answer on its way.
 const LINGER_BYTES: u64 = 64 << 10;
 const LINGER: Duration = Duration::from_millis(500);
+/// How long a client that has its answer may take to close first. Who closes first keeps the connection
+/// in TIME_WAIT for a minute; were that us, an app that binds without SO_REUSEADDR would find its port in
+/// use. More than a round trip around the world; one that waits for our end waits no longer than that.
+const CLIENT_CLOSES: Duration = Duration::from_millis(300);
+/// The methods that are answered.
+const METHODS: &str = "GET, HEAD, OPTIONS";
 
 /// Who answers.
 pub trait Site: Send + Sync + 'static {
@@ -210,9 +219,18 @@ async fn stopped(stop: &mut watch::Receiver<bool>) {
 async fn connection(stream: Box<dyn Connection>, site: Arc<impl Site>, _place: OwnedSemaphorePermit) {
     let service = service_fn(|request: Request<Incoming>| {
         let site = Arc::clone(&site);
-        async move { Ok::<_, Infallible>(site.answer(&request).await) }
+        async move {
+            let mut answer = site.answer(&request).await;
+            if request.method() == Method::OPTIONS {
+                answer.headers_mut().insert(ALLOW, HeaderValue::from_static(METHODS));
+            }
+            Ok::<_, Infallible>(answer)
+        }
     });
     let exchange = async {
+        let Ok(Ok(stream)) = tokio::time::timeout(HEAD_TIMEOUT, proxy::skip_header(stream)).await else {
+            return;
+        };
         let connection = hyper::server::conn::http1::Builder::new()
             .timer(TokioTimer::new())
             .header_read_timeout(HEAD_TIMEOUT)
@@ -220,10 +238,13 @@ async fn connection(stream: Box<dyn Connection>, site: Arc<impl Site>, _place: O
             .keep_alive(false)
             .serve_connection(TokioIo::new(stream), service);
         if let Ok(parts) = connection.without_shutdown().await {
-            let mut stream = parts.io.into_inner();
-            let _ = stream.shutdown().await;
-            let mut rest = stream.take(LINGER_BYTES);
-            let _ = tokio::time::timeout(LINGER, tokio::io::copy(&mut rest, &mut tokio::io::sink())).await;
+            let mut rest = parts.io.into_inner().take(LINGER_BYTES);
+            let mut nowhere = tokio::io::sink();
+            let closed = tokio::time::timeout(CLIENT_CLOSES, tokio::io::copy(&mut rest, &mut nowhere)).await;
+            let _ = rest.get_mut().shutdown().await;
+            if closed.is_err() {
+                let _ = tokio::time::timeout(LINGER, tokio::io::copy(&mut rest, &mut nowhere)).await;
+            }
         }
     };
     // A client that breaks off or takes too long is its own problem.
@@ -243,13 +264,13 @@ struct Body<'a> {
 fn answer(request: &Request<Incoming>, site: &Seeding) -> Answer {
     let path = request.uri().path();
     let accepts = request.headers().get(ACCEPT).and_then(|accepts| accepts.to_str().ok()).unwrap_or_default();
-    if path == site.config.metrics {
+    if is_same(path, &site.config.metrics) {
         let (content_type, text) = metrics::text(site.progress.measured(), None, accepts);
         return respond(StatusCode::OK, content_type, text.into_bytes());
     }
     let snapshot = site.progress.snapshot();
-    if !matches!(*request.method(), Method::GET | Method::HEAD) && is_probe(path, &site.config) {
-        return respond(StatusCode::METHOD_NOT_ALLOWED, TEXT, b"GET or HEAD\n".to_vec());
+    if !is_answered(request.method()) && is_probe(path, &site.config) {
+        return other_method();
     }
     let code = status(path, &site.config, &snapshot);
     if accepts.contains("text/html") && !is_probe(path, &site.config) {
@@ -295,8 +316,28 @@ pub(super) fn respond(code: StatusCode, content_type: &'static str, body: Vec<u8
     response
 }
 
+/// Whether a probe with this method is answered. HAProxy asks by OPTIONS where it is not told otherwise.
+pub(super) fn is_answered(method: &Method) -> bool {
+    matches!(*method, Method::GET | Method::HEAD | Method::OPTIONS)
+}
+
+pub(super) fn other_method() -> Answer {
+    let mut response = respond(StatusCode::METHOD_NOT_ALLOWED, TEXT, format!("{METHODS}\n").into_bytes());
+    response.headers_mut().insert(ALLOW, HeaderValue::from_static(METHODS));
+    response
+}
+
+/// Whether a path is this one; a `/` at the end makes no difference.
+pub(super) fn is_same(path: &str, probe: &str) -> bool {
+    path.trim_end_matches('/') == probe.trim_end_matches('/')
+}
+
+pub(super) fn is_one_of(path: &str, probes: &[String]) -> bool {
+    probes.iter().any(|probe| is_same(path, probe))
+}
+
 pub(super) fn is_probe(path: &str, config: &ServerConfig) -> bool {
-    [&config.live, &config.ready, &config.started].iter().any(|paths| paths.iter().any(|probe| probe == path))
+    [&config.live, &config.ready, &config.started].iter().any(|probes| is_one_of(path, probes))
 }
 
 fn is_stalled(config: &ServerConfig, snapshot: &Snapshot) -> bool {
@@ -305,7 +346,7 @@ fn is_stalled(config: &ServerConfig, snapshot: &Snapshot) -> bool {
 
 fn status(path: &str, config: &ServerConfig, snapshot: &Snapshot) -> StatusCode {
     let dead = is_stalled(config, snapshot) || snapshot.phase == Phase::Failed;
-    if config.live.iter().any(|probe| probe == path) && !dead {
+    if is_one_of(path, &config.live) && !dead {
         StatusCode::OK
     } else if dead || is_probe(path, config) {
         StatusCode::SERVICE_UNAVAILABLE
@@ -352,8 +393,8 @@ mod tests {
         let progress = Progress::default();
         progress.enter(phase);
         let snapshot = Snapshot { stall_seconds, ..progress.snapshot() };
-        let found =
-            ["/healthz", "/startupz", "/readyz", "/"].map(|path| status(path, &config(), &snapshot).as_u16());
+        let found = ["/healthz", "/startupz/", "/readyz", "/"]
+            .map(|path| status(path, &config(), &snapshot).as_u16());
         assert_eq!(found, expected, "{phase:?} {stall_seconds}");
     }
 

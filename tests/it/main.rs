@@ -13,6 +13,7 @@ mod archives_generated;
 mod archives_refused;
 mod archives_sparse;
 mod backups;
+mod balancers;
 mod chmod;
 mod engine;
 mod exclude;

@@ -36,11 +36,26 @@ pub fn exchange(address: SocketAddr, method: &str, path: &str, headers: &str, bo
     let head = format!("{method} {path} HTTP/1.1\r\nHost: volume.test\r\nConnection: close\r\n{headers}\r\n");
     stream.write_all(head.as_bytes()).unwrap();
     stream.write_all(body.as_bytes()).unwrap();
-    let mut text = String::new();
-    stream.read_to_string(&mut text).unwrap();
-    let (head, body) = text.split_once("\r\n\r\n").unwrap_or_else(|| panic!("no HTTP answer: {text:?}"));
+    read_answer(stream, method)
+}
+
+/// As clients read: the head, the body that it announces, and then they close.
+#[track_caller]
+pub fn read_answer(stream: impl Read, method: &str) -> Answer {
+    let mut reader = BufReader::new(stream);
+    let mut head = String::new();
+    while !head.ends_with("\r\n\r\n") {
+        assert!(reader.read_line(&mut head).unwrap() > 0, "no HTTP answer: {head:?}");
+    }
+    let headers = head.trim_end().to_lowercase();
+    let length = headers.lines().find_map(|line| line.strip_prefix("content-length: ")?.parse().ok());
+    let mut body = vec![0; length.filter(|_| method != "HEAD").unwrap_or(0)];
+    reader.read_exact(&mut body).unwrap();
+    if length.is_none() {
+        reader.read_to_end(&mut body).unwrap();
+    }
     let status = head.split(' ').nth(1).unwrap().parse().unwrap();
-    Answer { status, headers: head.to_lowercase(), body: body.to_owned() }
+    Answer { status, headers, body: String::from_utf8(body).unwrap() }
 }
 
 /// An app that answers every request with this status until the test ends.
