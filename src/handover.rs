@@ -9,6 +9,7 @@ pub mod supervise;
 use std::os::fd::OwnedFd;
 
 use nix::libc;
+use nix::unistd::getppid;
 
 use crate::config::AppConfig;
 use crate::environment::Environment;
@@ -36,6 +37,9 @@ pub fn become_app(
         identity::assume(user)?;
         environment.retain(|(name, _)| name != "HOME");
         environment.push(("HOME".into(), user.home.clone().into()));
+    }
+    if lifeline.is_some() {
+        sockets::readdress(&mut environment, getppid().as_raw().unsigned_abs(), std::process::id());
     }
     if let Some(signal) = signals::hand_back(signals) {
         return Err(Error::new(Exit::Signal(signal), "hand over", format!("stopped by signal {signal}")));

@@ -15,11 +15,45 @@ use crate::options::{Address, PassSocket};
 
 /// The first descriptor of sd_listen_fds(3), `SD_LISTEN_FDS_START`.
 const FIRST: i32 = 3;
+/// The variables of sd_listen_fds(3).
+const FDS: &str = "LISTEN_FDS";
+const PID: &str = "LISTEN_PID";
+const NAMES: &str = "LISTEN_FDNAMES";
 /// Where descriptors are put out of the way first.
 const ASIDE: i32 = 64;
 /// Where one goes that is not handed over, if the limit of open files is lower than that: there are few sockets
 /// then.
 const LOW_ASIDE: i32 = 24;
+
+/// Sockets that came to the supervisor by socket activation are the app's, which has another process number.
+pub fn readdress(environment: &mut Environment, supervisor: u32, app: u32) {
+    let supervisor = supervisor.to_string();
+    let Some((_, pid)) = environment.iter_mut().find(|(name, _)| name == PID) else { return };
+    if *pid == *supervisor {
+        *pid = app.to_string().into();
+        // The same number said in another way (sd_listen_fds(3)), which is optional.
+        environment.retain(|(name, _)| name != "LISTEN_PIDFDID");
+    }
+}
+
+/// How many sockets came to this process by socket activation.
+fn activated(environment: &Environment) -> i32 {
+    let value = |wanted: &str| {
+        let found = environment.iter().find(|(name, _)| name == wanted);
+        found.and_then(|(_, value)| value.to_str()?.parse::<i32>().ok())
+    };
+    match (value(PID), value(FDS)) {
+        (Some(pid), Some(count)) if u32::try_from(pid) == Ok(std::process::id()) => {
+            (0..count.max(0)).take_while(|number| is_open(FIRST.saturating_add(*number))).count() as i32
+        }
+        _ => 0,
+    }
+}
+
+fn is_open(file: i32) -> bool {
+    // SAFETY: asks only whether there is such a descriptor.
+    unsafe { libc::fcntl(file, libc::F_GETFD) >= 0 }
+}
 
 /// Gives the app the sockets as open descriptors, and tells it by the environment. Whatever had these
 /// numbers in this process is gone: to be called right before `exec`.
@@ -28,7 +62,9 @@ const LOW_ASIDE: i32 = 24;
 /// Exit 71 when there are too many open files.
 pub fn pass(how: PassSocket, sockets: Vec<(Address, OwnedFd)>, environment: &mut Environment) -> Result<()> {
     let mut passed = Vec::new();
-    let after_last = i32::try_from(sockets.len()).unwrap_or(i32::MAX).saturating_add(FIRST);
+    let activated = activated(environment);
+    let first = FIRST.saturating_add(activated);
+    let after_last = i32::try_from(sockets.len()).unwrap_or(i32::MAX).saturating_add(first);
     // First out of the way: one may have another's number.
     for (address, fd) in sockets {
         let aside = move_aside(&fd, after_last).context("hand over", address.to_string());
@@ -42,7 +78,7 @@ pub fn pass(how: PassSocket, sockets: Vec<(Address, OwnedFd)>, environment: &mut
         passed.push((address, aside));
     }
     let mut numbers = Vec::new();
-    for (place, (address, aside)) in (FIRST..).zip(passed) {
+    for (place, (address, aside)) in (first..).zip(passed) {
         // SAFETY: nothing of this process uses the number `place` any more, see above.
         let given = unsafe { libc::dup2(aside.as_raw_fd(), place) };
         if given < 0 {
@@ -51,19 +87,24 @@ pub fn pass(how: PassSocket, sockets: Vec<(Address, OwnedFd)>, environment: &mut
         }
         numbers.push((address, place));
     }
-    environment.retain(|(name, _)| {
-        !["LISTEN_FDS", "LISTEN_PID", "LISTEN_FDNAMES", "NGINX", "FPM_SOCKETS"]
-            .iter()
-            .any(|ours| name == ours)
-    });
+    let names = names(environment, activated, numbers.len());
+    let ours: &[&str] = match how {
+        PassSocket::ListenFds => &[FDS, PID, NAMES, "LISTEN_PIDFDID"],
+        PassSocket::Nginx => &["NGINX"],
+        PassSocket::PhpFpm => &["FPM_SOCKETS"],
+    };
+    environment.retain(|(name, _)| !ours.iter().any(|ours| name == ours));
     let list = |each: &dyn Fn(&(Address, i32)) -> String, between: &str| {
         numbers.iter().map(each).collect::<Vec<_>>().join(between)
     };
     let mut set = |name: &str, value: String| environment.push((name.into(), value.into()));
     match how {
         PassSocket::ListenFds => {
-            set("LISTEN_FDS", numbers.len().to_string());
-            set("LISTEN_PID", std::process::id().to_string());
+            set(FDS, (numbers.len() + usize::try_from(activated).unwrap_or(0)).to_string());
+            set(PID, std::process::id().to_string());
+            if let Some(names) = names {
+                set(NAMES, names);
+            }
         }
         // `3;4;` (ngx_add_inherited_sockets in nginx' src/core/nginx.c).
         PassSocket::Nginx => set("NGINX", list(&|(_, number)| format!("{number};"), "")),
@@ -73,6 +114,13 @@ pub fn pass(how: PassSocket, sockets: Vec<(Address, OwnedFd)>, environment: &mut
         }
     }
     Ok(())
+}
+
+/// The names of the sockets that came to us and of ours behind them, where those have names.
+fn names(environment: &Environment, activated: i32, ours: usize) -> Option<String> {
+    let given = environment.iter().find(|(name, _)| name == NAMES).filter(|_| activated > 0)?;
+    let named = std::iter::once(given.1.to_str()?).chain(std::iter::repeat_n("volseed", ours));
+    Some(named.collect::<Vec<_>>().join(":"))
 }
 
 /// A descriptor out of the way of those that are handed over.
