@@ -12,7 +12,8 @@ use crate::error::{Error, Result};
 use crate::exit::Exit;
 use crate::options::{
     Address, AppCheck, Commands, Exclude, Existing, ExitMap, Grace, LockMode, LogFormat, LogLevel,
-    ModeChange, PassSocket, ProbePath, Rewrite, SeedVersion, SignalScope, Size, Span, Status, Workers,
+    ModeChange, PassSocket, ProbePath, Rewrite, SeedVersion, SignalScope, Size, SocketMode, Span, Status,
+    Workers,
 };
 use crate::users::Spec;
 
@@ -267,11 +268,22 @@ pub struct ServerArgs {
     /// Health server, such as :80
     ///
     /// Answers from before the volume is first touched until the hand-over. Usually the app's own
-    /// port: it is closed before the app starts, or handed to it by `--pass-socket`. `:80` is every IPv4
-    /// address, `[::]:80` every IPv6 one, and what begins with `/` a Unix socket. `volseed health` asks
-    /// the first. Repeatable, or with commas.
+    /// port: it is closed before the app starts, or handed to it by `--pass-socket`. `:80` is every
+    /// address, of IPv6 where the system has it, `0.0.0.0:80` every IPv4 and `[::]:80` every IPv6 one,
+    /// and what begins with `/` a Unix socket. `volseed health` asks the first. Repeatable, or with commas.
     #[arg(long, env = "VOLSEED_LISTEN", value_name = "ADDR", value_delimiter = ',')]
     pub listen: Vec<Address>,
+    /// Unix sockets' mode [0666]
+    ///
+    /// In octal. The default lets every user of the container ask, a proxy's for instance. Where the
+    /// socket is handed to the app, it is what php-fpm's `listen.mode` would be: 0660, with `--listen-owner`.
+    #[arg(long, env = "VOLSEED_LISTEN_MODE", value_name = "MODE")]
+    pub listen_mode: Option<SocketMode>,
+    /// Unix sockets' owner
+    ///
+    /// By name or number; a user alone brings its group. Without it, who volseed runs as.
+    #[arg(long, env = "VOLSEED_LISTEN_OWNER", value_name = "USER[:GROUP]")]
+    pub listen_owner: Option<Spec>,
     /// Live paths [/livez, /healthz]
     ///
     /// 200 while the work moves, 503 once it stalls. `/healthz` is always one. Repeatable, or with
@@ -318,8 +330,11 @@ pub struct ServerArgs {
 pub struct AppCheckArgs {
     /// http://…, tcp:PORT or none
     ///
-    /// How `volseed health` asks the app after the hand-over. With `none`, which is the default, the
-    /// container is healthy once its main process is another program.
+    /// How `volseed health` asks the app after the hand-over: by a URL, which has to answer with a status
+    /// below 400, or by a port (`tcp:9000`, `tcp:HOST:9000`), which has to accept a connection. A port
+    /// alone and `localhost` are 127.0.0.1 and ::1. With `none`, which is the default, the container is
+    /// healthy once its main process is another program. Best set with `ENV`: `volseed health` has to
+    /// know it when no volseed is there any more.
     #[arg(long, env = "VOLSEED_APP_CHECK", value_name = "HOW")]
     pub app_check: Option<AppCheck>,
     /// Health for the app's life
@@ -580,7 +595,7 @@ mod tests {
         for verb in command().get_subcommands() {
             let page = verb_page(verb);
             assert!(page.lines().all(|line| line.chars().count() <= 80), "{page}");
-            assert!(page.lines().count() <= 50, "{page}");
+            assert!(page.lines().count() <= 60, "{page}");
         }
     }
 }

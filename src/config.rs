@@ -9,12 +9,12 @@ use std::ffi::{OsStr, OsString};
 use std::path::{Component, Path, PathBuf};
 use std::time::Duration;
 
-use crate::cli::{AppArgs, AppCheckArgs, CopyArgs, LogArgs, ServerArgs, VolumeArgs};
+use crate::cli::{AppArgs, AppCheckArgs, CopyArgs, HealthArgs, LogArgs, ServerArgs, VolumeArgs};
 use crate::error::{Error, Quoted, Result};
 use crate::exit::Exit;
 use crate::options::{
     Address, AppCheck, Commands, Exclude, Existing, ExitMap, LockMode, LogFormat, LogLevel, ModeChange,
-    PassSocket, ProbePath, Rewrite, SignalScope, Size, Span, Status, Workers,
+    PassSocket, ProbePath, Rewrite, SignalScope, Size, SocketMode, Span, Status, Workers,
 };
 use crate::users::{Database, Identity};
 
@@ -29,6 +29,9 @@ const MAX_ENTRIES: u64 = 2_000_000;
 const STALL: Duration = Duration::from_secs(120);
 /// Default of `--grace`: with the second that follows it is below the 10 s of `docker stop`.
 const GRACE: Duration = Duration::from_secs(8);
+/// Default of `--listen-mode`: a proxy of another user asks while it seeds, and nginx makes its own
+/// sockets so. Who may reach the socket at all is up to the directory that it is in.
+const SOCKET_MODE: SocketMode = SocketMode(0o666);
 /// Default of `volseed health --timeout`: below Docker's 30 s and Kubernetes' habit of a few.
 const HEALTH_TIMEOUT: Duration = Duration::from_secs(3);
 
@@ -93,6 +96,8 @@ impl VolumeConfig {
 pub struct ServerConfig {
     /// Where it listens until the hand-over.
     pub listen: Vec<Address>,
+    /// Who may connect to its Unix sockets.
+    pub access: SocketAccess,
     /// Where it listens for the app's whole life.
     pub admin: Vec<Address>,
     /// Paths of the liveness probe.
@@ -109,6 +114,15 @@ pub struct ServerConfig {
     pub seeding_status: u16,
     /// Not live when nothing has moved for so long.
     pub stall: Duration,
+}
+
+/// Mode and owner of a Unix socket's file.
+#[derive(Debug, Clone)]
+pub struct SocketAccess {
+    /// The permission bits.
+    pub mode: u32,
+    /// User and group, where it is not to be our own.
+    pub owner: Option<(u32, u32)>,
 }
 
 /// The app to become.
@@ -241,7 +255,20 @@ pub fn volumes(args: &VolumeArgs, copy: Option<&CopyArgs>, file: &File) -> Resul
 }
 
 /// The health server, where `--listen` or `--admin` asks for one.
-pub fn server(args: &ServerArgs, admin: &[Address], file: &File) -> Option<ServerConfig> {
+///
+/// # Errors
+/// Exit 64 when the sockets' owner is not known.
+pub fn server(args: &ServerArgs, admin: &[Address], file: &File) -> Result<Option<ServerConfig>> {
+    let Some(server) = server_asked(args, admin, file) else { return Ok(None) };
+    let owner = args.listen_owner.as_ref().or(file.server.listen_owner.as_ref());
+    let wrong = |cause| Error::new(Exit::Usage, "option --listen-owner", cause);
+    let owner = owner.map(|owner| Database::default().identity(owner).map_err(wrong)).transpose()?;
+    let mode = args.listen_mode.or(file.server.listen_mode).unwrap_or(SOCKET_MODE);
+    let access = SocketAccess { mode: mode.0, owner: owner.map(|owner| (owner.uid, owner.gid)) };
+    Ok(Some(ServerConfig { access, ..server }))
+}
+
+fn server_asked(args: &ServerArgs, admin: &[Address], file: &File) -> Option<ServerConfig> {
     let file = &file.server;
     let paths = |flags: &[ProbePath], file: &[ProbePath], default: &str| -> Vec<String> {
         match &given(flags, file)[..] {
@@ -259,6 +286,7 @@ pub fn server(args: &ServerArgs, admin: &[Address], file: &File) -> Option<Serve
     }
     Some(ServerConfig {
         listen,
+        access: SocketAccess { mode: SOCKET_MODE.0, owner: None },
         admin: admin.to_vec(),
         live,
         ready: paths(&args.ready_path, &file.ready_path, "/readyz"),
@@ -323,12 +351,13 @@ fn given<T: Clone>(flags: &[T], file: &[T]) -> Vec<T> {
     if flags.is_empty() { file.to_vec() } else { flags.to_vec() }
 }
 
-/// The question of `volseed health`.
-pub fn health(args: &crate::cli::HealthArgs, file: &File) -> HealthConfig {
-    let admin = given(&args.app.admin, &file.app_check.admin);
-    let server = server(&args.server, &admin, file);
+/// The question of `volseed health`, put to the server that these options ask for: its own, or those of
+/// the volseed at work.
+pub fn health(question: &HealthArgs, server: &ServerArgs, check: &AppCheckArgs, file: &File) -> HealthConfig {
+    let admin = given(&check.admin, &file.app_check.admin);
+    let server = server_asked(server, &admin, file);
     let path = server.as_ref().map(|server| {
-        let paths = match (args.started, args.ready) {
+        let paths = match (question.started, question.ready) {
             (true, _) => &server.started,
             (_, true) => &server.ready,
             _ => &server.live,
@@ -339,8 +368,8 @@ pub fn health(args: &crate::cli::HealthArgs, file: &File) -> HealthConfig {
         // The one that is right for longest.
         listen: server.and_then(|server| server.admin.into_iter().chain(server.listen).next()),
         path: path.unwrap_or_default(),
-        timeout: args.timeout.map_or(HEALTH_TIMEOUT, |Span(timeout)| timeout),
-        app_check: app_check(&args.app, file),
+        timeout: question.timeout.map_or(HEALTH_TIMEOUT, |Span(timeout)| timeout),
+        app_check: app_check(check, file),
     }
 }
 

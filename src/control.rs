@@ -14,7 +14,7 @@ use crate::cancel::Cancel;
 use crate::config::Config;
 use crate::error::{Context, Error, Result};
 use crate::exit::Exit;
-use crate::health::listen::{self, Socket};
+use crate::health::listen::{self, Socket, SocketFile};
 use crate::health::page::Page;
 use crate::health::server::{self, Seeding};
 use crate::limits::{self, FileBudget};
@@ -87,8 +87,7 @@ pub fn run(
     let (site, mut sockets, admin) = match &config.server {
         Some(server) => {
             let page = Page::read(server.page.as_deref())?;
-            let listen =
-                |addresses: &[Address]| addresses.iter().map(listen::listen).collect::<Result<Vec<Socket>>>();
+            let listen = |addresses: &[Address]| listen::listen(addresses, &server.access);
             let site = Seeding { config: server.clone(), page, progress: Arc::clone(&progress) };
             (Some(Arc::new(site)), listen(&server.listen)?, listen(&server.admin)?)
         }
@@ -98,10 +97,13 @@ pub fn run(
         tracing::info!(address = %socket.address, "listening");
     }
     let watched = || Error::new(Exit::System, "listen", "too many open files");
-    let again =
-        |sockets: &[Socket]| sockets.iter().map(Socket::again).collect::<std::io::Result<Vec<Socket>>>();
-    let listening = again(if keep_sockets { &sockets } else { &[] }).map_err(|_| watched())?;
-    sockets.extend(again(&admin).map_err(|_| watched())?);
+    let files = |sockets: &[Socket]| sockets.iter().filter_map(Socket::file).collect::<Vec<_>>();
+    let (listening_files, admin_files) = (files(&sockets), files(&admin));
+    let again = |sockets: &mut dyn Iterator<Item = &Socket>| {
+        sockets.map(Socket::again).collect::<std::io::Result<Vec<Socket>>>().map_err(|_| watched())
+    };
+    let listening = again(&mut sockets.iter().filter(|socket| keep_sockets && !socket.implied))?;
+    sockets.extend(again(&mut admin.iter())?);
     let kept = Kept { listening, admin, site: site.clone() };
     let ending = runtime.block_on(async {
         let (stop, stopped) = watch::channel(false);
@@ -117,6 +119,12 @@ pub fn run(
         let ending = wait_for(outcome, signals, &cancel, &progress, console).await;
         if ending.is_err() {
             progress.enter(Phase::Failed);
+        }
+        // Of what is closed now the file is gone first: an app may bind in its place.
+        let complete = matches!(ending, Ok(None));
+        let closed = [(&listening_files, complete && keep_sockets), (&admin_files, complete)];
+        for (files, _) in closed.into_iter().filter(|(_, kept)| !kept) {
+            files.iter().for_each(SocketFile::remove);
         }
         let _ = stop.send(true);
         if let Some(server) = server {

@@ -5,7 +5,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::config::ServerConfig;
+use crate::config::{ServerConfig, SocketAccess};
 use crate::coordinate::records::Beat;
 use crate::health::page::Page;
 use crate::health::server::{Seeding, answer_to};
@@ -28,6 +28,7 @@ pub fn records(data: &[u8]) {
 pub fn http(data: &[u8]) {
     let config = ServerConfig {
         listen: Vec::new(),
+        access: SocketAccess { mode: 0o666, owner: None },
         admin: Vec::new(),
         live: vec!["/livez".into()],
         ready: vec!["/readyz".into()],

@@ -4,6 +4,7 @@
 
 pub mod admin;
 pub mod client;
+mod container;
 pub mod listen;
 mod metrics;
 pub mod page;

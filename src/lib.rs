@@ -45,7 +45,7 @@ use std::ffi::OsString;
 use std::io::Write;
 use std::os::fd::AsRawFd;
 
-use cli::{Asked, CopyArgs, HealthArgs, LogArgs, RunArgs, StatusArgs, Verb, VolumeArgs};
+use cli::{AppCheckArgs, Asked, CopyArgs, HealthArgs, LogArgs, RunArgs, StatusArgs, Verb, VolumeArgs};
 use config::{Config, File};
 use control::{Ending, Kept, Story};
 use environment::Environment;
@@ -77,20 +77,14 @@ fn act(verb: Verb, environment: Environment, signals: &Signals) -> Result<u8> {
             let console = start_log(&args.log, &file, &environment);
             let volumes = config::volumes(&args.volume, Some(&args.copy), &file);
             let server = config::server(&args.server, &[], &file);
-            finish(
-                &console,
-                tell(Story::Seed, volumes.map(|volumes| Config { volumes, server }), signals, &console),
-            )
+            finish(&console, tell(Story::Seed, config(volumes, server), signals, &console))
         }
         Verb::Wait(args) => {
             let file = File::read(args.volume.config.as_deref())?;
             let console = start_log(&args.log, &file, &environment);
             let volumes = config::volumes(&args.volume, None, &file);
             let server = config::server(&args.server, &[], &file);
-            finish(
-                &console,
-                tell(Story::Wait, volumes.map(|volumes| Config { volumes, server }), signals, &console),
-            )
+            finish(&console, tell(Story::Wait, config(volumes, server), signals, &console))
         }
         Verb::Health(args) => health(&args),
         Verb::Status(args) => status(&args),
@@ -119,8 +113,8 @@ fn run_app(args: RunArgs, environment: Environment, signals: &Signals) -> Result
         };
         let mut kept = Kept::default();
         if app.seeds {
-            let config = seed_config(&volume, &copy, &file)
-                .map(|volumes| Config { volumes, server: config::server(&server, &app.admin, &file) });
+            let server = config::server(&server, &app.admin, &file);
+            let config = config(seed_config(&volume, &copy, &file), server);
             match control::run(Story::Seed, config?, app.pass_socket.is_some(), signals, &console)? {
                 Ending::Complete(left) => kept = left,
                 Ending::Stopped(signal) => return Ok(Exit::Signal(signal).code()),
@@ -142,6 +136,13 @@ fn seed_config(volume: &VolumeArgs, copy: &CopyArgs, file: &File) -> Result<Vec<
     config::volumes(volume, Some(copy), file)
 }
 
+fn config(
+    volumes: Result<Vec<config::VolumeConfig>>,
+    server: Result<Option<config::ServerConfig>>,
+) -> Result<Config> {
+    Ok(Config { volumes: volumes?, server: server? })
+}
+
 fn tell(story: Story, config: Result<Config>, signals: &Signals, console: &Console) -> Result<u8> {
     match control::run(story, config?, false, signals, console)? {
         Ending::Complete(_) => Ok(0),
@@ -151,13 +152,27 @@ fn tell(story: Story, config: Result<Config>, signals: &Signals, console: &Conso
 
 fn health(args: &HealthArgs) -> Result<u8> {
     let file = File::read(args.config.as_deref())?;
-    let config = config::health(args, &file);
+    let config = config::health(args, &args.server, &args.app, &file);
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let runtime = runtime.map_err(|error| Error::os("start", "runtime", error).exit(Exit::System))?;
-    let verdict = runtime.block_on(health::client::ask(&config));
+    let verdict = runtime.block_on(health::client::ask(&config, &|line| asked_by(args, line)));
     // What answered may be another program that says that it is us.
     print(&format!("{}\n", text::shown(verdict.line.as_bytes())))?;
     Ok(u8::from(!verdict.healthy))
+}
+
+/// The question for the volseed that has this command line, where it is one that seeds or waits.
+fn asked_by(question: &HealthArgs, line: &[OsString]) -> Option<config::HealthConfig> {
+    let Ok(Asked::Verb(verb)) = cli::parse(line.to_vec()) else { return None };
+    let (server, check, file) = match *verb {
+        Verb::Run(run) => (run.server, run.check, run.volume.config),
+        Verb::Seed(seed) => (seed.server, AppCheckArgs::default(), seed.volume.config),
+        Verb::Wait(wait) => (wait.server, AppCheckArgs::default(), wait.volume.config),
+        Verb::Health(_) | Verb::Status(_) | Verb::Install(_) => return None,
+    };
+    // Its own file may be another's to read.
+    let file = File::read(file.as_deref()).unwrap_or_default();
+    Some(config::health(question, &server, &check, &file))
 }
 
 fn status(args: &StatusArgs) -> Result<u8> {

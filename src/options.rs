@@ -6,7 +6,7 @@ mod chmod;
 mod exclude;
 
 use std::fmt;
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::{Ipv6Addr, SocketAddr};
 use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
@@ -297,8 +297,10 @@ impl FromStr for Span {
 /// Where the health server listens: `:80`, `127.0.0.1:8080`, `[::1]:80`, `/run/volseed.sock`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Address {
-    /// A port on one address, or on every one.
+    /// A port on one address, or on every one of its family.
     Tcp(SocketAddr),
+    /// A port on every address: of IPv4, and of IPv6 where there is any.
+    Port(u16),
     /// A Unix socket.
     Unix(PathBuf),
 }
@@ -312,11 +314,10 @@ impl FromStr for Address {
             return Ok(Address::Unix(path.into()));
         }
         let address = match text.strip_prefix(':') {
-            // nginx' `listen 80` is this one, too: a socket that is handed over has to be the same.
-            Some(port) => port.parse().map(|port| SocketAddr::from((Ipv4Addr::UNSPECIFIED, port))).ok(),
-            None => text.parse().ok(),
+            Some(port) => port.parse().map(Address::Port).ok(),
+            None => text.parse().map(Address::Tcp).ok(),
         };
-        address.map(Address::Tcp).ok_or_else(|| {
+        address.ok_or_else(|| {
             "expected an address such as :80, 127.0.0.1:8080, [::]:80 or /run/volseed.sock".into()
         })
     }
@@ -326,7 +327,24 @@ impl fmt::Display for Address {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Address::Tcp(address) => address.fmt(f),
+            Address::Port(port) => write!(f, ":{port}"),
             Address::Unix(path) => path.display().fmt(f),
+        }
+    }
+}
+
+/// The mode of a Unix socket's file, in octal: `0660`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct SocketMode(pub u32);
+
+impl FromStr for SocketMode {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<SocketMode, String> {
+        let digits = (3..=4).contains(&text.len()) && text.bytes().all(|byte| (b'0'..=b'7').contains(&byte));
+        match u32::from_str_radix(text, 8) {
+            Ok(mode @ 0..=0o777) if digits => Ok(SocketMode(mode)),
+            _ => Err("expected a mode in octal such as 0660".into()),
         }
     }
 }
@@ -387,18 +405,28 @@ impl FromStr for Status {
     }
 }
 
+/// The machine itself, by whichever of its two addresses.
+pub const LOCALHOST: &str = "localhost";
+
 /// How `volseed health` asks the app once volseed has handed over.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum AppCheck {
     /// The URL answers with a status below 400.
     Http {
-        /// Host and port to connect to.
-        authority: String,
+        /// Host to connect to, by name or number; IPv6 in brackets.
+        host: String,
+        /// Its port.
+        port: u16,
         /// Path and query to ask for.
         path: String,
     },
-    /// The port on loopback accepts a connection.
-    Tcp(u16),
+    /// The port accepts a connection.
+    Tcp {
+        /// Host to connect to, by name or number; IPv6 in brackets.
+        host: String,
+        /// Its port.
+        port: u16,
+    },
     /// The app is not asked: that it runs is enough.
     None,
 }
@@ -407,20 +435,37 @@ impl FromStr for AppCheck {
     type Err = String;
 
     fn from_str(text: &str) -> Result<AppCheck, String> {
-        let wrong = || "expected http://HOST[:PORT]/PATH, tcp:PORT or none".to_string();
+        let wrong = || "expected http://HOST[:PORT]/PATH, tcp:PORT, tcp:HOST:PORT or none".to_string();
         if text == "none" {
             return Ok(AppCheck::None);
         }
-        if let Some(port) = text.strip_prefix("tcp:") {
-            return port.parse().ok().filter(|port| *port > 0).map(AppCheck::Tcp).ok_or_else(wrong);
+        if let Some(place) = text.strip_prefix("tcp:") {
+            let (host, port) = place.rsplit_once(':').unwrap_or((LOCALHOST, place));
+            let port = port.parse().ok().filter(|port| *port > 0);
+            return match port {
+                Some(port) if is_host(host) => Ok(AppCheck::Tcp { host: host.into(), port }),
+                _ => Err(wrong()),
+            };
         }
         let uri: hyper::Uri = text.parse().map_err(|_| wrong())?;
         match (uri.scheme_str(), uri.host()) {
             (Some("http"), Some(host)) => Ok(AppCheck::Http {
-                authority: format!("{host}:{}", uri.port_u16().unwrap_or(80)),
+                host: host.into(),
+                port: uri.port_u16().unwrap_or(80),
                 path: uri.path_and_query().map_or("/", |path| path.as_str()).into(),
             }),
             _ => Err(wrong()),
+        }
+    }
+}
+
+/// A name, an IPv4 address, or an IPv6 one in brackets.
+fn is_host(text: &str) -> bool {
+    match text.strip_prefix('[').and_then(|text| text.strip_suffix(']')) {
+        Some(address) => address.parse::<Ipv6Addr>().is_ok(),
+        None => {
+            let named = |byte: u8| byte.is_ascii_alphanumeric() || b".-_".contains(&byte);
+            !text.is_empty() && text.bytes().all(named)
         }
     }
 }
@@ -494,6 +539,16 @@ mod tests {
     }
 
     #[test]
+    fn modes_of_sockets() {
+        for (text, mode) in [("0660", 0o660), ("777", 0o777)] {
+            assert_eq!(text.parse(), Ok(SocketMode(mode)));
+        }
+        for text in ["", "8", "0o660", "1777", "rw", "-660", "+660"] {
+            assert!(text.parse::<SocketMode>().is_err(), "{text}");
+        }
+    }
+
+    #[test]
     fn signals_are_rewritten_by_name_or_number() {
         assert_eq!("TERM:QUIT".parse(), Ok(Rewrite { from: 15, to: 3 }));
         assert_eq!("SIGHUP:0".parse(), Ok(Rewrite { from: 1, to: 0 }));
@@ -509,10 +564,16 @@ mod tests {
 
     #[test]
     fn app_checks() {
-        assert_eq!("tcp:80".parse(), Ok(AppCheck::Tcp(80)));
-        let http = AppCheck::Http { authority: "127.0.0.1:80".into(), path: "/health?x=1".into() };
+        for (text, host) in
+            [("tcp:80", "localhost"), ("tcp:db.test:80", "db.test"), ("tcp:[::1]:80", "[::1]")]
+        {
+            assert_eq!(text.parse(), Ok(AppCheck::Tcp { host: host.into(), port: 80 }));
+        }
+        let http = AppCheck::Http { host: "127.0.0.1".into(), port: 80, path: "/health?x=1".into() };
         assert_eq!("http://127.0.0.1/health?x=1".parse(), Ok(http));
-        for text in ["https://x/", "tcp:0", "tcp:x", "/livez", "http://"] {
+        for text in
+            ["https://x/", "tcp:0", "tcp:x", "tcp::80", "tcp:::1:80", "tcp:a b:80", "/livez", "http://"]
+        {
             assert!(text.parse::<AppCheck>().is_err(), "{text}");
         }
     }

@@ -56,6 +56,11 @@ impl Reader<'_> {
             match key.as_str() {
                 "volume" => volumes = self.volumes(value)?,
                 "listen" => server.listen = at.list(value)?,
+                "listen-mode" if value.is_integer() => {
+                    return Err(at.error("expected a string in octal such as \"0660\"".into()));
+                }
+                "listen-mode" => server.listen_mode = Some(at.parse(value)?),
+                "listen-owner" => server.listen_owner = Some(at.parse(value)?),
                 "metrics-path" => server.metrics_path = Some(at.parse(value)?),
                 "page" => server.page = Some(at.path(value)?),
                 "pass-socket" => app.pass_socket = Some(at.parse(value)?),

@@ -2,8 +2,10 @@
 //!
 //! For a HEALTHCHECK in an image without a shell or curl. Right for the container's whole life: while
 //! seeding it is the server's answer; later, when nothing of ours answers any more, it is the app's,
-//! or at least that the container's main process is another program.
+//! or at least that the container's main process is another program. Where the address is not in
+//! our own configuration, it is taken from the command line of the volseed at work.
 
+use std::ffi::OsString;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
@@ -16,8 +18,12 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpStream, UnixStream};
 
 use super::SERVER;
-use crate::config::{HealthConfig, SUPERVISOR};
-use crate::options::{Address, AppCheck};
+use super::container::Container;
+use crate::config::HealthConfig;
+use crate::options::{Address, AppCheck, LOCALHOST};
+
+/// What is asked for by another's command line, where that is of a volseed that seeds or waits.
+pub type ReadCommand<'a> = &'a dyn Fn(&[OsString]) -> Option<HealthConfig>;
 
 /// The most that is read of an answer, in bytes.
 const MOST_BODY: usize = 64 << 10;
@@ -38,70 +44,137 @@ struct Answer {
 }
 
 /// Asks. Takes no longer than the configured timeout.
-pub async fn ask(config: &HealthConfig) -> Verdict {
-    match tokio::time::timeout(config.timeout, verdict(config)).await {
+pub async fn ask(config: &HealthConfig, read: ReadCommand<'_>) -> Verdict {
+    match tokio::time::timeout(config.timeout, verdict(config, read)).await {
         Ok(verdict) => verdict,
         Err(_) => unhealthy(format!("no answer within {}", humantime::format_duration(config.timeout))),
     }
 }
 
-async fn verdict(config: &HealthConfig) -> Verdict {
-    let Some(listen) = &config.listen else {
-        return app(config).await;
-    };
-    let asked = match listen {
-        Address::Tcp(address) => get(&reachable(*address).to_string(), &config.path).await,
-        Address::Unix(path) => match UnixStream::connect(path).await {
-            Ok(stream) => exchange(stream, "localhost", &config.path).await,
-            Err(error) => Err(error),
-        },
-    };
-    match asked {
-        Ok(answer) if answer.ours => Verdict { healthy: answer.status < 400, line: line(&answer) },
-        // The app has taken the port over.
-        Ok(_) => app(config).await,
-        Err(error) if matches!(error.kind(), io::ErrorKind::ConnectionRefused | io::ErrorKind::NotFound) => {
-            app(config).await
+async fn verdict(config: &HealthConfig, read: ReadCommand<'_>) -> Verdict {
+    let mut failed = None;
+    if let Some(listen) = &config.listen {
+        match ask_at(listen, &config.path).await {
+            Ok(answer) if answer.ours => return answered(&answer),
+            // The app has taken the port over.
+            Ok(_) => return taken_over(&config.app_check).await,
+            Err(error) => failed = Some((listen, error)),
         }
-        // Somebody holds the port and does not speak HTTP: the app, unless it is us.
-        Err(_) if main_process_is_another() => app(config).await,
-        Err(error) => unhealthy(format!("volseed does not answer: {error}")),
+    }
+    let container = Container::look();
+    let at_work: Vec<HealthConfig> = container.volseeds().filter_map(read).collect();
+    let admin = container.admin().and_then(read);
+    let others = at_work.iter().chain(&admin);
+    for (other, listen) in others.filter_map(|other| Some((other, other.listen.as_ref()?))) {
+        if Some(listen) == config.listen.as_ref() {
+            continue;
+        }
+        match ask_at(listen, &other.path).await {
+            Ok(answer) if answer.ours => return answered(&answer),
+            Ok(_) => {}
+            Err(error) => failed = failed.or(Some((listen, error))),
+        }
+    }
+    match (failed, at_work.is_empty()) {
+        (Some((listen, error)), false) => {
+            unhealthy(format!("volseed is at work and does not answer on {listen}: {error}"))
+        }
+        (None, false) => {
+            unhealthy(format!("volseed is at work and there is no address to ask: {SET_LISTEN}"))
+        }
+        (failed, true) => {
+            let theirs = admin.as_ref().map(|admin| &admin.app_check);
+            let check = Some(&config.app_check).filter(|check| **check != AppCheck::None).or(theirs);
+            match check.unwrap_or(&AppCheck::None) {
+                AppCheck::None => handed_over(failed, container.shows_the_app()),
+                check => ask_app(check).await.map_or_else(unhealthy, healthy),
+            }
+        }
     }
 }
 
-async fn app(config: &HealthConfig) -> Verdict {
-    match &config.app_check {
-        AppCheck::None if main_process_is_another() => healthy("handed over to the app".into()),
-        AppCheck::None => unhealthy("volseed is the main process and does not answer".into()),
+/// The app answers where volseed did.
+async fn taken_over(check: &AppCheck) -> Verdict {
+    match check {
+        AppCheck::None => healthy("handed over to the app".into()),
         check => ask_app(check).await.map_or_else(unhealthy, healthy),
     }
+}
+
+/// What to do where the address is missing.
+const SET_LISTEN: &str = "set VOLSEED_LISTEN with ENV in the image, to the address of --listen";
+
+/// Nothing of ours answers, none of ours is seen at work, and the app is not to be asked.
+fn handed_over(failed: Option<(&Address, io::Error)>, app_is_seen: bool) -> Verdict {
+    let is_closed = |error: &io::Error| {
+        matches!(error.kind(), io::ErrorKind::ConnectionRefused | io::ErrorKind::NotFound)
+    };
+    match failed {
+        _ if app_is_seen => healthy("handed over to the app".into()),
+        // As long as we are at work the address is open: it does not take /proc to know.
+        Some((listen, error)) if is_closed(&error) => {
+            healthy(format!("handed over to the app: {listen} is closed (/proc does not show the app)"))
+        }
+        Some((listen, error)) => unhealthy(format!(
+            "no volseed answers on {listen} and /proc does not show the app; set VOLSEED_APP_CHECK: {error}"
+        )),
+        None => unhealthy(format!(
+            "no address to ask, and /proc does not show what runs here: {SET_LISTEN}, or VOLSEED_APP_CHECK"
+        )),
+    }
+}
+
+async fn ask_at(listen: &Address, path: &str) -> io::Result<Answer> {
+    match listen {
+        Address::Tcp(address) => {
+            get(TcpStream::connect(reachable(*address)).await?, &reachable(*address).to_string(), path).await
+        }
+        Address::Port(port) => {
+            get(connect(LOCALHOST, *port).await?, &format!("localhost:{port}"), path).await
+        }
+        Address::Unix(file) => get(UnixStream::connect(file).await?, "localhost", path).await,
+    }
+}
+
+fn answered(answer: &Answer) -> Verdict {
+    Verdict { healthy: answer.status < 400, line: line(answer) }
 }
 
 /// Asks the app: what it said, or what is wrong with it.
 pub(super) async fn ask_app(check: &AppCheck) -> std::result::Result<String, String> {
     match check {
         AppCheck::None => Ok("the app runs".into()),
-        AppCheck::Tcp(port) => match TcpStream::connect((Ipv4Addr::LOCALHOST, *port)).await {
-            Ok(_) => Ok(format!("the app accepts connections on port {port}")),
-            Err(error) => Err(format!("the app does not accept connections on port {port}: {error}")),
-        },
-        AppCheck::Http { authority, path } => match get(authority, path).await {
-            Ok(answer) if answer.status < 400 => Ok(format!("the app answers {}", answer.status)),
-            Ok(answer) => Err(format!("the app answers {}", answer.status)),
-            Err(error) => Err(format!("the app does not answer: {error}")),
-        },
+        AppCheck::Tcp { host, port } => {
+            let place = if host == LOCALHOST { format!("port {port}") } else { format!("{host}:{port}") };
+            match connect(host, *port).await {
+                Ok(_) => Ok(format!("the app accepts connections on {place}")),
+                Err(error) => Err(format!("the app does not accept connections on {place}: {error}")),
+            }
+        }
+        AppCheck::Http { host, port, path } => {
+            let asked = async { get(connect(host, *port).await?, &format!("{host}:{port}"), path).await };
+            match asked.await {
+                Ok(answer) if answer.status < 400 => Ok(format!("the app answers {}", answer.status)),
+                Ok(answer) => Err(format!("the app answers {}", answer.status)),
+                Err(error) => Err(format!("the app does not answer: {error}")),
+            }
+        }
     }
 }
 
-async fn get(authority: &str, path: &str) -> io::Result<Answer> {
-    exchange(TcpStream::connect(authority).await?, authority, path).await
+/// Connects to a host by name or number. The machine itself has two addresses, whatever `/etc/hosts` says:
+/// an app may listen on either.
+async fn connect(host: &str, port: u16) -> io::Result<TcpStream> {
+    if !host.eq_ignore_ascii_case(LOCALHOST) {
+        return TcpStream::connect((host.trim_matches(['[', ']']), port)).await;
+    }
+    match TcpStream::connect((Ipv4Addr::LOCALHOST, port)).await {
+        Ok(stream) => Ok(stream),
+        Err(error) => TcpStream::connect((Ipv6Addr::LOCALHOST, port)).await.map_err(|_| error),
+    }
 }
 
-async fn exchange(
-    stream: impl AsyncRead + AsyncWrite + Unpin,
-    authority: &str,
-    path: &str,
-) -> io::Result<Answer> {
+async fn get(stream: impl AsyncRead + AsyncWrite + Unpin, authority: &str, path: &str) -> io::Result<Answer> {
     let (mut sender, connection) =
         hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.map_err(io::Error::other)?;
     let request = Request::get(path)
@@ -158,32 +231,6 @@ fn line(answer: &Answer) -> String {
     }
     let percent = body["percent"].as_u64().map(|percent| format!(", {percent} %")).unwrap_or_default();
     format!("{}: {} files, {} bytes{percent}", text("phase"), text("files"), text("bytes"))
-}
-
-/// Whether the container's main process has become another program than this one. Behind an init
-/// (`docker run --init`, `--supervise`) that is its only child; a volseed that is still at work there is
-/// found.
-fn main_process_is_another() -> bool {
-    let Some(ours) = program("self") else { return false };
-    if program("1").is_none_or(|main| main == ours && !main_process_supervises()) {
-        return false;
-    }
-    let children = std::fs::read_to_string("/proc/1/task/1/children").unwrap_or_default();
-    let own = std::process::id().to_string();
-    !children
-        .split_whitespace()
-        .any(|child| child != own && program(child).is_some_and(|program| program == ours))
-}
-
-/// Whether the main process is a volseed that has nothing to do with the seed any more.
-fn main_process_supervises() -> bool {
-    let line = std::fs::read("/proc/1/cmdline").unwrap_or_default();
-    line.split(|byte| *byte == 0).nth(1) == Some(SUPERVISOR.as_bytes())
-}
-
-/// The name of a process's program, readable by everybody (proc(5), `/proc/PID/comm`).
-fn program(process: &str) -> Option<String> {
-    std::fs::read_to_string(format!("/proc/{process}/comm")).ok()
 }
 
 fn healthy(line: String) -> Verdict {

@@ -102,8 +102,8 @@ impl Listener {
     fn new(socket: Socket) -> io::Result<Listener> {
         let fd: OwnedFd = socket.fd;
         Ok(match socket.address {
-            Address::Tcp(_) => Listener::Tcp(TcpListener::from_std(fd.into())?),
             Address::Unix(_) => Listener::Unix(UnixListener::from_std(fd.into())?),
+            Address::Tcp(_) | Address::Port(_) => Listener::Tcp(TcpListener::from_std(fd.into())?),
         })
     }
 
@@ -373,10 +373,12 @@ pub(crate) async fn answer_to(request: &[u8], site: Arc<impl Site>) -> Vec<u8> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::SocketAccess;
 
     fn config() -> ServerConfig {
         ServerConfig {
             listen: vec![":0".parse().unwrap()],
+            access: SocketAccess { mode: 0o666, owner: None },
             admin: Vec::new(),
             live: vec!["/livez".into(), "/healthz".into()],
             ready: vec!["/readyz".into()],
