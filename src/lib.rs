@@ -55,6 +55,9 @@ use handover::supervise::{self, Role};
 use log::{Console, print_error};
 use signals::Signals;
 
+/// Where `volseed health` finds the app's check when the app runs.
+const APP_CHECK: &str = "VOLSEED_APP_CHECK";
+
 /// Runs volseed with the command line `args`, and returns the code to exit with. Does not return
 /// where volseed becomes the app.
 pub fn run(args: Vec<OsString>, environment: Environment, signals: &Signals) -> u8 {
@@ -100,6 +103,13 @@ fn run_app(args: RunArgs, environment: Environment, signals: &Signals) -> Result
     let file = File::read(volume.config.as_deref())?;
     let console = start_log(&log, &file, &environment);
     let become_app = || -> Result<u8> {
+        let flag = check.app_check.is_some() && check.admin.is_empty();
+        if flag && !environment.iter().any(|(name, _)| name == APP_CHECK) {
+            // There is no volseed any more whose flags could be read.
+            tracing::warn!(
+                "--app-check is not known to volseed health after the hand-over: set {APP_CHECK} with ENV"
+            );
+        }
         let app = config::app(&app, &check, &file)?;
         let lifeline = match &app.supervise {
             None => {

@@ -1,9 +1,10 @@
 //! `volseed health` where its own configuration does not say where to ask, or `/proc` not whom.
 
 use std::net::TcpListener;
+use std::path::Path;
 
 use crate::kit::http::closed_port;
-use crate::kit::{Outcome, Running, Sandbox, Tree, Volseed, needs, run, volseed};
+use crate::kit::{Outcome, Running, Sandbox, Tree, Volseed, eventually, needs, run, staged, volseed};
 
 #[track_caller]
 fn containers() -> bool {
@@ -17,7 +18,7 @@ fn seeding(sandbox: &Sandbox, wrapper: &str, with: impl FnOnce(Volseed) -> Volse
     let start = with(run("-", &volume, ["sh", "-c", "echo ready; exec sleep 100"])).fed().in_container();
     let container = ["unshare", "--pid", "--fork", "--mount-proc", "--kill-child", "sh", "-c", wrapper, "sh"];
     let running = if wrapper.is_empty() { start } else { start.under(container) }.start();
-    running.says("\"seeding\"");
+    begin(&running, &volume);
     running
 }
 
@@ -26,10 +27,18 @@ fn asked(running: &Running, with: &[&str]) -> Outcome {
     running.beside(&[&["health", "--timeout", "2s"], with].concat()).ends()
 }
 
-/// Hands over and asks again.
+/// Feeds it the beginning of a seed.
+#[track_caller]
+fn begin(running: &Running, volume: &Path) {
+    running.feed(Tree::many("d", 3).members().unfinished());
+    // One may be a trial.
+    eventually("files in the stage", || staged(volume) >= 2);
+}
+
+/// Feeds it the rest.
 #[track_caller]
 fn hand_over(running: &mut Running) {
-    running.feed(Tree::sample().archive());
+    running.feed([0; 10_240]);
     running.end_input();
     running.prints("ready");
 }
@@ -95,6 +104,15 @@ fn the_app_check_of_a_supervisor_is_known_by_its_admin_process() {
     asked(&running, &["--live"]).exits(0);
     let outcome = asked(&running, &["--ready"]).exits(1);
     assert!(outcome.stdout.contains("does not accept connections"), "{outcome:?}");
+}
+
+#[test]
+fn an_app_check_that_only_the_flags_know_is_a_warning() {
+    let sandbox = Sandbox::on_disk();
+    let source = Tree::sample().write_to(&sandbox.directory("source"));
+    let start = || run(&source, sandbox.volume(), ["true"]);
+    start().option("--app-check", "tcp:80").ends().exits(0).says("VOLSEED_APP_CHECK");
+    start().env("VOLSEED_APP_CHECK", "tcp:80").ends().exits(0).says_nothing_of("VOLSEED_APP_CHECK");
 }
 
 /// An empty directory in the place of `/proc`, or one that hides what is another user's.
@@ -166,7 +184,7 @@ fn beside_a_pause_process_a_volseed_at_work_is_not_taken_for_the_app() {
         .fed()
         .under(container)
         .start();
-    main.says("\"seeding\"");
+    begin(&main, &volume);
     let outcome = asked(&pause, &[]).exits(0);
     assert!(outcome.stdout.starts_with("seeding: "), "{outcome:?}");
     // An address of another: at work there, and not here.
@@ -182,7 +200,7 @@ fn an_app_on_either_address_of_the_machine_is_found() {
     let port = app.local_addr().unwrap().port();
     let ask = |check: &str| {
         let closed = format!("127.0.0.1:{}", closed_port());
-        volseed(["health", "--listen", &closed, "--app-check", check]).ends()
+        volseed(["health", "--timeout", "500ms", "--listen", &closed, "--app-check", check]).ends()
     };
     for check in [format!("tcp:{port}"), format!("tcp:localhost:{port}"), format!("tcp:[::1]:{port}")] {
         ask(&check).exits(0);

@@ -107,7 +107,7 @@ fn without_ipv6_a_port_alone_is_ipv4() {
         start.under(["python3", "-c", WITHOUT_IPV6]).start()
     };
     let running = start(&format!(":{port}"));
-    running.says("\"seeding\"");
+    assert_eq!(running.get("/livez").status, 200);
     assert!(!running.stderr().contains("WARN") && !running.stderr().contains("[::]"), "{}", running.stderr());
     start(&format!("[::]:{port}")).ends().fails(71, "[::]").says("IPv6");
 }
