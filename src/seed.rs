@@ -5,6 +5,7 @@
 //! outside the stage is touched before the seal.
 
 mod archive;
+mod case;
 mod common;
 mod decompress;
 mod directory;
@@ -460,6 +461,8 @@ impl Site<'_> {
         let budget = slab::Budget::new(config.memory);
         let memory = if matches!(source, Content::Directory(_)) { config.memory } else { budget.data };
         let limits = Limits { crew, memory, entries: config.max_entries };
+        let ignores_case =
+            case::ignores_case(self.stage, TREE.as_bytes()).context("stat", self.tree_path().as_path())?;
         let shared = Shared {
             tree,
             source: match &source {
@@ -473,9 +476,11 @@ impl Site<'_> {
             cancel: &self.cancel,
             reused: AtomicU64::new(0),
             direct: crew.direct,
-            exclusive: crew.exclusive,
+            // Without it a name would open what has another spelling of it.
+            exclusive: crew.exclusive || ignores_case,
             flush: crew.flush,
             times: config.times,
+            ignores_case,
         };
         let mut produced = Produced { root: None, skipped: 0, excluded: 0 };
         let mut excluding = Excluding::new(&config.exclude);

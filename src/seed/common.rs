@@ -4,7 +4,7 @@
 //! One walk without recursion, the deepest first. It goes into no mount: one that both sides have is handed out as
 //! a [`Crossing`]. The same rules decide before the seal, when a mount's part is copied, and when names are moved.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
@@ -13,6 +13,7 @@ use std::rc::Rc;
 use rustix::fs::{FileType, Mode, OFlags};
 use rustix::io::Errno;
 
+use super::case;
 use super::losses::{Loss, Losses};
 use crate::error::{Context, Error, Result, printable};
 use crate::exit::Exit;
@@ -208,12 +209,24 @@ pub fn look(rules: &Rules<'_>, path: &[u8], pair: &Pair) -> Result<Looked> {
     let (from, to) = (pair.from.as_fd(), pair.to.as_fd());
     // One look at the whole directory instead of one at each name.
     let there = names(to).context("read directory", || rules.full(path))?;
-    let there: HashSet<Box<[u8]>> = there.into_iter().collect();
+    let mut there: HashSet<Box<[u8]>> = there.into_iter().collect();
+    let folds = case::folds(to, &there).context("stat", || rules.full(path))?;
+    let mut spelled = HashMap::new();
+    if folds {
+        there = there.iter().map(|name| case::fold(name).into()).collect();
+    }
     let mut looked = Looked::default();
     for name in names(from).context("read stage of", rules.path)? {
         let child = join(path, &name);
         let full = || rules.full(&child);
-        let found = if there.contains(&name) { look_at(to, &name) } else { Ok(None) };
+        let compared = if folds { case::fold(&name).into() } else { name.clone() };
+        let found = if there.contains(&compared) { look_at(to, &name) } else { Ok(None) };
+        if folds && let Some(other) = spelled.insert(compared, name.clone()) {
+            // The stage told them apart, and this directory of the volume does not.
+            one_name(rules, path, (&name, &other))?;
+            looked.kept += 1;
+            continue;
+        }
         let Some(there) = found.context("stat", full)? else {
             looked.moves.push((name, false));
             continue;
@@ -232,6 +245,23 @@ pub fn look(rules: &Rules<'_>, path: &[u8], pair: &Pair) -> Result<Looked> {
         leave_out(rules, path, to, &mut looked)?;
     }
     Ok(looked)
+}
+
+/// Two names of the seed that are one in a directory of the volume.
+fn one_name(rules: &Rules<'_>, path: &[u8], (name, other): (&[u8], &[u8])) -> Result<()> {
+    let (child, other) = (join(path, name), join(path, other));
+    if rules.purpose == Purpose::Publish {
+        tracing::warn!(
+            path = printable(&child),
+            other = printable(&other),
+            "left out: the volume does not tell it apart"
+        );
+        return Ok(());
+    }
+    let cause = format!("the directory there ignores case, and the seed has '{}', too", printable(&other));
+    Err(Error::new(Exit::Refused, "publish", cause)
+        .on(rules.full(&child))
+        .help("rename one of the two in the source, or make that directory case-sensitive"))
 }
 
 enum Decided {

@@ -7,7 +7,7 @@ use rustix::io::Errno;
 
 use super::entry::Naming;
 use super::refusals::is_refusal;
-use crate::error::{Error, printable};
+use crate::error::{Error, Quoted, printable};
 use crate::exit::Exit;
 
 /// Characters that Windows and its file systems forbid in names.
@@ -42,6 +42,20 @@ pub fn not_made(
         },
         _ => system,
     }
+}
+
+/// The error for an entry that the volume does not tell apart from `other`, another path of the seed; empty where
+/// that is not known.
+pub fn same_name(naming: &Naming, path: &[u8], other: &[u8]) -> Error {
+    let other = match other {
+        b"" => "an entry of another spelling".to_owned(),
+        other => naming.seed_path(other).as_slice().quoted(),
+    };
+    let cause =
+        format!("the volume does not tell it apart from {other}: it ignores case, or folds names otherwise");
+    Error::new(Exit::Refused, "create", cause).on(naming.entry(path)).help(
+        "rename one of the two in the source, or use a volume that is case-sensitive (SMB: without nocase; ext4: a directory without casefold; Windows: fsutil file setCaseSensitiveInfo)",
+    )
 }
 
 /// The error for a symbolic link that could not be made, where the volume takes none. `target` is where it points.

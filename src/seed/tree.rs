@@ -7,13 +7,14 @@
 //! (close-to-open, nfs(5)).
 
 use std::collections::{HashMap, VecDeque};
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use rustix::fs::{self, FileType, Gid, Mode, OFlags, Stat, Uid};
 use rustix::io::Errno;
 
+use super::case;
 use super::entry::{EntryName, Meta, Naming, Time, Xattrs};
 use super::fidelity::{Birth, Fidelity};
 use super::owner::{Owner, create_as};
@@ -284,6 +285,28 @@ impl Tree {
         refused::no_symbolic_link(&self.naming, path, target, cause, || self.longest_name())
     }
 
+    /// The error for the entry at this path, which the volume does not tell apart from `other`, a path too.
+    pub fn same_name(&self, path: &[u8], other: &[u8]) -> Error {
+        refused::same_name(&self.naming, path, other)
+    }
+
+    /// Makes way for `name`, which could not be made since it is there: an earlier try of ours, or of an earlier
+    /// run under another spelling, is removed.
+    ///
+    /// # Errors
+    /// Exit 78 where it is another name of the seed, which the volume does not tell apart.
+    pub fn make_way(&self, dir: &Dir, directory: BorrowedFd<'_>, name: &[u8]) -> Result<()> {
+        let path = || self.entry(&dir.child_path(name));
+        if let Some(other) = case::other_spelling(directory, name).context("read directory", path)? {
+            if dir.found(&other).is_none() {
+                let other = if other.is_empty() { Vec::new() } else { dir.child_path(&other) };
+                return Err(self.same_name(&dir.child_path(name), &other));
+            }
+            dir.settled(&other);
+        }
+        remove_tree(directory, name).context("remove", path)
+    }
+
     fn longest_name(&self) -> Option<u64> {
         fs::fstatfs(&self.root_fd).ok().and_then(|found| u64::try_from(found.f_namelen).ok())
     }
@@ -395,8 +418,7 @@ impl Tree {
                     create_as(creator, || fs::mkdirat(&*parent, dir.name(), Mode::from_raw_mode(mode)));
                 created();
                 match made {
-                    // Made before the server forgot its parent.
-                    Err(Errno::EXIST) if self.is_directory(&parent, dir) => {}
+                    Err(Errno::EXIST) => self.make_again(parent_dir, &parent, dir, mode)?,
                     made => made.map_err(|cause| self.not_made("create directory", &dir.path, cause))?,
                 }
                 // As the owner: what a user may do in it is asked of the server once for each.
@@ -603,9 +625,18 @@ impl Tree {
         Ok(())
     }
 
-    fn is_directory(&self, parent: &OwnedFd, dir: &Dir) -> bool {
-        let found = stat_entry(parent.as_fd(), dir.name()).ok().flatten();
-        found.is_some_and(|found| is_type(&found, FileType::Directory))
+    /// A directory that is there already: made before the server forgot its parent, or another name.
+    fn make_again(&self, above: &Dir, parent: &OwnedFd, dir: &Dir, mode: u32) -> Result<()> {
+        let path = || self.entry(&dir.path);
+        let found = stat_entry(parent.as_fd(), dir.name()).context("stat", path)?;
+        let is_directory = found.is_some_and(|found| is_type(&found, FileType::Directory));
+        let other = case::other_spelling(parent.as_fd(), dir.name()).context("read directory", path)?;
+        if is_directory && other.is_none() {
+            return Ok(());
+        }
+        self.make_way(above, parent.as_fd(), dir.name())?;
+        let made = fs::mkdirat(parent, dir.name(), Mode::from_raw_mode(mode));
+        made.map_err(|cause| self.not_made("create directory", &dir.path, cause))
     }
 
     fn open_to_read(&self, dir: &Arc<Dir>) -> Result<OwnedFd> {

@@ -58,6 +58,8 @@ pub struct Shared<'a> {
     pub flush: Flush,
     /// Whether times are kept.
     pub times: bool,
+    /// Whether the volume finds a name under other spellings.
+    pub ignores_case: bool,
 }
 
 /// One writer: the shared parts and a buffer of its own.
@@ -291,7 +293,8 @@ impl<'a> Writer<'a> {
         };
         if let Err(Errno::EXIST) = new {
             // Made before the server forgot the directory, or by somebody who was let in: not to be opened.
-            new = remove_tree(directory.as_fd(), &file.name).and_then(|()| open(flags));
+            self.shared.tree.make_way(&file.dir, directory.as_fd(), &file.name)?;
+            new = open(flags);
         }
         created();
         self.shared.progress.took(Operation::Create, began);

@@ -15,6 +15,7 @@ mod archives_sparse;
 mod asking;
 mod backups;
 mod balancers;
+mod case;
 mod chmod;
 mod engine;
 mod exclude;

@@ -186,7 +186,8 @@ impl Writer<'_> {
         let mut made = attempt();
         if made == Err(Errno::EXIST) {
             // Made before the server forgot the directory.
-            made = remove_tree(directory.as_fd(), name).and_then(|()| attempt());
+            self.shared.tree.make_way(&entry.dir, directory.as_fd(), name)?;
+            made = attempt();
         }
         created();
         Ok(made)
