@@ -442,9 +442,11 @@ impl Schedule {
         }
     }
 
-    /// Root, or where the app's user has a hand in it, now and then that user.
+    /// Root, or where the app's user has a hand in it, now and then that user. In peace root comes back: until then
+    /// that user's replicas could only wait for it, each to its timeout.
     fn some_user(&self) -> u32 {
-        if self.with_app && !self.forged && self.sim.chance(3) { APP } else { 0 }
+        let is_app = self.with_app && !self.forged && self.sim.now.get() < PEACE && self.sim.chance(3);
+        if is_app { APP } else { 0 }
     }
 
     /// `chown -R` of everything in `.volseed`, as stock entry points do it at every start.
