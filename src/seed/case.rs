@@ -68,14 +68,14 @@ pub fn folds(directory: BorrowedFd<'_>, there: &HashSet<Box<[u8]>>) -> rustix::i
     if fs::ioctl_getflags(directory).is_ok_and(|flags| flags.bits() & CASEFOLD != 0) {
         return Ok(true);
     }
-    let is_telling = |name: &&Box<[u8]>| {
+    let is_telling = |name: &&[u8]| {
         let swapped = [name.to_ascii_uppercase(), name.to_ascii_lowercase()];
         !name.starts_with(crate::state::DIRECTORY.as_bytes())
             && name.iter().any(u8::is_ascii_alphabetic)
             // Both spellings are there: it tells them apart, and the look-up would show it.
-            && swapped.iter().any(|other| other.as_slice() != &***name)
+            && swapped.iter().any(|other| other.as_slice() != *name)
     };
-    there.iter().find(is_telling).map_or(Ok(false), |name| ignores_case(directory, name))
+    there.iter().map(|name| &**name).find(is_telling).map_or(Ok(false), |name| ignores_case(directory, name))
 }
 
 /// What came before, on a volume that ignores case.
@@ -117,7 +117,7 @@ pub fn other_spelling(directory: BorrowedFd<'_>, name: &[u8]) -> rustix::io::Res
         return Ok(None);
     }
     let Some(found) = stat_entry(directory, name)? else { return Ok(None) };
-    let is_same = |other: &Box<[u8]>| {
+    let is_same = |other: &[u8]| {
         stat_entry(directory, other).is_ok_and(|stat| {
             stat.is_some_and(|stat| (stat.st_dev, stat.st_ino) == (found.st_dev, found.st_ino))
         })
@@ -125,7 +125,7 @@ pub fn other_spelling(directory: BorrowedFd<'_>, name: &[u8]) -> rustix::io::Res
     let folded = fold(name);
     let by_name = there.iter().find(|other| fold(other) == folded);
     // Folded by rules of the file system's own.
-    let other = by_name.or_else(|| there.iter().find(|other| is_same(other)));
+    let other = by_name.or_else(|| there.iter().find(|other| is_same(other.as_ref())));
     Ok(Some(other.cloned().unwrap_or_default()))
 }
 
