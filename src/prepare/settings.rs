@@ -3,6 +3,7 @@
 use std::os::unix::fs::MetadataExt;
 
 use crate::config::VolumeConfig;
+use crate::options::Exclude;
 use crate::state::{Complete, Public, Settings, StateDir};
 use crate::text::Untrusted;
 use crate::volume::Volume;
@@ -16,18 +17,29 @@ pub(super) fn of(config: &VolumeConfig) -> Settings {
     Settings::default()
         .with("chown", config.owner.map(|(user, group)| format!("{user}:{group}")))
         .with("chmod", config.chmod.as_ref().map(ToString::to_string))
+        .with("exclude", excluded(config))
         .with("source", Some(config.from.to_string_lossy().into_owned()))
         .with("archive", archive.map(look))
+}
+
+/// All patterns, in an order of their own: theirs says nothing.
+fn excluded(config: &VolumeConfig) -> Option<String> {
+    let mut patterns: Vec<&str> = config.exclude.iter().map(Exclude::as_str).collect();
+    patterns.sort_unstable();
+    patterns.dedup();
+    (!patterns.is_empty()).then(|| patterns.join(","))
 }
 
 /// Warns where the volume is complete for other settings than this image's: once, naming all of them where this
 /// user may know them. Nothing is read where everything is the same.
 pub(super) fn compare(config: &VolumeConfig, volume: &Volume, record: &Public) {
     let asked = of(config);
+    // Who only waits asks for nothing of a seed but its version.
+    let seeds = !config.from.as_os_str().is_empty();
     let is_other = |name: &&str| {
         let (value, was_given) = (asked.value(name), record.settings.contains_key(*name));
         let is_known = !Settings::is_optional(name) || value.is_some() && was_given;
-        is_known && record.origin == crate::state::Origin::Seeded && !record.has_setting(name, value)
+        seeds && is_known && record.origin == crate::state::Origin::Seeded && !record.has_setting(name, value)
     };
     // Of a volume that was there before volseed the version may be unknown.
     let is_known = record.origin == crate::state::Origin::Seeded || record.version.is_some();

@@ -21,7 +21,7 @@ pub struct Settings(pub BTreeMap<String, Untrusted>);
 
 impl Settings {
     /// The names of all settings, in the order in which a warning names them.
-    pub const NAMES: [&str; 4] = ["chown", "chmod", "source", "archive"];
+    pub const NAMES: [&str; 5] = ["chown", "chmod", "exclude", "source", "archive"];
 
     /// With one more, where it is given.
     pub fn with(mut self, name: &str, value: Option<String>) -> Settings {

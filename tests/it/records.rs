@@ -79,6 +79,28 @@ fn another_owner_than_asked_for_is_said_once_and_left() {
 }
 
 #[test]
+fn what_is_left_out_now_and_was_not_is_said_whatever_its_order() {
+    let (_sandbox, source, volume) = sandbox();
+    let start = |patterns: &str| seed(&source, &volume).option("--exclude", patterns).ends().exits(0);
+    start("x,y/");
+    start("y/,x").says_nothing_of("WARN");
+    start("x").says("exclude x,y/ (asked: x)");
+    seed(&source, &volume).ends().exits(0).says("exclude x,y/ (asked: none)");
+}
+
+#[test]
+fn who_only_waits_compares_nothing_but_the_version() {
+    let (_sandbox, source, volume) = sandbox();
+    let start = seed(&source, &volume).option("--chmod", "g=u").option("--exclude", "x");
+    start.option("--seed-version", "1").ends().exits(0);
+    let wait = || volseed(["wait"]).option("--to", &volume);
+    wait().ends().exits(0).says_nothing_of("WARN");
+    wait().option("--seed-version", "1").ends().exits(0).says_nothing_of("WARN");
+    let other = wait().option("--seed-version", "2").ends().exits(0);
+    other.says("version 1 (asked: 2)").says_nothing_of("source").says_nothing_of("mode");
+}
+
+#[test]
 fn an_adopted_volume_that_was_emptied_is_seeded() {
     let (_sandbox, source, volume) = sandbox();
     for name in ["version", "mine"] {
