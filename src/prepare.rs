@@ -6,10 +6,10 @@
 //! hand-over.
 
 mod adoption;
+mod emptied;
 mod settings;
 
 use std::cell::{Cell, RefCell};
-use std::collections::HashSet;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
@@ -40,9 +40,7 @@ use crate::seed::{self, Published, Site, Source, Staging, Synced};
 use crate::signals;
 use crate::state::{Complete, DIRECTORY, Name, Public, Sealed, StateDir};
 use crate::text::{Untrusted, rfc3339};
-use crate::volume::{
-    Ourselves, Place, Volume, check_renames, make_private, openat, remove_directory, stat_entry,
-};
+use crate::volume::{Ourselves, Place, Volume, check_renames, make_private, openat, remove_directory};
 
 /// How often `wait` looks, at first and at most: it costs a few round trips each time.
 const LOOK: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(2));
@@ -307,7 +305,7 @@ impl Preparation<'_> {
     /// The complete record, unless the volume was emptied since.
     fn complete(&self, volume: &Volume, state: Option<&StateDir>) -> Result<Option<Public>> {
         let Some(record) = state.map(StateDir::public).transpose()?.flatten() else { return Ok(None) };
-        if !record.is_complete() || emptied(volume, &record)? {
+        if !record.is_complete() || emptied::emptied(volume, &record)? {
             return Ok(None);
         }
         // Opened anew, after the look: what is there may be the beginning of its next seed, which has
@@ -373,11 +371,11 @@ impl Work<Disk> for Seeding<'_> {
     type Beating = Beating;
 
     async fn emptied(&self, record: &Public) -> Result<bool> {
-        emptied(self.volume, record)
+        emptied::emptied(self.volume, record)
     }
 
     async fn vanished(&self, record: &Complete) -> Result<bool> {
-        vanished(self.volume, record)
+        emptied::vanished(self.volume, record)
     }
 
     async fn sentinel(&self) -> Result<bool> {
@@ -543,7 +541,7 @@ impl Work<Disk> for Seeding<'_> {
         let record = Complete {
             source,
             settings,
-            ..Complete::seeded(epoch, generation, version, totals).holding(self.sentinel_first(top))
+            ..Complete::seeded(epoch, generation, version, totals).holding(self.listed(top))
         };
         *self.recorded.borrow_mut() = Some(record.clone());
         record
@@ -554,7 +552,7 @@ impl Work<Disk> for Seeding<'_> {
         seed::own_adopted_root(self.volume, config)?;
         let names = self.volume.names()?.iter().map(|name| Name::from(&**name)).collect();
         let version = adoption::version(config, self.volume);
-        Ok(Complete::adopted(epoch, version).holding(self.sentinel_first(names)))
+        Ok(Complete::adopted(epoch, version).holding(self.listed(names)))
     }
 
     async fn still(&self, beating: Beating) {
@@ -568,15 +566,16 @@ impl Work<Disk> for Seeding<'_> {
 }
 
 impl Seeding<'_> {
-    /// Top-level names, with the sentinel's before all others: an app that has it was not emptied.
-    fn sentinel_first(&self, mut names: Vec<Name>) -> Vec<Name> {
+    /// What a record lists of top-level names: the sentinel's before all others, since an app that has it was not
+    /// emptied.
+    fn listed(&self, mut names: Vec<Name>) -> Vec<Name> {
         let sentinel = self.preparation.config.sentinel.as_ref().and_then(|path| path.iter().next());
         if let Some(sentinel) = sentinel
             && let Some(place) = names.iter().position(|name| name.as_bytes() == sentinel.as_bytes())
         {
             names[..=place].rotate_right(1);
         }
-        names
+        emptied::content_first(self.volume, names)
     }
 
     fn source(&self) -> Result<Source> {
@@ -645,36 +644,4 @@ fn sync_above(claim: BorrowedFd<'_>) -> rustix::io::Result<()> {
         directory = openat(directory.as_fd(), b"..", OFlags::DIRECTORY | OFlags::RDONLY, Mode::empty())?;
     }
     rustix::fs::fsync(directory)
-}
-
-/// Whether none of the names that a complete record lists is there any more: `rm -rf *` leaves our
-/// own directory. One that is left is enough; users may remove what they do not want.
-fn emptied(volume: &Volume, record: &Public) -> Result<bool> {
-    if record.top.is_empty() {
-        return Ok(false);
-    }
-    // The usual case, in one call.
-    if let Some(present) = &record.present
-        && is_there(volume, present)?
-    {
-        return Ok(false);
-    }
-    Ok(!volume.names()?.iter().any(|name| record.lists(name)))
-}
-
-/// The same of a record that is not written yet.
-fn vanished(volume: &Volume, record: &Complete) -> Result<bool> {
-    let Some(first) = record.top.first() else { return Ok(false) };
-    if is_there(volume, first)? {
-        return Ok(false);
-    }
-    let names: HashSet<Box<[u8]>> = volume.names()?.into_iter().collect();
-    Ok(!record.top.iter().any(|name| names.contains(name.as_bytes())))
-}
-
-/// What is no name would be looked for elsewhere, or be an error.
-fn is_there(volume: &Volume, name: &Name) -> Result<bool> {
-    let name = name.as_bytes();
-    let is_name = name.len() <= 255 && !name.iter().any(|byte| matches!(byte, b'/' | 0));
-    Ok(is_name && stat_entry(volume.root(), name).context("stat", volume.path())?.is_some())
 }

@@ -582,7 +582,6 @@ impl<F: Files, C: Clock, W: Work<F>> Replica<'_, F, C, W> {
     ) -> Result<Ended> {
         let (ground, work) = (&self.ground, self.work);
         let sealed = work.stage(claim, after).await?;
-        let record = work.record(claim.epoch, &sealed);
         let syncs_late = mutant::on(Mutant::SyncAfterSeal);
         if !syncs_late && !mutant::on(Mutant::SkipSync) {
             work.sync(claim).await?;
@@ -592,10 +591,12 @@ impl<F: Files, C: Clock, W: Work<F>> Replica<'_, F, C, W> {
             ground.seal(claim).await?;
         }
         if mutant::on(Mutant::RecordFirst) {
-            ground.complete(claim, &record).await?;
+            ground.complete(claim, &work.record(claim.epoch, &sealed)).await?;
         }
         ground.begin_publishing(claim).await?;
         work.publish(claim, &sealed, beating).await?;
+        // What it lists is looked at on the volume.
+        let record = work.record(claim.epoch, &sealed);
         ground.complete(claim, &record).await?;
         if syncs_late {
             work.sync(claim).await?;

@@ -84,7 +84,7 @@ pub fn finish_root(volume: &Volume, wished: &Root, fidelity: &Fidelity) -> Resul
             volume = %volume.path().display(),
             owner = format!("{uid}:{gid}"),
             chown = format!("{}:{}", wished.uid, wished.gid),
-            "the volume's root is neither root's nor the --chown owner's: left as it is"
+            "the volume's root belongs neither to root:root nor to the --chown owner: left as it is"
         );
     }
     Ok(())

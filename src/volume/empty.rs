@@ -4,11 +4,12 @@
 //! A name of a storage system counts only as what that system makes of it: a file that a user has called
 //! `.snapshot` is a user's file.
 
+use std::fs::read_to_string;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use rustix::fs::OFlags;
 
-use super::{Volume, look_at, names, open_in_mount};
+use super::{Volume, look_at, names, open_in_mount, target};
 use crate::error::{Context, Result};
 
 /// Levels of directories that may lead to a mount point.
@@ -86,23 +87,56 @@ impl Volume {
     pub fn first_content<'n>(&self, names: &'n [Box<[u8]>]) -> Result<Option<&'n [u8]>> {
         let mut budget = MAX_DIRECTORIES;
         for name in names {
-            let counts = counts(self.root(), name, &mut budget).context("stat", || self.path_of(name))?;
+            let counts =
+                counts(self.root(), name, Some(&mut budget)).context("stat", || self.path_of(name))?;
             if counts {
                 return Ok(Some(name));
             }
         }
         Ok(None)
     }
+
+    /// Whether `name` in the root stands for something of a user's. Where nothing is mounted below the volume that
+    /// is one call, as a `stat` is.
+    ///
+    /// # Errors
+    /// When it cannot be looked at.
+    pub fn has_content_at(&self, name: &[u8]) -> Result<bool> {
+        let mut budget = self.has_mounts().then_some(MAX_DIRECTORIES);
+        counts(self.root(), name, budget.as_mut()).context("stat", || self.path_of(name))
+    }
+
+    /// The place of the first of these names in the root, all of which are there, that stands for something of a
+    /// user's. What cannot be told is something. Costs no call where nothing is mounted below the volume.
+    pub fn first_listed<'n>(&self, mut names: impl Iterator<Item = &'n [u8]>) -> Option<usize> {
+        let has_mounts = self.has_mounts();
+        names.position(|name| {
+            !(has_mounts || is_of_storage(name, true) || is_of_storage(name, false))
+                || self.has_content_at(name).unwrap_or(true)
+        })
+    }
+
+    /// Whether something is mounted below the volume, as far as the kernel tells (proc(5), mountinfo); else it may
+    /// be. Asks no server.
+    fn has_mounts(&self) -> bool {
+        let Some(id) = target::mount_id(self.root()) else { return true };
+        read_to_string("/proc/self/mountinfo").map_or(true, |mounts| has_child(&mounts, id))
+    }
 }
 
-fn counts(root: BorrowedFd<'_>, name: &[u8], budget: &mut usize) -> rustix::io::Result<bool> {
+/// Whether a mount has another on top of it or below: that one's second field is its number.
+fn has_child(mountinfo: &str, id: u64) -> bool {
+    let mut parents = mountinfo.lines().filter_map(|line| line.split(' ').nth(1));
+    parents.any(|parent| parent.parse() == Ok(id))
+}
+
+/// Without a `budget` a directory counts as it is.
+fn counts(root: BorrowedFd<'_>, name: &[u8], budget: Option<&mut usize>) -> rustix::io::Result<bool> {
     let Some(found) = look_at(root, name)? else { return Ok(false) };
     if found.is_mount || is_of_storage(name, found.is_directory()) {
         return Ok(false);
     }
-    if !found.is_directory() {
-        return Ok(true);
-    }
+    let Some(budget) = budget.filter(|_| found.is_directory()) else { return Ok(true) };
     // What cannot be entered is somebody's.
     let opened = open_in_mount(root, name, OFlags::DIRECTORY | OFlags::RDONLY);
     Ok(!opened.is_ok_and(|fd| leads_within(fd, budget)))
@@ -168,6 +202,12 @@ mod tests {
                 "{name}"
             );
         }
+    }
+
+    #[test]
+    fn mounts_below_are_told_by_the_second_field() {
+        let mounts = "27 1 0:5 / / rw - ext4 a rw\n28 27 0:6 / /v rw - ext4 b rw\n";
+        assert!(has_child(mounts, 27) && !has_child(mounts, 28) && !has_child("", 1));
     }
 
     #[test]

@@ -53,12 +53,16 @@ impl Identity {
 
 /// Whether they were opened through one mount: by its number (Linux 5.8), or by the device.
 pub(super) fn is_same_mount(one: BorrowedFd<'_>, other: BorrowedFd<'_>) -> bool {
-    let mount = |directory| look(directory, StatxFlags::MNT_ID).map(|found| found.stx_mnt_id);
-    match (mount(one), mount(other)) {
+    match (mount_id(one), mount_id(other)) {
         (Some(one), Some(other)) => one == other,
         _ => matches!((Identity::of(one), Identity::of(other)),
             (Some(one), Some(other)) if one.device == other.device),
     }
+}
+
+/// The mount that it was opened through, as mountinfo numbers it (Linux 5.8).
+pub(super) fn mount_id(directory: BorrowedFd<'_>) -> Option<u64> {
+    look(directory, StatxFlags::MNT_ID).map(|found| found.stx_mnt_id)
 }
 
 /// What the kernel has of it, without asking a server; `None` where it does not tell what is `wanted`.

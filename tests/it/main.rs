@@ -17,6 +17,7 @@ mod backups;
 mod balancers;
 mod case;
 mod chmod;
+mod emptied;
 mod engine;
 mod exclude;
 mod existing;
