@@ -17,6 +17,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use rustix::fs::{Mode, OFlags};
+use rustix::io::Errno;
 
 use crate::cancel::Cancel;
 use crate::config::VolumeConfig;
@@ -30,7 +31,7 @@ use crate::coordinate::rule::{Sharing, Watch};
 use crate::coordinate::sharing::sharing;
 use crate::coordinate::turn::{Ended, Event, Replica, Rules, Work};
 use crate::coordinate::{Me, beat_of};
-use crate::error::{Context, Error, Result};
+use crate::error::{Context, Error, Result, lowercase_first};
 use crate::exit::Exit;
 use crate::nfs;
 use crate::options::{Existing, LockMode};
@@ -40,7 +41,9 @@ use crate::seed::{self, Published, Site, Source, Staging, Synced};
 use crate::signals;
 use crate::state::{Complete, DIRECTORY, Name, Public, Sealed, StateDir};
 use crate::text::{Untrusted, rfc3339};
-use crate::volume::{Ourselves, Place, Volume, check_renames, make_private, openat, remove_directory};
+use crate::volume::{
+    Ourselves, Place, Volume, check_renames, make_private, openat, refuses_names, remove_directory,
+};
 
 /// How often `wait` looks, at first and at most: it costs a few round trips each time.
 const LOOK: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(2));
@@ -94,8 +97,16 @@ impl Preparation<'_> {
         }
         // What is wrong with the source is said before the volume is touched.
         let source = match &state {
+            Some(_) => None,
             None if !self.sentinel(&volume)? => Some(Source::open(self.config, &volume)?),
-            _ => None,
+            // It is as complete without a record, which another replica may make.
+            None => match refuses_names(volume.state().parent.as_fd()) {
+                Some(cause) => {
+                    self.seeded_before(&volume, Some(cause));
+                    return Ok(());
+                }
+                None => None,
+            },
         };
         let rules = self.rules(&volume)?;
         let ourselves = Ourselves::new();
@@ -178,7 +189,7 @@ impl Preparation<'_> {
             }
             // Without any state of ours, a sentinel says that it was seeded before volseed.
             if state.is_none() && self.sentinel(&volume)? {
-                tracing::info!(volume = %volume.path().display(), "seeded before volseed");
+                self.seeded_before(&volume, None);
                 return Ok(());
             }
             let claim = look(&volume)?.claim();
@@ -316,6 +327,13 @@ impl Preparation<'_> {
 
     fn sentinel(&self, volume: &Volume) -> Result<bool> {
         self.config.sentinel.as_ref().map_or(Ok(false), |path| Ok(volume.find(path)?.is_some()))
+    }
+
+    /// The sentinel is there, and no state of ours; why none is made.
+    fn seeded_before(&self, volume: &Volume, cause: Option<Errno>) {
+        let cause = cause
+            .map(|cause| format!("nothing may be written there: {}", lowercase_first(&cause.to_string())));
+        tracing::info!(volume = %volume.path().display(), not_recorded = cause, "seeded before volseed");
     }
 
     fn already_seeded(&self, volume: &Volume, record: &Public) {

@@ -127,7 +127,7 @@ impl StateDir {
             Ok(fd) => Ok(Some(StateDir { fd, path })),
             Err(Errno::NOENT) => Ok(None),
             Err(Errno::NOTDIR | Errno::LOOP) => Err(not_ours(&path, "not a directory")),
-            Err(error) => Err(error).context("open directory", path.as_path()),
+            Err(error) => opened_to_us(Err(error).context("open directory", path.as_path())),
         }
     }
 
@@ -152,7 +152,7 @@ impl StateDir {
             Err(Errno::NOENT) => Ok(None),
             Err(Errno::LOOP | Errno::NXIO | Errno::ISDIR) => Err(not_ours(&path, "not a regular file")),
             Err(Errno::FBIG) => Err(not_ours(&path, "too large to be a record")),
-            Err(error) => Err(error).context("read record", path.as_path()),
+            Err(error) => opened_to_us(Err(error).context("read record", path.as_path())),
         }
     }
 
@@ -162,4 +162,15 @@ impl StateDir {
         let record = public.is_of(&bytes).then(|| Complete::parse(&bytes, Path::new(Complete::FILE)))?;
         record.ok()
     }
+}
+
+/// What may help a user to whom the state is closed: a `chmod -R`, or a restored backup, took away that everybody may
+/// read what says that the volume is complete.
+fn opened_to_us<T>(opened: Result<T>) -> Result<T> {
+    opened.map_err(|error| match error.errno() {
+        Some(Errno::ACCESS) if !rustix::process::geteuid().is_root() => error.help(
+            "run volseed as the owner of .volseed (often root, with --user for the app), or let that owner open it: chmod 755 .volseed, and 644 for the state.json in it",
+        ),
+        _ => error,
+    })
 }

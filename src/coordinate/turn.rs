@@ -224,10 +224,12 @@ impl<F: Files, C: Clock, W: Work<F>> Replica<'_, F, C, W> {
             let barred = self.ground.files.barred_by(&state.dir).await;
             if let Some(owner) = barred.context("stat", self.ground.state.path.as_path())? {
                 self.release(lock).await;
-                if let Some(record) = self.recorded(&state.dir).await?.complete {
-                    return Ok(Turn::Complete(record, false));
+                let recorded = self.recorded(&state.dir).await?;
+                match recorded.complete {
+                    Some(record) => return Ok(Turn::Complete(record, false)),
+                    None if recorded.is_pending => self.wait_for_hook(began, &mut told).await?,
+                    None => self.wait_for_owner(owner, began, &mut told).await?,
                 }
-                self.wait_for_owner(owner, began, &mut told).await?;
                 continue;
             }
             was_open |= state.privacy == Privacy::Open && self.close(&state.dir).await?;

@@ -118,13 +118,11 @@ impl Walk<'_, '_> {
             }
             let stat = stat.ok_or_else(|| removed(&self.full_path(&dir.child_path(&name))))?;
             if dir.path().is_empty() && is_reserved(&name) {
-                return Err(Error::new(
-                    Exit::Archive,
-                    "read directory",
-                    "'.volseed' in it is volseed's own name",
-                )
-                .on(self.path)
-                .help("seed from what the volume was seeded from, or leave it out with --exclude .volseed"));
+                let name = printable(&name);
+                let cause = format!("'{name}' in it is volseed's own name");
+                return Err(Error::new(Exit::Archive, "read directory", cause).on(self.path).help(format!(
+                    "seed from what the volume was seeded from, or leave it out with --exclude {name}"
+                )));
             }
             self.entry(dir, &fd, name, &stat, open)?;
         }

@@ -4,7 +4,10 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
-use crate::kit::{Sandbox, Tree, assert_same_tree, needs, run, seed, volseed};
+use nix::mount::MsFlags;
+
+use crate::kit::mount::bind;
+use crate::kit::{Sandbox, Tree, assert_same_tree, needs, records, run, seed, volseed};
 
 /// A sandbox that other users may enter, with the sample tree and an empty volume.
 fn sandbox() -> (Sandbox, PathBuf, PathBuf) {
@@ -144,5 +147,55 @@ fn records_of_another_layout_say_what_to_do() {
         let text = fs::read_to_string(&path).unwrap();
         fs::write(&path, text.replace("\"format\": 2", &format!("\"format\": {format}"))).unwrap();
         seed(&source, &volume).ends().fails(78, cause);
+    }
+}
+
+#[test]
+fn a_volume_from_before_volseed_that_is_read_only_starts() {
+    if !needs::root() {
+        return;
+    }
+    let (_sandbox, source, volume) = sandbox();
+    fs::write(volume.join("version"), "1").unwrap();
+    fs::set_permissions(&volume, fs::Permissions::from_mode(0o755)).unwrap();
+    let start = || run(&source, &volume, ["true"]).option("--sentinel", "version");
+    start().started_by(1000, 1000).ends().exits(0).says("seeded before volseed");
+    let mount = bind(&volume, &volume);
+    mount.remount(MsFlags::MS_RDONLY | MsFlags::MS_BIND, "");
+    start().ends().exits(0).says("seeded before volseed").says("read-only file system");
+    run(&source, &volume, ["true"]).ends().exits(73);
+    drop(mount);
+    assert!(!volume.join(".volseed").exists());
+    start().ends().exits(0).says("adopted");
+}
+
+#[test]
+fn a_user_to_whom_the_state_is_closed_is_told_what_opens_it() {
+    if !needs::root() {
+        return;
+    }
+    let (_sandbox, source, volume) = sandbox();
+    seed(&source, &volume).ends().exits(0);
+    let start = || run(&source, &volume, ["true"]).started_by(1000, 1000).ends();
+    for (path, modes) in [(".volseed", [0o700, 0o755]), (".volseed/state.json", [0o600, 0o644])] {
+        let set = |mode| fs::set_permissions(volume.join(path), fs::Permissions::from_mode(mode)).unwrap();
+        set(modes[0]);
+        start().says("chmod 755 .volseed").fails(77, path);
+        set(modes[1]);
+        start().exits(0).says("already seeded");
+    }
+}
+
+#[test]
+fn another_user_is_told_of_a_pending_hook() {
+    if !needs::root() {
+        return;
+    }
+    let (_sandbox, source, volume) = sandbox();
+    seed(&source, &volume).ends().exits(0);
+    records::change(&volume.join(".volseed/state.json"), "state", "pending".into());
+    for uid in [0, 1000] {
+        let start = run(&source, &volume, ["true"]).option("--wait-timeout", "10ms").started_by(uid, uid);
+        start.ends().fails(75, "complete but for a hook");
     }
 }
