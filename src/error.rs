@@ -223,7 +223,7 @@ fn classify(number: Option<i32>, is_root: bool) -> (Exit, Option<&'static str>) 
         ),
         Some(c::EACCES | c::EPERM) if is_root => (
             Exit::Permission,
-            "root was refused: a capability may be missing (CAP_DAC_OVERRIDE, CAP_CHOWN, CAP_FOWNER), the server may squash root (root_squash), or a user namespace, a seccomp profile or the mount forbids it",
+            "root was refused: a capability may be missing (CAP_DAC_OVERRIDE, CAP_CHOWN, CAP_FOWNER), it may be immutable (lsattr), the server may squash root (root_squash), or a user namespace, a seccomp profile or the mount forbids it",
         ),
         Some(c::EACCES | c::EPERM) => (
             Exit::Permission,

@@ -357,9 +357,14 @@ fn leave_out(rules: &Rules<'_>, path: &[u8], to: BorrowedFd<'_>, looked: &mut Lo
     let Some(cause) = refuses_names(to) else { return Ok(()) };
     if !rules.is_mount {
         let missing = printable(&looked.moves[0].0);
-        return Err(Error::os("publish to", rules.full(path), cause).help(format!(
-            "the seed has '{missing}' for it: let this user write in this directory of the volume, or start as root"
-        )));
+        let what = match rustix::process::geteuid().is_root() {
+            true => {
+                "root may not write in this directory of the volume: it may be immutable (lsattr), or closed by its server or a missing capability (CAP_DAC_OVERRIDE)"
+            }
+            false => "let this user write in this directory of the volume, or start as root",
+        };
+        return Err(Error::os("publish to", rules.full(path), cause)
+            .help(format!("the seed has '{missing}' for it: {what}")));
     }
     for (name, _) in looked.moves.drain(..) {
         rules.note(Loss::LeftOut, &join(path, &name), cause)?;

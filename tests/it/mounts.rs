@@ -236,7 +236,7 @@ fn an_immutable_directory_is_named_before_the_seal() {
     }
     let outcome = seed(&source, &volume).ends();
     assert!(change("-i"));
-    outcome.fails(77, "/d'");
+    outcome.says("immutable").says_nothing_of("as root").fails(77, "/d'");
     assert!(!volume.join("a").exists());
 }
 
