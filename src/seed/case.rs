@@ -60,13 +60,10 @@ pub fn ignores_case(directory: BorrowedFd<'_>, name: &[u8]) -> rustix::io::Resul
 }
 
 /// Whether a directory of the volume that holds the names `there` ignores case. On ext4 and f2fs that is each
-/// directory's own; elsewhere one of its names is looked up.
-///
-/// # Errors
-/// As `fstatat`.
-pub fn folds(directory: BorrowedFd<'_>, there: &HashSet<Box<[u8]>>) -> rustix::io::Result<bool> {
+/// directory's own; elsewhere one of its names is looked up, and another where that is a mount that does not answer.
+pub fn folds(directory: BorrowedFd<'_>, there: &HashSet<Box<[u8]>>) -> bool {
     if fs::ioctl_getflags(directory).is_ok_and(|flags| flags.bits() & CASEFOLD != 0) {
-        return Ok(true);
+        return true;
     }
     let is_telling = |name: &&[u8]| {
         let swapped = [name.to_ascii_uppercase(), name.to_ascii_lowercase()];
@@ -75,7 +72,8 @@ pub fn folds(directory: BorrowedFd<'_>, there: &HashSet<Box<[u8]>>) -> rustix::i
             // Both spellings are there: it tells them apart, and the look-up would show it.
             && swapped.iter().any(|other| other.as_slice() != *name)
     };
-    there.iter().map(|name| &**name).find(is_telling).map_or(Ok(false), |name| ignores_case(directory, name))
+    let mut telling = there.iter().map(|name| &**name).filter(is_telling);
+    telling.find_map(|name| ignores_case(directory, name).ok()).unwrap_or(false)
 }
 
 /// What came before, on a volume that ignores case.

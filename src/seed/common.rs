@@ -210,7 +210,7 @@ pub fn look(rules: &Rules<'_>, path: &[u8], pair: &Pair) -> Result<Looked> {
     // One look at the whole directory instead of one at each name.
     let there = names(to).context("read directory", || rules.full(path))?;
     let mut there: HashSet<Box<[u8]>> = there.into_iter().collect();
-    let folds = case::folds(to, &there).context("stat", || rules.full(path))?;
+    let folds = case::folds(to, &there);
     let mut spelled = HashMap::new();
     if folds {
         there = there.iter().map(|name| case::fold(name).into()).collect();

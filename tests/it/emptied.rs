@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::Path;
 
-use crate::kit::mount::bind;
+use crate::kit::mount::{bind, dead};
 use crate::kit::{Sandbox, Tree, assert_same_tree, needs, seed};
 
 fn app() -> Tree {
@@ -24,6 +24,11 @@ fn empty(directory: &Path) {
             fs::remove_file(&path).unwrap();
         }
     }
+}
+
+fn empty_but_mounts(volume: &Path) {
+    fs::remove_dir_all(volume.join("wp")).unwrap();
+    fs::remove_file(volume.join("index")).unwrap();
 }
 
 #[test]
@@ -48,6 +53,24 @@ fn directories_that_lead_to_a_mount_do_not_keep_a_volume_from_being_emptied() {
         assert_same_tree(&source, &volume);
         start().says("already seeded");
     }
+}
+
+#[test]
+fn a_mount_that_does_not_answer_is_left_out_and_left_alone() {
+    if !needs::root() || !needs::fuse() {
+        return;
+    }
+    let sandbox = Sandbox::new();
+    let source = app().file("users/x", "x").write_to(&sandbox.directory("source"));
+    let volume = sandbox.volume();
+    let _mount = dead(&volume.join("users"));
+    let start = || seed(&source, &volume).json().ends().exits(0);
+    start().warns_once(1);
+    assert!(volume.join("index").exists());
+    start().says("already seeded");
+    empty_but_mounts(&volume);
+    start().says("emptied");
+    assert!(volume.join("wp/plugins/p").exists());
 }
 
 #[test]

@@ -5,6 +5,7 @@
 
 use std::cell::Cell;
 use std::fs::{self, File};
+use std::os::fd::AsRawFd;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -42,6 +43,16 @@ fn mounted(kind: &str, at: &Path, options: &str) -> Mount {
 pub fn bind(from: &Path, at: &Path) -> Mount {
     private();
     mount(Some(from), at, None::<&str>, MsFlags::MS_BIND, None::<&str>).unwrap();
+    Mount { at: at.to_owned() }
+}
+
+/// A FUSE file system whose server is gone: every call answers `ENOTCONN`.
+pub fn dead(at: &Path) -> Mount {
+    private();
+    fs::create_dir_all(at).unwrap();
+    let server = File::options().read(true).write(true).open("/dev/fuse").unwrap();
+    let options = format!("fd={},rootmode=40000,user_id=0,group_id=0", server.as_raw_fd());
+    mount(Some("dead"), at, Some("fuse"), MsFlags::empty(), Some(options.as_str())).unwrap();
     Mount { at: at.to_owned() }
 }
 
