@@ -480,6 +480,7 @@ impl Site<'_> {
             exclusive: crew.exclusive || ignores_case,
             flush: crew.flush,
             times: config.times,
+            stage: self.stage,
             ignores_case,
         };
         let mut produced = Produced { root: None, skipped: 0, excluded: 0 };

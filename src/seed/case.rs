@@ -1,15 +1,21 @@
-//! Names that a volume does not tell apart: those that differ in case only, above all.
+//! Names that a volume does not tell apart, those that differ in case only above all, and names of which it drops the
+//! end.
 //!
 //! Where the volume ignores case, each name of the seed is compared with those before it while the source is read.
 //! A file system that folds names by rules of its own (Unicode's forms, Windows' tables) says so when a name is
-//! made: it is there, under another spelling. Either way nothing is published. Knows names, not files.
+//! made: it is there, under another spelling. FAT and exFAT drop a final dot and say nothing: that is tried, once the
+//! source has such a name. Either way nothing is published. Knows names, not files.
 
 use std::collections::{HashMap, HashSet};
 use std::hash::{BuildHasher, RandomState};
 use std::os::fd::{AsFd, BorrowedFd};
 
-use rustix::fs::{self, Mode, OFlags};
+use rustix::fs::{self, AtFlags, Mode, OFlags};
+use rustix::io::Errno;
 
+use super::TREE;
+use super::tree::Tree;
+use crate::error::{Context, Result};
 use crate::volume::{names, openat, stat_entry};
 
 /// How many names are kept to be named in an error; of all others only a digest is. They are a few MiB.
@@ -76,9 +82,60 @@ pub fn folds(directory: BorrowedFd<'_>, there: &HashSet<Box<[u8]>>) -> bool {
     telling.find_map(|name| ignores_case(directory, name).ok()).unwrap_or(false)
 }
 
+/// Looks at each path of a seed before it is made.
+#[derive(Debug)]
+pub struct Names {
+    /// On a volume that ignores case.
+    spellings: Option<Spellings>,
+    /// Ends of names that the volume was seen to keep.
+    kept_ends: Vec<u8>,
+}
+
+impl Names {
+    /// For one seed.
+    pub fn new(ignores_case: bool) -> Names {
+        Names { spellings: ignores_case.then(Spellings::default), kept_ends: Vec::new() }
+    }
+
+    /// Looks at the next path of the seed, whose tree is in `stage`.
+    ///
+    /// # Errors
+    /// Exit 78 where it would not be found under this name, or where the volume does not tell it apart from another
+    /// path.
+    pub fn check(&mut self, stage: BorrowedFd<'_>, tree: &Tree, path: &[u8]) -> Result<()> {
+        if let Some(end @ (b'.' | b' ')) = path.last().copied()
+            && !self.kept_ends.contains(&end)
+        {
+            if !keeps_end(stage, end).context("make a name in", || tree.entry(path))? {
+                return Err(tree.end_dropped(path));
+            }
+            self.kept_ends.push(end);
+        }
+        match self.spellings.as_mut().and_then(|spellings| spellings.note(path)) {
+            Some(other) => Err(tree.same_name(path, &other)),
+            None => Ok(()),
+        }
+    }
+}
+
+/// Whether a name in this directory keeps this end. What refuses such a name outright says so where it is made.
+fn keeps_end(directory: BorrowedFd<'_>, end: u8) -> rustix::io::Result<bool> {
+    let name = [TREE.as_bytes(), &[end]].concat();
+    let made = fs::mkdirat(directory, &*name, Mode::RWXU);
+    // The name without its end is there.
+    let is_dropped = made == Err(Errno::EXIST)
+        && names(openat(directory, b".", OFlags::DIRECTORY | OFlags::RDONLY, Mode::empty())?.as_fd())?
+            .iter()
+            .all(|other| **other != *name);
+    if !is_dropped {
+        let _ = fs::unlinkat(directory, &*name, AtFlags::REMOVEDIR);
+    }
+    Ok(!is_dropped)
+}
+
 /// What came before, on a volume that ignores case.
 #[derive(Debug, Default)]
-pub struct Spellings {
+struct Spellings {
     hash: RandomState,
     /// Of each path: how it compares, and how it is spelled.
     seen: HashMap<u64, u64>,
@@ -88,7 +145,7 @@ pub struct Spellings {
 impl Spellings {
     /// Notes a path of the seed. Another one before it that the volume does not tell apart is returned; empty
     /// where it is not known any more.
-    pub fn note(&mut self, path: &[u8]) -> Option<Box<[u8]>> {
+    fn note(&mut self, path: &[u8]) -> Option<Box<[u8]>> {
         let (folded, exact) = (self.hash.hash_one(fold(path)), self.hash.hash_one(path));
         match self.seen.insert(folded, exact) {
             Some(before) if before != exact => Some(self.named.remove(&folded).unwrap_or_default()),

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use rustix::fs::Stat;
 
-use super::case::Spellings;
+use super::case::Names;
 use super::entry::Meta;
 use super::job::{CHUNK, Chunk, Entry, File, Job, LargeFile};
 use super::queue::Queue;
@@ -54,8 +54,7 @@ pub struct Feed<'a> {
     work: Work,
     most_entries: u64,
     space: &'a mut Space,
-    /// Names before, on a volume that ignores case.
-    spellings: Option<Spellings>,
+    names: Names,
 }
 
 /// What a pipeline may use.
@@ -108,7 +107,7 @@ pub fn run(
             work: Work::default(),
             most_entries,
             space,
-            spellings: shared.ignores_case.then(Spellings::default),
+            names: Names::new(shared.ignores_case),
         };
         let fed = producer(&mut feed).and_then(|()| feed.finish());
         match fed {
@@ -193,7 +192,7 @@ impl Feed<'_> {
         self.space.take(0)?;
         self.work.totals.directories += 1;
         let dir = self.shared.tree.directory(parent, name);
-        self.spell(dir.path())?;
+        self.check_name(dir.path())?;
         dir.set_meta(meta);
         self.push(Job::Directory(Arc::clone(&dir)))?;
         Ok(dir)
@@ -298,7 +297,7 @@ impl Feed<'_> {
     /// # Errors
     /// When a writer has failed.
     pub fn make_link(&mut self, entry: Entry, dir: Arc<Dir>, name: Box<[u8]>) -> Result<()> {
-        self.spell(&entry.path())?;
+        self.check_name(&entry.path())?;
         entry.dir.hold();
         self.push(Job::Link(entry, dir, name))
     }
@@ -321,7 +320,7 @@ impl Feed<'_> {
     /// # Errors
     /// When it cannot be opened.
     pub fn adopt(&mut self, parent: &Arc<Dir>, name: &[u8], stat: &Stat, times: bool) -> Result<Arc<Dir>> {
-        self.spell(&parent.child_path(name))?;
+        self.check_name(&parent.child_path(name))?;
         let dir = self.shared.tree.adopt(parent, name, stat, times)?;
         self.queue.made(dir.number());
         Ok(dir)
@@ -370,7 +369,7 @@ impl Feed<'_> {
             Error::new(Exit::Archive, "seed", "its files are longer than any file system holds")
         })?;
         self.space.take(file.stored)?;
-        self.spell(&file.path())?;
+        self.check_name(&file.path())?;
         file.dir.hold();
         self.work.totals.files += 1;
         self.shared.progress.file_found(file.size);
@@ -379,18 +378,15 @@ impl Feed<'_> {
 
     fn begin(&mut self, entry: &Entry) -> Result<()> {
         self.count()?;
-        self.spell(&entry.path())?;
+        self.check_name(&entry.path())?;
         entry.dir.hold();
         self.work.totals.links += 1;
         Ok(())
     }
 
-    /// Refuses a path that the volume does not tell apart from one before it.
-    fn spell(&mut self, path: &[u8]) -> Result<()> {
-        match self.spellings.as_mut().and_then(|spellings| spellings.note(path)) {
-            Some(other) => Err(self.shared.tree.same_name(path, &other)),
-            None => Ok(()),
-        }
+    /// Refuses a path that the volume would not keep, or not tell apart from one before it.
+    fn check_name(&mut self, path: &[u8]) -> Result<()> {
+        self.names.check(self.shared.stage, self.shared.tree, path)
     }
 
     fn count(&self) -> Result<()> {

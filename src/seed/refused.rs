@@ -44,6 +44,14 @@ pub fn not_made(
     }
 }
 
+/// The error for an entry that the volume would have under its name without the last character.
+pub fn end_dropped(naming: &Naming, path: &[u8]) -> Error {
+    let odd = oddity(path).unwrap_or_else(|| "an end".to_owned());
+    Error::new(Exit::Refused, "create", format!("its name has {odd}, which the volume drops"))
+        .on(naming.entry(path))
+        .help(help_for_characters(naming.kind().name))
+}
+
 /// The error for an entry that the volume does not tell apart from `other`, another path of the seed; empty where
 /// that is not known.
 pub fn same_name(naming: &Naming, path: &[u8], other: &[u8]) -> Error {

@@ -290,6 +290,11 @@ impl Tree {
         refused::same_name(&self.naming, path, other)
     }
 
+    /// The error for the entry at this path, whose last character the volume drops.
+    pub fn end_dropped(&self, path: &[u8]) -> Error {
+        refused::end_dropped(&self.naming, path)
+    }
+
     /// Makes way for `name`, which could not be made since it is there: an earlier try of ours, or of an earlier
     /// run under another spelling, is removed.
     ///

@@ -58,6 +58,8 @@ pub struct Shared<'a> {
     pub flush: Flush,
     /// Whether times are kept.
     pub times: bool,
+    /// The directory that the tree is in.
+    pub stage: BorrowedFd<'a>,
     /// Whether the volume finds a name under other spellings.
     pub ignores_case: bool,
 }

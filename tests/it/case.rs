@@ -5,7 +5,7 @@ use std::fs;
 use slowfs::Quirks;
 
 use crate::kit::slowfs::{quirky, slow};
-use crate::kit::{Sandbox, Tree, assert_nothing_published, mount, needs, seed};
+use crate::kit::{Sandbox, Tree, assert_nothing_published, seed};
 
 /// Seeds `tree` to a volume that ignores case and is told apart by nothing else, from a directory or an archive.
 #[track_caller]
@@ -71,34 +71,38 @@ fn a_users_file_of_another_spelling_is_kept_like_one_of_the_same() {
     assert_eq!(fs::read_to_string(volume.path().join("Readme.TXT")).unwrap(), "the user's");
 }
 
-/// ext4 decides for each directory (`chattr +F`), so that the stage may tell apart what the volume does not.
+/// As on ext4, where `chattr +F` decides for each directory: the stage tells apart what the volume does not. (The
+/// kernel here may lack that of ext4; `bench/volumes --lab` has it.)
 #[test]
 fn names_that_meet_in_a_directory_of_the_volume_are_found_before_the_seal() {
-    if !needs::root() {
-        return;
-    }
     let sandbox = Sandbox::new();
-    let image = sandbox.path("image");
-    let made = std::process::Command::new("sh")
-        .arg("-c")
-        .arg(format!("truncate -s 32M {0} && mkfs.ext4 -q -O casefold -E encoding=utf8 {0}", image.display()))
-        .status();
-    mount::private();
-    let volume = sandbox.volume();
-    let mounted = std::process::Command::new("mount").arg("-o").arg("loop").arg(&image).arg(&volume).output();
-    if !made.unwrap().success() || !mounted.unwrap().status.success() {
-        // Not a matter of a package: a kernel without CONFIG_UNICODE has no such file system.
-        eprintln!("skipped: this kernel mounts no ext4 that folds case");
-        return;
-    }
-    fs::create_dir(volume.join("data")).unwrap();
-    let folded = std::process::Command::new("chattr").arg("+F").arg(volume.join("data")).status().unwrap();
-    assert!(folded.success());
+    let quirks = Quirks { ignores_case_in: Some("data".into()), ..Quirks::default() };
+    let Some(volume) = slow(&sandbox, quirky(quirks)) else { return };
+    fs::create_dir(volume.path().join("data")).unwrap();
+    fs::write(volume.path().join("data/own"), "the user's").unwrap();
     let source = Tree::new().file("data/A", "1").file("data/a", "2").file("index", "i");
     let source = source.write_to(&sandbox.directory("source"));
-    let outcome = seed(&source, &volume).ends();
-    let is_published = volume.join("index").exists();
-    let _ = std::process::Command::new("umount").arg("-l").arg(&volume).status();
+    let outcome = seed(&source, volume.path()).ends();
     outcome.exits(78).says("data/A").says("data/a").says("ignores case");
-    assert!(!is_published);
+    assert!(!volume.path().join("index").exists());
+}
+
+/// As on exFAT and FAT, which drop a final dot without a word.
+#[test]
+fn a_name_of_which_the_volume_drops_the_end_is_refused() {
+    for (name, end) in [("doc/etc.", "a dot at its end"), ("doc/blank ", "a blank at its end")] {
+        let entries = [
+            Tree::new().file("doc/a", "").file(name, "x"),
+            Tree::new().file(format!("{name}/a"), "x"),
+            Tree::new().symlink(name, "a"),
+        ];
+        for tree in entries {
+            let sandbox = Sandbox::new();
+            let quirks = Quirks { drops_at_end: ". ".to_owned(), ..Quirks::default() };
+            let Some(volume) = slow(&sandbox, quirky(quirks)) else { return };
+            let source = tree.write_to(&sandbox.directory("source"));
+            seed(&source, volume.path()).ends().exits(78).says(name).says(end).says("help: ");
+            assert_nothing_published(volume.path());
+        }
+    }
 }

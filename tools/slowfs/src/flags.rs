@@ -34,6 +34,8 @@ impl Quirk {
             "forbidden" => quirks.forbidden = value.to_owned(),
             "not-utf8" => quirks.not_utf8 = refused()?,
             "ignores-case" => quirks.ignores_case = true,
+            "ignores-case-in" => quirks.ignores_case_in = Some(value.into()),
+            "drops-at-end" => quirks.drops_at_end = value.to_owned(),
             "max-links" => quirks.max_links = Some(number(value)?),
             "quota" => quirks.quota = Some(number(value)?),
             "statfs-blocks" => quirks.room.free_blocks = Some(number(value)?),

@@ -55,8 +55,8 @@ struct Flags {
     /// Has the file system refuse something, or do it in another way. QUIRK is symlinks, hard-links,
     /// links-to-symlinks, special-files, modes, owners, times, xattrs or not-utf8 with =ERROR;
     /// modes=ignored, owners=ignored, times=ignored, xattrs=kept; max-name, max-links, quota,
-    /// statfs-blocks, statfs-inodes, statfs-free-inodes or statfs-max-name with =N; forbidden=CHARACTERS;
-    /// ignores-case. Repeatable
+    /// statfs-blocks, statfs-inodes, statfs-free-inodes or statfs-max-name with =N; forbidden=CHARACTERS or
+    /// drops-at-end=CHARACTERS; ignores-case, or ignores-case-in=DIRECTORY. Repeatable
     #[arg(long, value_name = "QUIRK", value_parser = flags::quirk)]
     quirk: Vec<Quirk>,
     /// Has an operation fail: all, or the next N, or those on what has this name. Repeatable

@@ -60,7 +60,7 @@ impl Mount {
     }
 
     fn of(tree: Arc<Mutex<Tree>>, mut options: Options, at: &Path) -> io::Result<Mount> {
-        if options.quirks.ignores_case {
+        if options.quirks.respells() {
             options.cached = Duration::ZERO;
         }
         let at = at.canonicalize()?;

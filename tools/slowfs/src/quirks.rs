@@ -5,7 +5,7 @@
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
-use std::ffi::OsStr;
+use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::OsStrExt;
 
 use fuser::Errno;
@@ -42,6 +42,10 @@ pub struct Quirks {
     /// Two names that differ in case only are one; it is spelled as when it was made. Names are then asked
     /// for each time, since the kernel would keep the other spellings of what is removed.
     pub ignores_case: bool,
+    /// The same in directories of this name alone, as where `chattr +F` made one of them case-insensitive.
+    pub ignores_case_in: Option<OsString>,
+    /// Characters that are dropped from the end of a name, without a word, as exFAT does with dots.
+    pub drops_at_end: String,
     /// Names that a file may have; one more is refused with `EMLINK`.
     pub max_links: Option<u32>,
     /// Bytes of file data, above which a write is refused with `EDQUOT` at once.
@@ -105,13 +109,29 @@ impl Quirks {
         if name.as_bytes().iter().any(is_forbidden) { Err(Errno::EINVAL) } else { Ok(()) }
     }
 
-    /// How a directory spells a name: as it was asked for where there is no such name.
+    /// What is kept of a name; all of one that would have nothing left.
+    pub(crate) fn kept<'a>(&self, name: &'a OsStr) -> &'a OsStr {
+        let dropped = |byte: &u8| self.drops_at_end.as_bytes().contains(byte);
+        let bytes = name.as_bytes();
+        let end = bytes.iter().rposition(|byte| !dropped(byte)).map_or(bytes.len(), |last| last + 1);
+        OsStr::from_bytes(&bytes[..end])
+    }
+
+    /// Whether the kernel must ask for each name: it would keep one under spellings that it was asked for.
+    pub(crate) fn respells(&self) -> bool {
+        self.ignores_case || self.ignores_case_in.is_some() || !self.drops_at_end.is_empty()
+    }
+
+    /// How the directory `directory` spells a name: as [`Quirks::kept`] where there is no such name.
     pub(crate) fn spelling<'a>(
         &self,
-        entries: &'a BTreeMap<std::ffi::OsString, u64>,
+        directory: &OsStr,
+        entries: &'a BTreeMap<OsString, u64>,
         name: &'a OsStr,
     ) -> &'a OsStr {
-        if !self.ignores_case || entries.contains_key(name) {
+        let name = self.kept(name);
+        let ignores_case = self.ignores_case || self.ignores_case_in.as_deref() == Some(directory);
+        if !ignores_case || entries.contains_key(name) {
             return name;
         }
         let wanted = fold(name);
@@ -160,7 +180,7 @@ mod tests {
     #[track_caller]
     fn check_spelling(quirks: &Quirks, name: &str, expected: &str) {
         let entries = ["Readme", "Über", "a"].into_iter().map(|name| (name.into(), 2)).collect();
-        assert_eq!(quirks.spelling(&entries, OsStr::new(name)), expected);
+        assert_eq!(quirks.spelling(OsStr::new("d"), &entries, OsStr::new(name)), expected);
     }
 
     #[test]
@@ -171,5 +191,16 @@ mod tests {
         check_spelling(&quirks, "a", "a");
         check_spelling(&quirks, "B", "B");
         check_spelling(&Quirks::default(), "README", "README");
+        let in_one = |name: &str| Quirks { ignores_case_in: Some(name.into()), ..Quirks::default() };
+        check_spelling(&in_one("d"), "README", "Readme");
+        check_spelling(&in_one("e"), "README", "README");
+    }
+
+    #[test]
+    fn what_is_dropped_at_the_end_of_a_name_is_dropped_in_look_ups_too() {
+        let quirks = Quirks { drops_at_end: ".".to_owned(), ..Quirks::default() };
+        check_spelling(&quirks, "a..", "a");
+        check_spelling(&quirks, ".b.", ".b");
+        check_spelling(&quirks, "...", "...");
     }
 }

@@ -106,9 +106,10 @@ impl Tree {
         }
         self.last += 1;
         let number = self.last;
-        self.nodes.insert(number, Node::new(content, mode, owner, name.to_owned()));
+        let name = self.quirks.kept(name).to_owned();
+        self.nodes.insert(number, Node::new(content, mode, owner, name.clone()));
         let directory = self.node_mut(parent)?;
-        directory.entries_mut()?.insert(name.to_owned(), number);
+        directory.entries_mut()?.insert(name, number);
         directory.links += u32::from(is_directory);
         directory.touch();
         self.attr(number)
@@ -152,12 +153,13 @@ impl Tree {
         self.allow_link(number)?;
         let directory = self.vacant(parent, name)?;
         directory.allow(caller, WRITE | SEARCH)?;
+        let name = self.quirks.kept(name).to_owned();
         let node = self.node_mut(number)?;
         node.links += 1;
         node.changed = SystemTime::now();
-        node.name = name.to_owned();
+        node.name.clone_from(&name);
         let directory = self.node_mut(parent)?;
-        directory.entries_mut()?.insert(name.to_owned(), number);
+        directory.entries_mut()?.insert(name, number);
         directory.touch();
         self.attr(number)
     }
@@ -308,7 +310,8 @@ impl Tree {
 
     /// How the directory spells this name.
     fn spelling<'a>(&'a self, parent: u64, name: &'a OsStr) -> Result<&'a OsStr> {
-        Ok(self.quirks.spelling(self.node(parent)?.entries()?, name))
+        let directory = self.node(parent)?;
+        Ok(self.quirks.spelling(&directory.name, directory.entries()?, name))
     }
 
     /// The directory, where it can have this name and does not.
