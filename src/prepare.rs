@@ -43,6 +43,7 @@ use crate::state::{Complete, DIRECTORY, Name, Public, Sealed, StateDir};
 use crate::text::{Untrusted, rfc3339};
 use crate::volume::{
     Ourselves, Place, Volume, check_renames, make_private, openat, refuses_names, remove_directory,
+    stat_entry,
 };
 
 /// How often `wait` looks, at first and at most: it costs a few round trips each time.
@@ -92,6 +93,11 @@ impl Preparation<'_> {
         }
         let state = StateDir::open(&volume)?;
         if let Some(record) = self.complete(&volume, state.as_ref())? {
+            if state.is_some_and(|state| is_untidy(state.fd())) {
+                // Of a holder that was killed after the record, or that is at it: what fails is in nobody's way.
+                let disk = Disk::new(Ourselves::new(), false);
+                block_on(Ground::on(&volume, &disk).tidy(record.epoch));
+            }
             self.already_seeded(&volume, &record);
             return Ok(());
         }
@@ -662,4 +668,14 @@ fn sync_above(claim: BorrowedFd<'_>) -> rustix::io::Result<()> {
         directory = openat(directory.as_fd(), b"..", OFlags::DIRECTORY | OFlags::RDONLY, Mode::empty())?;
     }
     rustix::fs::fsync(directory)
+}
+
+/// Whether a state directory has directories in it, which a user who walks the volume may not enter. Told by its
+/// links, and by a look where the file system does not count them.
+fn is_untidy(state: BorrowedFd<'_>) -> bool {
+    match rustix::fs::fstat(state).map(|found| found.st_nlink) {
+        Ok(0 | 1) => stat_entry(state, CLAIMS.as_bytes()).is_ok_and(|found| found.is_some()),
+        Ok(links) => links > 2,
+        Err(_) => false,
+    }
 }

@@ -152,7 +152,7 @@ pub struct Replica<'a, F: Files, C, W> {
 }
 
 enum Turn<D> {
-    /// And whether there was more to it than a look.
+    /// And whether the state is ours to tidy.
     Complete(Public, bool),
     Ours(Claim<D>),
 }
@@ -173,8 +173,8 @@ impl<F: Files, C: Clock, W: Work<F>> Replica<'_, F, C, W> {
         let mut lost = false;
         loop {
             let claim = match self.turn(&mut lock).await? {
-                Turn::Complete(record, waited) => {
-                    if waited || lost {
+                Turn::Complete(record, is_ours) => {
+                    if is_ours || lost {
                         self.until(async || self.ground.tidy(record.epoch).await).await;
                     }
                     self.ground.files.unlock().await;
@@ -201,7 +201,7 @@ impl<F: Files, C: Clock, W: Work<F>> Replica<'_, F, C, W> {
     async fn turn(&self, lock: &mut LockState) -> Result<Turn<F::Dir>> {
         let began = self.clock.now();
         let (mut watch, mut pause) = (Watch::default(), FIRST_PAUSE);
-        let (mut waits, mut tried) = (false, false);
+        let mut waits = false;
         let (mut told, mut inside, mut was_open) = (false, None, false);
         // What was under the claim when we got the lock, to see whether it still moves.
         let (mut at_lock, mut looks): (Option<(u64, Vec<u8>)>, u32) = (None, 0);
@@ -246,7 +246,7 @@ impl<F: Files, C: Clock, W: Work<F>> Replica<'_, F, C, W> {
                 if waits {
                     self.work.tell(Event::WaitEnded(self.clock.now().saturating_sub(began)));
                 }
-                return Ok(Turn::Complete(record, waits || tried));
+                return Ok(Turn::Complete(record, true));
             }
             looks += 1;
             let look = lock.of != Lock::Theirs || looks % LOOKS_A_BEAT == 1 || !waits;
@@ -271,7 +271,6 @@ impl<F: Files, C: Clock, W: Work<F>> Replica<'_, F, C, W> {
                     self.work.tell(Event::NotShared("we got it while another holder's heart beats"));
                 }
                 if self.is_free(&watch, lock.of, found.as_ref(), beat.as_ref()) {
-                    tried = true;
                     let holder = self.work.holder(lock.of == Lock::Ours);
                     let judged = found.as_ref().map_or(0, |found| found.epoch);
                     match self.ground.claim(&state, (judged, recorded.epoch), holder).await? {

@@ -170,6 +170,29 @@ fn a_volume_from_before_volseed_that_is_read_only_starts() {
 }
 
 #[test]
+fn what_a_kill_in_the_last_moment_left_is_removed_by_the_next_start() {
+    if !needs::root() {
+        return;
+    }
+    let (_sandbox, source, volume) = sandbox();
+    seed(&source, &volume).ends().exits(0);
+    let state = volume.join(".volseed");
+    for name in ["claims/1/heartbeat", "claims/1/publishing/stage.json", "tmp/x/claim.json"] {
+        fs::write(records::place(&volume, name), "{}").unwrap();
+    }
+    fs::set_permissions(&state, fs::Permissions::from_mode(0o755)).unwrap();
+    let start = || run(&source, &volume, ["true"]);
+    start().started_by(1000, 1000).ends().exits(0).says("already seeded");
+    let mount = bind(&volume, &volume);
+    mount.remount(MsFlags::MS_RDONLY | MsFlags::MS_BIND, "");
+    start().ends().exits(0).says("already seeded").says_nothing_of("WARN");
+    drop(mount);
+    assert!(state.join("claims").exists());
+    start().ends().exits(0).says("already seeded");
+    assert_eq!(crate::order::names(&state), ["lock", "record.json", "state.json"]);
+}
+
+#[test]
 fn a_user_to_whom_the_state_is_closed_is_told_what_opens_it() {
     if !needs::root() {
         return;
