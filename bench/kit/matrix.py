@@ -234,8 +234,9 @@ class Measured:
             ended = subprocess.run(
                 argv, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, env=measure.environment(), timeout=TIMEOUT, check=False
             )
-        except subprocess.TimeoutExpired:
-            return Run(-1, [{"level": "ERROR", "message": f"no end within {TIMEOUT} s"}])
+        except subprocess.TimeoutExpired as ended:
+            lines = (ended.stderr or b"").decode("utf-8", "backslashreplace").splitlines()
+            return Run(-1, [{"level": "ERROR", "message": f"no end within {TIMEOUT} s, and last: {lines[-1] if lines else 'nothing'}"}])
         text = ended.stderr.decode("utf-8", "backslashreplace")
         self.used_up = self.kind.fragile and ended.returncode != 0
         return Run(ended.returncode, [as_line(line) for line in text.splitlines()])
