@@ -181,7 +181,8 @@ pub struct VolumeArgs {
     pub lock: Option<LockMode>,
     /// Longest wait for a replica
     ///
-    /// Then volseed exits with 75. Without it volseed waits for as long as the other replica works.
+    /// Then volseed exits with 75. Without it volseed waits for as long as the other replica works;
+    /// `run` and `seed` wait 15 minutes for what only another user can complete.
     #[arg(long, env = "VOLSEED_WAIT_TIMEOUT", value_name = "DUR")]
     pub wait_timeout: Option<Span>,
     /// TOML file [/etc/volseed.toml]
