@@ -3,6 +3,11 @@
 //! Values are only parsed here; what follows from them is for `config`. The first paragraph of a
 //! field's comment is its line in `--help`; all of it is its entry in `docs/options.md`.
 
+pub(crate) mod config;
+pub mod environment;
+pub(crate) mod install;
+pub(crate) mod values;
+
 use std::ffi::OsString;
 use std::path::PathBuf;
 
@@ -10,12 +15,12 @@ use clap::{Arg, ArgAction, Args, Command, CommandFactory, FromArgMatches, Parser
 
 use crate::error::{Error, Result};
 use crate::exit::Exit;
-use crate::options::{
+use crate::system::users::Spec;
+use values::{
     Address, AppCheck, Commands, Exclude, Existing, ExitMap, Grace, LockMode, LogFormat, LogLevel,
     ModeChange, PassSocket, ProbePath, Rewrite, SeedVersion, SignalScope, Size, SocketMode, Span, Status,
     Workers,
 };
-use crate::users::Spec;
 
 /// Seeds a container's persistent volume before its app starts: in parallel, once, and with health
 /// answers all the way.

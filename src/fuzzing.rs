@@ -5,13 +5,13 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::config::{ServerConfig, SocketAccess};
-use crate::coordinate::records::Beat;
+use crate::claims::beat::Beat;
+use crate::cli::config::{ServerConfig, SocketAccess};
 use crate::health::page::Page;
 use crate::health::server::{Seeding, answer_to};
 use crate::progress::Progress;
-pub use crate::seed::fuzzing::{archive, decompress, extension, names};
-use crate::state::{Complete, Public, Staged};
+pub use crate::seed::source::fuzzing::{archive, decompress, extension, names};
+use crate::volume::records::{Complete, Public, Staged};
 
 /// The records on a volume.
 pub fn records(data: &[u8]) {

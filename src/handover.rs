@@ -1,9 +1,9 @@
 //! Becoming the app: same process, same environment and directory, nothing of ours left. Or staying
 //! beside it as its init.
 
-mod exec;
-mod identity;
-mod sockets;
+pub(crate) mod exec;
+pub(crate) mod identity;
+pub(crate) mod sockets;
 pub mod supervise;
 
 use std::os::fd::OwnedFd;
@@ -11,12 +11,13 @@ use std::os::fd::OwnedFd;
 use nix::libc;
 use nix::unistd::getppid;
 
-use crate::config::AppConfig;
-use crate::environment::Environment;
+use crate::cli::config::AppConfig;
+use crate::cli::environment::Environment;
+use crate::cli::values::Address;
 use crate::error::{Error, Result};
 use crate::exit::Exit;
-use crate::options::Address;
-use crate::signals::{self, Signals, inherited};
+use crate::system::signals;
+use crate::system::signals::{Signals, inherited};
 use supervise::Lifeline;
 
 /// Becomes the app, and hands it the sockets that are `listening` for it. Returns only when that failed,

@@ -2,14 +2,14 @@
 //!
 //! Both know the progress and the configuration, never the volume.
 
-pub mod admin;
-pub mod client;
-mod container;
-pub mod listen;
-mod metrics;
-pub mod page;
-mod proxy;
-pub mod server;
+pub(crate) mod admin;
+pub(crate) mod client;
+pub(crate) mod container;
+pub(crate) mod listen;
+pub(crate) mod metrics;
+pub(crate) mod page;
+pub(crate) mod proxy;
+pub(crate) mod server;
 
 /// The `Server` header of every answer: how the client tells ours from the app's.
 pub const SERVER: &str = "volseed";

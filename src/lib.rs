@@ -12,48 +12,43 @@
 //! Who may know whom is in `ARCHITECTURE.md`.
 
 pub mod cancel;
+pub mod claims;
 pub mod cli;
-pub mod config;
-pub mod control;
-pub mod coordinate;
-pub mod decision;
-pub mod environment;
 pub mod error;
 pub mod exit;
 #[cfg(any(fuzzing, test))]
 pub mod fuzzing;
 pub mod handover;
 pub mod health;
-pub mod install;
-pub mod limits;
 pub mod log;
-mod mutant;
-pub mod nfs;
-pub mod options;
-pub mod prepare;
+pub mod mutant;
 pub mod progress;
-pub mod report;
+pub mod run;
 pub mod seed;
-pub mod signals;
-pub mod state;
-pub mod status;
-pub mod text;
-pub mod users;
+pub mod system;
 pub mod volume;
 
+use crate::cli::config;
+use crate::cli::environment;
+use crate::cli::install;
+use crate::run::control;
+use crate::run::status;
+use crate::system::signals;
+use crate::system::text;
 use std::ffi::OsString;
 use std::io::Write;
 use std::os::fd::AsRawFd;
 
-use cli::{AppCheckArgs, Asked, CopyArgs, HealthArgs, LogArgs, RunArgs, StatusArgs, Verb, VolumeArgs};
-use config::{Config, File};
-use control::{Ending, Kept, Story};
-use environment::Environment;
-use error::{Error, Result};
-use exit::Exit;
-use handover::supervise::{self, Role};
-use log::{Console, print_error};
-use signals::Signals;
+use crate::cli::config::{Config, File};
+use crate::cli::environment::Environment;
+use crate::cli::{AppCheckArgs, Asked, CopyArgs, HealthArgs, LogArgs, RunArgs, StatusArgs, Verb, VolumeArgs};
+use crate::error::{Error, Result};
+use crate::exit::Exit;
+use crate::handover::supervise;
+use crate::handover::supervise::Role;
+use crate::log::{Console, print_error};
+use crate::run::control::{Ending, Kept, Story};
+use crate::system::signals::Signals;
 
 /// Where `volseed health` finds the app's check when the app runs.
 const APP_CHECK: &str = "VOLSEED_APP_CHECK";

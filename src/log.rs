@@ -1,17 +1,19 @@
 //! What a person or a machine reads on standard error: log lines, error lines, and on a terminal a
 //! bar. Standard output is the app's.
 
+pub(crate) mod standard_error;
+
 use std::io::{self, IsTerminal, Write};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use indicatif::{HumanBytes, HumanDuration, ProgressBar, ProgressDrawTarget, ProgressStyle};
 use tracing_subscriber::fmt::MakeWriter;
 
-use crate::config::LogConfig;
+use crate::cli::config::LogConfig;
+use crate::cli::values::LogFormat;
 use crate::error::Error;
-use crate::options::LogFormat;
 use crate::progress::{Phase, Progress, Snapshot};
-use crate::text::{json_line, one_line};
+use crate::system::text::{json_line, one_line};
 
 /// Standard error, shared by the log and the bar.
 #[derive(Debug, Clone)]

@@ -6,8 +6,8 @@ use std::process::exit;
 
 use volseed::exit::Exit;
 use volseed::handover::supervise::{Plan, watch};
-use volseed::signals::Signals;
-use volseed::{environment, log};
+use volseed::system::signals::Signals;
+use volseed::{cli::environment, log};
 
 /// musl's own allocator maps and unmaps memory for every other request: 340 calls and 1.3 ms of a
 /// start that finds its volume seeded (`bench/start`).

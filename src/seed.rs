@@ -4,43 +4,22 @@
 //! Works below descriptors that it is handed; who may do so, and when, is decided elsewhere. Nothing
 //! outside the stage is touched before the seal.
 
-mod archive;
-mod case;
-mod common;
-mod decompress;
-mod directory;
-mod durable;
-mod entry;
-mod exclude;
-mod extension;
-mod fidelity;
-#[cfg(any(fuzzing, test))]
-pub(crate) mod fuzzing;
-mod inheritance;
-mod job;
-mod links;
-mod lookup;
-mod losses;
-mod members;
-mod mounts;
-mod names;
-mod overrides;
-mod owner;
-mod pipeline;
-mod publish;
-mod queue;
-mod refusals;
-mod refused;
-mod root;
-mod schedule;
-mod sentinel;
-mod slab;
-mod source;
-mod space;
-mod tree;
-mod workers;
-mod writer;
+pub(crate) mod engine;
+pub(crate) mod publish;
+pub(crate) mod source;
+pub(crate) mod stage;
 
+use crate::seed::engine::pipeline;
+use crate::seed::engine::workers;
+use crate::seed::publish::root;
+use crate::seed::source::archive;
+use crate::seed::source::decompress;
+use crate::seed::source::directory;
+use crate::seed::source::slab;
+use crate::seed::stage::case;
+use crate::seed::stage::durable;
+use crate::seed::stage::owner;
+use crate::seed::stage::sentinel;
 use std::io::{self, Read};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
@@ -52,34 +31,36 @@ use rustix::fs::{self, AtFlags, Mode, OFlags};
 use rustix::io::Errno;
 
 use crate::cancel::Cancel;
-use crate::config::VolumeConfig;
+use crate::cli::config::VolumeConfig;
 use crate::error::{Context, Result, printable};
 use crate::progress::{Phase, Progress, seconds};
-use crate::state::{self, Kept, Name, Public, Sealed, Staged, TREE};
-use crate::volume::{self, Kind, Made, Place, Volume, openat, remove_tree};
-use common::{Purpose, Rules};
-pub use directory::Wanted;
-pub use durable::Synced;
-use entry::{Meta, Naming};
-use exclude::Excluding;
-use fidelity::Fidelity;
-use inheritance::Inheritance;
-use links::Links;
-pub use lookup::archived_file;
-use losses::Losses;
-pub use losses::Lost;
-use members::Stream;
-use mounts::Mounts;
-use overrides::Overrides;
-use pipeline::Limits;
+use crate::volume;
+use crate::volume::records;
+use crate::volume::records::{Kept, Name, Public, Sealed, Staged, TREE};
+use crate::volume::{Kind, Made, Place, Volume, openat, remove_tree};
+use engine::pipeline::Limits;
+use engine::workers::Crew;
 pub use publish::Published;
-pub use root::own_adopted_root;
+use publish::mounts::Mounts;
+pub use publish::root::own_adopted_root;
 pub use source::Source;
+pub use source::directory::Wanted;
+use source::entry::{Meta, Naming};
+use source::exclude::Excluding;
+use source::links::Links;
+pub use source::lookup::archived_file;
+use source::members::Stream;
 use source::{Content, Stdin, stdin_is_silent};
-use space::Space;
-use tree::{Means, Tree};
-use workers::Crew;
-use writer::Shared;
+use stage::common::{Purpose, Rules};
+pub use stage::durable::Synced;
+use stage::inheritance::Inheritance;
+use stage::losses::Losses;
+pub use stage::losses::Lost;
+use stage::metadata::Fidelity;
+use stage::overrides::Overrides;
+use stage::space::Space;
+use stage::tree::{Means, Tree};
+use stage::writer::Shared;
 
 /// How many calls are in flight while a stage is removed that cannot be used.
 const REMOVERS: usize = 16;
@@ -293,10 +274,10 @@ impl Site<'_> {
             generation: staged.generation,
             version: self.config.seed_version.clone(),
             totals: work.totals,
-            settings: state::Settings::default(),
+            settings: records::Settings::default(),
             source: None,
             // All of them would make the record too large to be read.
-            top: top.iter().take(state::TOP_LISTED).map(|name| Name::from(&**name)).collect(),
+            top: top.iter().take(records::TOP_LISTED).map(|name| Name::from(&**name)).collect(),
             root: self.root(produced.root, staged.empty, &inherited),
         };
         if let (true, Some(root)) = (self.config.strict, &sealed.root) {

@@ -3,13 +3,14 @@
 //! Every path below the root is opened component by component without following links, by the
 //! kernel (`openat2`, Linux 5.6) or, where that is not to be had, by us.
 
-mod empty;
-mod found;
-mod location;
-mod private;
-mod removal;
-mod state_dir;
-mod target;
+pub(crate) mod empty;
+pub(crate) mod found;
+pub(crate) mod location;
+pub(crate) mod private;
+pub(crate) mod records;
+pub(crate) mod removal;
+pub(crate) mod state_dir;
+pub(crate) mod target;
 
 use std::collections::HashMap;
 use std::fmt;
@@ -165,7 +166,7 @@ impl Volume {
     /// When the root cannot be read.
     pub fn names(&self) -> Result<Vec<Box<[u8]>>> {
         let mut names = names(self.root.as_fd()).context("read directory", self.path())?;
-        let is_ours = |name: &[u8]| name == crate::state::DIRECTORY.as_bytes() || is_nested(name);
+        let is_ours = |name: &[u8]| name == records::DIRECTORY.as_bytes() || is_nested(name);
         names.retain(|name| !is_ours(name));
         Ok(names)
     }

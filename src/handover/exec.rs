@@ -7,7 +7,7 @@ use std::os::unix::ffi::OsStrExt;
 use nix::errno::Errno;
 use nix::unistd::execve;
 
-use crate::environment::Environment;
+use crate::cli::environment::Environment;
 use crate::error::{Error, Quoted, Result};
 use crate::exit::Exit;
 

@@ -4,7 +4,7 @@ use nix::unistd::{Gid, Uid, getgroups, getresgid, getresuid, setgroups, setresgi
 
 use crate::error::{Error, Result};
 use crate::exit::Exit;
-use crate::users::Identity;
+use crate::system::users::Identity;
 
 /// Becomes `user` for good. Nothing is done when this process is that user already.
 ///

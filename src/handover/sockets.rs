@@ -8,10 +8,10 @@ use std::os::fd::{AsRawFd, OwnedFd};
 use nix::libc;
 use rustix::fs::{OFlags, fcntl_getfl, fcntl_setfl};
 
-use crate::environment::Environment;
+use crate::cli::environment::Environment;
+use crate::cli::values::{Address, PassSocket};
 use crate::error::{Context, Result};
 use crate::exit::Exit;
-use crate::options::{Address, PassSocket};
 
 /// The first descriptor of sd_listen_fds(3), `SD_LISTEN_FDS_START`.
 const FIRST: i32 = 3;

@@ -6,11 +6,11 @@
 //! nothing but wait for signals: all are blocked, and `rt_sigtimedwait` takes them one by one, so none
 //! is lost and nothing is polled.
 
-mod descendants;
-mod memory;
-mod plan;
-mod terminal;
-mod watch;
+pub(crate) mod descendants;
+pub(crate) mod memory;
+pub(crate) mod plan;
+pub(crate) mod terminal;
+pub(crate) mod watch;
 
 use std::ffi::OsString;
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
@@ -22,12 +22,13 @@ use nix::unistd::{ForkResult, Pid, dup2_raw, execv, fork, getpid, getppid, setpg
 
 use super::identity;
 use super::sockets::aside;
-use crate::config::{LogConfig, SuperviseConfig};
+use crate::cli::config::{LogConfig, SuperviseConfig};
 use crate::error::{Context, Error, Result};
 use crate::exit::Exit;
-use crate::signals;
-use crate::signals::kernel::{self, ALL};
-use crate::users::Identity;
+use crate::system::signals;
+use crate::system::signals::kernel;
+use crate::system::signals::kernel::ALL;
+use crate::system::users::Identity;
 pub use plan::Plan;
 pub use watch::watch;
 

@@ -14,13 +14,14 @@ use tokio::sync::watch;
 use super::client::ask_app;
 use super::listen::Socket;
 use super::metrics;
+use super::server;
 use super::server::{
-    self, Answer, JSON, Seeding, Site, is_answered, is_one_of, is_probe, is_same, other_method, respond,
+    Answer, JSON, Seeding, Site, is_answered, is_one_of, is_probe, is_same, other_method, respond,
 };
+use crate::cli::values::AppCheck;
 use crate::error::{Context, Error, Result};
 use crate::exit::Exit;
-use crate::limits::FileBudget;
-use crate::options::AppCheck;
+use crate::system::limits::FileBudget;
 
 /// The longest that the app may take to answer its check: below the few seconds of an orchestrator.
 const CHECK_TIMEOUT: Duration = Duration::from_secs(2);

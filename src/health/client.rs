@@ -19,8 +19,8 @@ use tokio::net::{TcpStream, UnixStream};
 
 use super::SERVER;
 use super::container::Container;
-use crate::config::HealthConfig;
-use crate::options::{Address, AppCheck, LOCALHOST};
+use crate::cli::config::HealthConfig;
+use crate::cli::values::{Address, AppCheck, LOCALHOST};
 
 /// What is asked for by another's command line, where that is of a volseed that seeds or waits.
 pub type ReadCommand<'a> = &'a dyn Fn(&[OsString]) -> Option<HealthConfig>;
@@ -141,7 +141,7 @@ fn answered(answer: &Answer) -> Verdict {
 }
 
 /// Asks the app: what it said, or what is wrong with it.
-pub(super) async fn ask_app(check: &AppCheck) -> std::result::Result<String, String> {
+pub(crate) async fn ask_app(check: &AppCheck) -> std::result::Result<String, String> {
     match check {
         AppCheck::None => Ok("the app runs".into()),
         AppCheck::Tcp { host, port } => {

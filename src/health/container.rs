@@ -8,7 +8,7 @@ use std::ffi::OsString;
 use std::fs;
 use std::os::unix::ffi::OsStringExt;
 
-use crate::config::SUPERVISOR;
+use crate::cli::config::SUPERVISOR;
 
 /// The name of the process that `--admin` is answered by.
 const ADMIN: &str = "volseed-admin";
@@ -29,7 +29,7 @@ struct Process {
 
 /// The processes of this container.
 #[derive(Debug)]
-pub(super) struct Container {
+pub(crate) struct Container {
     processes: Vec<Process>,
     /// This one and those that started it: a shell that asks is not the app.
     askers: Vec<u32>,
@@ -38,7 +38,7 @@ pub(super) struct Container {
 
 impl Container {
     /// What is seen now.
-    pub(super) fn look() -> Container {
+    pub(crate) fn look() -> Container {
         let our_name = name("self").unwrap_or_default();
         let Some(own) = fs::read_link("/proc/self").ok().and_then(|link| link.to_str()?.parse().ok()) else {
             return Container { processes: Vec::new(), askers: Vec::new(), our_name };
@@ -62,7 +62,7 @@ impl Container {
     }
 
     /// The command lines of volseeds that may be at work for this container: the lowest number first.
-    pub(super) fn volseeds(&self) -> impl Iterator<Item = &[OsString]> {
+    pub(crate) fn volseeds(&self) -> impl Iterator<Item = &[OsString]> {
         let is_volseed = |process: &&Process| {
             let supervises = process.command.get(1).is_some_and(|word| word == SUPERVISOR);
             process.name == self.our_name && !supervises && self.depth(process) <= MAX_DEPTH
@@ -71,7 +71,7 @@ impl Container {
     }
 
     /// The command line of the volseed that answers for the app.
-    pub(super) fn admin(&self) -> Option<&[OsString]> {
+    pub(crate) fn admin(&self) -> Option<&[OsString]> {
         self.others().find(|process| process.name == ADMIN).map(|process| &process.command[..])
     }
 
@@ -88,7 +88,7 @@ impl Container {
     }
 
     /// Whether any process can be seen that could be the app.
-    pub(super) fn shows_the_app(&self) -> bool {
+    pub(crate) fn shows_the_app(&self) -> bool {
         self.others().any(|process| process.name != ADMIN)
     }
 }

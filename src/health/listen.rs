@@ -13,10 +13,10 @@ use rustix::fs::{AtFlags, CWD, FileType, Gid, Mode, OFlags, Stat, Uid};
 use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, sockopt};
 
-use crate::config::SocketAccess;
+use crate::cli::config::SocketAccess;
+use crate::cli::values::Address;
 use crate::error::{Context, Result};
 use crate::exit::Exit;
-use crate::options::Address;
 
 /// Connections that the kernel keeps while nobody accepts them; it takes no more than
 /// `net.core.somaxconn`, 4096 since Linux 5.4.

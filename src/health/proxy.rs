@@ -21,7 +21,7 @@ const BINARY_BYTES: usize = 4096;
 
 /// A stream of which a part was read already: that comes first.
 #[derive(Debug)]
-pub(super) struct Resumed<S> {
+pub(crate) struct Resumed<S> {
     first: Vec<u8>,
     stream: S,
 }
@@ -30,7 +30,7 @@ pub(super) struct Resumed<S> {
 ///
 /// # Errors
 /// When the header is longer than it may be, or the client is gone within it.
-pub(super) async fn skip_header<S: AsyncRead + Unpin>(mut stream: S) -> io::Result<Resumed<S>> {
+pub(crate) async fn skip_header<S: AsyncRead + Unpin>(mut stream: S) -> io::Result<Resumed<S>> {
     let mut read = Vec::with_capacity(BINARY_HEAD);
     loop {
         let Some(length) = header(&read)? else {

@@ -32,10 +32,10 @@ use super::listen::Socket;
 use super::metrics;
 use super::page::Page;
 use super::proxy;
-use crate::config::ServerConfig;
-use crate::options::Address;
+use crate::cli::config::ServerConfig;
+use crate::cli::values::Address;
 use crate::progress::{Phase, Progress, Snapshot};
-use crate::text::one_line;
+use crate::system::text::one_line;
 
 /// How long after a connection that could not be accepted the next one is tried.
 const RETRY: Duration = Duration::from_millis(10);
@@ -46,7 +46,7 @@ const CONNECTION_TIMEOUT: Duration = Duration::from_secs(10);
 /// The largest request head, in bytes; hyper's least.
 const HEAD_BYTES: usize = 8192;
 /// Types of answers.
-pub(super) const JSON: &str = "application/health+json";
+pub(crate) const JSON: &str = "application/health+json";
 const TEXT: &str = "text/plain; charset=utf-8";
 /// What a client that is told 503 is asked to wait, in seconds.
 const RETRY_SECONDS: &str = "5";
@@ -303,7 +303,7 @@ fn verbose(body: &Body<'_>) -> String {
     json.as_object().map(|fields| fields.iter().map(line).collect()).unwrap_or_default()
 }
 
-pub(super) fn respond(code: StatusCode, content_type: &'static str, body: Vec<u8>) -> Answer {
+pub(crate) fn respond(code: StatusCode, content_type: &'static str, body: Vec<u8>) -> Answer {
     let mut response = Response::new(Full::new(Bytes::from(body)));
     *response.status_mut() = code;
     let headers = response.headers_mut();
@@ -317,26 +317,26 @@ pub(super) fn respond(code: StatusCode, content_type: &'static str, body: Vec<u8
 }
 
 /// Whether a probe with this method is answered. HAProxy asks by OPTIONS where it is not told otherwise.
-pub(super) fn is_answered(method: &Method) -> bool {
+pub(crate) fn is_answered(method: &Method) -> bool {
     matches!(*method, Method::GET | Method::HEAD | Method::OPTIONS)
 }
 
-pub(super) fn other_method() -> Answer {
+pub(crate) fn other_method() -> Answer {
     let mut response = respond(StatusCode::METHOD_NOT_ALLOWED, TEXT, format!("{METHODS}\n").into_bytes());
     response.headers_mut().insert(ALLOW, HeaderValue::from_static(METHODS));
     response
 }
 
 /// Whether a path is this one; a `/` at the end makes no difference.
-pub(super) fn is_same(path: &str, probe: &str) -> bool {
+pub(crate) fn is_same(path: &str, probe: &str) -> bool {
     path.trim_end_matches('/') == probe.trim_end_matches('/')
 }
 
-pub(super) fn is_one_of(path: &str, probes: &[String]) -> bool {
+pub(crate) fn is_one_of(path: &str, probes: &[String]) -> bool {
     probes.iter().any(|probe| is_same(path, probe))
 }
 
-pub(super) fn is_probe(path: &str, config: &ServerConfig) -> bool {
+pub(crate) fn is_probe(path: &str, config: &ServerConfig) -> bool {
     [&config.live, &config.ready, &config.started].iter().any(|probes| is_one_of(path, probes))
 }
 
@@ -373,7 +373,7 @@ pub(crate) async fn answer_to(request: &[u8], site: Arc<impl Site>) -> Vec<u8> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::SocketAccess;
+    use crate::cli::config::SocketAccess;
 
     fn config() -> ServerConfig {
         ServerConfig {

@@ -5,6 +5,9 @@
 //! is synced before the next: a run before this one may have been killed before it could. Running it again after a
 //! kill moves what is left.
 
+pub(crate) mod mounts;
+pub(crate) mod root;
+
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
@@ -13,12 +16,12 @@ use std::rc::Rc;
 use rustix::fs::{self, AtFlags, FileType, Gid, Mode, OFlags, RenameFlags, Stat, Uid};
 use rustix::io::Errno;
 
-use super::common::{Crossing, Directory, Looked, Next, Pair, Rules, Walk, full_path, join};
-use super::entry::Time;
-use super::losses::{Loss, Lost};
+use super::source::entry::Time;
+use super::stage::common::{Crossing, Directory, Looked, Next, Pair, Rules, Walk, full_path, join};
+use super::stage::losses::{Loss, Lost};
+use crate::cli::values::Existing;
 use crate::error::{Context, Error, Result, printable};
 use crate::exit::Exit;
-use crate::options::Existing;
 use crate::volume::{change_mode, is_type, leads_to_mounts, openat, stat_entry};
 
 /// Names that are kept of what was replaced.
@@ -96,7 +99,7 @@ enum Moved {
 /// `cross` has filled what no rename can bring below a mount point. Before each move `go_on` says whether
 /// it may. Every directory that both have is durable on return, whichever run moved things there.
 ///
-/// Conflicts are found before the seal ([`check`](super::mounts)). One that appears after that is kept and told.
+/// Conflicts are found before the seal ([`check`](mounts)). One that appears after that is kept and told.
 ///
 /// # Errors
 /// That of `go_on`, or what the file system says. Some may be moved by then.

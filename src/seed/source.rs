@@ -3,6 +3,20 @@
 //! Knows what it looks like from outside: a directory, a file, standard input. What is in it is for
 //! `directory` and `archive`.
 
+pub(crate) mod archive;
+pub(crate) mod decompress;
+pub(crate) mod directory;
+pub(crate) mod entry;
+pub(crate) mod exclude;
+#[cfg(any(fuzzing, test))]
+pub(crate) mod fuzzing;
+pub(crate) mod headers;
+pub(crate) mod links;
+pub(crate) mod lookup;
+pub(crate) mod members;
+pub(crate) mod names;
+pub(crate) mod slab;
+
 use std::fs::File;
 use std::io::{self, Read};
 use std::os::fd::OwnedFd;
@@ -13,13 +27,13 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::{self, FileType, Mode, OFlags, Stat};
 use rustix::io::Errno;
 
-use super::entry::Time;
 use crate::cancel::Cancel;
-use crate::config::VolumeConfig;
+use crate::cli::config::VolumeConfig;
+use crate::cli::values::Exclude;
 use crate::error::{Context, Error, Result};
 use crate::exit::Exit;
-use crate::options::Exclude;
 use crate::volume::Volume;
+use entry::Time;
 
 /// How often a silent standard input is left to see whether we shall stop: a fifth of what that may take.
 const LOOK_EVERY: Timespec = Timespec { tv_sec: 0, tv_nsec: 100_000_000 };
@@ -27,9 +41,9 @@ const LOOK_EVERY: Timespec = Timespec { tv_sec: 0, tv_nsec: 100_000_000 };
 /// A source.
 #[derive(Debug)]
 pub struct Source {
-    pub(super) content: Content,
+    pub(crate) content: Content,
     /// What it looked like, with the wishes: a stage of anything else is not gone on with.
-    pub(super) fingerprint: String,
+    pub(crate) fingerprint: String,
 }
 
 /// Where its bytes come from.

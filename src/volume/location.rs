@@ -16,7 +16,7 @@ pub struct Location<D> {
 impl<D> Location<D> {
     /// `.volseed` in the root of a volume.
     pub fn in_root(root: D, volume: &Path) -> Location<D> {
-        let name = crate::state::DIRECTORY;
+        let name = super::records::DIRECTORY;
         Location { parent: root, name: name.to_owned(), path: volume.join(name) }
     }
 }

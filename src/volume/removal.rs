@@ -7,7 +7,7 @@
 //! the top directory. No link is followed, and nothing in another mount is touched.
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};

@@ -10,11 +10,11 @@ use std::sync::Arc;
 use rustix::fs::{self, AtFlags, Mode, OFlags};
 use rustix::io::Errno;
 
+use super::records::DIRECTORY;
 use super::target::{is_same_directory, is_same_mount};
 use super::{Location, NESTED, is_nested, names, openat, random, stat_entry};
 use crate::error::{Context, Error, Result};
 use crate::exit::Exit;
-use crate::state::DIRECTORY;
 
 /// The most directories from the state directory up to the top of its mount.
 const MAX_LEVELS: usize = 256;
@@ -24,7 +24,7 @@ const MAX_LEVELS: usize = 256;
 ///
 /// # Errors
 /// Exit 64 when `dir` is in another mount or inside of the root, 73 when its parent is not there.
-pub(super) fn locate(root: &Arc<OwnedFd>, to: &Path, dir: &Path) -> Result<Option<Location<Arc<OwnedFd>>>> {
+pub(crate) fn locate(root: &Arc<OwnedFd>, to: &Path, dir: &Path) -> Result<Option<Location<Arc<OwnedFd>>>> {
     if stat_entry(root.as_fd(), DIRECTORY.as_bytes()).context("stat", to)?.is_some() {
         return Ok(None);
     }

@@ -12,17 +12,17 @@ use rustix::fs::{self, AtFlags, CWD, Mode, OFlags, Statx, StatxFlags};
 use super::Kind;
 
 /// Whether it is the same directory as `/`, by whatever path it was opened.
-pub(super) fn is_system_root(directory: BorrowedFd<'_>) -> bool {
+pub(crate) fn is_system_root(directory: BorrowedFd<'_>) -> bool {
     open_root().is_some_and(|root| is_same_directory(root.as_fd(), directory))
 }
 
 /// Whether two descriptors are of one directory.
-pub(super) fn is_same_directory(one: BorrowedFd<'_>, other: BorrowedFd<'_>) -> bool {
+pub(crate) fn is_same_directory(one: BorrowedFd<'_>, other: BorrowedFd<'_>) -> bool {
     matches!((Identity::of(one), Identity::of(other)), (Some(one), Some(other)) if one == other)
 }
 
 /// Whether it is in the same mount as `/`, and that is an overlay of an image's layers.
-pub(super) fn is_container_layer(directory: BorrowedFd<'_>) -> bool {
+pub(crate) fn is_container_layer(directory: BorrowedFd<'_>) -> bool {
     let Some(root) = open_root() else { return false };
     is_layered(root.as_fd()) && is_same_mount(root.as_fd(), directory)
 }
@@ -52,7 +52,7 @@ impl Identity {
 }
 
 /// Whether they were opened through one mount: by its number (Linux 5.8), or by the device.
-pub(super) fn is_same_mount(one: BorrowedFd<'_>, other: BorrowedFd<'_>) -> bool {
+pub(crate) fn is_same_mount(one: BorrowedFd<'_>, other: BorrowedFd<'_>) -> bool {
     match (mount_id(one), mount_id(other)) {
         (Some(one), Some(other)) => one == other,
         _ => matches!((Identity::of(one), Identity::of(other)),
@@ -61,7 +61,7 @@ pub(super) fn is_same_mount(one: BorrowedFd<'_>, other: BorrowedFd<'_>) -> bool 
 }
 
 /// The mount that it was opened through, as mountinfo numbers it (Linux 5.8).
-pub(super) fn mount_id(directory: BorrowedFd<'_>) -> Option<u64> {
+pub(crate) fn mount_id(directory: BorrowedFd<'_>) -> Option<u64> {
     look(directory, StatxFlags::MNT_ID).map(|found| found.stx_mnt_id)
 }
 

@@ -5,8 +5,8 @@ use std::ffi::{CString, OsStr, OsString};
 use std::os::unix::ffi::OsStrExt;
 use std::time::Duration;
 
-use crate::config::{LogConfig, SUPERVISOR, SuperviseConfig};
-use crate::options::{ExitMap, LogFormat, LogLevel, Rewrite, SignalScope};
+use crate::cli::config::{LogConfig, SUPERVISOR, SuperviseConfig};
+use crate::cli::values::{ExitMap, LogFormat, LogLevel, Rewrite, SignalScope};
 
 /// See above.
 #[derive(Debug)]
@@ -24,7 +24,7 @@ pub struct Plan {
 }
 
 impl Plan {
-    pub(super) fn new(
+    pub(crate) fn new(
         child: i32,
         config: &SuperviseConfig,
         terminal: bool,
@@ -35,7 +35,7 @@ impl Plan {
     }
 
     /// The command line that says all of it.
-    pub(super) fn arguments(&self) -> Vec<CString> {
+    pub(crate) fn arguments(&self) -> Vec<CString> {
         let config = &self.config;
         let mut words: Vec<String> = vec![
             "volseed".into(),

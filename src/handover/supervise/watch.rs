@@ -11,14 +11,16 @@ use nix::sys::prctl;
 use nix::unistd::{Pid, getpgrp, getpid, getsid};
 use rustix::process::{WaitOptions, WaitStatus, wait};
 
-use super::descendants::{self, Process};
+use super::descendants;
+use super::descendants::Process;
 use super::{FAILED, LIFELINE, Plan, STARTS, forget_standard_files, memory, terminal};
+use crate::cli::values::SignalScope;
 use crate::error::Error;
 use crate::exit::Exit;
 use crate::log::Console;
-use crate::options::SignalScope;
-use crate::signals::kernel::{self, ALL};
-use crate::signals::names;
+use crate::system::signals::kernel;
+use crate::system::signals::kernel::ALL;
+use crate::system::signals::names;
 
 const CHLD: u8 = libc::SIGCHLD as u8;
 const CONT: u8 = libc::SIGCONT as u8;

@@ -95,7 +95,7 @@ fn a_tree_deeper_than_descriptors_and_stack_allow_is_gone() {
         let removal = Removal::new(at.as_fd(), b"tree", threads);
         assert_eq!(removal.run(threads), Ok(()));
         assert_eq!(removal.staying_open.into_inner(), 0, "{threads} threads: all were counted out again");
-        assert_eq!(super::super::names(at.as_fd()), Ok(Vec::new()));
+        assert_eq!(crate::volume::names(at.as_fd()), Ok(Vec::new()));
     }
 }
 
@@ -154,7 +154,7 @@ fn without_openat2_another_device_is_another_mount() {
     create_dir_all(&point).unwrap();
     mount(Some("tmpfs"), &point, Some("tmpfs"), MsFlags::empty(), None::<&str>).unwrap();
     let _mounted = Mounted(&point);
-    for open in [open_in_mount, super::super::open_on_device] {
+    for open in [open_in_mount, crate::volume::open_on_device] {
         assert!(open(at.as_fd(), b"a/b", OFlags::DIRECTORY).is_ok());
         assert_eq!(open(at.as_fd(), b"point", OFlags::DIRECTORY).err(), Some(Errno::XDEV));
     }

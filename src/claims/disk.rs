@@ -1,0 +1,242 @@
+//! The protocol's calls on a real volume. Each blocks until it is done; only the lock's, which may hang
+//! on a server, is given up after a while.
+
+use std::os::fd::{AsFd, OwnedFd};
+use std::sync::{Arc, Mutex, PoisonError, mpsc};
+use std::time::Duration;
+
+use nix::fcntl::{FcntlArg, fcntl};
+use nix::libc;
+use rustix::fs::{self, AtFlags, FileType, Gid, Mode, OFlags, Uid};
+use rustix::io::{Errno, Result};
+use rustix::time::{ClockId, clock_gettime};
+
+use super::io::{Clock, Files};
+use super::store::Ground;
+use crate::cancel::Cancel;
+use crate::volume;
+use crate::volume::records;
+use crate::volume::records::Access;
+use crate::volume::{Ourselves, Privacy, Volume, Wall, make_private};
+
+/// The file that is locked: never removed, and without data.
+pub const LOCK: &str = "lock";
+/// A server that has not answered about the lock for so long is believed to have none: twice what a
+/// healthy one takes to be restarted by its host, and less than a waiter's patience.
+const LOCK_ANSWER: Duration = Duration::from_secs(5);
+
+/// Calls on a volume.
+pub struct Disk {
+    /// Whether the lock is a server's, so that asking for it may hang.
+    remote_lock: bool,
+    ourselves: Arc<Ourselves>,
+    lock: Mutex<Option<Arc<OwnedFd>>>,
+}
+
+impl Disk {
+    /// Calls on a volume whose lock is on a server, or not.
+    pub fn new(ourselves: Arc<Ourselves>, remote_lock: bool) -> Disk {
+        Disk { remote_lock, ourselves, lock: Mutex::default() }
+    }
+
+    fn open_directory(at: &Arc<OwnedFd>, name: &[u8]) -> Result<Arc<OwnedFd>> {
+        // Another mount is never ours: its parents can be renamed, so that it gets the name of something that is.
+        volume::open_in_mount(at.as_fd(), name, OFlags::DIRECTORY | OFlags::RDONLY).map(Arc::new)
+    }
+}
+
+impl<'a> Ground<'a, Disk> {
+    /// The replicas' directories on a real volume.
+    pub fn on(volume: &'a Volume, disk: &'a Disk) -> Ground<'a, Disk> {
+        Ground { files: disk, root: volume.shared_root(), volume: volume.path(), state: volume.state() }
+    }
+}
+
+fn created(made: volume::Made) -> Result<Arc<OwnedFd>> {
+    if made.is_new { Ok(Arc::new(made.fd)) } else { Err(Errno::EXIST) }
+}
+
+impl Files for Disk {
+    type Dir = Arc<OwnedFd>;
+
+    async fn open(&self, at: &Self::Dir, name: &str) -> Result<Self::Dir> {
+        Disk::open_directory(at, name.as_bytes())
+    }
+
+    async fn open_entry(&self, at: &Self::Dir, name: &[u8]) -> Result<Self::Dir> {
+        Disk::open_directory(at, name)
+    }
+
+    async fn make(&self, at: &Self::Dir, name: &str) -> Result<Self::Dir> {
+        created(make_private(at.as_fd(), name.as_bytes())?)
+    }
+
+    async fn make_listed(&self, at: &Self::Dir, name: &str) -> Result<Self::Dir> {
+        created(volume::make(at.as_fd(), name.as_bytes(), Wall::Listed)?)
+    }
+
+    async fn make_like(&self, at: &Self::Dir, name: &[u8], model: &Self::Dir) -> Result<()> {
+        let model = fs::fstat(model)?;
+        let made = make_private(at.as_fd(), name)?.fd;
+        match fs::fchown(&made, Some(Uid::from_raw(model.st_uid)), Some(Gid::from_raw(model.st_gid))) {
+            // A server that decides about owners itself did so here, too.
+            Ok(()) | Err(Errno::PERM) => {}
+            Err(error) => return Err(error),
+        }
+        fs::fchmod(&made, Mode::from_raw_mode(model.st_mode & 0o7777))
+    }
+
+    async fn names(&self, dir: &Self::Dir) -> Result<Vec<Box<[u8]>>> {
+        volume::names(dir.as_fd())
+    }
+
+    async fn read(&self, at: &Self::Dir, name: &str) -> Result<Vec<u8>> {
+        records::read_whole(at.as_fd(), name)
+    }
+
+    async fn write(&self, at: &Self::Dir, name: &str, bytes: &[u8]) -> Result<()> {
+        records::write_whole(at.as_fd(), name.as_bytes(), bytes, Access::Closed)
+    }
+
+    async fn write_readable(&self, at: &Self::Dir, name: &str, bytes: &[u8]) -> Result<()> {
+        records::write_whole(at.as_fd(), name.as_bytes(), bytes, Access::Readable)
+    }
+
+    async fn update(&self, at: &Self::Dir, name: &str, bytes: &[u8]) -> Result<()> {
+        let fd = volume::openat(at.as_fd(), name.as_bytes(), OFlags::WRONLY, Mode::empty())?;
+        if !self.ourselves.is_own_file(fd.as_fd())? {
+            return Err(Errno::PERM);
+        }
+        rustix::io::retry_on_intr(|| rustix::io::pwrite(&fd, bytes, 0))?;
+        records::close(fd)
+    }
+
+    async fn rename(&self, from: &Self::Dir, name: &[u8], to: &Self::Dir, new: &[u8]) -> Result<()> {
+        fs::renameat(from, name, to, new)
+    }
+
+    async fn unlink(&self, at: &Self::Dir, name: &[u8]) -> Result<()> {
+        fs::unlinkat(at, name, AtFlags::empty())
+    }
+
+    async fn rmdir(&self, at: &Self::Dir, name: &[u8]) -> Result<()> {
+        fs::unlinkat(at, name, AtFlags::REMOVEDIR)
+    }
+
+    async fn remove(&self, at: &Self::Dir, name: &[u8]) -> Result<()> {
+        volume::remove_tree(at.as_fd(), name)
+    }
+
+    fn new_name(&self, prefix: &str) -> String {
+        format!("{prefix}{:016x}", volume::random())
+    }
+
+    async fn privacy(&self, dir: &Self::Dir, wall: Wall) -> Result<Privacy> {
+        self.ourselves.privacy(dir.as_fd(), wall)
+    }
+
+    async fn is_removable(&self, dir: &Self::Dir, owner: u32) -> Result<bool> {
+        self.ourselves.is_removable(dir.as_fd(), owner)
+    }
+
+    async fn barred_by(&self, dir: &Self::Dir) -> Result<Option<u32>> {
+        self.ourselves.is_barred(dir.as_fd())
+    }
+
+    async fn seize(&self, dir: &Self::Dir, wall: Wall) -> Result<()> {
+        self.ourselves.seize(dir.as_fd(), wall)
+    }
+
+    async fn give_back(&self, dir: &Self::Dir, owner: u32) -> Result<()> {
+        fs::fchown(dir, Some(Uid::from_raw(owner)), None)
+    }
+
+    async fn close(&self, dir: &Self::Dir, wall: Wall) -> Result<bool> {
+        self.ourselves.close(dir.as_fd(), wall)
+    }
+
+    async fn same(&self, one: &Self::Dir, other: &Self::Dir) -> Result<bool> {
+        let (one, other) = (fs::fstat(one)?, fs::fstat(other)?);
+        Ok((one.st_dev, one.st_ino) == (other.st_dev, other.st_ino))
+    }
+
+    async fn sync(&self, dir: &Self::Dir) -> Result<()> {
+        fs::fsync(dir)
+    }
+
+    async fn lock(&self, state: &Self::Dir) -> Result<bool> {
+        let mut held = self.lock.lock().unwrap_or_else(PoisonError::into_inner);
+        let file = match &*held {
+            Some(file) => Arc::clone(file),
+            None => {
+                let flags = OFlags::RDWR | OFlags::CREATE;
+                let file = volume::openat(state.as_fd(), LOCK.as_bytes(), flags, Mode::RUSR | Mode::WUSR)?;
+                if !volume::is_type(&fs::fstat(&file)?, FileType::RegularFile) {
+                    return Err(Errno::LOOP);
+                }
+                Arc::clone(held.insert(Arc::new(file)))
+            }
+        };
+        if !self.remote_lock {
+            return try_lock(&file);
+        }
+        let (tell, told) = mpsc::channel();
+        std::thread::Builder::new()
+            .name("lock".into())
+            .spawn(move || tell.send(try_lock(&file)))
+            .map_err(|_| Errno::AGAIN)?;
+        told.recv_timeout(LOCK_ANSWER).unwrap_or_else(|_| {
+            // The thread that is left behind has the last descriptor, and closes it when it comes back.
+            held.take();
+            Err(Errno::TIMEDOUT)
+        })
+    }
+
+    async fn unlock(&self) {
+        self.lock.lock().unwrap_or_else(PoisonError::into_inner).take();
+    }
+}
+
+/// Of the open file description (fcntl(2), `F_OFD_SETLK`): the kernel drops it with its last descriptor.
+/// It is polled: a waiter can be stopped at any moment, and on NFS a blocking lock sleeps up to 30 s
+/// between two tries anyway.
+fn try_lock(file: &OwnedFd) -> Result<bool> {
+    let whole_file = libc::flock {
+        l_type: libc::F_WRLCK as libc::c_short,
+        l_whence: libc::SEEK_SET as libc::c_short,
+        l_start: 0,
+        l_len: 0,
+        l_pid: 0,
+    };
+    match fcntl(file, FcntlArg::F_OFD_SETLK(&whole_file)) {
+        Ok(_) => Ok(true),
+        Err(nix::errno::Errno::EAGAIN | nix::errno::Errno::EACCES | nix::errno::Errno::EINTR) => Ok(false),
+        Err(error) => Err(Errno::from_raw_os_error(error as i32)),
+    }
+}
+
+/// This machine's clock, which runs on while it is suspended (clock_gettime(2), `CLOCK_BOOTTIME`).
+pub struct BootClock<'a> {
+    /// Ends every sleep.
+    pub cancel: &'a Cancel,
+}
+
+impl Clock for BootClock<'_> {
+    fn now(&self) -> Duration {
+        boot_time()
+    }
+
+    async fn sleep(&self, time: Duration) -> Result<()> {
+        if self.cancel.sleep(time) { Err(Errno::CANCELED) } else { Ok(()) }
+    }
+
+    fn random(&self, bound: u64) -> u64 {
+        volume::random() % bound.max(1)
+    }
+}
+
+/// The time since this machine's boot.
+pub fn boot_time() -> Duration {
+    let time = clock_gettime(ClockId::Boottime);
+    Duration::new(u64::try_from(time.tv_sec).unwrap_or(0), u32::try_from(time.tv_nsec).unwrap_or(0))
+}

@@ -1,0 +1,87 @@
+//! A look at who holds a volume, for those who only want to know. Changes nothing.
+
+use std::os::fd::AsFd;
+use std::time::Duration;
+
+use super::beat::{Beat, Holder};
+use super::disk::Disk;
+use super::io::block_on;
+use super::store::{Ground, HEARTBEAT, PUBLISHING, SEALED, STAGE};
+use crate::error::Result;
+use crate::exit::Exit;
+use crate::volume::{Ourselves, Volume, stat_entry};
+
+/// The newest claim on a volume.
+#[derive(Debug)]
+pub struct Look {
+    /// Its number.
+    pub epoch: u64,
+    /// Whose it is, where that can be read.
+    pub holder: Option<Holder>,
+    /// Its heartbeat as it is, to be compared with a later one.
+    pub pulse: Vec<u8>,
+    /// When the heartbeat was written by the file system's clock, since 1970.
+    pub written: Option<Duration>,
+    /// How far it is.
+    pub phase: &'static str,
+}
+
+/// What a look may find.
+#[derive(Debug)]
+pub enum Seen {
+    /// No claim.
+    Nothing,
+    /// Claims, if there are any, are another user's and not for us to see.
+    Hidden,
+    /// The newest claim.
+    Claim(Look),
+}
+
+impl Seen {
+    /// The newest claim, where it may be seen.
+    pub fn claim(self) -> Option<Look> {
+        match self {
+            Seen::Claim(look) => Some(look),
+            Seen::Nothing | Seen::Hidden => None,
+        }
+    }
+}
+
+impl Look {
+    /// What the heartbeat says, where it can be read.
+    pub fn beat(&self) -> Option<Beat> {
+        Beat::parse(&self.pulse)
+    }
+}
+
+/// Looks for the newest claim. Blocks for as long as the file system does.
+///
+/// # Errors
+/// Exit 78 when what is there is no claim of ours.
+pub fn look(volume: &Volume) -> Result<Seen> {
+    let disk = Disk::new(Ourselves::onlooker(), false);
+    let ground = Ground::on(volume, &disk);
+    block_on(async {
+        let Some(state) = ground.state().await? else { return Ok(Seen::Nothing) };
+        let found = match ground.newest(&state.dir).await {
+            // Another user's claims are its own business.
+            Err(error) if error.exit_code() == Exit::Permission => return Ok(Seen::Hidden),
+            found => found?,
+        };
+        let Some(found) = found else { return Ok(Seen::Nothing) };
+        let has = |name: &str| stat_entry(found.dir.as_fd(), name.as_bytes()).ok().flatten();
+        let phase = if has(PUBLISHING).is_some() || has(SEALED).is_some() {
+            "publishing"
+        } else if has(STAGE).is_some() {
+            "seeding"
+        } else {
+            "claimed"
+        };
+        let written = has(HEARTBEAT).map(|stat| {
+            // A server may say any number of nanoseconds.
+            let nanoseconds = u32::try_from(stat.st_mtime_nsec).unwrap_or(0).min(999_999_999);
+            Duration::new(u64::try_from(stat.st_mtime).unwrap_or(0), nanoseconds)
+        });
+        Ok(Seen::Claim(Look { epoch: found.epoch, holder: found.holder, pulse: found.beat, written, phase }))
+    })
+}

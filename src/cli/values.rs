@@ -1,0 +1,580 @@
+//! The types that option values are parsed into, once: what has such a type is valid.
+//!
+//! The command line, the environment and the configuration file all go through these.
+
+pub(crate) mod chmod;
+pub(crate) mod exclude;
+
+use std::fmt;
+use std::net::{Ipv6Addr, SocketAddr};
+use std::path::PathBuf;
+use std::str::FromStr;
+use std::time::Duration;
+
+use glob::Pattern;
+use nix::sys::signal::Signal;
+
+use crate::system::signals::names;
+pub use chmod::ModeChange;
+pub use exclude::{Exclude, Reached};
+
+/// A size in bytes: `64MiB`, `1G`, `1048576`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Size(pub u64);
+
+impl FromStr for Size {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Size, String> {
+        let digits = text.bytes().take_while(u8::is_ascii_digit).count();
+        let (number, unit) = text.split_at(digits);
+        let shift = match unit.trim().to_ascii_lowercase().as_str() {
+            "" | "b" => 0,
+            "k" | "kb" | "kib" => 10,
+            "m" | "mb" | "mib" => 20,
+            "g" | "gb" | "gib" => 30,
+            _ => return Err("expected a size such as 64MiB".into()),
+        };
+        let number: u64 = number.parse().map_err(|_| "expected a size such as 64MiB".to_string())?;
+        number.checked_mul(1 << shift).map(Size).ok_or_else(|| "too large".into())
+    }
+}
+
+impl fmt::Display for Size {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (shift, unit) in [(30, "GiB"), (20, "MiB"), (10, "KiB")] {
+            if self.0 >= 1 << shift && self.0.is_multiple_of(1 << shift) {
+                return write!(f, "{}{unit}", self.0 >> shift);
+            }
+        }
+        write!(f, "{}", self.0)
+    }
+}
+
+/// Number of parallel writers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Workers {
+    /// By the kind of the volume's file system.
+    Auto,
+    /// 1 to 1024.
+    Count(usize),
+}
+
+impl FromStr for Workers {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Workers, String> {
+        match text.parse() {
+            _ if text == "auto" => Ok(Workers::Auto),
+            Ok(count @ 1..=1024) => Ok(Workers::Count(count)),
+            _ => Err("expected a number from 1 to 1024, or auto".into()),
+        }
+    }
+}
+
+/// How replicas agree who seeds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub enum LockMode {
+    /// By the file system: its lock where all replicas see it, and heartbeats.
+    Auto,
+    /// By heartbeats alone.
+    Lease,
+    /// Not at all: there is no other replica.
+    None,
+}
+
+impl FromStr for LockMode {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<LockMode, String> {
+        <LockMode as clap::ValueEnum>::from_str(text, false)
+            .map_err(|_| "expected auto, lease or none".to_owned())
+    }
+}
+
+/// The version of a seed: 1 to 128 characters, none of which is a control character.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SeedVersion(pub String);
+
+impl FromStr for SeedVersion {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<SeedVersion, String> {
+        let fits = !text.is_empty() && text.chars().count() <= 128 && !text.chars().any(char::is_control);
+        if fits {
+            Ok(SeedVersion(text.to_owned()))
+        } else {
+            Err("expected 1 to 128 printable characters".into())
+        }
+    }
+}
+
+/// What happens to files that are already on an unseeded volume.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub enum Existing {
+    /// They stay; the seed's are left out.
+    Keep,
+    /// The seed's replace them.
+    Overwrite,
+    /// The volume is refused unless it is empty.
+    Fail,
+}
+
+impl FromStr for Existing {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Existing, String> {
+        match text {
+            "keep" => Ok(Existing::Keep),
+            "overwrite" => Ok(Existing::Overwrite),
+            "fail" => Ok(Existing::Fail),
+            _ => Err("expected keep, overwrite or fail".into()),
+        }
+    }
+}
+
+/// How log lines look.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LogFormat {
+    /// For people.
+    Text,
+    /// One JSON object a line.
+    Json,
+}
+
+impl FromStr for LogFormat {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<LogFormat, String> {
+        match text {
+            "text" => Ok(LogFormat::Text),
+            "json" => Ok(LogFormat::Json),
+            _ => Err("expected text or json".into()),
+        }
+    }
+}
+
+impl fmt::Display for LogFormat {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            LogFormat::Text => "text",
+            LogFormat::Json => "json",
+        })
+    }
+}
+
+/// How much is logged.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct LogLevel(pub tracing::Level);
+
+impl FromStr for LogLevel {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<LogLevel, String> {
+        let levels = ["error", "warn", "info", "debug"];
+        let known = levels.contains(&text).then(|| text.parse().ok()).flatten();
+        known.map(LogLevel).ok_or_else(|| "expected error, warn, info or debug".into())
+    }
+}
+
+/// Who gets a signal that is passed on.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum SignalScope {
+    /// The app's process group.
+    #[default]
+    Group,
+    /// The app's main process alone.
+    Child,
+}
+
+impl FromStr for SignalScope {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<SignalScope, String> {
+        match text {
+            "group" => Ok(SignalScope::Group),
+            "child" => Ok(SignalScope::Child),
+            _ => Err("expected group or child".into()),
+        }
+    }
+}
+
+impl fmt::Display for SignalScope {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            SignalScope::Group => "group",
+            SignalScope::Child => "child",
+        })
+    }
+}
+
+/// A signal that is passed on as another one: `TERM:QUIT`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Rewrite {
+    /// What comes.
+    pub from: u8,
+    /// What is sent; 0 is nothing.
+    pub to: u8,
+}
+
+impl FromStr for Rewrite {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Rewrite, String> {
+        let (from, to) = text.split_once(':').ok_or("expected FROM:TO, such as TERM:QUIT or HUP:0")?;
+        let to = if to == "0" { 0 } else { names::number(to)? };
+        let from = names::number(from)?;
+        // signal(7): neither can be caught; a child's end is for its parent.
+        let never = [Signal::SIGKILL, Signal::SIGSTOP, Signal::SIGCHLD];
+        match never.into_iter().find(|signal| *signal as u8 == from) {
+            Some(signal) => Err(format!("{signal} is never passed on")),
+            None => Ok(Rewrite { from, to }),
+        }
+    }
+}
+
+impl fmt::Display for Rewrite {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}:{}", self.from, self.to)
+    }
+}
+
+/// An exit code of the app's that becomes another one: `143:0`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ExitMap {
+    /// The app's, or 128 and the number of the signal that ended it.
+    pub from: u8,
+    /// volseed's.
+    pub to: u8,
+}
+
+impl FromStr for ExitMap {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<ExitMap, String> {
+        let expected = "expected FROM:TO, two numbers from 0 to 255 such as 143:0";
+        let (from, to) = text.split_once(':').ok_or(expected)?;
+        match (from.parse(), to.parse()) {
+            (Ok(from), Ok(to)) => Ok(ExitMap { from, to }),
+            _ => Err(expected.into()),
+        }
+    }
+}
+
+impl fmt::Display for ExitMap {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}:{}", self.from, self.to)
+    }
+}
+
+/// How long the app may take to end: a span, or 0.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Grace(pub Duration);
+
+impl FromStr for Grace {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Grace, String> {
+        let span = if text == "0" { Ok(Duration::ZERO) } else { humantime::parse_duration(text) };
+        span.map(Grace).map_err(|_| "expected a time such as 8s, or 0".into())
+    }
+}
+
+/// A span of time: `90s`, `2m`, `1h 30m`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Span(pub Duration);
+
+impl FromStr for Span {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Span, String> {
+        let span =
+            humantime::parse_duration(text).map_err(|_| "expected a time such as 90s or 2m".to_string())?;
+        if span.is_zero() { Err("expected a time greater than zero".into()) } else { Ok(Span(span)) }
+    }
+}
+
+/// Where the health server listens: `:80`, `127.0.0.1:8080`, `[::1]:80`, `/run/volseed.sock`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Address {
+    /// A port on one address, or on every one of its family.
+    Tcp(SocketAddr),
+    /// A port on every address: of IPv4, and of IPv6 where there is any.
+    Port(u16),
+    /// A Unix socket.
+    Unix(PathBuf),
+}
+
+impl FromStr for Address {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Address, String> {
+        let path = text.strip_prefix("unix:").unwrap_or(text);
+        if path.starts_with('/') {
+            return Ok(Address::Unix(path.into()));
+        }
+        let address = match text.strip_prefix(':') {
+            Some(port) => port.parse().map(Address::Port).ok(),
+            None => text.parse().map(Address::Tcp).ok(),
+        };
+        address.ok_or_else(|| {
+            "expected an address such as :80, 127.0.0.1:8080, [::]:80 or /run/volseed.sock".into()
+        })
+    }
+}
+
+impl fmt::Display for Address {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Address::Tcp(address) => address.fmt(f),
+            Address::Port(port) => write!(f, ":{port}"),
+            Address::Unix(path) => path.display().fmt(f),
+        }
+    }
+}
+
+/// The mode of a Unix socket's file, in octal: `0660`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct SocketMode(pub u32);
+
+impl FromStr for SocketMode {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<SocketMode, String> {
+        let digits = (3..=4).contains(&text.len()) && text.bytes().all(|byte| (b'0'..=b'7').contains(&byte));
+        match u32::from_str_radix(text, 8) {
+            Ok(mode @ 0..=0o777) if digits => Ok(SocketMode(mode)),
+            _ => Err("expected a mode in octal such as 0660".into()),
+        }
+    }
+}
+
+/// How a listening socket is handed to the app.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum PassSocket {
+    /// `LISTEN_FDS` and `LISTEN_PID`, as systemd does (sd_listen_fds(3)).
+    ListenFds,
+    /// `NGINX`, as an nginx hands them to its successor.
+    Nginx,
+    /// `FPM_SOCKETS`, as a php-fpm hands them to its successor.
+    PhpFpm,
+}
+
+impl FromStr for PassSocket {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<PassSocket, String> {
+        match text {
+            "listen-fds" => Ok(PassSocket::ListenFds),
+            "nginx" => Ok(PassSocket::Nginx),
+            "php-fpm" => Ok(PassSocket::PhpFpm),
+            _ => Err("expected listen-fds, nginx or php-fpm".into()),
+        }
+    }
+}
+
+/// A path that the health server answers: `/livez`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ProbePath(pub String);
+
+impl FromStr for ProbePath {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<ProbePath, String> {
+        let plain = text.bytes().all(|byte| byte.is_ascii_graphic() && byte != b'?' && byte != b'#');
+        if text.starts_with('/') && plain {
+            Ok(ProbePath(text.into()))
+        } else {
+            Err("expected a path such as /livez".into())
+        }
+    }
+}
+
+/// An HTTP status code, 200 to 599.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Status(pub u16);
+
+impl FromStr for Status {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Status, String> {
+        match text.parse() {
+            Ok(code @ 200..=599) => Ok(Status(code)),
+            _ => Err("expected an HTTP status from 200 to 599".into()),
+        }
+    }
+}
+
+/// The machine itself, by whichever of its two addresses.
+pub const LOCALHOST: &str = "localhost";
+
+/// How `volseed health` asks the app once volseed has handed over.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum AppCheck {
+    /// The URL answers with a status below 400.
+    Http {
+        /// Host to connect to, by name or number; IPv6 in brackets.
+        host: String,
+        /// Its port.
+        port: u16,
+        /// Path and query to ask for.
+        path: String,
+    },
+    /// The port accepts a connection.
+    Tcp {
+        /// Host to connect to, by name or number; IPv6 in brackets.
+        host: String,
+        /// Its port.
+        port: u16,
+    },
+    /// The app is not asked: that it runs is enough.
+    None,
+}
+
+impl FromStr for AppCheck {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<AppCheck, String> {
+        let wrong = || "expected http://HOST[:PORT]/PATH, tcp:PORT, tcp:HOST:PORT or none".to_string();
+        if text == "none" {
+            return Ok(AppCheck::None);
+        }
+        if let Some(place) = text.strip_prefix("tcp:") {
+            let (host, port) = place.rsplit_once(':').unwrap_or((LOCALHOST, place));
+            let port = port.parse().ok().filter(|port| *port > 0);
+            return match port {
+                Some(port) if is_host(host) => Ok(AppCheck::Tcp { host: host.into(), port }),
+                _ => Err(wrong()),
+            };
+        }
+        let uri: hyper::Uri = text.parse().map_err(|_| wrong())?;
+        match (uri.scheme_str(), uri.host()) {
+            (Some("http"), Some(host)) => Ok(AppCheck::Http {
+                host: host.into(),
+                port: uri.port_u16().unwrap_or(80),
+                path: uri.path_and_query().map_or("/", |path| path.as_str()).into(),
+            }),
+            _ => Err(wrong()),
+        }
+    }
+}
+
+/// A name, an IPv4 address, or an IPv6 one in brackets.
+fn is_host(text: &str) -> bool {
+    match text.strip_prefix('[').and_then(|text| text.strip_suffix(']')) {
+        Some(address) => address.parse::<Ipv6Addr>().is_ok(),
+        None => {
+            let named = |byte: u8| byte.is_ascii_alphanumeric() || b".-_".contains(&byte);
+            !text.is_empty() && text.bytes().all(named)
+        }
+    }
+}
+
+/// Commands that a volume is seeded for: shell patterns on the command's name or path.
+#[derive(Debug, Clone)]
+pub struct Commands {
+    patterns: Vec<Pattern>,
+}
+
+impl FromStr for Commands {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Commands, String> {
+        let patterns = text.split(',').map(str::trim).filter(|pattern| !pattern.is_empty());
+        let patterns: Result<Vec<Pattern>, _> = patterns.map(Pattern::new).collect();
+        match patterns {
+            Ok(patterns) if patterns.is_empty() => Err("expected patterns such as apache2*,php-fpm".into()),
+            Ok(patterns) => Ok(Commands { patterns }),
+            Err(error) => Err(format!("{} at position {}", error.msg, error.pos + 1)),
+        }
+    }
+}
+
+impl Commands {
+    /// Whether `command`, as it was given or by its last component, matches any pattern.
+    pub fn matches(&self, command: &std::ffi::OsStr) -> bool {
+        let path = std::path::Path::new(command);
+        let name = path.file_name().unwrap_or_default();
+        let matches = |text: &std::ffi::OsStr| {
+            let text = text.to_string_lossy();
+            self.patterns.iter().any(|pattern| pattern.matches(&text))
+        };
+        matches(command) || matches(name)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sizes() {
+        for (text, bytes) in [("1", 1), ("4k", 4096), ("64MiB", 64 << 20), ("1 GiB", 1 << 30)] {
+            assert_eq!(text.parse(), Ok(Size(bytes)), "{text}");
+        }
+        for text in ["", "MiB", "-1", "1.5G", "1TB2", "99999999999999G"] {
+            assert!(text.parse::<Size>().is_err(), "{text}");
+        }
+        assert_eq!(Size(64 << 20).to_string(), "64MiB");
+    }
+
+    #[test]
+    fn commands_match_by_path_or_name() {
+        let commands: Commands = "apache2*, php-fpm".parse().unwrap();
+        for (command, matches) in
+            [("apache2-foreground", true), ("/usr/sbin/apache2", true), ("php-fpm", true), ("bash", false)]
+        {
+            assert_eq!(commands.matches(command.as_ref()), matches, "{command}");
+        }
+    }
+
+    #[test]
+    fn addresses() {
+        for text in [":80", "127.0.0.1:0", "[::1]:8080", "/run/volseed.sock", "unix:/run/x"] {
+            assert!(text.parse::<Address>().is_ok(), "{text}");
+        }
+        for text in ["80", "localhost:80", ":99999", ""] {
+            assert!(text.parse::<Address>().is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn modes_of_sockets() {
+        for (text, mode) in [("0660", 0o660), ("777", 0o777)] {
+            assert_eq!(text.parse(), Ok(SocketMode(mode)));
+        }
+        for text in ["", "8", "0o660", "1777", "rw", "-660", "+660"] {
+            assert!(text.parse::<SocketMode>().is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn signals_are_rewritten_by_name_or_number() {
+        assert_eq!("TERM:QUIT".parse(), Ok(Rewrite { from: 15, to: 3 }));
+        assert_eq!("SIGHUP:0".parse(), Ok(Rewrite { from: 1, to: 0 }));
+        assert_eq!("37:RTMIN+4".parse(), Ok(Rewrite { from: 37, to: 38 }));
+        for text in ["TERM", "TERM:", "0:TERM", "KILL:TERM", "CHLD:0", "TERM:65", "TERM:QUIT:HUP"] {
+            assert!(text.parse::<Rewrite>().is_err(), "{text}");
+        }
+        for text in ["143", "143:256", "-1:0", "a:0", "1:2:3"] {
+            assert!(text.parse::<ExitMap>().is_err(), "{text}");
+        }
+        assert_eq!("0".parse(), Ok(Grace(Duration::ZERO)));
+    }
+
+    #[test]
+    fn app_checks() {
+        for (text, host) in
+            [("tcp:80", "localhost"), ("tcp:db.test:80", "db.test"), ("tcp:[::1]:80", "[::1]")]
+        {
+            assert_eq!(text.parse(), Ok(AppCheck::Tcp { host: host.into(), port: 80 }));
+        }
+        let http = AppCheck::Http { host: "127.0.0.1".into(), port: 80, path: "/health?x=1".into() };
+        assert_eq!("http://127.0.0.1/health?x=1".parse(), Ok(http));
+        for text in
+            ["https://x/", "tcp:0", "tcp:x", "tcp::80", "tcp:::1:80", "tcp:a b:80", "/livez", "http://"]
+        {
+            assert!(text.parse::<AppCheck>().is_err(), "{text}");
+        }
+    }
+}

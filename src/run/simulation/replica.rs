@@ -1,0 +1,640 @@
+//! A simulated replica: the protocol's calls on the simulated volume, and a small seed.
+
+use std::cell::{Cell, RefCell};
+use std::collections::BTreeMap;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+use rustix::io::{Errno, Result};
+
+use super::schedule::{Fault, Sim};
+use super::world::{Actor, Ino, ROOT, World};
+use crate::claims::beat::{Beat, Holder};
+use crate::claims::heartbeat;
+use crate::claims::heartbeat::Pulse;
+use crate::claims::io::{Clock, Files};
+use crate::claims::store::{Claim, PUBLISHING, REMAINS, SEALED, STAGE};
+use crate::error::{Context, Error};
+use crate::exit::Exit;
+use crate::mutant;
+use crate::mutant::Mutant;
+use crate::run::protocol::{Event, Work};
+use crate::volume::records::{
+    Complete, FORMAT, Kept, Name, Public, Sealed, Settings, Staged, TREE, Totals, to_bytes,
+};
+use crate::volume::{Privacy, Wall};
+
+/// Every file of every image has this time: size and time alone do not tell images apart.
+pub const TIME: u32 = 7;
+/// Published last.
+const SENTINEL: &str = "version";
+
+/// The files of an image: path and content, as long in one image as in the other.
+pub fn image(number: u32) -> BTreeMap<String, Vec<u8>> {
+    let paths = match number {
+        1 => ["a/one", "a/deep/two", "b", SENTINEL],
+        _ => ["a/one", "a/other", "c/three", SENTINEL],
+    };
+    paths.into_iter().map(|path| (path.to_owned(), format!("{number}:{path}").into_bytes())).collect()
+}
+
+/// The calls of one replica. Each takes a while before and after it has its effect.
+#[derive(Clone)]
+pub struct Calls {
+    pub sim: Rc<Sim>,
+    pub replica: usize,
+    pub host: usize,
+    /// Root, or the app's user.
+    pub user: u32,
+    pub actor: Rc<Cell<Actor>>,
+}
+
+impl Calls {
+    async fn call<T>(
+        &self,
+        fault: Fault,
+        effect: impl Fn(&mut World, &Actor, bool) -> Result<T>,
+    ) -> Result<T> {
+        self.sim.before(self.replica, self.host, fault).await;
+        let act = || {
+            let believes = self.sim.chance(2);
+            effect(&mut self.sim.world.borrow_mut(), &self.actor.get(), believes)
+        };
+        let mut result = act();
+        // The answer is lost, and the question asked again.
+        if fault == Fault::NotTwice && self.sim.world.borrow().kind.is_remote() && self.sim.chance(60) {
+            self.sim.before(self.replica, self.host, Fault::Usual).await;
+            result = act();
+        }
+        self.sim.after(self.replica, self.host).await;
+        result
+    }
+
+    fn show(&self, call: &str, at: Ino, name: &[u8], result: &dyn std::fmt::Debug) {
+        self.sim.show(|| {
+            let (replica, host, epoch) = (self.replica, self.host, self.actor.get().epoch);
+            format!(
+                "replica {replica} on {host}, claim {epoch}: {call} {at}/{} {result:?}",
+                String::from_utf8_lossy(name)
+            )
+        });
+    }
+
+    /// A call in a directory that this user may enter.
+    async fn call_in<T>(
+        &self,
+        fault: Fault,
+        dir: Ino,
+        effect: impl Fn(&mut World, &Actor, bool) -> Result<T>,
+    ) -> Result<T> {
+        self.call(fault, |world, actor, believes| {
+            world.enter(self.user, dir)?;
+            effect(world, actor, believes)
+        })
+        .await
+    }
+
+    async fn look_up(&self, dir: Ino, name: &[u8]) -> Result<Ino> {
+        self.call_in(Fault::Usual, dir, |world, _, _| world.look_up(self.host, dir, name, false)).await
+    }
+}
+
+impl Files for Calls {
+    type Dir = Ino;
+
+    async fn open(&self, at: &Ino, name: &str) -> Result<Ino> {
+        self.open_entry(at, name.as_bytes()).await
+    }
+
+    async fn open_entry(&self, at: &Ino, name: &[u8]) -> Result<Ino> {
+        self.call(Fault::Usual, |world, _, believes| {
+            world.look_into(self.user, *at)?;
+            world.open(self.host, *at, name, believes)
+        })
+        .await
+    }
+
+    async fn make(&self, at: &Ino, name: &str) -> Result<Ino> {
+        let made = self.call_in(Fault::NotTwice, *at, |world, _, _| {
+            world.forget(self.host, *at, name.as_bytes());
+            world.make(*at, name.as_bytes(), self.user)
+        });
+        let made = made.await;
+        self.show("make", *at, name.as_bytes(), &made);
+        made
+    }
+
+    async fn make_listed(&self, at: &Ino, name: &str) -> Result<Ino> {
+        self.make(at, name).await
+    }
+
+    async fn make_like(&self, at: &Ino, name: &[u8], _: &Ino) -> Result<()> {
+        self.call_in(Fault::NotTwice, *at, |world, _, _| {
+            world.forget(self.host, *at, name);
+            world.make(*at, name, self.user).map(drop)
+        })
+        .await
+    }
+
+    async fn names(&self, dir: &Ino) -> Result<Vec<Box<[u8]>>> {
+        self.call(Fault::Usual, |world, _, _| {
+            world.look_into(self.user, *dir)?;
+            world.names(*dir)
+        })
+        .await
+    }
+
+    async fn read(&self, at: &Ino, name: &str) -> Result<Vec<u8>> {
+        self.call(Fault::Usual, |world, _, believes| {
+            if name == Public::FILE {
+                world.look_into(self.user, *at)?;
+            } else {
+                world.enter(self.user, *at)?;
+            }
+            let file = world.look_up(self.host, *at, name.as_bytes(), believes)?;
+            world.data(file).map(<[u8]>::to_vec)
+        })
+        .await
+    }
+
+    async fn write(&self, at: &Ino, name: &str, bytes: &[u8]) -> Result<()> {
+        let file = self.call_in(Fault::Usual, *at, |world, _, _| {
+            world.forget(self.host, *at, name.as_bytes());
+            world.create(*at, name.as_bytes())
+        });
+        let file = file.await?;
+        self.call(Fault::Often, |world, actor, _| {
+            if name == Public::FILE && *at != ROOT && world.state() == Some(*at) {
+                world.changed_in_public(name.as_bytes(), actor);
+            }
+            world.fill(file, bytes, 0);
+            world.sync_file(file);
+            Ok(())
+        })
+        .await
+    }
+
+    async fn write_readable(&self, at: &Ino, name: &str, bytes: &[u8]) -> Result<()> {
+        self.write(at, name, bytes).await
+    }
+
+    async fn update(&self, at: &Ino, name: &str, bytes: &[u8]) -> Result<()> {
+        self.call_in(Fault::Usual, *at, |world, _, _| {
+            let file = world.look_up(self.host, *at, name.as_bytes(), false)?;
+            world.fill(file, bytes, 0);
+            Ok(())
+        })
+        .await
+    }
+
+    async fn rename(&self, from: &Ino, name: &[u8], to: &Ino, new: &[u8]) -> Result<()> {
+        let renamed = self.call_in(Fault::NotTwice, *from, |world, actor, _| {
+            world.enter(self.user, *to)?;
+            world.forget(self.host, *from, name);
+            world.forget(self.host, *to, new);
+            world.rename(*from, name, *to, new, actor)
+        });
+        let renamed = renamed.await;
+        self.show(&format!("rename {from}/{} to", String::from_utf8_lossy(name)), *to, new, &renamed);
+        renamed
+    }
+
+    async fn unlink(&self, at: &Ino, name: &[u8]) -> Result<()> {
+        self.call_in(Fault::Usual, *at, |world, _, _| world.unlink(*at, name)).await
+    }
+
+    async fn rmdir(&self, at: &Ino, name: &[u8]) -> Result<()> {
+        let removed = self.call_in(Fault::NotTwice, *at, |world, _, _| world.rmdir(*at, name));
+        let removed = removed.await;
+        self.show("rmdir", *at, name, &removed);
+        removed
+    }
+
+    async fn remove(&self, at: &Ino, name: &[u8]) -> Result<()> {
+        match self.call_in(Fault::Usual, *at, |world, _, _| world.unlink(*at, name)).await {
+            Err(Errno::ISDIR) => {}
+            Err(Errno::NOENT) => return Ok(()),
+            result => return result,
+        }
+        let below = self.open_entry(at, name).await?;
+        for child in self.names(&below).await? {
+            Box::pin(self.remove(&below, &child)).await?;
+        }
+        match self.call_in(Fault::Usual, *at, |world, _, _| world.rmdir(*at, name)).await {
+            Err(Errno::NOENT) => Ok(()),
+            result => result,
+        }
+    }
+
+    fn new_name(&self, prefix: &str) -> String {
+        format!("{prefix}{:016x}", self.sim.random(u64::MAX))
+    }
+
+    async fn privacy(&self, dir: &Ino, _: Wall) -> Result<Privacy> {
+        let owner = self.call(Fault::Usual, |world, _, _| world.owner(*dir)).await?;
+        Ok(if self.user == 0 && owner != 0 { Privacy::Foreign(owner) } else { Privacy::Private })
+    }
+
+    async fn barred_by(&self, dir: &Ino) -> Result<Option<u32>> {
+        let owner = self.call(Fault::Usual, |world, _, _| world.owner(*dir)).await?;
+        Ok(Some(owner).filter(|owner| self.user != 0 && self.user != *owner))
+    }
+
+    async fn is_removable(&self, dir: &Ino, owner: u32) -> Result<bool> {
+        Ok([0, owner].contains(&self.sim.world.borrow().owner(*dir)?))
+    }
+
+    async fn seize(&self, dir: &Ino, _: Wall) -> Result<()> {
+        self.call(Fault::Usual, |world, _, _| {
+            world.seize(*dir, self.user);
+            Ok(())
+        })
+        .await
+    }
+
+    async fn give_back(&self, dir: &Ino, owner: u32) -> Result<()> {
+        self.sim.world.borrow_mut().seize(*dir, owner);
+        Ok(())
+    }
+
+    async fn close(&self, _: &Ino, _: Wall) -> Result<bool> {
+        Ok(false)
+    }
+
+    async fn same(&self, one: &Ino, other: &Ino) -> Result<bool> {
+        self.call(Fault::Usual, |world, _, _| world.owner(*one).and(world.owner(*other))).await?;
+        Ok(one == other)
+    }
+
+    async fn sync(&self, dir: &Ino) -> Result<()> {
+        self.call(Fault::Often, |world, _, _| {
+            world.sync_directory(*dir);
+            Ok(())
+        })
+        .await
+    }
+
+    async fn lock(&self, _: &Ino) -> Result<bool> {
+        self.sim.before(self.replica, self.host, Fault::Usual).await;
+        let locked = self.sim.lock(self.replica);
+        self.show("lock", 0, b"", &locked);
+        Ok(locked)
+    }
+
+    async fn unlock(&self) {
+        self.sim.unlock(self.replica);
+    }
+}
+
+/// A replica's clock, which another one's has nothing to do with.
+pub struct Ticks {
+    pub sim: Rc<Sim>,
+    pub replica: usize,
+    pub enough: Rc<Cell<bool>>,
+}
+
+impl Clock for Ticks {
+    fn now(&self) -> Duration {
+        // Never zero, and different on every host.
+        self.sim.now() + Duration::from_secs(1000 * (self.replica as u64 + 1))
+    }
+
+    async fn sleep(&self, time: Duration) -> Result<()> {
+        self.sim.sleep(time).await;
+        if self.enough.get() { Err(Errno::CANCELED) } else { Ok(()) }
+    }
+
+    fn random(&self, bound: u64) -> u64 {
+        self.sim.random(bound)
+    }
+}
+
+/// What a replica does: seeds an image.
+pub struct SmallSeed {
+    pub calls: Calls,
+    pub image: u32,
+    pub boot: String,
+}
+
+/// The heartbeat's task.
+pub struct Beating {
+    pulse: Arc<Pulse>,
+    enough: Rc<Cell<bool>>,
+    over: Rc<Cell<bool>>,
+}
+
+impl Work<Calls> for SmallSeed {
+    type Beating = Beating;
+
+    async fn emptied(&self, record: &Public) -> crate::error::Result<bool> {
+        let names = self.calls.names(&ROOT).await.context("read", "/")?;
+        Ok(!record.top.is_empty() && !names.iter().any(|name| record.lists(name)))
+    }
+
+    async fn vanished(&self, record: &Complete) -> crate::error::Result<bool> {
+        let names = self.calls.names(&ROOT).await.context("read", "/")?;
+        Ok(!record.top.is_empty()
+            && !record.top.iter().any(|top| names.iter().any(|name| **name == *top.as_bytes())))
+    }
+
+    async fn sentinel(&self) -> crate::error::Result<bool> {
+        Ok(false)
+    }
+
+    fn holder(&self, locked: bool) -> Holder {
+        Holder {
+            format: FORMAT,
+            epoch: 0,
+            nonce: format!("{}-{}", self.calls.replica, self.calls.sim.random(u64::MAX)),
+            host: String::new().into(),
+            container: None,
+            pid: 1,
+            since: 0,
+            boot: Some(self.boot.clone()),
+            device: self.calls.host as u64,
+            locked,
+        }
+    }
+
+    fn same_mount(&self, holder: &Holder) -> bool {
+        holder.boot.as_ref() == Some(&self.boot) && holder.device == self.calls.host as u64
+    }
+
+    fn beat(&self, claim: &Claim<Ino>) -> crate::error::Result<Beating> {
+        let sim = &self.calls.sim;
+        let holder = Actor { epoch: claim.epoch, claim: claim.dir, state: claim.state };
+        self.calls.actor.set(holder);
+        sim.world.borrow_mut().begun(holder);
+        let (enough, over) = (Rc::new(Cell::new(false)), Rc::new(Cell::new(false)));
+        let clock = Ticks { sim: Rc::clone(sim), replica: self.calls.replica, enough: Rc::clone(&enough) };
+        let pulse = Pulse::new(clock.now());
+        let beating = Beating { pulse: Arc::clone(&pulse), enough, over: Rc::clone(&over) };
+        let (calls, dir) = (self.calls.clone(), claim.dir);
+        sim.start(self.calls.replica, async move {
+            heartbeat::beat(&calls, &clock, &dir, &pulse, Beat::default).await;
+            over.set(true);
+        });
+        Ok(beating)
+    }
+
+    async fn stage(&self, claim: &Claim<Ino>, after: Option<&Public>) -> crate::error::Result<Sealed> {
+        let staged = self.fill_stage(claim).await.context("stage", "stage");
+        staged.map(|()| Sealed {
+            generation: after.map_or(1, |record| record.generation + 1),
+            version: Some(self.image.to_string()),
+            totals: Totals::default(),
+            settings: Settings::default(),
+            source: None,
+            top: image(self.image)
+                .keys()
+                .map(|path| Name::from(path.split('/').next().unwrap_or("").as_bytes()))
+                .collect(),
+            root: None,
+        })
+    }
+
+    async fn fingerprint(&self) -> crate::error::Result<String> {
+        Ok(self.new_stage().fingerprint)
+    }
+
+    async fn sync(&self, claim: &Claim<Ino>) -> crate::error::Result<()> {
+        let calls = &self.calls;
+        let staged = Staged { syncing: true, ..self.new_stage() };
+        let noted = async {
+            let stage = calls.open(&claim.dir, STAGE).await?;
+            calls.write(&stage, Staged::FILE, &to_bytes(&staged)).await
+        };
+        noted.await.context("write", "stage.json")?;
+        let is_lost = calls.sim.is_lost();
+        let synced = calls.call(Fault::Often, |world, _, _| {
+            if is_lost && !world.kind.is_remote() {
+                world.lose_unsynced(claim.dir);
+                return Err(Errno::IO);
+            }
+            world.sync();
+            Ok(())
+        });
+        synced.await.context("sync", "/")
+    }
+
+    async fn note(&self, claim: &Claim<Ino>, sealed: &Sealed) -> crate::error::Result<()> {
+        let staged = Staged { sealed: Some(sealed.clone()), ..self.new_stage() };
+        let noted = async {
+            let stage = self.calls.open(&claim.dir, STAGE).await?;
+            self.calls.write(&stage, Staged::FILE, &to_bytes(&staged)).await
+        };
+        noted.await.context("write", "stage.json")
+    }
+
+    async fn publish(&self, claim: &Claim<Ino>, _: &Sealed, beating: &Beating) -> crate::error::Result<()> {
+        let calls = &self.calls;
+        let from = match () {
+            // As a protocol that does not seal, or does not say what it does, would.
+            () if mutant::on(Mutant::PublishUnsealed) => STAGE,
+            () if mutant::on(Mutant::PublishUnmarked) => SEALED,
+            () => PUBLISHING,
+        };
+        let wrapper = calls.open(&claim.dir, from).await;
+        let tree = match calls.open(&wrapper.context("open", PUBLISHING)?, TREE).await {
+            Ok(tree) => tree,
+            Err(Errno::NOENT) => return Ok(()),
+            Err(error) => return Err(error).context("open", TREE),
+        };
+        let (mut moves, mut visited) = (Vec::new(), Vec::new());
+        self.plan(tree, ROOT, &mut moves, &mut visited).await.context("plan", "/")?;
+        if mutant::on(Mutant::SkipSyncOnResume) {
+            visited.retain(|dir| moves.iter().any(|(_, _, to)| to == dir));
+        }
+        moves.sort_by_key(|(_, name, _)| **name == *SENTINEL.as_bytes());
+        // Half of them do not look at their own heart: that is a courtesy, and not what makes it safe.
+        let looks = calls.sim.chance(2);
+        for (from, name, to) in moves {
+            while looks && !beating.pulse.is_fresh(self.ticks().now()) {
+                if beating.pulse.is_lost() {
+                    return Err(Error::new(Exit::Held, "publish", "lost"));
+                }
+                calls.sim.sleep(Duration::from_millis(100)).await;
+            }
+            calls
+                .rename(&from, &name, &to, &name)
+                .await
+                .or_else(|error| match error {
+                    // It was done, and the answer lost.
+                    Errno::NOENT
+                        if calls.sim.world.borrow_mut().look_up(calls.host, to, &name, false).is_ok() =>
+                    {
+                        Ok(())
+                    }
+                    error => Err(error),
+                })
+                .context("publish", "/")?;
+        }
+        for dir in visited {
+            calls.sync(&dir).await.context("sync", "/")?;
+        }
+        // Not before: what it is asked for again after a power cut is in there.
+        let _ = calls.remove(&wrapper.unwrap_or(ROOT), TREE.as_bytes()).await;
+        Ok(())
+    }
+
+    fn record(&self, epoch: u64, sealed: &Sealed) -> Complete {
+        let Sealed { generation, version, totals, top, .. } = sealed.clone();
+        Complete::seeded(epoch, generation, version, totals).holding(top)
+    }
+
+    async fn adopted(&self, epoch: u64) -> crate::error::Result<Complete> {
+        Ok(Complete::adopted(epoch, None))
+    }
+
+    async fn still(&self, beating: Beating) {
+        beating.enough.set(true);
+        while !beating.over.get() {
+            self.calls.sim.sleep(Duration::from_millis(50)).await;
+        }
+    }
+
+    fn tell(&self, event: Event<'_>) {
+        self.calls.show("event", 0, b"", &event);
+        self.calls.sim.hear(&event, &self.calls.actor);
+    }
+}
+
+impl SmallSeed {
+    fn ticks(&self) -> Ticks {
+        Ticks { sim: Rc::clone(&self.calls.sim), replica: self.calls.replica, enough: Rc::default() }
+    }
+
+    fn new_stage(&self) -> Staged {
+        let mut new = Staged::new(1, format!("image {}", self.image), true, Some(1));
+        new.boot = Some(self.boot.clone());
+        new
+    }
+
+    fn trusts(&self, earlier: Option<&Staged>) -> bool {
+        let remote = self.calls.sim.world.borrow().kind.is_remote();
+        let kept = if remote { Kept::ByServer } else { Kept::BySync };
+        earlier.is_some_and(|earlier| earlier.distrusted_by(&self.new_stage(), kept).is_none())
+    }
+
+    async fn fill_stage(&self, claim: &Claim<Ino>) -> Result<()> {
+        let calls = &self.calls;
+        let make = async |at: &Ino, name: &str| match calls.make(at, name).await {
+            Err(Errno::EXIST) => calls.open(at, name).await,
+            made => made,
+        };
+        let stage = make(&claim.dir, STAGE).await?;
+        let earlier = calls.read(&stage, Staged::FILE).await.ok().and_then(|bytes| Staged::parse(&bytes));
+        if !self.trusts(earlier.as_ref()) {
+            calls.remove(&stage, TREE.as_bytes()).await?;
+        }
+        calls.write(&stage, Staged::FILE, &to_bytes(&self.new_stage())).await?;
+        let tree = make(&stage, TREE).await?;
+        let remains = match calls.open(&claim.dir, REMAINS).await {
+            Ok(remains) => {
+                let earlier =
+                    calls.read(&remains, Staged::FILE).await.ok().and_then(|bytes| Staged::parse(&bytes));
+                if self.trusts(earlier.as_ref()) { calls.open(&remains, TREE).await.ok() } else { None }
+            }
+            Err(_) => None,
+        };
+        let dirs = RefCell::new(BTreeMap::from([(String::new(), (tree, remains))]));
+        for (path, data) in image(self.image) {
+            let (parent, name) = path.rsplit_once('/').unwrap_or(("", &path));
+            let mut at = String::new();
+            for part in parent.split('/').filter(|part| !part.is_empty()) {
+                let (above, old) = dirs.borrow()[&at];
+                at = format!("{at}/{part}");
+                if dirs.borrow().contains_key(&at) {
+                    continue;
+                }
+                let new = make(&above, part).await?;
+                let old = match old {
+                    Some(old) => calls.open(&old, part).await.ok(),
+                    None => None,
+                };
+                dirs.borrow_mut().insert(at.clone(), (new, old));
+            }
+            let (dir, old) = dirs.borrow()[&at];
+            self.file(dir, old, name.as_bytes(), &data).await?;
+        }
+        if claim.inherited {
+            calls.remove(&claim.dir, REMAINS.as_bytes()).await?;
+        }
+        Ok(())
+    }
+
+    async fn file(&self, dir: Ino, remains: Option<Ino>, name: &[u8], data: &[u8]) -> Result<()> {
+        let calls = &self.calls;
+        let is_whole = |world: &World, file| {
+            world
+                .stat(file)
+                .is_some_and(|(there, time, links)| (there.len(), time, links) == (data.len(), TIME, 1))
+        };
+        if let Ok(file) = calls.look_up(dir, name).await {
+            if is_whole(&calls.sim.world.borrow(), file) {
+                return Ok(());
+            }
+            calls.remove(&dir, name).await?;
+        }
+        if let Some(remains) = remains
+            && let Ok(file) = calls.look_up(remains, name).await
+            && is_whole(&calls.sim.world.borrow(), file)
+        {
+            return calls.call_in(Fault::Usual, dir, |world, _, _| world.link(file, dir, name)).await;
+        }
+        let file = calls.call_in(Fault::Usual, dir, |world, _, _| world.create(dir, name)).await?;
+        let fill = |data: Vec<u8>, time: u32| async move {
+            calls
+                .call(Fault::Usual, |world, _, _| {
+                    world.fill(file, &data, time);
+                    Ok(())
+                })
+                .await
+        };
+        let early = mutant::on(Mutant::TimeBeforeClose);
+        fill(data[..1].to_vec(), 0).await?;
+        fill(data.to_vec(), if early { TIME } else { 0 }).await?;
+        let is_lost = calls.sim.is_lost();
+        calls
+            .call(Fault::Usual, |world, _, _| {
+                if is_lost && world.kind.is_remote() {
+                    world.lose(file);
+                    return Err(Errno::NOSPC);
+                }
+                Ok(())
+            })
+            .await?;
+        calls
+            .call(Fault::Usual, |world, _, _| {
+                world.set_time(file, TIME);
+                Ok(())
+            })
+            .await
+    }
+
+    async fn plan(
+        &self,
+        from: Ino,
+        to: Ino,
+        moves: &mut Vec<(Ino, Box<[u8]>, Ino)>,
+        visited: &mut Vec<Ino>,
+    ) -> Result<()> {
+        let calls = &self.calls;
+        visited.push(to);
+        let there = calls.names(&to).await?;
+        for name in calls.names(&from).await? {
+            if !there.contains(&name) {
+                moves.push((from, name, to));
+                continue;
+            }
+            // A file that is there already stays.
+            if let (Ok(below), Ok(target)) =
+                (calls.open_entry(&from, &name).await, calls.open_entry(&to, &name).await)
+            {
+                Box::pin(self.plan(below, target, moves, visited)).await?;
+            }
+        }
+        Ok(())
+    }
+}

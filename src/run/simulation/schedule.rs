@@ -1,0 +1,643 @@
+//! One schedule: which replicas start when, what befalls them, and what must hold all the while.
+
+use std::cell::{Cell, RefCell};
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, BinaryHeap, VecDeque};
+use std::fmt;
+use std::future::{Future, poll_fn};
+use std::ops::AddAssign;
+use std::path::Path;
+use std::pin::Pin;
+use std::rc::Rc;
+use std::task::{Context, Poll, Waker};
+use std::time::Duration;
+
+use super::forgery;
+use super::forgery::APP;
+use super::replica::{Calls, SmallSeed, Ticks, image};
+use super::world::{Actor, Kind, ROOT, USERS, World};
+use crate::claims::store::{Ground, PUBLISHING, SEALED, STAGE};
+use crate::run::protocol::{Event, Replica, Rules};
+use crate::volume::Location;
+use crate::volume::records::{Complete, DIRECTORY, Public};
+
+/// From here on nothing goes wrong any more, in nanoseconds.
+const PEACE: u64 = 90_000_000_000;
+/// By then everybody must be done.
+const END: u64 = 400_000_000_000;
+/// How long a server keeps a lock for a client that it does not hear from.
+const LEASE: u64 = 9_000_000_000;
+/// The most replicas that a schedule starts, restarts included.
+const MOST_REPLICAS: usize = 9;
+
+/// What may befall a call.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Fault {
+    /// What may befall every call.
+    Usual,
+    /// The same, more often: a moment that matters.
+    Often,
+    /// Likewise, and its answer may be lost.
+    NotTwice,
+}
+
+struct Task {
+    replica: usize,
+    future: Pin<Box<dyn Future<Output = ()>>>,
+}
+
+#[derive(Debug, Clone)]
+struct Life {
+    alive: bool,
+    done: bool,
+    frozen_until: u64,
+    host: usize,
+}
+
+/// What all parts of a schedule share.
+pub struct Sim {
+    pub world: RefCell<World>,
+    now: Cell<u64>,
+    random: Cell<u64>,
+    timers: RefCell<BinaryHeap<Reverse<(u64, u64, usize)>>>,
+    ticket: Cell<u64>,
+    started: RefCell<VecDeque<Task>>,
+    task: Cell<usize>,
+    lives: RefCell<Vec<Life>>,
+    /// Since when and until when each host is cut off.
+    cuts: RefCell<Vec<(u64, u64)>>,
+    /// One call in so many goes wrong; never where it is 0.
+    faults: Cell<u64>,
+    totals: RefCell<Totals>,
+    shows: bool,
+}
+
+/// What happened in a schedule.
+#[derive(Debug, Default, Clone, Copy)]
+pub struct Totals {
+    pub calls: u64,
+    pub replicas: u64,
+    pub crashes: u64,
+    pub freezes: u64,
+    pub cuts: u64,
+    pub power_cuts: u64,
+    pub changed_hands: u64,
+    pub takeovers: u64,
+    pub lost: u64,
+    pub apps: u64,
+}
+
+impl AddAssign for Totals {
+    fn add_assign(&mut self, of: Totals) {
+        self.calls += of.calls;
+        self.replicas += of.replicas;
+        self.crashes += of.crashes;
+        self.freezes += of.freezes;
+        self.cuts += of.cuts;
+        self.power_cuts += of.power_cuts;
+        self.changed_hands += of.changed_hands;
+        self.takeovers += of.takeovers;
+        self.lost += of.lost;
+        self.apps += of.apps;
+    }
+}
+
+impl fmt::Display for Totals {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Totals { calls, replicas, crashes, freezes, cuts, power_cuts, changed_hands, .. } = self;
+        let Totals { takeovers, lost, apps, .. } = self;
+        write!(
+            f,
+            "{calls} calls of {replicas} replicas; {crashes} killed, {freezes} frozen, {cuts} cut off, \
+             {power_cuts} power cuts, {changed_hands} changes of hands; {takeovers} takeovers, {lost} came back late; {apps} apps started"
+        )
+    }
+}
+
+impl Sim {
+    pub fn now(&self) -> Duration {
+        Duration::from_nanos(self.now.get())
+    }
+
+    /// SplitMix64.
+    pub fn random(&self, bound: u64) -> u64 {
+        let state = self.random.get().wrapping_add(0x9e37_79b9_7f4a_7c15);
+        self.random.set(state);
+        let mut mixed = state;
+        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        (mixed ^ (mixed >> 31)) % bound.max(1)
+    }
+
+    /// Once in so many times.
+    pub fn chance(&self, once_in: u64) -> bool {
+        self.random(once_in) == 0
+    }
+
+    pub async fn sleep(&self, time: Duration) {
+        self.until(self.now.get() + time.as_nanos() as u64).await;
+    }
+
+    async fn until(&self, time: u64) {
+        let mut waits = false;
+        poll_fn(|_| {
+            if waits && self.now.get() >= time {
+                return Poll::Ready(());
+            }
+            waits = true;
+            self.wake_at(time, self.task.get());
+            Poll::Pending
+        })
+        .await;
+    }
+
+    fn wake_at(&self, time: u64, task: usize) {
+        self.ticket.set(self.ticket.get() + 1);
+        self.timers.borrow_mut().push(Reverse((time, self.ticket.get(), task)));
+    }
+
+    pub fn start(&self, replica: usize, future: impl Future<Output = ()> + 'static) {
+        self.started.borrow_mut().push_back(Task { replica, future: Box::pin(future) });
+    }
+
+    fn latency(&self) -> u64 {
+        let most = if self.world.borrow().kind.is_remote() { 20_000_000 } else { 2_000_000 };
+        self.random(most)
+    }
+
+    /// What comes before a call has its effect.
+    pub async fn before(&self, replica: usize, host: usize, fault: Fault) {
+        self.totals.borrow_mut().calls += 1;
+        let rate = if fault == Fault::Usual { self.faults.get() } else { self.faults.get() / 6 };
+        if rate > 0 && self.now.get() < PEACE && self.chance(rate) {
+            self.befall(replica, host).await;
+        }
+        self.until(self.now.get() + self.latency()).await;
+        self.reach(replica, host).await;
+    }
+
+    /// What comes between a call's effect and its answer.
+    pub async fn after(&self, replica: usize, host: usize) {
+        self.until(self.now.get() + self.latency()).await;
+        self.reach(replica, host).await;
+    }
+
+    /// Waits while the host is cut off or the replica frozen.
+    async fn reach(&self, replica: usize, host: usize) {
+        loop {
+            let cut = self.cuts.borrow()[host].1;
+            let frozen = self.lives.borrow()[replica].frozen_until;
+            let until = cut.max(frozen);
+            if until <= self.now.get() {
+                return;
+            }
+            self.until(until).await;
+        }
+    }
+
+    /// Whether a sync or a close that comes now says that data was lost.
+    pub fn is_lost(&self) -> bool {
+        self.faults.get() > 0 && self.now.get() < PEACE && self.chance(20)
+    }
+
+    async fn befall(&self, replica: usize, host: usize) {
+        let long = if self.chance(2) { 3_000_000_000 } else { 12_000_000_000 + self.random(30_000_000_000) };
+        match self.random(4) {
+            0 => {
+                self.show(|| format!("replica {replica} is killed"));
+                self.kill(replica);
+                std::future::pending::<()>().await;
+            }
+            1 if self.world.borrow().kind.is_remote() => {
+                self.totals.borrow_mut().cuts += 1;
+                self.cuts.borrow_mut()[host] = (self.now.get(), self.now.get() + long);
+            }
+            _ => {
+                self.totals.borrow_mut().freezes += 1;
+                self.lives.borrow_mut()[replica].frozen_until = self.now.get() + long;
+            }
+        }
+    }
+
+    fn kill(&self, replica: usize) {
+        self.totals.borrow_mut().crashes += 1;
+        self.lives.borrow_mut()[replica].alive = false;
+        self.unlock(replica);
+    }
+
+    pub fn lock(&self, replica: usize) -> bool {
+        let mut world = self.world.borrow_mut();
+        if world.kind == Kind::ServerTwice {
+            return true;
+        }
+        let host = self.lives.borrow()[replica].host;
+        // A kernel remembers what it has given, also what the server has taken back meanwhile
+        // (Linux fs/nfs/nfs4proc.c, `_nfs4_proc_setlk` asks its own table first).
+        if world.local_locks.get(&host).is_some_and(|holder| *holder != replica) {
+            return false;
+        }
+        if let Some(holder) = world.lock
+            && holder != replica
+        {
+            let (since, until) = self.cuts.borrow()[self.lives.borrow()[holder].host];
+            let given_up = until > self.now.get() && self.now.get() - since > LEASE;
+            if !given_up {
+                return false;
+            }
+        }
+        world.lock = Some(replica);
+        world.local_locks.insert(host, replica);
+        true
+    }
+
+    pub fn unlock(&self, replica: usize) {
+        let mut world = self.world.borrow_mut();
+        if world.lock == Some(replica) {
+            world.lock = None;
+        }
+        world.local_locks.retain(|_, holder| *holder != replica);
+    }
+
+    pub fn hear(&self, event: &Event<'_>, actor: &Cell<Actor>) {
+        match event {
+            Event::Fenced(_) => self.world.borrow_mut().fenced(&actor.get()),
+            Event::TookOver(..) => self.totals.borrow_mut().takeovers += 1,
+            Event::Lost(..) => {
+                self.totals.borrow_mut().lost += 1;
+                actor.set(Actor::default());
+            }
+            _ => {}
+        }
+    }
+
+    /// With `VOLSEED_SHOW` set, what happens is told.
+    pub fn show(&self, what: impl FnOnce() -> String) {
+        if self.shows {
+            println!("{:?} {}", self.now(), what());
+        }
+    }
+
+    fn breaks(&self, what: String) {
+        self.world.borrow_mut().broken.get_or_insert(what);
+    }
+}
+
+/// One schedule.
+pub struct Schedule {
+    sim: Rc<Sim>,
+    tasks: Vec<Option<Task>>,
+    boot: u64,
+    seed: u64,
+    users: bool,
+    quiet: bool,
+    emptied: bool,
+    power_cut_at: Option<u64>,
+    is_to_be_emptied: bool,
+    /// Whether the app's user has a hand in it.
+    with_app: bool,
+    /// Whether it forged what is in `.volseed`; by that it may mislead itself.
+    forged: bool,
+    /// When `.volseed` is given to whom.
+    given: Vec<(u64, u32)>,
+}
+
+impl Schedule {
+    pub fn new(seed: u64) -> Schedule {
+        let kinds = [Kind::Local, Kind::Server, Kind::Unshared, Kind::ServerTwice];
+        let kind = kinds[(seed % 4) as usize];
+        let sim = Rc::new(Sim {
+            world: RefCell::new(World::new(kind)),
+            now: Cell::new(1),
+            random: Cell::new(seed),
+            timers: RefCell::default(),
+            ticket: Cell::new(0),
+            started: RefCell::default(),
+            task: Cell::new(0),
+            lives: RefCell::default(),
+            cuts: RefCell::default(),
+            faults: Cell::new(0),
+            totals: RefCell::default(),
+            shows: std::env::var_os("VOLSEED_SHOW").is_some(),
+        });
+        let quiet = sim.chance(10);
+        sim.faults.set(if quiet { 0 } else { [40, 120, 400][sim.random(3) as usize] });
+        let users = sim.chance(3);
+        let with_app = sim.chance(4);
+        let mut forged = false;
+        {
+            let mut world = sim.world.borrow_mut();
+            world.one_journal = sim.chance(2);
+            match sim.random(3) {
+                0 => {}
+                1 if with_app => {
+                    let part = [STAGE, SEALED, PUBLISHING][sim.random(3) as usize];
+                    forgery::plant(&mut world, part, "boot 0 0");
+                    forged = true;
+                }
+                _ => drop(world.make(ROOT, DIRECTORY.as_bytes(), 0)),
+            }
+            world.sync();
+            if users {
+                world.add_users_file(b"a");
+            }
+        }
+        let is_cut = kind == Kind::Local && (sim.chance(2) || !sim.world.borrow().one_journal);
+        let power_cut_at = is_cut.then(|| sim.random(3_000_000_000));
+        let is_to_be_emptied = sim.chance(3);
+        let mut given = Vec::new();
+        if with_app && !forged && sim.chance(2) {
+            let at = sim.random(4_000_000_000);
+            given.push((at, APP));
+            if sim.chance(3) {
+                given.push((at + sim.random(4_000_000_000), 0));
+            }
+            given.reverse();
+        }
+        Schedule {
+            sim,
+            tasks: Vec::new(),
+            boot: 0,
+            seed,
+            users,
+            quiet,
+            emptied: false,
+            power_cut_at,
+            is_to_be_emptied,
+            with_app,
+            forged,
+            given,
+        }
+    }
+
+    /// Runs it to its end.
+    ///
+    /// # Errors
+    /// The promise that was broken.
+    pub fn run(mut self) -> Result<Totals, String> {
+        let first = 3 + self.sim.random(3);
+        for _ in 0..first {
+            let at = self.sim.random(if self.sim.chance(2) { 10_000_000 } else { 20_000_000_000 });
+            self.start_replica(at, self.some_user());
+        }
+        loop {
+            self.admit();
+            let next = self.sim.timers.borrow_mut().pop();
+            let Some(Reverse((time, _, number))) = next else {
+                if std::mem::take(&mut self.is_to_be_emptied) {
+                    self.empty();
+                    continue;
+                }
+                break;
+            };
+            if self.power_cut_at.is_some_and(|at| at <= time) {
+                self.power_cut_at = None;
+                self.power_cut(time);
+                continue;
+            }
+            self.sim.now.set(time.max(self.sim.now.get()));
+            self.give(time);
+            self.step(number);
+            if let Some(broken) = self.sim.world.borrow().broken.clone() {
+                return Err(broken);
+            }
+            if time > END {
+                return Err(format!("not done after {END} ns: {:?}", self.sim.lives.borrow()));
+            }
+        }
+        self.at_the_end()?;
+        Ok(*self.sim.totals.borrow())
+    }
+
+    fn step(&mut self, number: usize) {
+        let Some(task) = self.tasks.get_mut(number).and_then(Option::as_mut) else { return };
+        let life = self.sim.lives.borrow()[task.replica].clone();
+        if !life.alive {
+            self.tasks[number] = None;
+            return;
+        }
+        if life.frozen_until > self.sim.now.get() {
+            self.sim.wake_at(life.frozen_until, number);
+            return;
+        }
+        self.sim.task.set(number);
+        let replica = task.replica;
+        let polled = task.future.as_mut().poll(&mut Context::from_waker(Waker::noop()));
+        if polled.is_ready() {
+            self.tasks[number] = None;
+        }
+        let alive = self.sim.lives.borrow()[replica].alive;
+        if !alive {
+            self.tasks[number] = None;
+            let restarts = self.sim.lives.borrow().len() < MOST_REPLICAS;
+            if restarts && !self.sim.chance(4) {
+                let after = self.sim.random(5_000_000_000);
+                self.start_replica(self.sim.now.get() + after, self.some_user());
+            }
+        }
+    }
+
+    fn admit(&mut self) {
+        while let Some(task) = self.sim.started.borrow_mut().pop_front() {
+            self.tasks.push(Some(task));
+            self.sim.wake_at(self.sim.now.get(), self.tasks.len() - 1);
+        }
+    }
+
+    /// Root, or where the app's user has a hand in it, now and then that user. In peace root comes back: until then
+    /// that user's replicas could only wait for it, each to its timeout.
+    fn some_user(&self) -> u32 {
+        let is_app = self.with_app && !self.forged && self.sim.now.get() < PEACE && self.sim.chance(3);
+        if is_app { APP } else { 0 }
+    }
+
+    /// `chown -R` of everything in `.volseed`, as stock entry points do it at every start.
+    fn give(&mut self, now: u64) {
+        while let Some((_, user)) = self.given.pop_if(|(at, _)| *at <= now) {
+            let mut world = self.sim.world.borrow_mut();
+            if let Some(state) = world.state() {
+                world.give(state, user);
+                self.sim.totals.borrow_mut().changed_hands += 1;
+                self.sim.show(|| format!("everything in .volseed is given to user {user}"));
+            }
+        }
+    }
+
+    fn start_replica(&self, at: u64, user: u32) {
+        let sim = &self.sim;
+        let replica = sim.lives.borrow().len();
+        let kind = sim.world.borrow().kind;
+        let host = match kind {
+            Kind::Local => 0,
+            Kind::Server | Kind::Unshared => sim.random(3) as usize,
+            Kind::ServerTwice => replica,
+        };
+        let hosts = sim.cuts.borrow().len().max(host + 1);
+        sim.cuts.borrow_mut().resize(hosts, (0, 0));
+        sim.lives.borrow_mut().push(Life { alive: true, done: false, frozen_until: 0, host });
+        sim.totals.borrow_mut().replicas += 1;
+        // Root may be gone for good, and then that user's container fails, and is started again.
+        let timeout = (user != 0).then_some(Duration::from_secs(60));
+        let rules = Rules { sharing: kind.sharing(), alone: false, remote: kind.is_remote(), timeout };
+        let calls = Calls { sim: Rc::clone(sim), replica, host, user, actor: Rc::default() };
+        let boot = format!("boot {host} {}", self.boot);
+        // Most schedules have one image; a rollout has two. Nothing of what was published from another user's
+        // state directory is known, so there it has one.
+        let image = if self.seed.is_multiple_of(3) && !self.with_app { 1 + sim.random(2) as u32 } else { 1 };
+        let work = SmallSeed { calls: calls.clone(), image, boot };
+        let clock = Ticks { sim: Rc::clone(sim), replica, enough: Rc::default() };
+        let users = self.users;
+        let shared = Rc::clone(sim);
+        sim.start(replica, async move {
+            shared.until(at).await;
+            let (volume, root) = (Path::new("/"), ROOT);
+            let state = Location::in_root(root, volume);
+            let ground = Ground { files: &calls, root: &root, volume, state: &state };
+            let ended = Replica { ground, clock: &clock, work: &work, rules }.complete().await;
+            match ended {
+                Ok(_) => start_app(&shared, users, replica),
+                // A container that fails is started again.
+                Err(error) => {
+                    shared.show(|| format!("replica {replica} failed: {error}"));
+                    shared.kill(replica);
+                }
+            }
+        });
+    }
+
+    fn power_cut(&mut self, at: u64) {
+        let sim = Rc::clone(&self.sim);
+        sim.now.set(at);
+        sim.totals.borrow_mut().power_cuts += 1;
+        sim.show(|| "the power fails".to_owned());
+        self.boot += 1;
+        let started = sim.totals.borrow().apps > 0;
+        for life in &mut *sim.lives.borrow_mut() {
+            life.alive = false;
+        }
+        self.tasks.iter_mut().for_each(|task| *task = None);
+        sim.timers.borrow_mut().clear();
+        sim.started.borrow_mut().clear();
+        sim.world.borrow_mut().power_cut(|bound| sim.random(bound));
+        if started && !self.emptied {
+            check_tree(&sim, self.users, Moment::PowerCut);
+        }
+        for _ in 0..2 {
+            let after = sim.random(100_000_000);
+            self.start_replica(at + after, self.some_user());
+        }
+        if sim.chance(3) {
+            self.power_cut_at = Some(at + sim.random(2_000_000_000));
+        }
+    }
+
+    /// A user empties a volume that is complete, after every app has ended.
+    fn empty(&mut self) {
+        let sim = Rc::clone(&self.sim);
+        let at = sim.now.get();
+        if sim.totals.borrow().apps == 0 {
+            return;
+        }
+        self.emptied = true;
+        sim.show(|| "a user empties the volume".to_owned());
+        self.users = false;
+        sim.world.borrow_mut().empty();
+        for _ in 0..4 {
+            let after = sim.random(2_000_000_000);
+            self.start_replica(at + after, self.some_user());
+        }
+    }
+
+    fn at_the_end(&mut self) -> Result<(), String> {
+        // Somebody has to be left to complete the volume.
+        let all_dead = self.sim.lives.borrow().iter().all(|life| !life.alive);
+        if all_dead {
+            self.sim.faults.set(0);
+            self.start_replica(self.sim.now.get(), 0);
+            self.admit();
+            while let Some(Reverse((time, _, number))) = { self.sim.timers.borrow_mut().pop() } {
+                self.sim.now.set(time.max(self.sim.now.get()));
+                self.step(number);
+                self.admit();
+                if time > 2 * END {
+                    return Err("the last replica is not done".into());
+                }
+            }
+            if !self.sim.lives.borrow().last().is_some_and(|last| last.done) {
+                return Err("nobody disturbed the last replica, and it failed".into());
+            }
+        }
+        if let Some(broken) = self.sim.world.borrow().broken.clone() {
+            return Err(broken);
+        }
+        if let Some(waits) = self.sim.lives.borrow().iter().position(|life| life.alive && !life.done) {
+            return Err(format!("replica {waits} lives and never started its app"));
+        }
+        let mut world = self.sim.world.borrow_mut();
+        let state = world.look_up(0, ROOT, DIRECTORY.as_bytes(), false).map_err(|error| error.to_string())?;
+        let left = world.names(state).map_err(|error| error.to_string())?;
+        let Totals { crashes, power_cuts, changed_hands, .. } = *self.sim.totals.borrow();
+        let records = [Public::FILE.as_bytes(), Complete::FILE.as_bytes()];
+        let undisturbed = self.quiet && crashes + power_cuts + changed_hands == 0;
+        if undisturbed && left.iter().any(|name| !records.contains(&&**name)) {
+            let names: Vec<_> = left.iter().map(|name| String::from_utf8_lossy(name)).collect();
+            return Err(format!("left behind: {names:?}"));
+        }
+        Ok(())
+    }
+}
+
+fn start_app(sim: &Sim, users: bool, replica: usize) {
+    sim.totals.borrow_mut().apps += 1;
+    sim.lives.borrow_mut()[replica].done = true;
+    sim.unlock(replica);
+    check_tree(sim, users, Moment::Start);
+}
+
+/// When the tree has to be whole.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Moment {
+    /// An app starts.
+    Start,
+    /// The power failed after an app had started. A record that the app's replica saw may be gone again:
+    /// then the next one records what is whole anyway.
+    PowerCut,
+}
+
+/// The volume has to be whole, and of one image: the one that its record names.
+fn check_tree(sim: &Sim, users: bool, when: Moment) {
+    let (mut found, record) = {
+        let mut world = sim.world.borrow_mut();
+        let mut found = BTreeMap::new();
+        world.files(ROOT, "", &mut found);
+        let state = world.look_up(0, ROOT, DIRECTORY.as_bytes(), false);
+        let mut read = |name: &str| {
+            let record = world.look_up(0, state.ok()?, name.as_bytes(), false).ok()?;
+            world.data(record).map(<[u8]>::to_vec).ok()
+        };
+        let record = read(Public::FILE).and(read(Complete::FILE));
+        (found, record)
+    };
+    let record = record.and_then(|bytes| Complete::parse(&bytes, Path::new(Complete::FILE)).ok());
+    let kept = found.remove(&format!("/a/{}", String::from_utf8_lossy(USERS)));
+    if users && kept.is_none() {
+        return sim.breaks(format!("a user's file is gone: {when:?}"));
+    }
+    let version = match record {
+        Some(record) => record.version.as_ref().and_then(|version| version.raw().parse().ok()).unwrap_or(0),
+        None if when == Moment::PowerCut => {
+            if found.contains_key("/b") {
+                1
+            } else {
+                2
+            }
+        }
+        None => return sim.breaks(format!("no record: {when:?}")),
+    };
+    let wanted: BTreeMap<String, Vec<u8>> =
+        image(version).into_iter().map(|(path, data)| (format!("/{path}"), data)).collect();
+    if found != wanted {
+        let shown: Vec<String> =
+            found.iter().map(|(path, data)| format!("{path}={}", String::from_utf8_lossy(data))).collect();
+        sim.breaks(format!("not the whole of image {version}: {when:?}: {}", shown.join(" ")));
+    }
+}

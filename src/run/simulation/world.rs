@@ -1,0 +1,599 @@
+//! The simulated volume: directories, files, what is durable of them, what each host has cached, and the
+//! lock. Knows nothing of the protocol but which names are public.
+
+use std::collections::{BTreeMap, HashMap};
+
+use rustix::io::{Errno, Result};
+
+use crate::claims::expiry::Sharing;
+use crate::volume::records::{Complete, Public};
+
+/// A directory or a file, whatever becomes of its names.
+pub type Ino = usize;
+/// The volume's root.
+pub const ROOT: Ino = 0;
+/// The user's own file in a directory that the seed has, too.
+pub const USERS: &[u8] = b"users";
+
+#[derive(Debug, Clone)]
+pub enum Node {
+    Directory { entries: BTreeMap<Box<[u8]>, Ino>, removed: bool, changes: u64, public: bool, owner: u32 },
+    File { data: Vec<u8>, time: u32, links: u32, synced: bool },
+}
+
+/// Something that is not durable: how to take it back, and the public directory that it moved something
+/// into, which keeps it until that directory is synced on a file system without one journal for all.
+#[derive(Debug)]
+struct Change {
+    undo: Vec<Undo>,
+    published_in: Option<Ino>,
+}
+
+/// How to take back what is not durable.
+#[derive(Debug)]
+enum Undo {
+    Enter(Ino, Box<[u8]>, Ino),
+    Leave(Ino, Box<[u8]>),
+}
+
+/// A directory's names as a host knows them, and how often it had changed by then.
+type Cached = (u64, HashMap<Box<[u8]>, Option<Ino>>);
+
+/// What kind of volume it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// One kernel, one lock, power cuts.
+    Local,
+    /// NFSv4: the server keeps locks until a lease is over.
+    Server,
+    /// The same, but the server gives the lock to everybody.
+    ServerTwice,
+    /// No lock.
+    Unshared,
+}
+
+impl Kind {
+    pub fn sharing(self) -> Sharing {
+        match self {
+            Kind::Local => Sharing::Local,
+            Kind::Server | Kind::ServerTwice => Sharing::Server,
+            Kind::Unshared => Sharing::None("simulated"),
+        }
+    }
+
+    pub fn is_remote(self) -> bool {
+        self != Kind::Local
+    }
+}
+
+#[derive(Debug)]
+pub struct World {
+    pub kind: Kind,
+    nodes: Vec<Node>,
+    journal: Vec<Change>,
+    /// Whether one journal makes all names durable at once (ext4), or a directory's sync only its own (btrfs).
+    pub one_journal: bool,
+    /// Of each host: a name in a directory, and what it was when it was looked up.
+    cached: HashMap<(usize, Ino), Cached>,
+    /// The replica that has the lock.
+    pub lock: Option<usize>,
+    /// What the kernel of each host has given.
+    pub local_locks: BTreeMap<usize, usize>,
+    /// No claim below this may change what is public: the number that fenced last, while its claim is there.
+    fenced: u64,
+    /// The holders that have begun, and whether they were fenced.
+    holders: Vec<(Actor, bool)>,
+    /// The state directory and the claim of the holder that fenced last.
+    fenced_by: (Ino, Ino),
+    /// The first promise that was broken.
+    pub broken: Option<String>,
+}
+
+impl World {
+    pub fn new(kind: Kind) -> World {
+        let root =
+            Node::Directory { entries: BTreeMap::new(), removed: false, changes: 0, public: true, owner: 0 };
+        World {
+            kind,
+            nodes: vec![root],
+            journal: Vec::new(),
+            one_journal: true,
+            cached: HashMap::new(),
+            lock: None,
+            local_locks: BTreeMap::new(),
+            fenced: 0,
+            holders: Vec::new(),
+            fenced_by: (ROOT, ROOT),
+            broken: None,
+        }
+    }
+
+    fn entries(&mut self, dir: Ino) -> Result<&mut BTreeMap<Box<[u8]>, Ino>> {
+        let gone = if self.kind.is_remote() { Errno::STALE } else { Errno::NOENT };
+        match &mut self.nodes[dir] {
+            Node::Directory { removed: true, .. } => Err(gone),
+            Node::Directory { entries, .. } => Ok(entries),
+            Node::File { .. } => Err(Errno::NOTDIR),
+        }
+    }
+
+    fn changed(&mut self, dir: Ino, undo: Vec<Undo>) {
+        if let Node::Directory { changes, .. } = &mut self.nodes[dir] {
+            *changes += 1;
+        }
+        self.journal.push(Change { undo, published_in: None });
+    }
+
+    fn changes(&self, dir: Ino) -> u64 {
+        match &self.nodes[dir] {
+            Node::Directory { changes, .. } => *changes,
+            Node::File { .. } => 0,
+        }
+    }
+
+    /// Looks a name up as `host` does. `believes` says whether it believes what it has cached.
+    pub fn look_up(&mut self, host: usize, dir: Ino, name: &[u8], believes: bool) -> Result<Ino> {
+        if self.kind.is_remote()
+            && believes
+            && let Some((_, names)) = self.cached.get(&(host, dir))
+            && let Some(found) = names.get(name)
+        {
+            return found.ok_or(Errno::NOENT);
+        }
+        let found = self.entries(dir)?.get(name).copied();
+        if self.kind.is_remote() {
+            let changes = self.changes(dir);
+            let (_, names) = self.cached.entry((host, dir)).or_insert_with(|| (changes, HashMap::new()));
+            names.insert(name.into(), found);
+        }
+        found.ok_or(Errno::NOENT)
+    }
+
+    /// Who changes a name knows it.
+    pub fn forget(&mut self, host: usize, dir: Ino, name: &[u8]) {
+        if let Some((_, names)) = self.cached.get_mut(&(host, dir)) {
+            names.remove(name);
+        }
+    }
+
+    /// Opens a directory: what is cached of its names is dropped if it has changed since.
+    pub fn open(&mut self, host: usize, dir: Ino, name: &[u8], believes: bool) -> Result<Ino> {
+        let found = self.look_up(host, dir, name, believes)?;
+        match &self.nodes[found] {
+            Node::File { .. } => return Err(Errno::NOTDIR),
+            // Opening asks the server, who does not know it any more: then the name is looked up anew.
+            Node::Directory { removed: true, .. } => {
+                if let Some((_, names)) = self.cached.get_mut(&(host, dir)) {
+                    names.remove(name);
+                }
+                let found = self.look_up(host, dir, name, false)?;
+                return if self.is_directory(found) { Ok(found) } else { Err(Errno::NOTDIR) };
+            }
+            Node::Directory { .. } => {}
+        }
+        let changes = self.changes(found);
+        if self.cached.get(&(host, found)).is_some_and(|(then, _)| *then != changes) {
+            self.cached.remove(&(host, found));
+        }
+        Ok(found)
+    }
+
+    pub fn is_directory(&self, node: Ino) -> bool {
+        matches!(self.nodes[node], Node::Directory { .. })
+    }
+
+    fn is_public(&self, dir: Ino) -> bool {
+        matches!(self.nodes[dir], Node::Directory { public: true, .. })
+    }
+
+    /// Whether a user may do anything in a directory: what is public is for all, the rest for its owner.
+    pub fn enter(&self, user: u32, dir: Ino) -> Result<()> {
+        match &self.nodes[dir] {
+            Node::Directory { public: false, owner, .. } if user != 0 && user != *owner => Err(Errno::ACCESS),
+            _ => Ok(()),
+        }
+    }
+
+    /// Whether a user may look into a directory: the state directory is for all to see, and no more than that.
+    pub fn look_into(&self, user: u32, dir: Ino) -> Result<()> {
+        if self.is_state(dir) { Ok(()) } else { self.enter(user, dir) }
+    }
+
+    /// Whose a directory is. Of one that is gone a server, and a FUSE daemon, say nothing any more.
+    pub fn owner(&self, dir: Ino) -> Result<u32> {
+        match &self.nodes[dir] {
+            Node::Directory { removed: true, .. } if self.kind.is_remote() => Err(Errno::STALE),
+            Node::Directory { owner, .. } => Ok(*owner),
+            Node::File { .. } => Err(Errno::NOTDIR),
+        }
+    }
+
+    /// Gives a directory alone to a user.
+    pub fn seize(&mut self, dir: Ino, user: u32) {
+        if let Node::Directory { owner, .. } = &mut self.nodes[dir] {
+            *owner = user;
+        }
+    }
+
+    /// Gives a directory and all that is below it to a user (`chown -R`).
+    pub fn give(&mut self, dir: Ino, user: u32) {
+        let Node::Directory { owner, entries, .. } = &mut self.nodes[dir] else { return };
+        *owner = user;
+        for child in entries.values().copied().collect::<Vec<_>>() {
+            self.give(child, user);
+        }
+    }
+
+    pub fn make(&mut self, dir: Ino, name: &[u8], owner: u32) -> Result<Ino> {
+        let new = self.nodes.len();
+        let entries = self.entries(dir)?;
+        if entries.contains_key(name) {
+            return Err(Errno::EXIST);
+        }
+        entries.insert(name.into(), new);
+        self.nodes.push(Node::Directory {
+            entries: BTreeMap::new(),
+            removed: false,
+            changes: 0,
+            public: false,
+            owner,
+        });
+        self.changed(dir, vec![Undo::Leave(dir, name.into())]);
+        Ok(new)
+    }
+
+    pub fn names(&mut self, dir: Ino) -> Result<Vec<Box<[u8]>>> {
+        Ok(self.entries(dir)?.keys().cloned().collect())
+    }
+
+    pub fn data(&self, file: Ino) -> Result<&[u8]> {
+        match &self.nodes[file] {
+            Node::File { data, .. } => Ok(data),
+            Node::Directory { .. } => Err(Errno::ISDIR),
+        }
+    }
+
+    /// Data, time and number of links.
+    pub fn stat(&self, file: Ino) -> Option<(&[u8], u32, u32)> {
+        match &self.nodes[file] {
+            Node::File { data, time, links, .. } => Some((data, *time, *links)),
+            Node::Directory { .. } => None,
+        }
+    }
+
+    /// Creates a file, or opens the one that is there.
+    pub fn create(&mut self, dir: Ino, name: &[u8]) -> Result<Ino> {
+        let new = self.nodes.len();
+        let entries = self.entries(dir)?;
+        if let Some(there) = entries.get(name) {
+            let there = *there;
+            return if self.is_directory(there) { Err(Errno::ISDIR) } else { Ok(there) };
+        }
+        entries.insert(name.into(), new);
+        let synced = self.kind.is_remote();
+        self.nodes.push(Node::File { data: Vec::new(), time: 0, links: 1, synced });
+        self.changed(dir, vec![Undo::Leave(dir, name.into())]);
+        Ok(new)
+    }
+
+    pub fn fill(&mut self, file: Ino, bytes: &[u8], new_time: u32) {
+        let remote = self.kind.is_remote();
+        if let Node::File { data, time, synced, .. } = &mut self.nodes[file] {
+            (*data, *time, *synced) = (bytes.to_vec(), new_time, remote);
+        }
+    }
+
+    pub fn set_time(&mut self, file: Ino, new_time: u32) {
+        if let Node::File { time, .. } = &mut self.nodes[file] {
+            *time = new_time;
+        }
+    }
+
+    /// A file's data is lost, though its size is right, and nothing will try to write it again.
+    pub fn lose(&mut self, file: Ino) {
+        if let Node::File { data, synced, .. } = &mut self.nodes[file] {
+            data.fill(0);
+            *synced = true;
+        }
+    }
+
+    /// What is not durable below a directory cannot be made durable, and is marked clean: the kernel says so
+    /// once. (Of what others have staged only their own sync would say it; that a third party's hides it is
+    /// documented.)
+    pub fn lose_unsynced(&mut self, dir: Ino) {
+        let Node::Directory { entries, .. } = &self.nodes[dir] else { return };
+        for node in entries.values().copied().collect::<Vec<_>>() {
+            match &self.nodes[node] {
+                Node::File { synced: false, .. } => self.lose(node),
+                Node::File { .. } => {}
+                Node::Directory { .. } => self.lose_unsynced(node),
+            }
+        }
+    }
+
+    pub fn link(&mut self, file: Ino, dir: Ino, name: &[u8]) -> Result<()> {
+        let entries = self.entries(dir)?;
+        if entries.contains_key(name) {
+            return Err(Errno::EXIST);
+        }
+        entries.insert(name.into(), file);
+        if let Node::File { links, .. } = &mut self.nodes[file] {
+            *links += 1;
+        }
+        self.changed(dir, vec![Undo::Leave(dir, name.into())]);
+        Ok(())
+    }
+
+    pub fn unlink(&mut self, dir: Ino, name: &[u8]) -> Result<()> {
+        let file = *self.entries(dir)?.get(name).ok_or(Errno::NOENT)?;
+        let Node::File { links, .. } = &mut self.nodes[file] else { return Err(Errno::ISDIR) };
+        *links -= 1;
+        self.entries(dir)?.remove(name);
+        self.changed(dir, vec![Undo::Enter(dir, name.into(), file)]);
+        Ok(())
+    }
+
+    pub fn rmdir(&mut self, dir: Ino, name: &[u8]) -> Result<()> {
+        let below = *self.entries(dir)?.get(name).ok_or(Errno::NOENT)?;
+        match &mut self.nodes[below] {
+            Node::File { .. } => return Err(Errno::NOTDIR),
+            Node::Directory { entries, .. } if !entries.is_empty() => return Err(Errno::NOTEMPTY),
+            Node::Directory { removed, .. } => *removed = true,
+        }
+        self.entries(dir)?.remove(name);
+        self.changed(dir, vec![Undo::Enter(dir, name.into(), below)]);
+        self.claim_removed(below);
+        Ok(())
+    }
+
+    /// Claims are counted from the record on, or in a new state directory: the number of one that is gone may be
+    /// had again.
+    fn claim_removed(&mut self, dir: Ino) {
+        if dir == self.fenced_by.1 {
+            self.fenced = 0;
+        }
+    }
+
+    pub fn rename(&mut self, from: Ino, name: &[u8], to: Ino, new: &[u8], actor: &Actor) -> Result<()> {
+        let moved = *self.entries(from)?.get(name).ok_or(Errno::NOENT)?;
+        let replaced = self.entries(to)?.get(new).copied();
+        let mut undo = vec![Undo::Leave(to, new.into()), Undo::Enter(from, name.into(), moved)];
+        if let Some(there) = replaced {
+            match (self.is_directory(moved), &mut self.nodes[there]) {
+                (true, Node::File { .. }) => return Err(Errno::NOTDIR),
+                (false, Node::Directory { .. }) => return Err(Errno::ISDIR),
+                (true, Node::Directory { entries, .. }) if !entries.is_empty() => {
+                    return Err(Errno::NOTEMPTY);
+                }
+                (true, Node::Directory { removed, .. }) => *removed = true,
+                (false, Node::File { links, .. }) => *links -= 1,
+            }
+            undo.insert(1, Undo::Enter(to, new.into(), there));
+            self.claim_removed(there);
+        }
+        let records = [Public::FILE.as_bytes(), Complete::FILE.as_bytes()];
+        let of_record = |dir, name: &[u8]| records.contains(&name) && self.is_state(dir);
+        let touches_record = of_record(to, new) || of_record(from, name);
+        if self.is_public(to) || touches_record {
+            self.changed_in_public(new, actor);
+        }
+        self.entries(from)?.remove(name);
+        self.entries(to)?.insert(new.into(), moved);
+        if self.is_public(to) {
+            self.publish(moved);
+        }
+        for dir in [from, to] {
+            if let Node::Directory { changes, .. } = &mut self.nodes[dir] {
+                *changes += 1;
+            }
+        }
+        let published_in = (self.is_public(to) && !self.one_journal).then_some(to);
+        self.journal.push(Change { undo, published_in });
+        if touches_record {
+            self.check_records();
+        }
+        Ok(())
+    }
+
+    /// Who reads a public record finds the private one that it is of, at every moment.
+    pub fn check_records(&mut self) {
+        let Some(Node::Directory { entries, .. }) = self.state().map(|state| &self.nodes[state]) else {
+            return;
+        };
+        let read = |name: &str| self.data(*entries.get(name.as_bytes())?).ok();
+        let Some(public) = read(Public::FILE) else { return };
+        let Ok(public) = Public::parse(public, std::path::Path::new(Public::FILE)) else { return };
+        if !read(Complete::FILE).is_some_and(|private| public.is_of(private)) {
+            self.broken.get_or_insert("a public record without the private one that it is of".to_owned());
+        }
+    }
+
+    /// A replica holds a claim from here on.
+    pub fn begun(&mut self, holder: Actor) {
+        self.holders.push((holder, false));
+    }
+
+    /// No other holder of a lower claim, or of one in a state directory that was replaced, may change what is
+    /// public any more.
+    pub fn fenced(&mut self, by: &Actor) {
+        if !self.is_state(by.state) {
+            return;
+        }
+        if self.fenced_by.0 != by.state || self.fenced <= by.epoch {
+            (self.fenced_by, self.fenced) = ((by.state, by.claim), by.epoch);
+        }
+        for (holder, fenced) in &mut self.holders {
+            *fenced |= holder.claim != by.claim && (holder.epoch <= by.epoch || holder.state != by.state);
+        }
+    }
+
+    /// Somebody changes what others see.
+    pub fn changed_in_public(&mut self, name: &[u8], actor: &Actor) {
+        let fenced = self.holders.iter().any(|(holder, fenced)| *fenced && holder.claim == actor.claim);
+        let is_low = actor.state == self.fenced_by.0 && actor.epoch < self.fenced;
+        if (fenced || is_low) && self.broken.is_none() {
+            let name = String::from_utf8_lossy(name);
+            let epoch = actor.epoch;
+            self.broken =
+                Some(format!("a holder of claim {epoch} changed '{name}' after it had been fenced"));
+        }
+    }
+
+    /// The state directory that has the name now.
+    pub fn state(&self) -> Option<Ino> {
+        let Node::Directory { entries, .. } = &self.nodes[ROOT] else { return None };
+        entries.get(crate::volume::records::DIRECTORY.as_bytes()).copied()
+    }
+
+    fn is_state(&self, dir: Ino) -> bool {
+        self.state() == Some(dir)
+    }
+
+    fn publish(&mut self, node: Ino) {
+        let Node::Directory { public, entries, .. } = &mut self.nodes[node] else { return };
+        *public = true;
+        for child in entries.values().copied().collect::<Vec<_>>() {
+            self.publish(child);
+        }
+    }
+
+    /// Everything so far is durable.
+    pub fn sync(&mut self) {
+        self.journal.clear();
+        for node in &mut self.nodes {
+            if let Node::File { synced, .. } = node {
+                *synced = true;
+            }
+        }
+    }
+
+    /// A file's data and all names are durable, but for what was moved into a public directory where the file
+    /// system does not have one journal for all.
+    pub fn sync_file(&mut self, file: Ino) {
+        self.journal.retain(|change| change.published_in.is_some());
+        if let Node::File { synced, .. } = &mut self.nodes[file] {
+            *synced = true;
+        }
+    }
+
+    /// The same, and what was moved into this directory.
+    pub fn sync_directory(&mut self, dir: Ino) {
+        self.journal.retain(|change| change.published_in.is_some_and(|other| other != dir));
+    }
+
+    /// The power fails: the last of what is not durable is taken back, and data that was not synced may
+    /// be lost though its file is there.
+    pub fn power_cut(&mut self, mut random: impl FnMut(u64) -> u64) {
+        let keep = random(self.journal.len() as u64 + 1) as usize;
+        let mut lost = Vec::new();
+        for (number, change) in std::mem::take(&mut self.journal).into_iter().enumerate() {
+            // What waits for its own directory's sync is not in the order of the rest.
+            if number >= keep || change.published_in.is_some() && random(2) == 0 {
+                lost.push(change.undo);
+            }
+        }
+        for undo in lost.into_iter().rev().flatten() {
+            match undo {
+                Undo::Leave(dir, name) => {
+                    if let Node::Directory { entries, .. } = &mut self.nodes[dir] {
+                        entries.remove(&name);
+                    }
+                }
+                Undo::Enter(dir, name, node) => {
+                    if let Node::Directory { entries, .. } = &mut self.nodes[dir] {
+                        entries.insert(name, node);
+                    }
+                    if let Node::Directory { removed, .. } = &mut self.nodes[node] {
+                        *removed = false;
+                    }
+                }
+            }
+        }
+        self.count_links();
+        for node in &mut self.nodes {
+            if let Node::File { data, synced, .. } = node {
+                match if *synced { 0 } else { random(3) } {
+                    0 => {}
+                    1 => data.clear(),
+                    // Its size outlived its data.
+                    _ => data.fill(0),
+                }
+                *synced = true;
+            }
+        }
+        self.lock = None;
+        self.local_locks.clear();
+    }
+
+    fn count_links(&mut self) {
+        let mut count = vec![0; self.nodes.len()];
+        for node in &self.nodes {
+            if let Node::Directory { entries, .. } = node {
+                entries.values().for_each(|file| count[*file] += 1);
+            }
+        }
+        for (node, count) in self.nodes.iter_mut().zip(count) {
+            if let Node::File { links, .. } = node {
+                *links = count;
+            }
+        }
+    }
+
+    /// A user's `rm -rf *`.
+    pub fn empty(&mut self) {
+        let Node::Directory { entries, changes, .. } = &mut self.nodes[ROOT] else { return };
+        *changes += 1;
+        let state = entries.remove_entry(crate::volume::records::DIRECTORY.as_bytes());
+        let gone = std::mem::replace(entries, state.into_iter().collect());
+        gone.into_values().for_each(|node| self.remove_all(node));
+        self.sync();
+    }
+
+    fn remove_all(&mut self, node: Ino) {
+        let Node::Directory { entries, removed, .. } = &mut self.nodes[node] else { return };
+        *removed = true;
+        std::mem::take(entries).into_values().for_each(|node| self.remove_all(node));
+    }
+
+    /// A user's file in a directory of that name, before anything is seeded.
+    pub fn add_users_file(&mut self, directory: &[u8]) {
+        if let Ok(dir) = self.make(ROOT, directory, 0) {
+            if let Node::Directory { public, .. } = &mut self.nodes[dir] {
+                *public = true;
+            }
+            if let Ok(file) = self.create(dir, USERS) {
+                self.fill(file, b"users", 1);
+            }
+        }
+        self.sync();
+    }
+
+    /// All files below a directory by their paths, without ours.
+    pub fn files(&self, dir: Ino, path: &str, found: &mut BTreeMap<String, Vec<u8>>) {
+        let Node::Directory { entries, .. } = &self.nodes[dir] else { return };
+        for (name, node) in entries {
+            // A mutant leaves more of ours.
+            if dir == ROOT
+                && (**name == *crate::volume::records::DIRECTORY.as_bytes() || name.starts_with(b"aside-"))
+            {
+                continue;
+            }
+            let path = format!("{path}/{}", String::from_utf8_lossy(name));
+            match &self.nodes[*node] {
+                Node::File { data, .. } => drop(found.insert(path, data.clone())),
+                Node::Directory { .. } => self.files(*node, &path, found),
+            }
+        }
+    }
+}
+
+/// Who changes something.
+#[derive(Debug, Default, Clone, Copy)]
+pub struct Actor {
+    /// The number of the claim that it believes to hold.
+    pub epoch: u64,
+    /// Its directory, which no two claims have in common.
+    pub claim: Ino,
+    /// The state directory that it was made in.
+    pub state: Ino,
+}

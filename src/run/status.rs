@@ -1,0 +1,223 @@
+//! `volseed status`: what the volume's state records, for people or as JSON. Changes nothing.
+
+use std::fmt::Write;
+use std::time::{Duration, Instant, UNIX_EPOCH};
+
+use serde::Serialize;
+
+use crate::claims::beat::{Beat, Holder};
+use crate::claims::inspect::{Look, Seen, look};
+use crate::cli::config::VolumeConfig;
+use crate::error::Result;
+use crate::system::text::{Untrusted, one_line, rfc3339};
+use crate::volume::Volume;
+use crate::volume::records::{Complete, Name, Origin, Public, Settings, StateDir, Totals};
+
+/// How long a heartbeat is watched: two beats' time.
+const WATCHED: Duration = Duration::from_secs(2);
+/// How often it is looked at meanwhile.
+const LOOKED_AT: Duration = Duration::from_millis(100);
+
+/// The state of one volume.
+#[derive(Debug, Serialize)]
+pub struct Status {
+    /// The volume's root.
+    pub volume: String,
+    /// `complete`, `pending`, `claimed`, `seeding`, `publishing` or `unseeded`; `incomplete` where only another
+    /// user may see more.
+    pub state: &'static str,
+    /// Where the sentinel is configured: whether it is there.
+    pub sentinel: Option<bool>,
+    /// What is recorded.
+    pub complete: Option<Recorded>,
+    /// Who claimed the volume last without completing it, alive or not.
+    pub claim: Option<Claim>,
+}
+
+/// What is recorded of a volume, as far as this user may read it: what is not known is left out.
+#[derive(Debug, Serialize)]
+pub struct Recorded {
+    /// How it came to be complete.
+    pub origin: Origin,
+    /// The claim that completed it.
+    pub epoch: u64,
+    /// How often this volume was seeded or upgraded.
+    pub generation: u64,
+    /// What the seed held.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub totals: Option<Totals>,
+    /// All else.
+    #[serde(flatten, skip_serializing_if = "Option::is_none")]
+    pub details: Option<Details>,
+}
+
+/// What only the record's owner may know.
+#[derive(Debug, Serialize)]
+pub struct Details {
+    /// The version of the seed.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub version: Option<Untrusted>,
+    /// Where the seed came from.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub source: Option<Name>,
+    /// The options that it was made with.
+    pub settings: Settings,
+    /// Top-level names.
+    pub top: Vec<Name>,
+    /// When it was completed, in seconds since 1970.
+    pub finished: u64,
+    /// The volseed that recorded it.
+    pub volseed: Untrusted,
+}
+
+impl Recorded {
+    fn new(public: &Public, private: Option<Complete>) -> Recorded {
+        let details = private.map(|record| Details {
+            version: record.version,
+            source: record.source,
+            settings: record.settings,
+            top: record.top,
+            finished: record.finished,
+            volseed: record.volseed,
+        });
+        let Public { origin, epoch, generation, totals, .. } = *public;
+        Recorded { origin, epoch, generation, totals, details }
+    }
+}
+
+/// A claim that is not over.
+#[derive(Debug, Serialize)]
+pub struct Claim {
+    /// Its number.
+    pub epoch: u64,
+    /// Whose it is, where that can be read.
+    pub holder: Option<Holder>,
+    /// The last heartbeat.
+    pub heartbeat: Option<Beat>,
+    /// How long ago it was written, in seconds, by this machine's clock, which may differ from that of the
+    /// machine that wrote it.
+    pub heartbeat_age: Option<u64>,
+    /// Whether it changed while it was watched for two seconds: the holder lives.
+    pub alive: bool,
+}
+
+/// Looks at a volume. Blocks for as long as its file system does.
+///
+/// # Errors
+/// Exit 73 when the volume cannot be opened, 78 when what is there is no state of ours.
+pub fn status(config: &VolumeConfig) -> Result<Status> {
+    let volume = Volume::open(&config.to, config.state_dir.as_deref())?;
+    let state = StateDir::open(&volume)?;
+    let record = state.as_ref().map(StateDir::public).transpose()?.flatten();
+    let seen = look(&volume)?;
+    let name = match (&record, &seen) {
+        (Some(record), _) if record.is_complete() => "complete",
+        (Some(_), _) => "pending",
+        (None, Seen::Claim(claim)) => claim.phase,
+        (None, Seen::Hidden) => "incomplete",
+        (None, Seen::Nothing) => "unseeded",
+    };
+    let private = |record| state.as_ref().and_then(|state| state.private(record));
+    let complete = record.as_ref().map(|record| Recorded::new(record, private(record)));
+    let sentinel =
+        config.sentinel.as_ref().map(|path| volume.find(path)).transpose()?.map(|found| found.is_some());
+    Ok(Status {
+        volume: config.to.display().to_string(),
+        state: name,
+        sentinel,
+        complete,
+        claim: seen.claim().map(|claim| watched(claim, &volume)).transpose()?,
+    })
+}
+
+/// Watches the heartbeat of a claim.
+fn watched(claim: Look, volume: &Volume) -> Result<Claim> {
+    let began = Instant::now();
+    let mut alive = false;
+    while !alive && began.elapsed() < WATCHED {
+        std::thread::sleep(LOOKED_AT);
+        match look(volume)?.claim() {
+            Some(now) if now.epoch == claim.epoch => alive = now.pulse != claim.pulse,
+            // It is over, or another's.
+            _ => break,
+        }
+    }
+    let age = claim.written.and_then(|written| UNIX_EPOCH.checked_add(written)?.elapsed().ok());
+    Ok(Claim {
+        epoch: claim.epoch,
+        heartbeat: claim.beat(),
+        heartbeat_age: age.map(|age| age.as_secs()),
+        holder: claim.holder,
+        alive,
+    })
+}
+
+/// For people: a few lines a volume.
+pub fn text(statuses: &[Status]) -> String {
+    let mut text = String::new();
+    for status in statuses {
+        let _ = writeln!(text, "{}: {}", one_line(&status.volume), status.state);
+        if let Some(record) = &status.complete {
+            let _ = text.write_str(&recorded(record));
+        }
+        if let Some(claim) = &status.claim {
+            let _ = writeln!(text, "  claimed    {}", claimed(claim));
+            let _ = writeln!(text, "  heartbeat  {}", heartbeat(claim));
+        }
+        if let Some(sentinel) = status.sentinel {
+            let _ = writeln!(text, "  sentinel   {}", if sentinel { "there" } else { "not there" });
+        }
+    }
+    text
+}
+
+fn recorded(record: &Recorded) -> String {
+    let mut text = String::new();
+    let origin = format!("{:?}", record.origin).to_lowercase();
+    let finished = record.details.as_ref().map(|details| rfc3339(details.finished));
+    let source = record.details.as_ref().and_then(|details| details.source.as_ref());
+    let source = source.map(|source| format!(" from {source}"));
+    if let Some(finished) = finished {
+        let _ = writeln!(text, "  {origin:<9}  {finished}{}", source.unwrap_or_default());
+    } else {
+        let _ = writeln!(text, "  {origin}");
+    }
+    if let Some(totals) = record.totals {
+        let _ = writeln!(
+            text,
+            "  holds      {} files, {} directories, {} links, {}",
+            totals.files,
+            totals.directories,
+            totals.links,
+            indicatif::HumanBytes(totals.bytes)
+        );
+    }
+    let version = record.details.as_ref().and_then(|details| details.version.as_ref());
+    let version = version.map(|version| format!(", version {version}")).unwrap_or_default();
+    let _ = writeln!(text, "  epoch      {}, generation {}{version}", record.epoch, record.generation);
+    text
+}
+
+fn claimed(claim: &Claim) -> String {
+    let Some(holder) = &claim.holder else { return format!("epoch {}, by nobody knows whom", claim.epoch) };
+    let since = rfc3339(holder.since);
+    let container = holder.container.as_ref().map(|id| format!(", container {id}")).unwrap_or_default();
+    format!(
+        "epoch {}, by process {} on host {}{container} since {since}",
+        claim.epoch, holder.pid, holder.host
+    )
+}
+
+fn heartbeat(claim: &Claim) -> String {
+    let state = match (&claim.heartbeat, claim.alive) {
+        (_, true) => "beats",
+        (Some(beat), false) if beat.left => "ended in good order",
+        _ => "silent",
+    };
+    let age = claim.heartbeat_age.map(|age| format!(", last {age} s ago by this machine's clock"));
+    let files = claim.heartbeat.as_ref().map(|beat| match beat.files_total {
+        Some(total) => format!(", {} of {total} files", beat.files),
+        None => format!(", {} files", beat.files),
+    });
+    format!("{state}{}{}", age.unwrap_or_default(), files.unwrap_or_default())
+}

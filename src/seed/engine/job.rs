@@ -1,0 +1,203 @@
+//! What writers are given to do: entries of the seed, and the parts of large files.
+//!
+//! Says where each belongs in the schedule, and does nothing itself.
+
+use std::os::fd::OwnedFd;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+
+use super::schedule::{Number, Place};
+use super::workers::Flush;
+use crate::seed::source::entry::{Meta, Xattrs};
+use crate::seed::source::slab::{Charge, Piece};
+use crate::seed::stage::metadata::Birth;
+use crate::seed::stage::tree::Dir;
+
+/// Files from here on are cut into chunks of this size, so that one does not hold up the end. In
+/// bytes; small enough that two writers share a 16 MiB file.
+pub const CHUNK: u64 = 8 << 20;
+
+/// A file as its producer describes it.
+#[derive(Debug)]
+pub struct File {
+    /// Where it goes.
+    pub dir: Arc<Dir>,
+    /// Its name there.
+    pub name: Box<[u8]>,
+    /// What it carries.
+    pub meta: Meta,
+    /// Its length in bytes, holes included.
+    pub size: u64,
+    /// The bytes of it that are no holes.
+    pub stored: u64,
+    /// The memory that this takes, where it counts: given back with it.
+    pub _charge: Option<Charge>,
+}
+
+impl File {
+    /// Its path below the root.
+    pub fn path(&self) -> Vec<u8> {
+        self.dir.child_path(&self.name)
+    }
+}
+
+impl Entry {
+    /// Its path below the root.
+    pub fn path(&self) -> Vec<u8> {
+        self.dir.child_path(&self.name)
+    }
+}
+
+/// A unit of work for a writer.
+#[derive(Debug)]
+pub enum Job {
+    /// A directory, to be made.
+    Directory(Arc<Dir>),
+    /// A directory in which everything is done, to be finished.
+    Finish(Arc<Dir>),
+    /// A whole file out of the source.
+    Copy(File, Data),
+    /// A whole file out of a slab.
+    Write(File, Piece),
+    /// A large file, to be created.
+    Large(Arc<LargeFile>),
+    /// A part of it.
+    Chunk(Arc<LargeFile>, Chunk),
+    /// A symbolic link and where it points.
+    Symlink(Entry, Box<[u8]>),
+    /// A FIFO.
+    Fifo(Entry),
+    /// Another name for the file at a place that is already written.
+    Link(Entry, Arc<Dir>, Box<[u8]>),
+}
+
+/// Where in the source a file's data is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Data {
+    /// A file of its own.
+    Whole,
+    /// The same, with holes.
+    WithHoles,
+    /// In the archive, from this byte on.
+    At(u64),
+}
+
+impl Job {
+    /// Whether it writes a file.
+    pub fn has_data(&self) -> bool {
+        matches!(self, Job::Copy(..) | Job::Write(..) | Job::Large(_) | Job::Chunk(..))
+    }
+
+    /// Where it belongs in the schedule.
+    pub fn place(&self) -> Place {
+        match self {
+            Job::Finish(_) => Place::Free,
+            Job::Large(large) => Place::File { parent: large.file.dir.number(), own: large.number },
+            Job::Chunk(large, _) => Place::Part(large.number),
+            Job::Directory(dir) => match dir.parent() {
+                Some(parent) => Place::Directory { parent: parent.number(), own: dir.number() },
+                None => Place::Free,
+            },
+            Job::Copy(file, _) | Job::Write(file, _) => Place::In(file.dir.number()),
+            Job::Symlink(entry, _) | Job::Fifo(entry) | Job::Link(entry, ..) => Place::In(entry.dir.number()),
+        }
+    }
+}
+
+/// An entry without data.
+#[derive(Debug)]
+pub struct Entry {
+    /// Where it goes.
+    pub dir: Arc<Dir>,
+    /// Its name there.
+    pub name: Box<[u8]>,
+    /// What it carries.
+    pub meta: Meta,
+    /// The memory that this takes, where it counts: given back with it.
+    pub _charge: Option<Charge>,
+}
+
+/// A part of a large file.
+#[derive(Debug)]
+pub enum Chunk {
+    /// So many bytes at this offset of the file.
+    Copy {
+        /// In bytes from the file's start.
+        offset: u64,
+        /// In bytes.
+        length: u64,
+        /// Where they are in the source: in bytes from the start of its file or of the archive.
+        from: u64,
+    },
+    /// This piece goes to this offset.
+    Write {
+        /// In bytes from the file's start.
+        offset: u64,
+        /// The data.
+        piece: Piece,
+    },
+    /// The producer has handed out all others.
+    Last,
+}
+
+/// A file that several writers write at once.
+#[derive(Debug)]
+pub struct LargeFile {
+    /// What it is.
+    pub file: File,
+    /// Its own number in the schedule.
+    pub number: Number,
+    /// Whether its data is in a file of its own in the source.
+    pub has_source: bool,
+    /// Chunks that are not written; the last one finishes the file.
+    pub pending: AtomicU64,
+    /// What it is written through, once it is created.
+    pub opened: Mutex<Option<Opened>>,
+}
+
+/// A large file on the volume.
+#[derive(Debug, Clone)]
+pub enum Opened {
+    /// An earlier run finished it.
+    Reused,
+    /// To be written.
+    Open(Arc<Handles>),
+}
+
+/// What a large file is read from and written to.
+#[derive(Debug)]
+pub struct Handles {
+    /// The source's file, where it has one of its own.
+    pub source: Option<OwnedFd>,
+    /// The file itself.
+    pub target: Target,
+}
+
+/// A file that was created and is not finished.
+#[derive(Debug)]
+pub struct Target {
+    /// Its descriptor.
+    pub fd: OwnedFd,
+    /// What it was born with.
+    pub birth: Birth,
+    /// The mode that it may have, by its owner.
+    pub mode: u32,
+    /// The source's, where it is a directory.
+    pub xattrs: Option<Box<Xattrs>>,
+    /// When its data may still be lost after it was written.
+    pub flush: Flush,
+}
+
+impl LargeFile {
+    /// A file of which chunks will come, and [`Chunk::Last`] last; `number` is its own in the
+    /// schedule.
+    pub fn new(file: File, number: Number, has_source: bool) -> Arc<LargeFile> {
+        let pending = AtomicU64::new(1);
+        Arc::new(LargeFile { file, number, has_source, pending, opened: Mutex::default() })
+    }
+
+    /// One more chunk will come.
+    pub fn hold(&self) {
+        self.pending.fetch_add(1, Ordering::Relaxed);
+    }
+}

@@ -1,0 +1,197 @@
+//! Making a stage durable: one `syncfs`, or an fsync of every file and directory where that call is refused
+//! (seccomp, gVisor) and nothing else keeps the data.
+//!
+//! A file is opened for its fsync after it was written. The kernel still reports a lost write through such a
+//! descriptor, as long as no other has heard of it (Linux `lib/errseq.c`).
+
+use std::collections::VecDeque;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::Path;
+use std::sync::{Condvar, Mutex, PoisonError};
+
+use rustix::fs::{self, FileType, Mode, OFlags};
+use rustix::io::Errno;
+
+use crate::error::{Context, Result};
+use crate::seed::{TREE, open_directory};
+use crate::volume::records::Kept;
+use crate::volume::{change_mode, entries_with_types, open_beneath, openat, stat_entry};
+
+/// Files of one directory that a thread takes at once.
+const BATCH: usize = 64;
+
+/// How it was done.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Synced {
+    /// In one call, or without any since the file system keeps data without.
+    AtOnce,
+    /// File by file: so many files and directories.
+    OneByOne(u64),
+}
+
+/// Makes what is below `stage` durable. `root` is from before the first look at what is staged: an error since then is
+/// told through it (syncfs(2)).
+///
+/// # Errors
+/// What the file system reports as lost.
+pub fn sync(
+    root: BorrowedFd<'_>,
+    stage: BorrowedFd<'_>,
+    path: &Path,
+    kept: Kept,
+    threads: usize,
+) -> Result<Synced> {
+    match fs::syncfs(root) {
+        Ok(()) => Ok(Synced::AtOnce),
+        Err(Errno::PERM | Errno::NOSYS) if kept != Kept::BySync => Ok(Synced::AtOnce),
+        Err(Errno::PERM | Errno::NOSYS) => {
+            let count = one_by_one(stage, threads).context("sync file of stage on", path)?;
+            fs::fsync(stage).context("sync stage on", path)?;
+            fs::fsync(root).context("sync directory", path)?;
+            Ok(Synced::OneByOne(count))
+        }
+        Err(error) => Err(error).context("sync volume", path),
+    }
+}
+
+/// What is left to do: a directory by its path, or files of one that is open.
+enum Task {
+    Directory(Vec<u8>),
+    Files(std::sync::Arc<OwnedFd>, Vec<Box<[u8]>>),
+}
+
+#[derive(Default)]
+struct Work {
+    tasks: VecDeque<Task>,
+    /// Tasks that are not done.
+    open: usize,
+    done: u64,
+    failed: Option<Errno>,
+}
+
+fn one_by_one(stage: BorrowedFd<'_>, threads: usize) -> rustix::io::Result<u64> {
+    let tree = match open_directory(stage, TREE) {
+        Err(Errno::NOENT) => return Ok(0),
+        tree => tree?,
+    };
+    let first = Work { tasks: [Task::Directory(Vec::new())].into(), open: 1, ..Work::default() };
+    let (work, changed) = (Mutex::new(first), Condvar::new());
+    std::thread::scope(|scope| {
+        let run = || run(tree.as_fd(), &work, &changed);
+        for _ in 1..threads.max(1) {
+            // Fewer are enough.
+            let _ = std::thread::Builder::new().name("sync".into()).spawn_scoped(scope, run);
+        }
+        run();
+    });
+    let work = work.into_inner().unwrap_or_else(PoisonError::into_inner);
+    work.failed.map_or(Ok(work.done), Err)
+}
+
+fn run(tree: BorrowedFd<'_>, work: &Mutex<Work>, changed: &Condvar) {
+    let lock = || work.lock().unwrap_or_else(PoisonError::into_inner);
+    let mut state = lock();
+    loop {
+        if state.open == 0 || state.failed.is_some() {
+            changed.notify_all();
+            return;
+        }
+        let Some(task) = state.tasks.pop_front() else {
+            state = changed.wait(state).unwrap_or_else(PoisonError::into_inner);
+            continue;
+        };
+        drop(state);
+        let result = match &task {
+            Task::Directory(path) => sync_directory(tree, path),
+            Task::Files(directory, names) => {
+                names.iter().try_for_each(|name| sync_file(directory.as_fd(), name)).map(|()| Vec::new())
+            }
+        };
+        state = lock();
+        state.open -= 1;
+        match result {
+            Ok(more) => {
+                state.done += if let Task::Files(_, names) = &task { names.len() as u64 } else { 1 };
+                state.open += more.len();
+                // The deepest first, and files before more directories: few are open.
+                more.into_iter().for_each(|task| state.tasks.push_front(task));
+            }
+            Err(error) => state.failed = Some(state.failed.unwrap_or(error)),
+        }
+        changed.notify_all();
+    }
+}
+
+/// Syncs a directory; what is in it comes next.
+fn sync_directory(tree: BorrowedFd<'_>, path: &[u8]) -> rustix::io::Result<Vec<Task>> {
+    let flags = OFlags::DIRECTORY | OFlags::RDONLY;
+    let here = if path.is_empty() { b"." } else { path };
+    let directory = match open_beneath(tree, here, flags, Mode::empty()) {
+        // Its owner may have taken the right to read it from itself, in the seed.
+        Err(Errno::ACCESS) => with_right(tree, here, || open_beneath(tree, here, flags, Mode::empty()))?,
+        opened => opened?,
+    };
+    fs::fsync(&directory)?;
+    let (mut tasks, mut files) = (Vec::new(), Vec::new());
+    let directory = std::sync::Arc::new(directory);
+    for (name, file_type) in entries_with_types(directory.as_fd())? {
+        let file_type = match file_type {
+            FileType::Unknown => match stat_entry(directory.as_fd(), &name)? {
+                Some(found) => FileType::from_raw_mode(found.st_mode),
+                None => continue,
+            },
+            known => known,
+        };
+        match file_type {
+            FileType::Directory => tasks.push(Task::Directory(super::common::join(path, &name))),
+            FileType::RegularFile => files.push(name),
+            // A link and a FIFO are in their directory.
+            _ => {}
+        }
+    }
+    while !files.is_empty() {
+        let rest = files.split_off(files.len().min(BATCH));
+        tasks.push(Task::Files(std::sync::Arc::clone(&directory), std::mem::replace(&mut files, rest)));
+    }
+    Ok(tasks)
+}
+
+fn sync_file(directory: BorrowedFd<'_>, name: &[u8]) -> rustix::io::Result<()> {
+    let open = || openat(directory, name, OFlags::RDONLY, Mode::empty());
+    let file = match open() {
+        Err(Errno::ACCESS) => with_right(directory, name, open)?,
+        opened => opened?,
+    };
+    fs::fsync(&file)
+}
+
+/// Opens what its owner may not read, with that right for the moment. The stage is private.
+fn with_right(
+    directory: BorrowedFd<'_>,
+    path: &[u8],
+    open: impl Fn() -> rustix::io::Result<OwnedFd>,
+) -> rustix::io::Result<OwnedFd> {
+    let mode = stat_entry(directory, path)?.ok_or(Errno::NOENT)?.st_mode & 0o7777;
+    change_mode(directory, path, mode | 0o500)?;
+    let opened = open();
+    change_mode(directory, path, mode)?;
+    opened
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_file_and_directory_is_synced() {
+        let dir = tempfile::tempdir().unwrap();
+        for number in 0..200 {
+            let deep = dir.path().join(format!("{TREE}/d{}/e", number % 7));
+            std::fs::create_dir_all(&deep).unwrap();
+            std::fs::write(deep.join(format!("{number}")), "x").unwrap();
+        }
+        std::os::unix::fs::symlink("nowhere", dir.path().join(TREE).join("link")).unwrap();
+        let stage = std::fs::File::open(dir.path()).unwrap();
+        assert_eq!(one_by_one(stage.as_fd(), 4).unwrap(), 200 + 7 + 7 + 1);
+    }
+}

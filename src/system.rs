@@ -1,0 +1,7 @@
+//! What the machine and the container are, asked of the kernel: nothing here knows of volumes or seeds.
+
+pub(crate) mod limits;
+pub(crate) mod nfs;
+pub mod signals;
+pub(crate) mod text;
+pub(crate) mod users;

@@ -1,0 +1,162 @@
+//! The one owner of signal dispositions.
+//!
+//! As PID 1 a process without a handler does not even notice SIGTERM (signal(7), "the init
+//! process"), so handlers are installed on the first line of `main`. They note the signal and wake
+//! whoever waits; what it means is decided elsewhere. The app gets back what we were started with.
+
+pub(crate) mod inherited;
+pub(crate) mod kernel;
+pub(crate) mod names;
+
+use std::io;
+use std::os::unix::net::UnixStream;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use nix::libc;
+use nix::sys::signal::{SigSet, SigmaskHow, pthread_sigmask};
+use signal_hook::consts::{SIGCHLD, SIGHUP, SIGINT, SIGQUIT, SIGTERM};
+
+use crate::error::{Context, Result};
+use crate::exit::Exit;
+use kernel::{ALL, Disposition, Set};
+
+/// The signals that ask volseed to end.
+const ENDING: [i32; 4] = [SIGTERM, SIGINT, SIGQUIT, SIGHUP];
+/// What must keep its meaning while we seed: errors of our own, a child's end, being continued.
+const KEPT: [i32; 10] = [
+    libc::SIGSEGV,
+    libc::SIGBUS,
+    libc::SIGILL,
+    libc::SIGFPE,
+    libc::SIGTRAP,
+    libc::SIGSYS,
+    libc::SIGABRT,
+    SIGCHLD,
+    libc::SIGCONT,
+    libc::SIGPIPE,
+];
+
+/// The handlers, installed.
+#[derive(Debug)]
+pub struct Signals {
+    received: Arc<AtomicUsize>,
+    wake: UnixStream,
+}
+
+impl Signals {
+    /// Installs the handlers. What ends volseed and was ignored when it started stays ignored: that is
+    /// how `nohup` works.
+    ///
+    /// # Errors
+    /// Exit 71 when the system refuses.
+    pub fn install() -> Result<Signals> {
+        let received = Arc::new(AtomicUsize::new(0));
+        let install = || -> io::Result<UnixStream> {
+            let (wake, handlers) = UnixStream::pair()?;
+            wake.set_nonblocking(true)?;
+            for signal in ending().iter().map(i32::from) {
+                // In this order: who is woken finds the number.
+                signal_hook::flag::register_usize(signal, Arc::clone(&received), signal as usize)?;
+                signal_hook::low_level::pipe::register(signal, handlers.try_clone()?)?;
+            }
+            signal_hook::low_level::pipe::register(SIGCHLD, handlers)?;
+            Ok(wake)
+        };
+        let wake =
+            install().context("install", "signal handlers").map_err(|error| error.exit(Exit::System))?;
+        Ok(Signals { received, wake })
+    }
+
+    /// The signal that came last, if any did.
+    pub fn received(&self) -> Option<u8> {
+        u8::try_from(self.received.load(Ordering::SeqCst)).ok().filter(|signal| *signal > 0)
+    }
+
+    /// A stream that becomes readable when a signal comes or a child ends.
+    ///
+    /// # Errors
+    /// When there are too many open files.
+    pub fn waker(&self) -> io::Result<UnixStream> {
+        self.wake.try_clone()
+    }
+}
+
+/// What ends volseed.
+fn ending() -> Set {
+    set(&ENDING).without(inherited::ignored())
+}
+
+fn set(signals: &[i32]) -> Set {
+    Set::of(signals.iter().filter_map(|signal| u8::try_from(*signal).ok()))
+}
+
+/// Ignores the signals that are meant for the app while there is none yet: `docker kill -s USR1` must
+/// not end a seed, nor Ctrl-Z stop it where nobody could continue it. As PID 1 the kernel sees to that.
+/// To be called before there are threads: what a C library needs for them it installs later.
+pub fn ignore_the_app_s() {
+    for signal in ALL.without(set(&ENDING)).without(set(&KEPT)).iter() {
+        kernel::dispose(signal, Disposition::Ignore);
+    }
+}
+
+/// Reaps every child that has ended. As PID 1 we are given orphans; without a wait they stay zombies.
+pub fn reap() {
+    use rustix::process::{WaitOptions, wait};
+    while let Ok(Some(_)) | Err(rustix::io::Errno::INTR) = wait(WaitOptions::NOHANG) {}
+}
+
+/// Keeps signals away from threads that are started while the returned guard lives, so that only the
+/// main thread's calls are interrupted.
+pub fn blocked() -> Blocked {
+    let mut before = SigSet::empty();
+    // Cannot fail with a valid `how` (pthread_sigmask(3)).
+    let _ = pthread_sigmask(SigmaskHow::SIG_SETMASK, Some(&SigSet::all()), Some(&mut before));
+    Blocked { before }
+}
+
+/// See [`blocked`].
+pub struct Blocked {
+    before: SigSet,
+}
+
+impl Drop for Blocked {
+    fn drop(&mut self) {
+        let _ = pthread_sigmask(SigmaskHow::SIG_SETMASK, Some(&self.before), None);
+    }
+}
+
+/// Gives the app the mask and the dispositions that we were started with. A signal that came before is
+/// returned instead, and must end us. To be called last before `exec`, with no other thread left.
+pub fn hand_back(signals: &Signals) -> Option<u8> {
+    // Blocked until all is reset: what comes meanwhile is pending and found below.
+    let before = kernel::replace_mask(ALL);
+    reap();
+    let came = signals.received();
+    let ignored = inherited::ignored();
+    if came.is_none() {
+        for signal in ALL.iter() {
+            let disposition = if ignored.has(signal) { Disposition::Ignore } else { Disposition::Default };
+            kernel::dispose(signal, disposition);
+        }
+    }
+    // PID 1 would lose what is pending once it is unblocked.
+    let pending = kernel::pending();
+    let came = came.or_else(|| ending().iter().find(|signal| pending.has(*signal)));
+    kernel::replace_mask(if came.is_none() { inherited::mask() } else { before });
+    came
+}
+
+/// Every signal does what it does to a program that says nothing of it, but SIGPIPE, and none is blocked.
+pub fn as_usual() {
+    for signal in ALL.iter() {
+        kernel::dispose(signal, Disposition::Default);
+    }
+    take_back();
+    kernel::replace_mask(Set::default());
+}
+
+/// After an `exec` that failed: whoever reads our last words may be gone.
+pub fn take_back() {
+    kernel::dispose(libc::SIGPIPE as u8, Disposition::Ignore);
+}

@@ -1,0 +1,177 @@
+//! What volseed records on a volume.
+//!
+//! `state.json` tells every user that the volume is complete ([`Public`]), `record.json` tells its owner the
+//! rest ([`Complete`]), and `stage.json` is in each stage ([`Staged`]). What follows from a record is for others
+//! to say.
+
+pub(crate) mod file;
+pub(crate) mod public;
+pub(crate) mod record;
+pub(crate) mod stage;
+
+use std::fmt;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{Mode, OFlags};
+use rustix::io::Errno;
+use serde::{Deserialize, Serialize};
+
+pub use file::{Access, close, from_bytes, read_whole, to_bytes, write_whole};
+pub use public::{Public, Readiness};
+pub use record::{Complete, Settings};
+pub use stage::{Kept, Root, Sealed, Staged};
+
+use super::{Location, Volume, not_ours};
+use crate::error::{Context, Result};
+use crate::system::text;
+use crate::volume;
+
+/// The name of the directory of everything of ours, where no other is given.
+pub const DIRECTORY: &str = ".volseed";
+
+/// The staged tree's name in a stage.
+pub const TREE: &str = "tree";
+
+/// The layout of the records that this volseed writes and reads.
+pub const FORMAT: u32 = 2;
+
+/// How many top-level names a record lists. More say nothing more about whether they are still there.
+pub const TOP_LISTED: usize = 256;
+
+/// A file name in JSON: text where it is UTF-8, else its bytes.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(untagged)]
+pub enum Name {
+    /// UTF-8.
+    Text(String),
+    /// Anything else.
+    Bytes(Vec<u8>),
+}
+
+impl Name {
+    /// The name's bytes.
+    pub fn as_bytes(&self) -> &[u8] {
+        match self {
+            Name::Text(text) => text.as_bytes(),
+            Name::Bytes(bytes) => bytes,
+        }
+    }
+}
+
+/// On one line, and cut where it is longer than a name.
+impl fmt::Display for Name {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&text::shown(self.as_bytes()))
+    }
+}
+
+impl From<&[u8]> for Name {
+    fn from(bytes: &[u8]) -> Name {
+        match std::str::from_utf8(bytes) {
+            Ok(text) => Name::Text(text.to_owned()),
+            Err(_) => Name::Bytes(bytes.to_owned()),
+        }
+    }
+}
+
+/// How a volume came to be complete.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Origin {
+    /// By volseed.
+    Seeded,
+    /// Before volseed: its sentinel was there.
+    Adopted,
+}
+
+/// What a seed held.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Totals {
+    /// Regular files, without further links to them.
+    pub files: u64,
+    /// Directories, without the root.
+    pub directories: u64,
+    /// Symbolic and hard links, and FIFOs.
+    pub links: u64,
+    /// Bytes of file data.
+    pub bytes: u64,
+}
+
+/// Seconds since 1970, for people: nothing is decided by it.
+pub fn now() -> u64 {
+    std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).map_or(0, |time| time.as_secs())
+}
+
+/// This boot of this kernel, where the kernel says (proc(5), `/proc/sys/kernel/random/boot_id`).
+pub fn boot_id() -> Option<String> {
+    let id = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").ok()?;
+    Some(id.trim().to_owned()).filter(|id| !id.is_empty())
+}
+
+/// The volume's `.volseed`, of any owner.
+#[derive(Debug)]
+pub struct StateDir {
+    fd: OwnedFd,
+    path: PathBuf,
+}
+
+impl StateDir {
+    /// Opens it where it is.
+    ///
+    /// # Errors
+    /// Exit 77 when it may not be entered, 78 when something else has its name.
+    pub fn open(volume: &Volume) -> Result<Option<StateDir>> {
+        let Location { parent, name, path } = volume.state();
+        let (path, flags) = (path.clone(), OFlags::DIRECTORY | OFlags::RDONLY);
+        match volume::openat(parent.as_fd(), name.as_bytes(), flags, Mode::empty()) {
+            Ok(fd) => Ok(Some(StateDir { fd, path })),
+            Err(Errno::NOENT) => Ok(None),
+            Err(Errno::NOTDIR | Errno::LOOP) => Err(not_ours(&path, "not a directory")),
+            Err(error) => opened_to_us(Err(error).context("open directory", path.as_path())),
+        }
+    }
+
+    /// Its descriptor.
+    pub fn fd(&self) -> BorrowedFd<'_> {
+        self.fd.as_fd()
+    }
+
+    /// Its path, for messages.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// The public record, where there is one.
+    ///
+    /// # Errors
+    /// Exit 78 when what is there cannot be a record of ours.
+    pub fn public(&self) -> Result<Option<Public>> {
+        let path = self.path.join(Public::FILE);
+        match read_whole(self.fd(), Public::FILE) {
+            Ok(bytes) => Public::parse(&bytes, &path).map(Some),
+            Err(Errno::NOENT) => Ok(None),
+            Err(Errno::LOOP | Errno::NXIO | Errno::ISDIR) => Err(not_ours(&path, "not a regular file")),
+            Err(Errno::FBIG) => Err(not_ours(&path, "too large to be a record")),
+            Err(error) => opened_to_us(Err(error).context("read record", path.as_path())),
+        }
+    }
+
+    /// The private record that `public` belongs to, where this user may read it. It decides nothing.
+    pub fn private(&self, public: &Public) -> Option<Complete> {
+        let bytes = read_whole(self.fd(), Complete::FILE).ok()?;
+        let record = public.is_of(&bytes).then(|| Complete::parse(&bytes, Path::new(Complete::FILE)))?;
+        record.ok()
+    }
+}
+
+/// What may help a user to whom the state is closed: a `chmod -R`, or a restored backup, took away that everybody may
+/// read what says that the volume is complete.
+fn opened_to_us<T>(opened: Result<T>) -> Result<T> {
+    opened.map_err(|error| match error.errno() {
+        Some(Errno::ACCESS) if !rustix::process::geteuid().is_root() => error.help(
+            "run volseed as the owner of .volseed (often root, with --user for the app), or let that owner open it: chmod 755 .volseed, and 644 for the state.json in it",
+        ),
+        _ => error,
+    })
+}

@@ -1,0 +1,165 @@
+//! The private record, `record.json`: all that is known of a complete volume, for its owner alone.
+//!
+//! It says nothing without the public record beside it, which names it by its digest.
+
+use std::collections::BTreeMap;
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
+
+use serde::{Deserialize, Serialize};
+
+use super::file::from_bytes;
+use super::{FORMAT, Name, Origin, TOP_LISTED, Totals, now};
+use crate::error::Result;
+use crate::system::text::Untrusted;
+
+/// The options that a seed was made with and that a complete volume ignores, by name. A name that is not there
+/// was not given.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Settings(pub BTreeMap<String, Untrusted>);
+
+impl Settings {
+    /// The names of all settings, in the order in which a warning names them.
+    pub const NAMES: [&str; 5] = ["chown", "chmod", "exclude", "source", "archive"];
+
+    /// With one more, where it is given.
+    pub fn with(mut self, name: &str, value: Option<String>) -> Settings {
+        self.0.extend(value.map(|value| (name.to_owned(), value.into())));
+        self
+    }
+
+    /// The value of one.
+    pub fn value(&self, name: &str) -> Option<&Untrusted> {
+        self.0.get(name)
+    }
+
+    /// Whether `other` must be the same for two seeds to be the same. What a source and its archive look like is
+    /// not known to everybody who asks.
+    pub fn is_optional(name: &str) -> bool {
+        matches!(name, "source" | "archive")
+    }
+}
+
+/// A manifest of the volume: its file's name, digest and length.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Manifest {
+    /// Its name in the state directory.
+    pub name: Name,
+    /// Of its bytes.
+    pub digest: String,
+    /// In bytes.
+    pub length: u64,
+}
+
+/// Files, and how long they are together.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Amount {
+    /// How many.
+    pub files: u64,
+    /// Of all of them.
+    pub bytes: u64,
+}
+
+/// `record.json`.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Complete {
+    /// Layout of this record.
+    pub format: u32,
+    /// How often this volume was seeded or upgraded, from 1.
+    pub generation: u64,
+    /// The version of the seed, where it is known.
+    pub version: Option<Untrusted>,
+    /// The versions that it was upgraded from, the newest first.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub before: Vec<Untrusted>,
+    /// The claim that completed it.
+    pub epoch: u64,
+    /// How it came to be complete.
+    pub origin: Origin,
+    /// Where the seed came from; nothing of an adopted volume.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub source: Option<Name>,
+    /// The options that it was made with.
+    #[serde(default)]
+    pub settings: Settings,
+    /// What the seed held, where that is known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub totals: Option<Totals>,
+    /// Top-level names of the seed; at least one of them is there on a volume that nobody emptied.
+    pub top: Vec<Name>,
+    /// When it was completed, in seconds since 1970, for people.
+    pub finished: u64,
+    /// The volseed that wrote this.
+    pub volseed: Untrusted,
+    /// What the volume was seeded with, entry by entry.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub manifest: Option<Manifest>,
+    /// The hook that has yet to run.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pending: Option<Untrusted>,
+    /// Files of the user's that an upgrade replaced and kept.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub saved: Option<Amount>,
+    /// Files of the image's that an upgrade left out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub offered: Option<Amount>,
+}
+
+impl Complete {
+    /// The record's name in the state directory.
+    pub const FILE: &str = "record.json";
+
+    /// A record of this volseed's, of a seed.
+    pub fn seeded(epoch: u64, generation: u64, version: Option<String>, totals: Totals) -> Complete {
+        Complete { totals: Some(totals), generation, ..Complete::new(Origin::Seeded, epoch, version) }
+    }
+
+    /// A record of this volseed's, of a volume that was there before.
+    pub fn adopted(epoch: u64, version: Option<String>) -> Complete {
+        Complete::new(Origin::Adopted, epoch, version)
+    }
+
+    /// With what it was made of.
+    pub fn from(mut self, source: &Path, settings: Settings) -> Complete {
+        self.source = Some(source.as_os_str().as_bytes().into());
+        self.settings = settings;
+        self
+    }
+
+    /// With its top-level names.
+    pub fn holding(mut self, mut top: Vec<Name>) -> Complete {
+        top.truncate(TOP_LISTED);
+        self.top = top;
+        self
+    }
+
+    fn new(origin: Origin, epoch: u64, version: Option<String>) -> Complete {
+        Complete {
+            format: FORMAT,
+            generation: 1,
+            version: version.map(Untrusted::from),
+            before: Vec::new(),
+            epoch,
+            origin,
+            source: None,
+            settings: Settings::default(),
+            totals: None,
+            top: Vec::new(),
+            finished: now(),
+            volseed: env!("CARGO_PKG_VERSION").to_owned().into(),
+            manifest: None,
+            pending: None,
+            saved: None,
+            offered: None,
+        }
+    }
+
+    /// Reads a record from its bytes; `path` is for messages.
+    ///
+    /// # Errors
+    /// Exit 78 when they are no record of this layout.
+    pub fn parse(bytes: &[u8], path: &Path) -> Result<Complete> {
+        from_bytes(bytes, path)
+    }
+}

@@ -1,0 +1,132 @@
+//! What a stage says of itself: what of it may be trusted, and once it is sealed, what it will be.
+
+use std::os::fd::BorrowedFd;
+use std::path::Path;
+
+use serde::{Deserialize, Serialize};
+
+use super::file::{from_bytes, read_whole, write};
+use super::{FORMAT, Name, Settings, Totals, boot_id};
+use crate::error::Result;
+use crate::mutant;
+use crate::mutant::Mutant;
+
+/// `stage.json`, beside the staged tree: what of it may be trusted.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Staged {
+    /// Layout of this record.
+    pub format: u32,
+    /// What the volume's generation will be when this is complete.
+    pub generation: u64,
+    /// The boot that everything unsynced was written under.
+    pub boot: Option<String>,
+    /// The mount that it was written through, where the kernel has a number for it that never comes again.
+    pub mount: Option<u64>,
+    /// What the source looked like: a stage of another one is worth nothing.
+    pub fingerprint: String,
+    /// Whether the volume held nothing when the seed began: its root then becomes the seed's.
+    pub empty: bool,
+    /// Set before a sync is asked for. Where it is still set, the sync's answer is not known: an error is
+    /// reported once (syncfs(2)), and the kernel does not write those pages again.
+    pub syncing: bool,
+    /// Set once the whole tree is staged and synced; from here on only publishing is left.
+    pub sealed: Option<Sealed>,
+}
+
+/// When a staged file with the right size and time is sure to hold its data.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kept {
+    /// At once: a server said so before the time was set.
+    ByServer,
+    /// While the kernel runs: nothing that it does later can report a loss.
+    WhileUp,
+    /// Once a sync has said so; until then while the kernel runs and the volume stays mounted, since the next
+    /// sync through this mount still reports an error that was reported to no other.
+    BySync,
+}
+
+/// A stage that is whole and durable.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Sealed {
+    /// What the volume's generation will be.
+    pub generation: u64,
+    /// The version of the seed, where `--seed-version` said it.
+    pub version: Option<String>,
+    /// What the seed held.
+    pub totals: Totals,
+    /// The options that it was made with.
+    #[serde(default)]
+    pub settings: Settings,
+    /// Where it came from.
+    #[serde(default)]
+    pub source: Option<Name>,
+    /// Its top-level names, the first of them at least.
+    pub top: Vec<Name>,
+    /// What the volume's root becomes, where it was empty and the seed says.
+    pub root: Option<Root>,
+}
+
+/// Owner, mode and time of the seed's root.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Root {
+    /// Whether `--chown` asks for this owner: a root that is neither its nor root's then stays as it is.
+    #[serde(default)]
+    pub asked: bool,
+    /// User number.
+    pub uid: u32,
+    /// Group number.
+    pub gid: u32,
+    /// Permission bits, where the seed says.
+    pub mode: Option<u32>,
+    /// Modification time, seconds and nanoseconds since 1970; `None` where times are not set.
+    pub mtime: Option<(i64, u32)>,
+}
+
+impl Staged {
+    /// The record's name in the stage.
+    pub const FILE: &str = "stage.json";
+
+    /// The record of a stage that is begun now, through this mount.
+    pub fn new(generation: u64, fingerprint: String, empty: bool, mount: Option<u64>) -> Staged {
+        let boot = boot_id();
+        Staged { format: FORMAT, generation, boot, mount, fingerprint, empty, syncing: false, sealed: None }
+    }
+
+    /// Reads the record of a stage from its bytes; what is none of this layout says nothing.
+    pub fn parse(bytes: &[u8]) -> Option<Staged> {
+        from_bytes(bytes, Path::new(Staged::FILE)).ok()
+    }
+
+    /// Reads the record of a stage, where it has one of this layout.
+    pub fn read(stage: BorrowedFd<'_>) -> Option<Staged> {
+        Staged::parse(&read_whole(stage, Staged::FILE).ok()?)
+    }
+
+    /// Writes the record; it is durable on return.
+    ///
+    /// # Errors
+    /// When it could not be made durable.
+    pub fn write(&self, stage: BorrowedFd<'_>, path: &Path) -> Result<()> {
+        write(stage, Staged::FILE, self, path)
+    }
+
+    /// Why what was staged may not be continued by the run that would begin `new`; `None` where it may: it is
+    /// the same seed, and every file that looks whole is.
+    pub fn distrusted_by(&self, new: &Staged, kept: Kept) -> Option<&'static str> {
+        let same_kernel = self.boot.is_some() && self.boot == new.boot;
+        let same_mount = self.mount.is_some() && self.mount == new.mount;
+        let is_unheard = self.syncing && !mutant::on(Mutant::TrustAfterFailedSync);
+        if self.fingerprint != new.fingerprint {
+            return Some("the source or the options are others");
+        }
+        match kept {
+            _ if mutant::on(Mutant::TrustAfterPowerCut) => None,
+            Kept::ByServer => None,
+            Kept::WhileUp | Kept::BySync if !same_kernel => Some("the machine was started again since"),
+            Kept::WhileUp => None,
+            Kept::BySync if !same_mount => Some("it was staged through another mount and not synced"),
+            Kept::BySync if is_unheard => Some("whether its sync kept everything is not known"),
+            Kept::BySync => None,
+        }
+    }
+}
