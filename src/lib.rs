@@ -21,7 +21,6 @@ pub mod fuzzing;
 pub mod handover;
 pub mod health;
 pub mod log;
-pub mod mutant;
 pub mod progress;
 pub mod run;
 pub mod seed;
@@ -47,7 +46,8 @@ use crate::exit::Exit;
 use crate::handover::supervise;
 use crate::handover::supervise::Role;
 use crate::log::{Console, print_error};
-use crate::run::control::{Ending, Kept, Story};
+use crate::run::acquire::Mode;
+use crate::run::control::{Ending, Kept};
 use crate::system::signals::Signals;
 
 /// Where `volseed health` finds the app's check when the app runs.
@@ -75,14 +75,14 @@ fn act(verb: Verb, environment: Environment, signals: &Signals) -> Result<u8> {
             let console = start_log(&args.log, &file, &environment);
             let volumes = config::volumes(&args.volume, Some(&args.copy), &file);
             let server = config::server(&args.server, &[], &file);
-            finish(&console, tell(Story::Seed, config(volumes, server), signals, &console))
+            finish(&console, tell(Mode::Seed, config(volumes, server), signals, &console))
         }
         Verb::Wait(args) => {
             let file = File::read(args.volume.config.as_deref())?;
             let console = start_log(&args.log, &file, &environment);
             let volumes = config::volumes(&args.volume, None, &file);
             let server = config::server(&args.server, &[], &file);
-            finish(&console, tell(Story::Wait, config(volumes, server), signals, &console))
+            finish(&console, tell(Mode::Wait, config(volumes, server), signals, &console))
         }
         Verb::Health(args) => health(&args),
         Verb::Status(args) => status(&args),
@@ -120,7 +120,7 @@ fn run_app(args: RunArgs, environment: Environment, signals: &Signals) -> Result
         if app.seeds {
             let server = config::server(&server, &app.admin, &file);
             let config = config(seed_config(&volume, &copy, &file), server);
-            match control::run(Story::Seed, config?, app.pass_socket.is_some(), signals, &console)? {
+            match control::run(Mode::Seed, config?, app.pass_socket.is_some(), signals, &console)? {
                 Ending::Complete(left) => kept = left,
                 Ending::Stopped(signal) => return Ok(Exit::Signal(signal).code()),
             }
@@ -148,8 +148,8 @@ fn config(
     Ok(Config { volumes: volumes?, server: server? })
 }
 
-fn tell(story: Story, config: Result<Config>, signals: &Signals, console: &Console) -> Result<u8> {
-    match control::run(story, config?, false, signals, console)? {
+fn tell(mode: Mode, config: Result<Config>, signals: &Signals, console: &Console) -> Result<u8> {
+    match control::run(mode, config?, false, signals, console)? {
         Ending::Complete(_) => Ok(0),
         Ending::Stopped(signal) => Ok(Exit::Signal(signal).code()),
     }

@@ -1,7 +1,8 @@
 //! What a person or a machine reads on standard error: log lines, error lines, and on a terminal a
 //! bar. Standard output is the app's.
 
-pub(crate) mod standard_error;
+#[allow(dead_code)]
+mod standard_error;
 
 use std::io::{self, IsTerminal, Write};
 use std::sync::{Arc, Mutex, PoisonError};

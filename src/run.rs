@@ -1,13 +1,16 @@
 //! Order, waiting and report: one run of volseed from the first look at its volumes to the last record.
 
+pub(crate) mod acquire;
 pub(crate) mod adoption;
 pub(crate) mod control;
 pub(crate) mod decision;
 pub(crate) mod emptied;
+pub(crate) mod events;
 pub(crate) mod protocol;
 pub(crate) mod report;
 pub(crate) mod settings;
 #[cfg(test)]
 pub(crate) mod simulation;
 pub(crate) mod status;
+pub(crate) mod volumes;
 pub(crate) mod work;

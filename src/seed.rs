@@ -106,7 +106,7 @@ pub struct Staging {
     /// What was staged.
     pub sealed: Sealed,
     /// The record of its stage, not sealed yet.
-    staged: Option<Staged>,
+    staged: Staged,
     /// When what is staged is sure to be kept.
     kept: Kept,
     /// Files that an earlier run had finished.
@@ -134,28 +134,6 @@ pub struct Staging {
 }
 
 impl Staging {
-    /// Of a stage that an earlier run sealed: only publishing is left.
-    pub fn of_earlier_run(sealed: Sealed) -> Staging {
-        Staging {
-            reused: sealed.totals.files,
-            sealed,
-            staged: None,
-            kept: Kept::ByServer,
-            writers: 0,
-            busy: Duration::ZERO,
-            busy_with_files: Duration::ZERO,
-            longest_chain: 0,
-            skipped: 0,
-            excluded: 0,
-            lost: Lost::default(),
-            mounts: Mounts::default(),
-            stage_time: Duration::ZERO,
-            sync_time: Duration::ZERO,
-        }
-    }
-}
-
-impl Staging {
     /// Whether nothing but a sync says that what is staged is kept.
     pub fn is_kept_by_sync(&self) -> bool {
         self.kept == Kept::BySync
@@ -174,8 +152,7 @@ impl Staging {
     /// # Errors
     /// When it could not be made durable.
     pub fn mark_syncing(&self, stage: BorrowedFd<'_>, path: &Path) -> Result<()> {
-        let Some(staged) = &self.staged else { return Ok(()) };
-        Staged { syncing: true, ..staged.clone() }.write(stage, path)
+        Staged { syncing: true, ..self.staged.clone() }.write(stage, path)
     }
 
     /// Writes down in its stage what it will be once it is sealed; durable on return.
@@ -183,8 +160,7 @@ impl Staging {
     /// # Errors
     /// When it could not be made durable.
     pub fn note(&self, stage: BorrowedFd<'_>, path: &Path) -> Result<()> {
-        let Some(staged) = &self.staged else { return Ok(()) };
-        Staged { sealed: Some(self.sealed.clone()), ..staged.clone() }.write(stage, path)
+        Staged { sealed: Some(self.sealed.clone()), ..self.staged.clone() }.write(stage, path)
     }
 }
 
@@ -285,7 +261,7 @@ impl Site<'_> {
         }
         Ok(Staging {
             sealed,
-            staged: Some(staged),
+            staged,
             kept: kept(kind),
             reused,
             writers,

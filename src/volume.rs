@@ -422,7 +422,7 @@ pub fn is_lone_file(stat: &Stat) -> bool {
 }
 
 /// The error for something on the volume that is not what volseed left there.
-pub fn not_ours(path: &Path, cause: &str) -> Error {
+pub fn foreign_state(path: &Path, cause: &str) -> Error {
     Error::new(Exit::Refused, "read state", cause.to_owned())
         .on(path)
         .help("look at what is there; remove .volseed from the volume to have it seeded anew")

@@ -48,9 +48,9 @@ pub struct Beat {
     /// 0 to 100, where it can be told.
     #[serde(default)]
     pub percent: Option<u8>,
-    /// The holder has ended in good order and touches nothing any more.
-    #[serde(default)]
-    pub left: bool,
+    /// The holder has released the volume cleanly, and touches nothing any more.
+    #[serde(default, rename = "left")]
+    pub released: bool,
 }
 
 impl Beat {

@@ -8,14 +8,14 @@
 use rustix::io::Errno;
 
 use super::io::Files;
-use super::store::{BUILDING, CLAIMS, Claim, Ground, HEARTBEAT, HOLDER, PUBLISHING, State};
+use super::store::{BUILDING, CLAIMS, Claim, ClaimStore, HEARTBEAT, HOLDER, PUBLISHING, State};
 use crate::volume::Privacy;
 use crate::volume::records::Staged;
 
 /// Ends the names of claims that were never finished, and that somebody is removing.
 const GONE: &[u8] = b".gone";
 
-impl<F: Files> Ground<'_, F> {
+impl<F: Files> ClaimStore<'_, F> {
     /// Removes the claim and all that is left in it; whether nothing is.
     pub async fn drop_claim(&self, claim: &Claim<F::Dir>) -> bool {
         let claims = match self.files.open(&claim.state, CLAIMS).await {

@@ -12,7 +12,7 @@ use rustix::io::{Errno, Result};
 use rustix::time::{ClockId, clock_gettime};
 
 use super::io::{Clock, Files};
-use super::store::Ground;
+use super::store::{CLAIMS, ClaimStore};
 use crate::cancel::Cancel;
 use crate::volume;
 use crate::volume::records;
@@ -45,10 +45,10 @@ impl Disk {
     }
 }
 
-impl<'a> Ground<'a, Disk> {
+impl<'a> ClaimStore<'a, Disk> {
     /// The replicas' directories on a real volume.
-    pub fn on(volume: &'a Volume, disk: &'a Disk) -> Ground<'a, Disk> {
-        Ground { files: disk, root: volume.shared_root(), volume: volume.path(), state: volume.state() }
+    pub fn on(volume: &'a Volume, disk: &'a Disk) -> ClaimStore<'a, Disk> {
+        ClaimStore { files: disk, root: volume.shared_root(), volume: volume.path(), state: volume.state() }
     }
 }
 
@@ -88,6 +88,15 @@ impl Files for Disk {
 
     async fn names(&self, dir: &Self::Dir) -> Result<Vec<Box<[u8]>>> {
         volume::names(dir.as_fd())
+    }
+
+    async fn has_directories(&self, dir: &Self::Dir) -> Result<bool> {
+        // Told by its links, and by a look where the file system does not count them: what is left of a claim is
+        // in `claims`.
+        match fs::fstat(dir)?.st_nlink {
+            0 | 1 => volume::stat_entry(dir.as_fd(), CLAIMS.as_bytes()).map(|found| found.is_some()),
+            links => Ok(links > 2),
+        }
     }
 
     async fn read(&self, at: &Self::Dir, name: &str) -> Result<Vec<u8>> {

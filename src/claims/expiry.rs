@@ -6,8 +6,6 @@
 use std::time::Duration;
 
 use super::beat::{Beat, Holder};
-use crate::mutant;
-use crate::mutant::Mutant;
 
 /// A holder beats so often.
 pub const BEAT: Duration = Duration::from_secs(1);
@@ -61,7 +59,7 @@ pub fn patience(sharing: Sharing, lock: Lock, claim: Option<Seen<'_>>) -> Durati
         // Somebody who holds the lock is about to claim, unless it froze.
         return if lock == Lock::Theirs { SILENCE } else { Duration::ZERO };
     };
-    if vouched(sharing, lock, claim) {
+    if is_confirmed_dead(sharing, lock, claim) {
         return Duration::ZERO;
     }
     let gave_back = lock == Lock::Ours && claim.holder.is_some_and(|holder| holder.locked);
@@ -70,18 +68,15 @@ pub fn patience(sharing: Sharing, lock: Lock, claim: Option<Seen<'_>>) -> Durati
 
 /// Whether the holder is certain to be gone: it said so itself, or a kernel that it must have held the
 /// lock of has given the lock to us. Then no descriptor of its is open any more.
-pub fn vouched(sharing: Sharing, lock: Lock, claim: Seen<'_>) -> bool {
-    if mutant::on(Mutant::TrustSilence) {
-        return true;
-    }
-    if claim.beat.is_some_and(|beat| beat.left) {
+pub fn is_confirmed_dead(sharing: Sharing, lock: Lock, claim: Seen<'_>) -> bool {
+    if claim.beat.is_some_and(|beat| beat.released) {
         return true;
     }
     let gave_back = lock == Lock::Ours && claim.holder.is_some_and(|holder| holder.locked);
     gave_back
         && match sharing {
             Sharing::Local => true,
-            Sharing::Server => claim.same_mount || mutant::on(Mutant::TrustLock),
+            Sharing::Server => claim.same_mount,
             Sharing::None(_) => false,
         }
 }
@@ -119,7 +114,7 @@ mod tests {
     fn check(sharing: Sharing, lock: Lock, locked: bool, same_mount: bool, expected: (Duration, bool)) {
         let holder = Holder { locked, ..holder() };
         let seen = Seen { holder: Some(&holder), beat: None, same_mount };
-        assert_eq!((patience(sharing, lock, Some(seen)), vouched(sharing, lock, seen)), expected);
+        assert_eq!((patience(sharing, lock, Some(seen)), is_confirmed_dead(sharing, lock, seen)), expected);
     }
 
     fn holder() -> Holder {
@@ -161,7 +156,7 @@ mod tests {
 
     #[test]
     fn who_left_in_good_order_is_not_waited_for() {
-        let (holder, beat) = (holder(), Beat { left: true, ..Beat::default() });
+        let (holder, beat) = (holder(), Beat { released: true, ..Beat::default() });
         let seen = Seen { holder: Some(&holder), beat: Some(&beat), same_mount: false };
         assert_eq!(patience(NONE, Lock::Unknown, Some(seen)), Duration::ZERO);
     }

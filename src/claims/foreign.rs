@@ -8,11 +8,9 @@ use rustix::io::Errno;
 
 use super::disk::LOCK;
 use super::io::Files;
-use super::store::{BUILDING, CLAIMS, Ground, State};
+use super::store::{BUILDING, CLAIMS, ClaimStore, State};
 use crate::error::{Context, Error, Result, printable};
 use crate::exit::Exit;
-use crate::mutant;
-use crate::mutant::Mutant;
 use crate::volume::records::{Complete, Public};
 use crate::volume::{Privacy, Wall};
 
@@ -21,7 +19,7 @@ const OURS: [&str; 5] = [CLAIMS, BUILDING, LOCK, Public::FILE, Complete::FILE];
 /// Names of directories that are being removed begin with this.
 pub(crate) const REMOVED: &str = "removed-";
 
-impl<F: Files> Ground<'_, F> {
+impl<F: Files> ClaimStore<'_, F> {
     /// Makes the state directory, where there is none.
     ///
     /// # Errors
@@ -39,11 +37,6 @@ impl<F: Files> Ground<'_, F> {
     /// Exit 78 where it holds what is not volseed's, or another user's: then it may be anything, and its owner
     /// had no right to it. What may not be had is no error: its owner may still complete the volume.
     pub async fn seize_state(&self, state: &State<F::Dir>, owner: u32) -> Result<bool> {
-        if mutant::on(Mutant::AsideInsteadOfFence) {
-            let (at, aside) = (self.state, self.files.new_name("aside-"));
-            let moved = self.files.rename(&at.parent, at.name.as_bytes(), &at.parent, aside.as_bytes());
-            return Ok(moved.await.is_ok());
-        }
         match self.files.seize(&state.dir, Wall::Listed).await {
             Err(Errno::PERM | Errno::ACCESS) => return Ok(false),
             seized => seized.context("change owner of", self.state.path.as_path())?,
@@ -100,7 +93,6 @@ impl<F: Files> Ground<'_, F> {
         match self.files.privacy(&claims, Wall::Closed).await? {
             Privacy::Private => {}
             Privacy::Open => drop(self.files.close(&claims, Wall::Closed).await?),
-            Privacy::Foreign(_) if mutant::on(Mutant::InheritForeign) => {}
             Privacy::Foreign(_) => self.files.seize(&claims, Wall::Closed).await?,
         }
         Ok(claims)
@@ -113,7 +105,6 @@ impl<F: Files> Ground<'_, F> {
         match self.files.privacy(&building, Wall::Closed).await? {
             Privacy::Private => Ok(building),
             Privacy::Open => self.files.close(&building, Wall::Closed).await.map(|_| building),
-            Privacy::Foreign(_) if mutant::on(Mutant::InheritForeign) => Ok(building),
             Privacy::Foreign(owner) => {
                 let _ = self.remove_apart((state, BUILDING.as_bytes()), state, Some(owner)).await;
                 self.ensure(state, BUILDING).await

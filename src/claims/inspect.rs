@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::beat::{Beat, Holder};
 use super::disk::Disk;
 use super::io::block_on;
-use super::store::{Ground, HEARTBEAT, PUBLISHING, SEALED, STAGE};
+use super::store::{ClaimStore, HEARTBEAT, PUBLISHING, SEALED, STAGE};
 use crate::error::Result;
 use crate::exit::Exit;
 use crate::volume::{Ourselves, Volume, stat_entry};
@@ -60,10 +60,10 @@ impl Look {
 /// Exit 78 when what is there is no claim of ours.
 pub fn look(volume: &Volume) -> Result<Seen> {
     let disk = Disk::new(Ourselves::onlooker(), false);
-    let ground = Ground::on(volume, &disk);
+    let store = ClaimStore::on(volume, &disk);
     block_on(async {
-        let Some(state) = ground.state().await? else { return Ok(Seen::Nothing) };
-        let found = match ground.newest(&state.dir).await {
+        let Some(state) = store.state().await? else { return Ok(Seen::Nothing) };
+        let found = match store.newest(&state.dir).await {
             // Another user's claims are its own business.
             Err(error) if error.exit_code() == Exit::Permission => return Ok(Seen::Hidden),
             found => found?,

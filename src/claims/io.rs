@@ -32,6 +32,8 @@ pub trait Files {
     async fn open_entry(&self, at: &Self::Dir, name: &[u8]) -> Result<Self::Dir>;
     /// The names in a directory.
     async fn names(&self, dir: &Self::Dir) -> Result<Vec<Box<[u8]>>>;
+    /// Whether a directory has directories in it.
+    async fn has_directories(&self, dir: &Self::Dir) -> Result<bool>;
     /// The whole of a small regular file; `ELOOP` says that it is none.
     async fn read(&self, at: &Self::Dir, name: &str) -> Result<Vec<u8>>;
     /// Makes or replaces a file; its data is durable on return.

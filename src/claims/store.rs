@@ -15,11 +15,9 @@ use super::beat::{Beat, Holder};
 use super::io::Files;
 use crate::error::{Context, Error, Result};
 use crate::exit::Exit;
-use crate::mutant;
-use crate::mutant::Mutant;
 use crate::volume::records;
 use crate::volume::records::{Complete, Public, Staged};
-use crate::volume::{Location, Privacy, Wall, not_ours};
+use crate::volume::{Location, Privacy, Wall, foreign_state};
 
 /// Where the claims are, below the state directory.
 pub const CLAIMS: &str = "claims";
@@ -44,7 +42,7 @@ pub(crate) const RETIRED: [&str; 2] = ["retired.json", "retired-record.json"];
 const MAX_EPOCH: u64 = u64::MAX / 2;
 
 /// The replicas' directories on one volume.
-pub struct Ground<'a, F: Files> {
+pub struct ClaimStore<'a, F: Files> {
     /// The calls.
     pub files: &'a F,
     /// The volume's root.
@@ -55,14 +53,12 @@ pub struct Ground<'a, F: Files> {
     pub state: &'a Location<F::Dir>,
 }
 
-/// A claim of our own. Whether it still is one is for [`Ground::holds`] to say.
+/// A claim of our own. Whether it still is one is for [`ClaimStore::holds`] to say.
 pub struct Claim<D> {
     /// Its number.
     pub epoch: u64,
     /// Its directory.
     pub dir: D,
-    /// The stage that an earlier holder sealed, and whether it had begun to publish it.
-    pub leftover: Option<(Sealing, Box<Staged>)>,
     /// Whether there were lower claims when it was made.
     pub inherited: bool,
     /// Whether others could enter the state directory: then nothing in a lower claim is known to be its
@@ -95,14 +91,29 @@ impl Sealing {
     }
 }
 
+/// What an earlier holder staged whole and durable, and did not publish to the end.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Leftover {
+    /// How far it was.
+    pub sealing: Sealing,
+    /// What its stage says of itself.
+    pub staged: Box<Staged>,
+}
+
+/// A stage that is sealed: only [`ClaimStore::seal`] makes one.
+pub struct SealedStage<S>(S);
+
+/// A sealed stage of which a part may be on the volume: only a durable mark of that makes one.
+pub struct Publishing<S>(pub(crate) S);
+
 /// What came of claiming a volume.
 pub enum Claimed<D> {
     /// It is ours.
-    Ours(Claim<D>),
+    Won(Claim<D>),
     /// Another replica was quicker, and is done or at work; ours is to be dropped.
-    Late(Claim<D>),
+    Superseded(Claim<D>),
     /// Another replica was quicker.
-    No,
+    Lost,
 }
 
 /// A claim that was found on the volume.
@@ -131,23 +142,39 @@ impl<D> State<D> {
     /// The other user whose it is.
     pub fn foreign(&self) -> Option<u32> {
         match self.privacy {
-            Privacy::Foreign(_) if mutant::on(Mutant::InheritForeign) => None,
             Privacy::Foreign(owner) => Some(owner),
             Privacy::Private | Privacy::Open => None,
         }
     }
 }
 
-impl<F: Files> Ground<'_, F> {
-    /// The directory of everything of ours, as it is now.
+impl<F: Files> ClaimStore<'_, F> {
+    /// The directory of everything of ours, opened as it is now.
     ///
     /// # Errors
-    /// Exit 78 when something else has its name.
+    /// Exit 77 when it may not be entered, 78 when something else has its name.
+    pub async fn state_dir(&self) -> Result<Option<F::Dir>> {
+        records::opened_to_us(self.directory(&self.state.parent, &self.state.name, &self.state.path).await)
+    }
+
+    /// The same, and whose it is: that may have to be asked of a server.
+    ///
+    /// # Errors
+    /// As [`ClaimStore::state_dir`].
     pub async fn state(&self) -> Result<Option<State<F::Dir>>> {
-        let Some(dir) = self.directory(&self.state.parent, &self.state.name, &self.state.path).await? else {
-            return Ok(None);
-        };
-        let privacy = self.gone(self.files.privacy(&dir, Wall::Listed).await, "stat", &self.state.path)?;
+        match self.state_dir().await? {
+            Some(dir) => self.owned(dir).await,
+            None => Ok(None),
+        }
+    }
+
+    /// Whose a state directory is.
+    ///
+    /// # Errors
+    /// When it cannot be asked.
+    pub async fn owned(&self, dir: F::Dir) -> Result<Option<State<F::Dir>>> {
+        let privacy = self.files.privacy(&dir, Wall::Listed).await;
+        let privacy = self.none_if_missing(privacy, "stat", &self.state.path)?;
         Ok(privacy.map(|privacy| State { dir, privacy }))
     }
 
@@ -157,33 +184,21 @@ impl<F: Files> Ground<'_, F> {
     /// Exit 78 when what is there is no record of ours.
     pub async fn record(&self, state: &F::Dir) -> Result<Option<Public>> {
         let path = self.state.path.join(Public::FILE);
-        let public = self.gone(self.files.read(state, Public::FILE).await, "read record", &path)?;
-        match public {
+        let read = self.files.read(state, Public::FILE).await;
+        match records::opened_to_us(self.none_if_missing(read, "read record", &path))? {
             Some(bytes) => Public::parse(&bytes, &path).map(Some),
-            None if mutant::on(Mutant::BelievePrivateAlone) => self.private_alone(state).await,
             None => Ok(None),
         }
-    }
-
-    /// As a protocol that has one record would.
-    async fn private_alone(&self, state: &F::Dir) -> Result<Option<Public>> {
-        let path = self.state.path.join(Complete::FILE);
-        let bytes = self.gone(self.files.read(state, Complete::FILE).await, "read record", &path)?;
-        let Some(bytes) = bytes else { return Ok(None) };
-        Complete::parse(&bytes, &path).map(|record| Some(Public::of(&record, &bytes)))
     }
 
     /// Whether `record` is still the volume's. To be asked after a look at what it speaks of: an emptied
     /// volume that is seeded again has no record from before its first new entry to its last.
     ///
     /// # Errors
-    /// As [`Ground::record`].
-    pub async fn still(&self, record: &Public) -> Result<bool> {
-        if mutant::on(Mutant::SkipStill) {
-            return Ok(true);
-        }
-        let Some(state) = self.state().await? else { return Ok(false) };
-        Ok(self.record(&state.dir).await?.is_some_and(|now| now.epoch == record.epoch))
+    /// As [`ClaimStore::record`].
+    pub async fn is_current(&self, record: &Public) -> Result<bool> {
+        let Some(state) = self.state_dir().await? else { return Ok(false) };
+        Ok(self.record(&state).await?.is_some_and(|now| now.epoch == record.epoch))
     }
 
     /// The numbers of the claims, ascending. Names that volseed does not write are none of ours.
@@ -193,7 +208,9 @@ impl<F: Files> Ground<'_, F> {
     pub async fn epochs(&self, state: &F::Dir) -> Result<Vec<u64>> {
         let path = self.state.path.join(CLAIMS);
         let Some(claims) = self.directory(state, CLAIMS, &path).await? else { return Ok(Vec::new()) };
-        let names = self.gone(self.files.names(&claims).await, "read directory", &path)?.unwrap_or_default();
+        let names = self
+            .none_if_missing(self.files.names(&claims).await, "read directory", &path)?
+            .unwrap_or_default();
         let mut epochs: Vec<u64> = names.iter().filter_map(|name| epoch(name)).collect();
         epochs.sort_unstable();
         Ok(epochs)
@@ -209,16 +226,16 @@ impl<F: Files> Ground<'_, F> {
             return Ok(None);
         };
         let Some(dir) = self.directory(&claims, &epoch.to_string(), &path).await? else { return Ok(None) };
-        let Some(privacy) = self.gone(self.files.privacy(&dir, Wall::Closed).await, "stat", &path)? else {
+        let Some(privacy) =
+            self.none_if_missing(self.files.privacy(&dir, Wall::Closed).await, "stat", &path)?
+        else {
             return Ok(None);
         };
-        if let Privacy::Foreign(_) = privacy
-            && !mutant::on(Mutant::InheritForeign)
-        {
+        if let Privacy::Foreign(_) = privacy {
             return Ok(Some(Found { epoch, dir, holder: None, beat: Vec::new(), privacy }));
         }
         let holder = self.holder(&dir, &path).await?;
-        let beat = self.gone(self.files.read(&dir, HEARTBEAT).await, "read heartbeat", &path)?;
+        let beat = self.none_if_missing(self.files.read(&dir, HEARTBEAT).await, "read heartbeat", &path)?;
         Ok(Some(Found { epoch, dir, holder, beat: beat.unwrap_or_default(), privacy }))
     }
 
@@ -246,31 +263,22 @@ impl<F: Files> Ground<'_, F> {
         (judged, recorded): (u64, u64),
         mut holder: Holder,
     ) -> Result<Claimed<F::Dir>> {
-        let counted = if mutant::on(Mutant::ReuseEpochs) { judged } else { judged.max(recorded) };
+        let counted = judged.max(recorded);
         if counted >= MAX_EPOCH {
-            return Err(not_ours(&self.state.path.join(Public::FILE), "no claim can follow its epoch"));
+            return Err(foreign_state(&self.state.path.join(Public::FILE), "no claim can follow its epoch"));
         }
         holder.epoch = counted + 1;
         let (epoch, nonce) = (holder.epoch, holder.nonce.clone());
-        let Some((building, built)) = self.build(state, &holder).await? else { return Ok(Claimed::No) };
+        let Some((building, built)) = self.build(state, &holder).await? else { return Ok(Claimed::Lost) };
         let Some(dir) = self.place(state, &building, built, &holder).await? else {
-            return Ok(Claimed::No);
+            return Ok(Claimed::Lost);
         };
         let (state, older) = (state.clone(), Vec::new());
-        let mut claim = Claim {
-            epoch,
-            dir,
-            leftover: None,
-            inherited: false,
-            was_open: false,
-            record: None,
-            older,
-            nonce,
-            state,
-        };
+        let mut claim =
+            Claim { epoch, dir, inherited: false, was_open: false, record: None, older, nonce, state };
         // Somebody slower may get a number that is free again: only the highest counts.
-        let is_highest = self.verify(&mut claim).await? || mutant::on(Mutant::SkipVerify);
-        Ok(if is_highest { Claimed::Ours(claim) } else { Claimed::Late(claim) })
+        let is_highest = self.verify(&mut claim).await?;
+        Ok(if is_highest { Claimed::Won(claim) } else { Claimed::Superseded(claim) })
     }
 
     /// Whether `claim` is still ours, and the highest.
@@ -288,24 +296,42 @@ impl<F: Files> Ground<'_, F> {
     ///
     /// # Errors
     /// `ENOENT` or `ESTALE` where the claim is ours no more; exit 75 where others could enter it meanwhile.
-    pub async fn seal(&self, claim: &Claim<F::Dir>) -> Result<()> {
+    pub async fn seal<S>(&self, claim: &Claim<F::Dir>, synced: S) -> Result<SealedStage<S>> {
         self.stays_private(claim).await?;
         let path = self.claim_path(claim.epoch).join(STAGE);
         self.rename_stage(claim, STAGE, SEALED).await.context("seal", path.as_path())?;
-        self.files.sync(&claim.dir).await.context("sync directory", path.as_path())
+        self.files.sync(&claim.dir).await.context("sync directory", path.as_path())?;
+        Ok(SealedStage(synced))
     }
 
     /// From here on a part of what is sealed may be on the volume.
     ///
     /// # Errors
     /// `ENOENT` or `ESTALE` where the claim is ours no more.
-    pub async fn begin_publishing(&self, claim: &Claim<F::Dir>) -> Result<()> {
-        if mutant::on(Mutant::PublishUnmarked) || mutant::on(Mutant::PublishUnsealed) {
-            return Ok(());
-        }
+    pub async fn begin_publishing<S>(
+        &self,
+        claim: &Claim<F::Dir>,
+        sealed: SealedStage<S>,
+    ) -> Result<Publishing<S>> {
         let path = self.claim_path(claim.epoch).join(SEALED);
         self.rename_stage(claim, SEALED, PUBLISHING).await.context("begin to publish", path.as_path())?;
-        self.files.sync(&claim.dir).await.context("sync directory", path.as_path())
+        self.files.sync(&claim.dir).await.context("sync directory", path.as_path())?;
+        Ok(Publishing(sealed.0))
+    }
+
+    /// The same of what an earlier holder sealed and perhaps began to publish.
+    ///
+    /// # Errors
+    /// As [`ClaimStore::begin_publishing`].
+    pub async fn resume_publishing(
+        &self,
+        claim: &Claim<F::Dir>,
+        leftover: Leftover,
+    ) -> Result<Publishing<Box<Staged>>> {
+        match leftover.sealing {
+            Sealing::Sealed => self.begin_publishing(claim, SealedStage(leftover.staged)).await,
+            Sealing::Publishing => Ok(Publishing(leftover.staged)),
+        }
     }
 
     /// Renames a stage within our claim, also where the rename's answer was lost.
@@ -325,7 +351,7 @@ impl<F: Files> Ground<'_, F> {
     pub async fn is_private(&self, claim: &Claim<F::Dir>) -> Result<bool> {
         let privacy = self.files.privacy(&claim.dir, Wall::Closed).await;
         let privacy = privacy.context("stat", || self.claim_path(claim.epoch))?;
-        Ok(privacy == Privacy::Private || mutant::on(Mutant::InheritForeign))
+        Ok(privacy == Privacy::Private)
     }
 
     async fn stays_private(&self, claim: &Claim<F::Dir>) -> Result<()> {
@@ -346,18 +372,11 @@ impl<F: Files> Ground<'_, F> {
     /// # Errors
     /// When one is still there, or the claim is ours no more.
     pub async fn retire_record(&self, claim: &Claim<F::Dir>) -> Result<()> {
-        if mutant::on(Mutant::KeepOldRecord) {
-            return Ok(());
-        }
-        let mut records = [Public::FILE, Complete::FILE].into_iter().zip(RETIRED).collect::<Vec<_>>();
-        if mutant::on(Mutant::RetirePrivateFirst) {
-            records.reverse();
-        }
-        for (name, retired) in records {
+        for (name, retired) in [Public::FILE, Complete::FILE].into_iter().zip(RETIRED) {
             let path = self.state.path.join(name);
             let moved =
                 self.files.rename(&claim.state, name.as_bytes(), &claim.dir, retired.as_bytes()).await;
-            self.gone(moved, "remove record", &path)?;
+            self.none_if_missing(moved, "remove record", &path)?;
             for dir in [&claim.dir, &claim.state] {
                 self.files.sync(dir).await.context("sync directory of record", path.as_path())?;
             }
@@ -373,15 +392,6 @@ impl<F: Files> Ground<'_, F> {
     pub async fn complete(&self, claim: &Claim<F::Dir>, record: &Complete) -> Result<()> {
         let private = records::to_bytes(record);
         let public = records::to_bytes(&Public::of(record, &private));
-        if mutant::on(Mutant::RecordByPath) {
-            let path = self.state.path.join(Public::FILE);
-            let written = self.files.write(&claim.state, Public::FILE, &public);
-            return written.await.context("write record", path.as_path());
-        }
-        if mutant::on(Mutant::PublicBeforePrivate) {
-            self.put(claim, Public::FILE, &public).await?;
-            return self.put(claim, Complete::FILE, &private).await;
-        }
         self.put(claim, Complete::FILE, &private).await?;
         self.put(claim, Public::FILE, &public).await
     }
@@ -393,7 +403,7 @@ impl<F: Files> Ground<'_, F> {
     pub async fn check_private_place(&self, claim: &Claim<F::Dir>) -> Result<()> {
         match self.files.open(&claim.state, Complete::FILE).await {
             Ok(_) | Err(Errno::ACCESS | Errno::XDEV) => {
-                Err(not_ours(&self.state.path.join(Complete::FILE), "not a regular file"))
+                Err(foreign_state(&self.state.path.join(Complete::FILE), "not a regular file"))
             }
             // A file, a link, or nothing is replaced; what else is wrong will be said where it is in the way.
             Err(_) => Ok(()),
@@ -409,7 +419,7 @@ impl<F: Files> Ground<'_, F> {
         };
         written.context("write record", path.as_path())?;
         let renamed = self.files.rename(&claim.dir, name.as_bytes(), &claim.state, name.as_bytes()).await;
-        self.believe(renamed, name, bytes).await.context("rename record", path.as_path())?;
+        self.confirm_rename(renamed, name, bytes).await.context("rename record", path.as_path())?;
         self.files.sync(&claim.state).await.context("sync directory of record", path.as_path())
     }
 
@@ -420,7 +430,8 @@ impl<F: Files> Ground<'_, F> {
     pub async fn staged(&self, claim: &F::Dir, name: &str) -> Result<Option<Staged>> {
         let path = self.state.path.join(name);
         let Some(wrapper) = self.directory(claim, name, &path).await? else { return Ok(None) };
-        let bytes = self.gone(self.files.read(&wrapper, Staged::FILE).await, "read record", &path)?;
+        let bytes =
+            self.none_if_missing(self.files.read(&wrapper, Staged::FILE).await, "read record", &path)?;
         Ok(bytes.and_then(|bytes| Staged::parse(&bytes)))
     }
 
@@ -439,8 +450,8 @@ impl<F: Files> Ground<'_, F> {
         match built.await {
             // Whoever completed the volume just now has cleared it away.
             Err(Errno::NOENT | Errno::STALE) => Ok(None),
-            Err(Errno::NOTDIR | Errno::LOOP) => Err(not_ours(&path, "not a directory")),
-            Err(Errno::XDEV) => Err(not_ours(&path, "another file system is mounted there")),
+            Err(Errno::NOTDIR | Errno::LOOP) => Err(foreign_state(&path, "not a directory")),
+            Err(Errno::XDEV) => Err(foreign_state(&path, "another file system is mounted there")),
             built => built.map(Some).context("create claim in", path.as_path()),
         }
     }
@@ -476,7 +487,7 @@ impl<F: Files> Ground<'_, F> {
         match renamed {
             Err(Errno::NOTEMPTY | Errno::EXIST | Errno::NOENT | Errno::STALE) | Ok(()) => Ok(None),
             Err(Errno::NOTDIR | Errno::LOOP) => {
-                Err(not_ours(&self.state.path.join(CLAIMS), "not a directory"))
+                Err(foreign_state(&self.state.path.join(CLAIMS), "not a directory"))
             }
             Err(error) => Err(error).context("rename claim to", path.as_path()),
         }
@@ -498,13 +509,14 @@ impl<F: Files> Ground<'_, F> {
     /// The state directory, while it is the one that the claim was made in: a new one counts claims from 1.
     async fn current(&self, claim: &Claim<F::Dir>) -> Result<Option<F::Dir>> {
         let Some(state) = self.state().await? else { return Ok(None) };
-        let same = self.gone(self.files.same(&state.dir, &claim.state).await, "stat", &self.state.path)?;
+        let same =
+            self.none_if_missing(self.files.same(&state.dir, &claim.state).await, "stat", &self.state.path)?;
         let is_current = same == Some(true) && state.foreign().is_none();
         Ok(is_current.then_some(state.dir))
     }
 
     /// A rename of a record that reported failure though it was done.
-    async fn believe(
+    async fn confirm_rename(
         &self,
         renamed: rustix::io::Result<()>,
         name: &str,
@@ -522,7 +534,7 @@ impl<F: Files> Ground<'_, F> {
 
     async fn holder(&self, dir: &F::Dir, path: &Path) -> Result<Option<Holder>> {
         let path = path.join(HOLDER);
-        match self.gone(self.files.read(dir, HOLDER).await, "read record", &path)? {
+        match self.none_if_missing(self.files.read(dir, HOLDER).await, "read record", &path)? {
             Some(bytes) => records::from_bytes(&bytes, &path).map(Some),
             None => Ok(None),
         }
@@ -538,14 +550,14 @@ impl<F: Files> Ground<'_, F> {
 
     pub(crate) async fn directory(&self, at: &F::Dir, name: &str, path: &Path) -> Result<Option<F::Dir>> {
         match self.files.open(at, name).await {
-            Err(Errno::NOTDIR | Errno::LOOP) => Err(not_ours(path, "not a directory")),
-            Err(Errno::XDEV) => Err(not_ours(path, "another file system is mounted there")),
-            opened => self.gone(opened, "open directory", path),
+            Err(Errno::NOTDIR | Errno::LOOP) => Err(foreign_state(path, "not a directory")),
+            Err(Errno::XDEV) => Err(foreign_state(path, "another file system is mounted there")),
+            opened => self.none_if_missing(opened, "open directory", path),
         }
     }
 
     /// What is not there any more is `None`: other replicas come and go.
-    pub(crate) fn gone<T>(
+    pub(crate) fn none_if_missing<T>(
         &self,
         result: rustix::io::Result<T>,
         act: &'static str,
@@ -554,8 +566,8 @@ impl<F: Files> Ground<'_, F> {
         match result {
             Ok(value) => Ok(Some(value)),
             Err(Errno::NOENT | Errno::STALE) => Ok(None),
-            Err(Errno::LOOP | Errno::NXIO | Errno::ISDIR) => Err(not_ours(path, "not a regular file")),
-            Err(Errno::FBIG) => Err(not_ours(path, "too large to be a record")),
+            Err(Errno::LOOP | Errno::NXIO | Errno::ISDIR) => Err(foreign_state(path, "not a regular file")),
+            Err(Errno::FBIG) => Err(foreign_state(path, "too large to be a record")),
             Err(error) => Err(error).context(act, path),
         }
     }

@@ -11,15 +11,14 @@ use rustix::io::Errno;
 
 use super::foreign::{REMOVED, removed_for};
 use super::io::Files;
+use super::store::Leftover;
 use super::store::{
-    CLAIMS, Claim, Found, Ground, HEARTBEAT, HOLDER, PUBLISHING, REMAINS, RETIRED, SEALED, STAGE, Sealing,
+    CLAIMS, Claim, ClaimStore, Found, HEARTBEAT, HOLDER, PUBLISHING, REMAINS, RETIRED, SEALED, STAGE, Sealing,
 };
 use crate::error::{Context, Error, Result, printable};
 use crate::exit::Exit;
-use crate::mutant;
-use crate::mutant::Mutant;
 use crate::volume::records::{Complete, Public, Staged, TREE, to_bytes};
-use crate::volume::{Privacy, Wall, not_ours};
+use crate::volume::{Privacy, Wall, foreign_state};
 
 /// Sealed parts that an earlier holder may hold open begin with this; those that it had begun to publish
 /// with the second.
@@ -44,7 +43,7 @@ enum Kept {
     Nothing(Option<u32>),
 }
 
-impl<F: Files> Ground<'_, F> {
+impl<F: Files> ClaimStore<'_, F> {
     /// Makes sure that no earlier holder can change the volume any more, and keeps what it left:
     /// `is_dead` says whose death is certain, `fingerprint` what the seed of this replica is. Safe to
     /// interrupt: the next holder takes over what there is.
@@ -56,11 +55,8 @@ impl<F: Files> Ground<'_, F> {
         &self,
         claim: &mut Claim<F::Dir>,
         is_dead: impl Fn(&Found<F::Dir>) -> bool,
-        fingerprint: impl AsyncFn() -> Result<String>,
-    ) -> Result<()> {
-        if mutant::on(Mutant::SkipFence) {
-            return Ok(());
-        }
+        mut fingerprint: impl AsyncFnMut() -> Result<String>,
+    ) -> Result<Option<Leftover>> {
         let older = std::mem::take(&mut claim.older);
         // Also where it is gone by now: its holder may have completed the volume meanwhile.
         claim.inherited = !older.is_empty();
@@ -68,22 +64,21 @@ impl<F: Files> Ground<'_, F> {
             let Some(found) = self.find(&claim.state, epoch).await? else { continue };
             let kept = match found.privacy {
                 Privacy::Private if !claim.was_open => Kept::AsDead(is_dead(&found)),
-                Privacy::Foreign(_) if mutant::on(Mutant::InheritForeign) => Kept::AsDead(is_dead(&found)),
                 Privacy::Private | Privacy::Open => Kept::Nothing(None),
                 Privacy::Foreign(owner) => Kept::Nothing(Some(owner)),
             };
-            self.take_over(claim, &found, kept, &fingerprint).await?;
+            self.take_over(claim, &found, kept, &mut fingerprint).await?;
         }
         if !claim.inherited {
-            return Ok(());
+            return Ok(None);
         }
         self.isolate_sealed(claim).await?;
         self.empty_removed(claim).await?;
-        self.find_leftover(claim).await?;
+        let leftover = self.find_leftover(claim).await?;
         // Without a higher claim until now nobody has taken from ours what we did not find in it. The
         // record, too, is final now: every replica that could have written it is fenced.
-        if mutant::on(Mutant::SkipSecondLook) || self.verify(claim).await? {
-            return Ok(());
+        if self.verify(claim).await? {
+            return Ok(leftover);
         }
         let path = self.claim_path(claim.epoch);
         Err(Error::new(Exit::Held, "take over", "another replica has taken over meanwhile")
@@ -92,25 +87,24 @@ impl<F: Files> Ground<'_, F> {
 
     /// What an earlier holder sealed, and now is ours. What does not say what it is would only be in the
     /// next seal's way.
-    async fn find_leftover(&self, claim: &mut Claim<F::Dir>) -> Result<()> {
-        claim.leftover = None;
+    async fn find_leftover(&self, claim: &Claim<F::Dir>) -> Result<Option<Leftover>> {
+        let mut leftover = None;
         for sealing in [Sealing::Publishing, Sealing::Sealed] {
             match self.staged(&claim.dir, sealing.name()).await? {
-                Some(staged) if staged.sealed.is_some() && claim.leftover.is_none() => {
-                    claim.leftover = Some((sealing, staged.into()));
+                Some(staged) if staged.sealed.is_some() && leftover.is_none() => {
+                    leftover = Some(Leftover { sealing, staged: staged.into() });
                 }
                 _ => self.discard(claim, sealing.name()).await?,
             }
         }
-        Ok(())
+        Ok(leftover)
     }
 
     /// What is sealed was published long ago; it is not needed.
     ///
     /// # Errors
     /// When it cannot be removed.
-    pub async fn discard_sealed(&self, claim: &mut Claim<F::Dir>) -> Result<()> {
-        claim.leftover = None;
+    pub async fn discard_sealed(&self, claim: &Claim<F::Dir>) -> Result<()> {
         self.discard(claim, SEALED).await?;
         self.discard(claim, PUBLISHING).await
     }
@@ -120,8 +114,7 @@ impl<F: Files> Ground<'_, F> {
     ///
     /// # Errors
     /// When it cannot be moved or removed.
-    pub async fn give_up_sealed(&self, claim: &mut Claim<F::Dir>) -> Result<()> {
-        claim.leftover = None;
+    pub async fn give_up_sealed(&self, claim: &Claim<F::Dir>) -> Result<()> {
         match self.rename_stage(claim, SEALED, REMAINS).await {
             Ok(()) => Ok(()),
             // Of an older claim's stage something remains, too.
@@ -131,7 +124,7 @@ impl<F: Files> Ground<'_, F> {
 
     async fn discard(&self, claim: &Claim<F::Dir>, part: &str) -> Result<()> {
         let path = self.claim_path(claim.epoch).join(part);
-        self.gone(self.files.remove(&claim.dir, part.as_bytes()).await, "remove", &path).map(drop)
+        self.none_if_missing(self.files.remove(&claim.dir, part.as_bytes()).await, "remove", &path).map(drop)
     }
 
     /// Of a stage that cannot be trusted, a part may have been moved to its place: that is no harm where we
@@ -144,7 +137,7 @@ impl<F: Files> Ground<'_, F> {
         claim: &Claim<F::Dir>,
         from: &F::Dir,
         part: &[u8],
-        fingerprint: &impl AsyncFn() -> Result<String>,
+        fingerprint: &mut impl AsyncFnMut() -> Result<String>,
     ) -> Result<()> {
         let staged = match part {
             HALF => self.files.read(from, HALF_PUBLISHED).await.ok().and_then(|bytes| Staged::parse(&bytes)),
@@ -171,7 +164,7 @@ impl<F: Files> Ground<'_, F> {
         claim: &Claim<F::Dir>,
         old: &Found<F::Dir>,
         kept: Kept,
-        fingerprint: &impl AsyncFn() -> Result<String>,
+        fingerprint: &mut impl AsyncFnMut() -> Result<String>,
     ) -> Result<()> {
         let path = self.claim_path(old.epoch);
         let Some(claims) = self.directory(&claim.state, CLAIMS, &self.state.path.join(CLAIMS)).await? else {
@@ -180,7 +173,9 @@ impl<F: Files> Ground<'_, F> {
         let name = old.epoch.to_string();
         let mut discarded = 0;
         for _ in 0..TRIES {
-            let Some(names) = self.gone(self.files.names(&old.dir).await, "read directory", &path)? else {
+            let Some(names) =
+                self.none_if_missing(self.files.names(&old.dir).await, "read directory", &path)?
+            else {
                 return Ok(());
             };
             for part in names {
@@ -189,7 +184,7 @@ impl<F: Files> Ground<'_, F> {
                     self.note_half_published(claim, &old.dir, &part, fingerprint).await?;
                 }
                 if !is_part(&part) {
-                    return Err(not_ours(&path, &format!("it holds '{}'", printable(&part))));
+                    return Err(foreign_state(&path, &format!("it holds '{}'", printable(&part))));
                 }
                 let is_dead = match kept {
                     Kept::AsDead(is_dead) => is_dead,
@@ -197,7 +192,7 @@ impl<F: Files> Ground<'_, F> {
                         // Emptied later: a stage without its tree is one that is published, and its holder,
                         // whose claim is still there, would record that.
                         let moved = self.remove_or_move((&old.dir, &part), &claim.dir, owner).await;
-                        self.gone(moved, "take over", &path).map_err(third_user)?;
+                        self.none_if_missing(moved, "take over", &path).map_err(third_user)?;
                         continue;
                     }
                 };
@@ -228,7 +223,7 @@ impl<F: Files> Ground<'_, F> {
         let names = self.files.names(&claim.dir).await.context("read directory", path.as_path())?;
         for name in names.iter().filter(|name| name.starts_with(REMOVED.as_bytes())) {
             let removed = self.remove_apart((&claim.dir, name), &claim.dir, removed_for(name)).await;
-            self.gone(removed, "remove what others could change in", &path).map_err(third_user)?;
+            self.none_if_missing(removed, "remove what others could change in", &path).map_err(third_user)?;
         }
         Ok(())
     }
@@ -239,15 +234,16 @@ impl<F: Files> Ground<'_, F> {
             return Ok(Kept::Nothing(removed_for(part)));
         }
         let is_stage = kept_as(part, "", false).is_some();
-        if matches!(kept, Kept::Nothing(_)) || !is_stage || mutant::on(Mutant::InheritForeign) {
+        if matches!(kept, Kept::Nothing(_)) || !is_stage {
             return Ok(kept);
         }
         let path = self.claim_path(old.epoch);
-        let Some(stage) = self.gone(self.files.open_entry(&old.dir, part).await, "open stage in", &path)?
+        let Some(stage) =
+            self.none_if_missing(self.files.open_entry(&old.dir, part).await, "open stage in", &path)?
         else {
             return Ok(kept);
         };
-        Ok(match self.gone(self.files.privacy(&stage, Wall::Closed).await, "stat", &path)? {
+        Ok(match self.none_if_missing(self.files.privacy(&stage, Wall::Closed).await, "stat", &path)? {
             None | Some(Privacy::Private) => kept,
             Some(Privacy::Open) => Kept::Nothing(None),
             Some(Privacy::Foreign(owner)) => Kept::Nothing(Some(owner)),
@@ -265,7 +261,7 @@ impl<F: Files> Ground<'_, F> {
     ) -> Result<bool> {
         match self.files.rename(&old.dir, part, &claim.dir, to.as_bytes()).await {
             Err(Errno::NOTEMPTY | Errno::EXIST) => Ok(false),
-            moved => self.gone(moved, "take over", &self.claim_path(old.epoch)).map(|_| true),
+            moved => self.none_if_missing(moved, "take over", &self.claim_path(old.epoch)).map(|_| true),
         }
     }
 
@@ -281,7 +277,7 @@ impl<F: Files> Ground<'_, F> {
     ) -> Result<()> {
         let to = format!("{DISCARDED}.{}.{number}", old.epoch);
         let moved = self.files.rename(&old.dir, part, &claim.dir, to.as_bytes()).await;
-        if self.gone(moved, "take over", &self.claim_path(old.epoch))?.is_some() {
+        if self.none_if_missing(moved, "take over", &self.claim_path(old.epoch))?.is_some() {
             let _ = self.files.remove(&claim.dir, to.as_bytes()).await;
         }
         Ok(())
@@ -292,10 +288,8 @@ impl<F: Files> Ground<'_, F> {
     async fn isolate_sealed(&self, claim: &Claim<F::Dir>) -> Result<()> {
         let path = self.claim_path(claim.epoch);
         let names = self.files.names(&claim.dir).await.context("read directory", path.as_path())?;
-        let Some(first) = names.iter().find(|name| is_contested(name)) else { return Ok(()) };
-        if mutant::on(Mutant::SkipFirming) {
-            let moved = self.files.rename(&claim.dir, first, &claim.dir, SEALED.as_bytes()).await;
-            return moved.context("seal", path.as_path());
+        if !names.iter().any(|name| is_contested(name)) {
+            return Ok(());
         }
         let isolated = async {
             let parts = self.one_seal(claim, names.iter().filter(|name| is_sealed(name))).await?;

@@ -10,7 +10,8 @@ use std::time::Duration;
 use tokio::io::AsyncReadExt;
 use tokio::sync::{oneshot, watch};
 
-use super::work;
+use super::acquire::Mode;
+use super::volumes;
 use crate::cancel::Cancel;
 use crate::cli::config::Config;
 use crate::cli::values::Address;
@@ -38,15 +39,6 @@ const LOG_EVERY: Duration = Duration::from_secs(5);
 const DRAW_EVERY: Duration = Duration::from_millis(100);
 /// Stack of the story's thread, in bytes.
 const STORY_STACK: usize = 2 << 20;
-
-/// What the story tells.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Story {
-    /// Seed what is not seeded.
-    Seed,
-    /// Wait until it is.
-    Wait,
-}
 
 /// How it ended.
 #[derive(Debug)]
@@ -76,7 +68,7 @@ pub struct Kept {
 /// # Errors
 /// The story's, or exit 71 when the health server cannot listen.
 pub fn run(
-    story: Story,
+    mode: Mode,
     config: Config,
     keep_sockets: bool,
     signals: &Signals,
@@ -120,7 +112,7 @@ pub fn run(
             }
             None => None,
         };
-        let outcome = start(story, config, &progress, &cancel)?;
+        let outcome = start(mode, config, &progress, &cancel)?;
         let ending = wait_for(outcome, signals, &cancel, &progress, console).await;
         if ending.is_err() {
             progress.enter(Phase::Failed);
@@ -144,7 +136,7 @@ pub fn run(
 }
 
 fn start(
-    story: Story,
+    mode: Mode,
     config: Config,
     progress: &Arc<Progress>,
     cancel: &Arc<Cancel>,
@@ -154,10 +146,7 @@ fn start(
     let (progress, cancel) = (Arc::clone(progress), Arc::clone(cancel));
     let guard = signals::blocked();
     let thread = std::thread::Builder::new().name("story".into()).stack_size(STORY_STACK).spawn(move || {
-        let result = match story {
-            Story::Seed => work::seed(&config.volumes, &progress, &cancel),
-            Story::Wait => work::wait(&config.volumes, &progress, &cancel),
-        };
+        let result = volumes::complete(mode, &config.volumes, &progress, &cancel);
         if let Ok(handle) = own_handle.recv() {
             let _ = tell.send((result, handle));
         }

@@ -11,7 +11,7 @@ use crate::volume::records::{Complete, Name, Public};
 use crate::volume::{Volume, stat_entry};
 
 /// Whether nothing of what a complete record lists is there any more.
-pub(crate) fn emptied(volume: &Volume, record: &Public) -> Result<bool> {
+pub(crate) fn is_emptied(volume: &Volume, record: &Public) -> Result<bool> {
     if record.top.is_empty() {
         return Ok(false);
     }
@@ -31,7 +31,7 @@ pub(crate) fn emptied(volume: &Volume, record: &Public) -> Result<bool> {
 }
 
 /// Whether none of the names is there that a record will list which is not written yet.
-pub(crate) fn vanished(volume: &Volume, record: &Complete) -> Result<bool> {
+pub(crate) fn is_gone(volume: &Volume, record: &Complete) -> Result<bool> {
     let Some(first) = record.top.first() else { return Ok(false) };
     if is_name(first) && stat_entry(volume.root(), first.as_bytes()).context("stat", volume.path())?.is_some()
     {
@@ -41,7 +41,7 @@ pub(crate) fn vanished(volume: &Volume, record: &Complete) -> Result<bool> {
     Ok(!record.top.iter().any(|name| names.contains(name.as_bytes())))
 }
 
-/// Names that are on a volume, with one before all others that [`emptied`] takes for something of a user's; none
+/// Names that are on a volume, with one before all others that [`is_emptied`] takes for something of a user's; none
 /// where there is none, since such a volume looks the same when it was emptied.
 pub(crate) fn content_first(volume: &Volume, mut names: Vec<Name>) -> Vec<Name> {
     match volume.first_listed(names.iter().map(Name::as_bytes)) {

@@ -4,25 +4,21 @@
 
 use std::time::Duration;
 
+use super::work::Done;
 use crate::cli::config::VolumeConfig;
 use crate::progress::seconds;
-use crate::seed::{Published, Staging};
+use crate::seed::Staging;
 use crate::system::nfs;
 use crate::volume::records::Totals;
 
 /// Says what was done: in one warning what was not, and in one line the rest.
-pub fn report(
-    config: &VolumeConfig,
-    epoch: u64,
-    staging: &Staging,
-    published: &Published,
-    publish_time: Duration,
-    traffic: Option<&nfs::Traffic>,
-) {
+pub(super) fn report(config: &VolumeConfig, epoch: u64, done: &Done) {
+    let Done { sealed, staging, published, publish_time, traffic } = done;
+    let (staging, traffic) = (staging.as_ref(), traffic.as_ref());
     let volume = config.to.display();
-    let Totals { files, directories, links, bytes } = staging.sealed.totals;
+    let Totals { files, directories, links, bytes } = sealed.totals;
     let mut lost = published.lost.clone();
-    lost += staging.lost.clone();
+    lost += staging.map(|staging| staging.lost.clone()).unwrap_or_default();
     if !lost.is_empty() {
         tracing::warn!(
             %volume,
@@ -34,16 +30,20 @@ pub fn report(
     if replaced.count > 0 {
         tracing::info!(%volume, replaced = replaced.count, "replaced files of the volume: {}", replaced.names());
     }
-    if staging.skipped > 0 {
-        tracing::warn!(count = staging.skipped, "skipped sockets and devices of the source");
+    if let Some(count) = staging.map(|staging| staging.skipped).filter(|count| *count > 0) {
+        tracing::warn!(count, "skipped sockets and devices of the source");
     }
     // Of a stage that an earlier run sealed they are what its record says: any number.
     if [files, directories, links] == [0; 3] {
         tracing::warn!(source = %config.from.display(), "the source holds nothing");
     }
-    let copied = files.saturating_sub(staging.reused).max(1);
-    let time = staging.stage_time + staging.sync_time + publish_time;
-    let floors = traffic.and_then(|traffic| Floors::new(traffic, staging));
+    // What an earlier run staged is all reused.
+    let reused = staging.map_or(files, |staging| staging.reused);
+    let copied = files.saturating_sub(reused).max(1);
+    let [stage_time, sync_time] =
+        staging.map_or([Duration::ZERO; 2], |staging| [staging.stage_time, staging.sync_time]);
+    let time = stage_time + sync_time + *publish_time;
+    let floors = traffic.zip(staging).and_then(|(traffic, staging)| Floors::new(traffic, staging));
     tracing::info!(
         %volume,
         epoch,
@@ -51,16 +51,16 @@ pub fn report(
         directories,
         links,
         bytes,
-        excluded = (staging.excluded > 0).then_some(staging.excluded),
-        reused = staging.reused,
+        excluded = staging.map(|staging| staging.excluded).filter(|count| *count > 0),
+        reused,
         kept = published.kept,
         seconds = seconds(time),
-        stage_seconds = seconds(staging.stage_time),
-        sync_seconds = seconds(staging.sync_time),
-        publish_seconds = seconds(publish_time),
-        writers = staging.writers,
-        file_latency_us = u64::try_from(staging.busy_with_files.as_micros()).unwrap_or(u64::MAX) / copied,
-        one_writer_seconds = seconds(staging.busy),
+        stage_seconds = seconds(stage_time),
+        sync_seconds = seconds(sync_time),
+        publish_seconds = seconds(*publish_time),
+        writers = staging.map_or(0, |staging| staging.writers),
+        file_latency_us = staging.map(|staging| micros(staging.busy_with_files) / copied),
+        one_writer_seconds = staging.map(|staging| seconds(staging.busy)),
         rpcs = traffic.map(nfs::Traffic::total),
         rpcs_by_kind = traffic.map(by_kind),
         retransmissions = traffic.map(|traffic| traffic.retransmissions),
@@ -71,6 +71,10 @@ pub fn report(
         times_floor = floors.as_ref().map(|floors| floors.times(time)),
         "seeded"
     );
+}
+
+fn micros(time: Duration) -> u64 {
+    u64::try_from(time.as_micros()).unwrap_or(u64::MAX)
 }
 
 /// What no order and no number of writers could have been faster than, on an NFS volume.

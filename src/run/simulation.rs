@@ -14,14 +14,10 @@ pub(crate) mod replica;
 pub(crate) mod schedule;
 pub(crate) mod world;
 
-use crate::mutant;
-use crate::mutant::Mutant;
 use schedule::Schedule;
 
 /// Of every kind of volume together, in a run of all tests.
 const SCHEDULES: u64 = 20_000;
-/// A mutant that is not caught in so many schedules is not caught.
-const MUTANT_SCHEDULES: u64 = 80_000;
 
 fn number(name: &str, default: u64) -> u64 {
     std::env::var(name).ok().map_or(default, |text| text.parse().expect("a number"))
@@ -54,59 +50,4 @@ fn no_schedule_breaks_a_promise() {
     });
     println!("{schedules} schedules from {first}: {totals}");
     assert!(totals.takeovers > 0 && totals.apps > 0 && totals.lost > 0, "{totals}");
-}
-
-#[track_caller]
-fn are_caught(mutants: &[Mutant]) {
-    let mut missed = Vec::new();
-    for mutant in mutants {
-        mutant::set(Some(*mutant));
-        let caught = (1..=MUTANT_SCHEDULES).find_map(|seed| Some((seed, Schedule::new(seed).run().err()?)));
-        mutant::set(None);
-        match caught {
-            Some((seed, broken)) => println!("{mutant:?}: schedule {seed}: {broken}"),
-            None => missed.push(mutant),
-        }
-    }
-    assert!(missed.is_empty(), "{missed:?}: no promise broken in {MUTANT_SCHEDULES} schedules");
-}
-
-#[test]
-fn mutants_of_the_fence_are_caught() {
-    are_caught(&[Mutant::SkipFence, Mutant::SkipFirming, Mutant::TrustLock, Mutant::TrustSilence]);
-}
-
-#[test]
-fn mutants_of_the_second_look_are_caught() {
-    are_caught(&[Mutant::SkipVerify, Mutant::ReuseEpochs, Mutant::SkipSecondLook, Mutant::SkipStill]);
-}
-
-#[test]
-fn mutants_of_the_record_are_caught() {
-    are_caught(&[Mutant::RecordByPath, Mutant::RecordFirst, Mutant::KeepOldRecord, Mutant::PublishUnsealed]);
-}
-
-#[test]
-fn mutants_of_the_two_records_are_caught() {
-    are_caught(&[Mutant::PublicBeforePrivate, Mutant::RetirePrivateFirst, Mutant::BelievePrivateAlone]);
-}
-
-#[test]
-fn mutants_of_durability_are_caught() {
-    are_caught(&[Mutant::SyncAfterSeal, Mutant::SkipSync, Mutant::TrustAfterPowerCut]);
-}
-
-#[test]
-fn mutants_that_believe_what_was_lost_are_caught() {
-    are_caught(&[Mutant::TrustAfterFailedSync, Mutant::TimeBeforeClose, Mutant::SkipSyncOnResume]);
-}
-
-#[test]
-fn mutants_of_publishing_are_caught() {
-    are_caught(&[Mutant::GiveUpPublishing, Mutant::PublishUnmarked]);
-}
-
-#[test]
-fn mutants_that_trust_other_users_are_caught() {
-    are_caught(&[Mutant::InheritForeign, Mutant::AsideInsteadOfFence]);
 }

@@ -211,7 +211,7 @@ fn claimed(claim: &Claim) -> String {
 fn heartbeat(claim: &Claim) -> String {
     let state = match (&claim.heartbeat, claim.alive) {
         (_, true) => "beats",
-        (Some(beat), false) if beat.left => "ended in good order",
+        (Some(beat), false) if beat.released => "ended in good order",
         _ => "silent",
     };
     let age = claim.heartbeat_age.map(|age| format!(", last {age} s ago by this machine's clock"));

@@ -56,7 +56,6 @@ pub struct Traffic {
     /// The most requests that the mount's connections ever had in flight at once, one of the kernel's
     /// own among them; `None` where the kernel does not say (other transports than TCP).
     pub most_in_flight: Option<u64>,
-    round_trip: Option<Duration>,
     shortest: Option<Duration>,
 }
 
@@ -92,7 +91,6 @@ impl Counters {
         Traffic {
             retransmissions: sum(|operation| operation.transmissions.saturating_sub(operation.calls)),
             timeouts: sum(|operation| operation.timeouts),
-            round_trip: average(sum(|operation| operation.round_trips), sum(|operation| operation.calls)),
             shortest: averages.min(),
             most_in_flight: self.most_in_flight,
             calls: operations.into_iter().map(|(name, operation)| (name, operation.calls)).collect(),
@@ -104,12 +102,6 @@ impl Traffic {
     /// All calls together.
     pub fn total(&self) -> u64 {
         self.calls.iter().map(|(_, calls)| *calls).fold(0, u64::saturating_add)
-    }
-
-    /// The average time from a request's sending to its answer, the server's own work included and
-    /// the wait for a free slot not; `None` without calls.
-    pub fn round_trip(&self) -> Option<Duration> {
-        self.round_trip
     }
 
     /// The average of the operation that was answered soonest: the nearest to the network's own round
@@ -302,7 +294,6 @@ device 10.0.0.9:/site mounted on /my\\040data with fstype nfs4 statvers=1.1
         assert_eq!(traffic.total(), 400);
         assert_eq!((traffic.retransmissions, traffic.timeouts), (2, 1));
         assert_eq!(traffic.most_in_flight, Some(32));
-        assert_eq!(traffic.round_trip(), Some(Duration::from_micros(3250)));
         assert_eq!(traffic.shortest_round_trip(), Some(Duration::from_millis(3)));
     }
 
@@ -310,7 +301,7 @@ device 10.0.0.9:/site mounted on /my\\040data with fstype nfs4 statvers=1.1
     fn without_calls_there_is_no_round_trip() {
         let counters = read(MOUNTSTATS, 52).unwrap();
         let traffic = counters.since(&counters);
-        assert_eq!((traffic.total(), traffic.round_trip(), traffic.shortest_round_trip()), (0, None, None));
+        assert_eq!((traffic.total(), traffic.shortest_round_trip()), (0, None));
     }
 
     #[test]

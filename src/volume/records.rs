@@ -18,11 +18,11 @@ use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
 
 pub use file::{Access, close, from_bytes, read_whole, to_bytes, write_whole};
-pub use public::{Public, Readiness};
+pub use public::Public;
 pub use record::{Complete, Settings};
 pub use stage::{Kept, Root, Sealed, Staged};
 
-use super::{Location, Volume, not_ours};
+use super::{Location, Volume, foreign_state};
 use crate::error::{Context, Result};
 use crate::system::text;
 use crate::volume;
@@ -127,7 +127,7 @@ impl StateDir {
         match volume::openat(parent.as_fd(), name.as_bytes(), flags, Mode::empty()) {
             Ok(fd) => Ok(Some(StateDir { fd, path })),
             Err(Errno::NOENT) => Ok(None),
-            Err(Errno::NOTDIR | Errno::LOOP) => Err(not_ours(&path, "not a directory")),
+            Err(Errno::NOTDIR | Errno::LOOP) => Err(foreign_state(&path, "not a directory")),
             Err(error) => opened_to_us(Err(error).context("open directory", path.as_path())),
         }
     }
@@ -135,11 +135,6 @@ impl StateDir {
     /// Its descriptor.
     pub fn fd(&self) -> BorrowedFd<'_> {
         self.fd.as_fd()
-    }
-
-    /// Its path, for messages.
-    pub fn path(&self) -> &Path {
-        &self.path
     }
 
     /// The public record, where there is one.
@@ -151,8 +146,8 @@ impl StateDir {
         match read_whole(self.fd(), Public::FILE) {
             Ok(bytes) => Public::parse(&bytes, &path).map(Some),
             Err(Errno::NOENT) => Ok(None),
-            Err(Errno::LOOP | Errno::NXIO | Errno::ISDIR) => Err(not_ours(&path, "not a regular file")),
-            Err(Errno::FBIG) => Err(not_ours(&path, "too large to be a record")),
+            Err(Errno::LOOP | Errno::NXIO | Errno::ISDIR) => Err(foreign_state(&path, "not a regular file")),
+            Err(Errno::FBIG) => Err(foreign_state(&path, "too large to be a record")),
             Err(error) => opened_to_us(Err(error).context("read record", path.as_path())),
         }
     }
@@ -167,7 +162,7 @@ impl StateDir {
 
 /// What may help a user to whom the state is closed: a `chmod -R`, or a restored backup, took away that everybody may
 /// read what says that the volume is complete.
-fn opened_to_us<T>(opened: Result<T>) -> Result<T> {
+pub(crate) fn opened_to_us<T>(opened: Result<T>) -> Result<T> {
     opened.map_err(|error| match error.errno() {
         Some(Errno::ACCESS) if !rustix::process::geteuid().is_root() => error.help(
             "run volseed as the owner of .volseed (often root, with --user for the app), or let that owner open it: chmod 755 .volseed, and 644 for the state.json in it",

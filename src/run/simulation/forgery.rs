@@ -28,7 +28,7 @@ pub fn plant(world: &mut World, part: &str, boot: &str) {
         locked: true,
     };
     file(world, claim, HOLDER, &to_bytes(&holder));
-    file(world, claim, HEARTBEAT, &Beat { left: true, ..Beat::default() }.bytes());
+    file(world, claim, HEARTBEAT, &Beat { released: true, ..Beat::default() }.bytes());
     let stage = directory(world, claim, part);
     let mut staged = Staged::new(1, "image 1".into(), true, Some(1));
     staged.boot = Some(boot.into());

@@ -14,12 +14,10 @@ use crate::claims::beat::{Beat, Holder};
 use crate::claims::heartbeat;
 use crate::claims::heartbeat::Pulse;
 use crate::claims::io::{Clock, Files};
-use crate::claims::store::{Claim, PUBLISHING, REMAINS, SEALED, STAGE};
+use crate::claims::store::{Claim, PUBLISHING, REMAINS, STAGE};
 use crate::error::{Context, Error};
 use crate::exit::Exit;
-use crate::mutant;
-use crate::mutant::Mutant;
-use crate::run::protocol::{Event, Work};
+use crate::run::protocol::{Event, Whole, Work};
 use crate::volume::records::{
     Complete, FORMAT, Kept, Name, Public, Sealed, Settings, Staged, TREE, Totals, to_bytes,
 };
@@ -141,6 +139,14 @@ impl Files for Calls {
         self.call(Fault::Usual, |world, _, _| {
             world.look_into(self.user, *dir)?;
             world.names(*dir)
+        })
+        .await
+    }
+
+    async fn has_directories(&self, dir: &Ino) -> Result<bool> {
+        self.call(Fault::Usual, |world, _, _| {
+            let names = world.names(*dir)?;
+            Ok(names.iter().any(|name| world.open(self.host, *dir, name, false).is_ok()))
         })
         .await
     }
@@ -318,28 +324,36 @@ pub struct SmallSeed {
 }
 
 /// The heartbeat's task.
-pub struct Beating {
+pub struct Heartbeat {
     pulse: Arc<Pulse>,
     enough: Rc<Cell<bool>>,
     over: Rc<Cell<bool>>,
 }
 
 impl Work<Calls> for SmallSeed {
-    type Beating = Beating;
+    type Heartbeat = Heartbeat;
+    type Source = u32;
+    type Staged = Sealed;
+    type Synced = Sealed;
+    type Published = Sealed;
 
-    async fn emptied(&self, record: &Public) -> crate::error::Result<bool> {
+    async fn is_emptied(&self, record: &Public) -> crate::error::Result<bool> {
         let names = self.calls.names(&ROOT).await.context("read", "/")?;
         Ok(!record.top.is_empty() && !names.iter().any(|name| record.lists(name)))
     }
 
-    async fn vanished(&self, record: &Complete) -> crate::error::Result<bool> {
+    async fn is_gone(&self, record: &Complete) -> crate::error::Result<bool> {
         let names = self.calls.names(&ROOT).await.context("read", "/")?;
         Ok(!record.top.is_empty()
             && !record.top.iter().any(|top| names.iter().any(|name| **name == *top.as_bytes())))
     }
 
-    async fn sentinel(&self) -> crate::error::Result<bool> {
+    async fn has_sentinel(&self) -> crate::error::Result<bool> {
         Ok(false)
+    }
+
+    async fn refuses_state(&self) -> Option<String> {
+        None
     }
 
     fn holder(&self, locked: bool) -> Holder {
@@ -361,7 +375,7 @@ impl Work<Calls> for SmallSeed {
         holder.boot.as_ref() == Some(&self.boot) && holder.device == self.calls.host as u64
     }
 
-    fn beat(&self, claim: &Claim<Ino>) -> crate::error::Result<Beating> {
+    fn start_heartbeat(&self, claim: &Claim<Ino>) -> crate::error::Result<Heartbeat> {
         let sim = &self.calls.sim;
         let holder = Actor { epoch: claim.epoch, claim: claim.dir, state: claim.state };
         self.calls.actor.set(holder);
@@ -369,16 +383,37 @@ impl Work<Calls> for SmallSeed {
         let (enough, over) = (Rc::new(Cell::new(false)), Rc::new(Cell::new(false)));
         let clock = Ticks { sim: Rc::clone(sim), replica: self.calls.replica, enough: Rc::clone(&enough) };
         let pulse = Pulse::new(clock.now());
-        let beating = Beating { pulse: Arc::clone(&pulse), enough, over: Rc::clone(&over) };
+        let heartbeat = Heartbeat { pulse: Arc::clone(&pulse), enough, over: Rc::clone(&over) };
         let (calls, dir) = (self.calls.clone(), claim.dir);
         sim.start(self.calls.replica, async move {
             heartbeat::beat(&calls, &clock, &dir, &pulse, Beat::default).await;
             over.set(true);
         });
-        Ok(beating)
+        Ok(heartbeat)
     }
 
-    async fn stage(&self, claim: &Claim<Ino>, after: Option<&Public>) -> crate::error::Result<Sealed> {
+    async fn stop(&self, heartbeat: Heartbeat) {
+        heartbeat.enough.set(true);
+        while !heartbeat.over.get() {
+            self.calls.sim.sleep(Duration::from_millis(50)).await;
+        }
+    }
+
+    async fn open_source(&self, _: bool) -> crate::error::Result<u32> {
+        Ok(self.image)
+    }
+
+    fn fingerprint(&self, _: &u32) -> String {
+        self.new_stage().fingerprint
+    }
+
+    async fn stage(
+        &self,
+        claim: &Claim<Ino>,
+        _: u32,
+        after: Option<&Public>,
+        _: &Heartbeat,
+    ) -> crate::error::Result<Sealed> {
         let staged = self.fill_stage(claim).await.context("stage", "stage");
         staged.map(|()| Sealed {
             generation: after.map_or(1, |record| record.generation + 1),
@@ -394,18 +429,9 @@ impl Work<Calls> for SmallSeed {
         })
     }
 
-    async fn fingerprint(&self) -> crate::error::Result<String> {
-        Ok(self.new_stage().fingerprint)
-    }
-
-    async fn sync(&self, claim: &Claim<Ino>) -> crate::error::Result<()> {
+    async fn sync(&self, claim: &Claim<Ino>, sealed: Sealed) -> crate::error::Result<Sealed> {
         let calls = &self.calls;
-        let staged = Staged { syncing: true, ..self.new_stage() };
-        let noted = async {
-            let stage = calls.open(&claim.dir, STAGE).await?;
-            calls.write(&stage, Staged::FILE, &to_bytes(&staged)).await
-        };
-        noted.await.context("write", "stage.json")?;
+        self.write_stage(claim, Staged { syncing: true, ..self.new_stage() }).await?;
         let is_lost = calls.sim.is_lost();
         let synced = calls.call(Fault::Often, |world, _, _| {
             if is_lost && !world.kind.is_remote() {
@@ -415,43 +441,36 @@ impl Work<Calls> for SmallSeed {
             world.sync();
             Ok(())
         });
-        synced.await.context("sync", "/")
+        synced.await.context("sync", "/")?;
+        self.write_stage(claim, Staged { sealed: Some(sealed.clone()), ..self.new_stage() }).await?;
+        Ok(sealed)
     }
 
-    async fn note(&self, claim: &Claim<Ino>, sealed: &Sealed) -> crate::error::Result<()> {
-        let staged = Staged { sealed: Some(sealed.clone()), ..self.new_stage() };
-        let noted = async {
-            let stage = self.calls.open(&claim.dir, STAGE).await?;
-            self.calls.write(&stage, Staged::FILE, &to_bytes(&staged)).await
+    async fn publish(
+        &self,
+        claim: &Claim<Ino>,
+        whole: Whole<Sealed>,
+        heartbeat: &Heartbeat,
+    ) -> crate::error::Result<Sealed> {
+        let sealed = match whole {
+            Whole::Ours(sealed) => sealed,
+            Whole::Earlier(staged) => staged.sealed.expect("it is sealed"),
         };
-        noted.await.context("write", "stage.json")
-    }
-
-    async fn publish(&self, claim: &Claim<Ino>, _: &Sealed, beating: &Beating) -> crate::error::Result<()> {
         let calls = &self.calls;
-        let from = match () {
-            // As a protocol that does not seal, or does not say what it does, would.
-            () if mutant::on(Mutant::PublishUnsealed) => STAGE,
-            () if mutant::on(Mutant::PublishUnmarked) => SEALED,
-            () => PUBLISHING,
-        };
-        let wrapper = calls.open(&claim.dir, from).await;
-        let tree = match calls.open(&wrapper.context("open", PUBLISHING)?, TREE).await {
+        let wrapper = calls.open(&claim.dir, PUBLISHING).await.context("open", PUBLISHING)?;
+        let tree = match calls.open(&wrapper, TREE).await {
             Ok(tree) => tree,
-            Err(Errno::NOENT) => return Ok(()),
+            Err(Errno::NOENT) => return Ok(sealed),
             Err(error) => return Err(error).context("open", TREE),
         };
         let (mut moves, mut visited) = (Vec::new(), Vec::new());
         self.plan(tree, ROOT, &mut moves, &mut visited).await.context("plan", "/")?;
-        if mutant::on(Mutant::SkipSyncOnResume) {
-            visited.retain(|dir| moves.iter().any(|(_, _, to)| to == dir));
-        }
         moves.sort_by_key(|(_, name, _)| **name == *SENTINEL.as_bytes());
         // Half of them do not look at their own heart: that is a courtesy, and not what makes it safe.
         let looks = calls.sim.chance(2);
         for (from, name, to) in moves {
-            while looks && !beating.pulse.is_fresh(self.ticks().now()) {
-                if beating.pulse.is_lost() {
+            while looks && !heartbeat.pulse.is_fresh(self.ticks().now()) {
+                if heartbeat.pulse.is_lost() {
                     return Err(Error::new(Exit::Held, "publish", "lost"));
                 }
                 calls.sim.sleep(Duration::from_millis(100)).await;
@@ -474,8 +493,8 @@ impl Work<Calls> for SmallSeed {
             calls.sync(&dir).await.context("sync", "/")?;
         }
         // Not before: what it is asked for again after a power cut is in there.
-        let _ = calls.remove(&wrapper.unwrap_or(ROOT), TREE.as_bytes()).await;
-        Ok(())
+        let _ = calls.remove(&wrapper, TREE.as_bytes()).await;
+        Ok(sealed)
     }
 
     fn record(&self, epoch: u64, sealed: &Sealed) -> Complete {
@@ -483,15 +502,8 @@ impl Work<Calls> for SmallSeed {
         Complete::seeded(epoch, generation, version, totals).holding(top)
     }
 
-    async fn adopted(&self, epoch: u64) -> crate::error::Result<Complete> {
+    async fn adopt(&self, epoch: u64) -> crate::error::Result<Complete> {
         Ok(Complete::adopted(epoch, None))
-    }
-
-    async fn still(&self, beating: Beating) {
-        beating.enough.set(true);
-        while !beating.over.get() {
-            self.calls.sim.sleep(Duration::from_millis(50)).await;
-        }
     }
 
     fn tell(&self, event: Event<'_>) {
@@ -509,6 +521,14 @@ impl SmallSeed {
         let mut new = Staged::new(1, format!("image {}", self.image), true, Some(1));
         new.boot = Some(self.boot.clone());
         new
+    }
+
+    async fn write_stage(&self, claim: &Claim<Ino>, staged: Staged) -> crate::error::Result<()> {
+        let written = async {
+            let stage = self.calls.open(&claim.dir, STAGE).await?;
+            self.calls.write(&stage, Staged::FILE, &to_bytes(&staged)).await
+        };
+        written.await.context("write", Staged::FILE)
     }
 
     fn trusts(&self, earlier: Option<&Staged>) -> bool {
@@ -592,9 +612,8 @@ impl SmallSeed {
                 })
                 .await
         };
-        let early = mutant::on(Mutant::TimeBeforeClose);
         fill(data[..1].to_vec(), 0).await?;
-        fill(data.to_vec(), if early { TIME } else { 0 }).await?;
+        fill(data.to_vec(), 0).await?;
         let is_lost = calls.sim.is_lost();
         calls
             .call(Fault::Usual, |world, _, _| {

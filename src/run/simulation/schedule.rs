@@ -16,7 +16,8 @@ use super::forgery;
 use super::forgery::APP;
 use super::replica::{Calls, SmallSeed, Ticks, image};
 use super::world::{Actor, Kind, ROOT, USERS, World};
-use crate::claims::store::{Ground, PUBLISHING, SEALED, STAGE};
+use crate::claims::store::{ClaimStore, PUBLISHING, SEALED, STAGE};
+use crate::run::acquire::Mode;
 use crate::run::protocol::{Event, Replica, Rules};
 use crate::volume::Location;
 use crate::volume::records::{Complete, DIRECTORY, Public};
@@ -463,6 +464,11 @@ impl Schedule {
     }
 
     fn start_replica(&self, at: u64, user: u32) {
+        let mode = if self.sim.chance(6) { Mode::Wait } else { Mode::Seed };
+        self.start_in_mode(mode, at, user);
+    }
+
+    fn start_in_mode(&self, mode: Mode, at: u64, user: u32) {
         let sim = &self.sim;
         let replica = sim.lives.borrow().len();
         let kind = sim.world.borrow().kind;
@@ -476,8 +482,8 @@ impl Schedule {
         sim.lives.borrow_mut().push(Life { alive: true, done: false, frozen_until: 0, host });
         sim.totals.borrow_mut().replicas += 1;
         // Root may be gone for good, and then that user's container fails, and is started again.
-        let timeout = (user != 0).then_some(Duration::from_secs(60));
-        let rules = Rules { sharing: kind.sharing(), alone: false, remote: kind.is_remote(), timeout };
+        let timeout = (user != 0 || mode == Mode::Wait).then_some(Duration::from_secs(60));
+        let rules = Rules { mode, sharing: kind.sharing(), alone: false, remote: kind.is_remote(), timeout };
         let calls = Calls { sim: Rc::clone(sim), replica, host, user, actor: Rc::default() };
         let boot = format!("boot {host} {}", self.boot);
         // Most schedules have one image; a rollout has two. Nothing of what was published from another user's
@@ -491,8 +497,8 @@ impl Schedule {
             shared.until(at).await;
             let (volume, root) = (Path::new("/"), ROOT);
             let state = Location::in_root(root, volume);
-            let ground = Ground { files: &calls, root: &root, volume, state: &state };
-            let ended = Replica { ground, clock: &clock, work: &work, rules }.complete().await;
+            let store = ClaimStore { files: &calls, root: &root, volume, state: &state };
+            let ended = Replica { store, clock: &clock, work: &work, rules }.complete().await;
             match ended {
                 Ok(_) => start_app(&shared, users, replica),
                 // A container that fails is started again.
@@ -552,7 +558,7 @@ impl Schedule {
         let all_dead = self.sim.lives.borrow().iter().all(|life| !life.alive);
         if all_dead {
             self.sim.faults.set(0);
-            self.start_replica(self.sim.now.get(), 0);
+            self.start_in_mode(Mode::Seed, self.sim.now.get(), 0);
             self.admit();
             while let Some(Reverse((time, _, number))) = { self.sim.timers.borrow_mut().pop() } {
                 self.sim.now.set(time.max(self.sim.now.get()));

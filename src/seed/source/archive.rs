@@ -121,7 +121,7 @@ impl Dirs {
 }
 
 /// What a member is, with all but its name.
-struct Content {
+pub(crate) struct Content {
     kind: Kind,
     link: Vec<u8>,
     meta: Meta,

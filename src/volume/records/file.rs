@@ -17,7 +17,7 @@ use crate::error::{Context, Error, Result};
 use crate::exit::Exit;
 use crate::system::text;
 use crate::volume;
-use crate::volume::{is_lone_file, is_type, not_ours, remove_tree};
+use crate::volume::{foreign_state, is_lone_file, is_type, remove_tree};
 
 /// The field of a record that holds its checksum.
 const CHECKSUM: &str = "checksum";
@@ -44,7 +44,7 @@ pub fn to_bytes<T: Serialize>(record: &T) -> Vec<u8> {
 pub fn from_bytes<T: DeserializeOwned>(bytes: &[u8], path: &Path) -> Result<T> {
     let no_record = |cause: String| {
         let cause = text::shown(cause.as_bytes());
-        not_ours(path, &format!("not a record of volseed's ({cause})"))
+        foreign_state(path, &format!("not a record of volseed's ({cause})"))
     };
     let mut value: serde_json::Value =
         serde_json::from_slice(bytes).map_err(|error| no_record(error.to_string()))?;

@@ -68,7 +68,7 @@ impl Salt {
 }
 
 /// `state.json`.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Public {
     /// Layout of this record.
     pub format: u32,

@@ -8,8 +8,6 @@ use serde::{Deserialize, Serialize};
 use super::file::{from_bytes, read_whole, write};
 use super::{FORMAT, Name, Settings, Totals, boot_id};
 use crate::error::Result;
-use crate::mutant;
-use crate::mutant::Mutant;
 
 /// `stage.json`, beside the staged tree: what of it may be trusted.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -115,12 +113,11 @@ impl Staged {
     pub fn distrusted_by(&self, new: &Staged, kept: Kept) -> Option<&'static str> {
         let same_kernel = self.boot.is_some() && self.boot == new.boot;
         let same_mount = self.mount.is_some() && self.mount == new.mount;
-        let is_unheard = self.syncing && !mutant::on(Mutant::TrustAfterFailedSync);
+        let is_unheard = self.syncing;
         if self.fingerprint != new.fingerprint {
             return Some("the source or the options are others");
         }
         match kept {
-            _ if mutant::on(Mutant::TrustAfterPowerCut) => None,
             Kept::ByServer => None,
             Kept::WhileUp | Kept::BySync if !same_kernel => Some("the machine was started again since"),
             Kept::WhileUp => None,

@@ -1,0 +1,497 @@
+//! Waiting until the volume is complete or ours: the one loop of `run`, `seed` and `wait`.
+//!
+//! Every look costs round trips on a network volume, so a complete one is recognised before anything else is
+//! asked, and a waiter looks less and less often. `wait` runs the same loop and changes nothing: it makes no
+//! state directory, takes no lock, and makes no claim.
+
+use std::time::Duration;
+
+use rustix::io::Errno;
+
+use super::protocol::{Event, Replica, SourceSlot, Work};
+use crate::claims::beat::Beat;
+use crate::claims::disk::LOCK;
+use crate::claims::expiry::{self, Lock, Seen, Watch};
+use crate::claims::io::{Clock, Files};
+use crate::claims::store::{Claim, Claimed, Found, State};
+use crate::error::{Context, Error, Result};
+use crate::exit::Exit;
+use crate::volume::records::Public;
+use crate::volume::{Privacy, Wall, foreign_state};
+
+/// The first pause between two looks: a small seed on a local disk is over in a few of them.
+pub(super) const FIRST_PAUSE: Duration = Duration::from_millis(5);
+/// The longest where a look costs nothing: what a waiter may lose against one that is told at once.
+const LOCAL_PAUSE: Duration = Duration::from_millis(250);
+/// The longest where a look costs round trips.
+const REMOTE_PAUSE: Duration = Duration::from_millis(750);
+/// First and longest pause of `wait`: the app beside it does not start a second later by it.
+const WAIT_PAUSES: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(2));
+/// While another replica holds the lock its heartbeat matters little: it is looked at once in so many
+/// looks.
+const LOOKS_A_BEAT: u32 = 4;
+/// The longest wait for another user to complete the volume, where `--wait-timeout` names none.
+const OWNER_PATIENCE: Duration = Duration::from_secs(15 * 60);
+/// How often a replica begins again, before that is an error.
+const MAX_ROUNDS: u32 = 100;
+
+/// What a replica is asked to do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Mode {
+    /// Make the volume complete.
+    Seed,
+    /// Wait until another replica has.
+    Wait,
+}
+
+/// What came of waiting.
+pub(super) enum Acquired<D> {
+    /// The volume is complete.
+    Complete {
+        record: Box<Public>,
+        /// Something of a claim may be left in the state directory.
+        is_untidy: bool,
+    },
+    /// Seeded before volseed came, and to be left without a record; why none can be written.
+    Unrecorded(Option<String>),
+    /// It is ours, with the lock as it is.
+    Ours(Box<Claim<D>>, Lock),
+}
+
+/// The lock as far as we got, whether it is worth asking for, and how often we began again.
+pub(super) struct LockState {
+    pub(super) of: Lock,
+    pub(super) usable: bool,
+    rounds: u32,
+}
+
+impl LockState {
+    pub(super) fn new(usable: bool) -> LockState {
+        LockState { of: Lock::Unknown, usable, rounds: 0 }
+    }
+}
+
+/// What a record says of the volume as it is.
+enum Recorded {
+    /// Nothing that is still true; the claim that it is of, 0 without one.
+    Not(u64),
+    /// The volume is complete but for a hook.
+    Pending,
+    Complete(Box<Public>),
+}
+
+/// What is remembered from look to look.
+struct Waiting<D> {
+    began: Duration,
+    pause: Duration,
+    watch: Watch,
+    looks: u32,
+    /// Whether it was said that we wait for a holder, and for what only others can do.
+    is_told: bool,
+    is_told_outside: bool,
+    /// The state directory was open to others.
+    was_open: bool,
+    /// The state directory that the lock is in.
+    inside: Option<D>,
+    /// What was under the claim when we got the lock, to see whether it still moves.
+    at_lock: Option<(u64, Vec<u8>)>,
+    /// The last claim that was released without a record, and its host.
+    failed: Option<(u64, String)>,
+}
+
+impl<F: Files, C: Clock, W: Work<F>> Replica<'_, F, C, W> {
+    /// Waits until the volume is complete or ours.
+    pub(super) async fn acquire(
+        &self,
+        lock: &mut LockState,
+        source: &mut SourceSlot<W::Source>,
+    ) -> Result<Acquired<F::Dir>> {
+        let mut waiting = Waiting {
+            began: self.clock.now(),
+            pause: if self.rules.mode == Mode::Wait { WAIT_PAUSES.0 } else { FIRST_PAUSE },
+            watch: Watch::default(),
+            looks: 0,
+            is_told: false,
+            is_told_outside: false,
+            was_open: false,
+            inside: None,
+            at_lock: None,
+            failed: None,
+        };
+        loop {
+            if let Some(acquired) = self.look(&mut waiting, lock, source).await? {
+                return Ok(acquired);
+            }
+        }
+    }
+
+    /// One look, and the pause after it; nothing where another has to follow.
+    async fn look(
+        &self,
+        waiting: &mut Waiting<F::Dir>,
+        lock: &mut LockState,
+        source: &mut SourceSlot<W::Source>,
+    ) -> Result<Option<Acquired<F::Dir>>> {
+        let Some(dir) = self.store.state_dir().await? else {
+            return self.without_state(waiting, lock, source).await;
+        };
+        let mut recorded = self.recorded(&dir).await?;
+        if let Recorded::Complete(record) = recorded {
+            return Ok(Some(self.completed(record, &dir, waiting).await));
+        }
+        if self.rules.mode == Mode::Seed {
+            let Some(state) = self.store.owned(dir.clone()).await? else { return Ok(None) };
+            if let Some(owner) = self.another_owner(&state).await? {
+                self.release(lock).await;
+                match recorded {
+                    Recorded::Pending => self.wait_for_hook(waiting).await?,
+                    _ => self.displace(&state, owner, waiting, lock).await?,
+                }
+                return Ok(None);
+            }
+            waiting.was_open |= state.privacy == Privacy::Open && self.close(&dir).await?;
+            self.stay_in(&dir, waiting, lock).await;
+            if self.try_lock(&dir, lock).await? {
+                // Of before we had it says nothing of its holder's last act.
+                waiting.at_lock = None;
+                recorded = self.recorded(&dir).await?;
+            }
+        }
+        let recorded = match recorded {
+            Recorded::Complete(record) => {
+                return Ok(Some(self.completed(record, &dir, waiting).await));
+            }
+            Recorded::Pending => {
+                self.release(lock).await;
+                self.wait_for_hook(waiting).await?;
+                return Ok(None);
+            }
+            Recorded::Not(epoch) => epoch,
+        };
+        waiting.looks += 1;
+        if lock.of != Lock::Theirs || waiting.looks % LOOKS_A_BEAT == 1 || !waiting.is_told {
+            let found = match self.store.newest(&dir).await {
+                // Another user's claims are its own business.
+                Err(error) if self.rules.mode == Mode::Wait && error.exit_code() == Exit::Permission => None,
+                found => found?,
+            };
+            let beat = found.as_ref().and_then(|found| Beat::parse(&found.beat));
+            let moved = self.watch(waiting, lock, found.as_ref()).await;
+            if self.rules.mode == Mode::Seed && self.is_free(waiting, lock.of, found.as_ref(), beat.as_ref())
+            {
+                return self.try_claim(&dir, found.as_ref(), recorded, waiting, lock).await;
+            }
+            self.tell_of_holder(found.as_ref(), beat.as_ref(), moved, waiting);
+        }
+        self.pause(waiting).await?;
+        Ok(None)
+    }
+
+    async fn completed(
+        &self,
+        record: Box<Public>,
+        dir: &F::Dir,
+        waiting: &Waiting<F::Dir>,
+    ) -> Acquired<F::Dir> {
+        if waiting.is_told {
+            self.work.tell(Event::WaitEnded(self.clock.now().saturating_sub(waiting.began)));
+        }
+        // A holder that was killed after the record, or that is at it, leaves directories that no other user may
+        // enter who walks the volume.
+        let is_untidy =
+            self.rules.mode == Mode::Seed && self.store.files.has_directories(dir).await.unwrap_or(false);
+        Acquired::Complete { record, is_untidy }
+    }
+
+    /// There is no state directory: the first replica makes it, once it knows that its source is there.
+    async fn without_state(
+        &self,
+        waiting: &mut Waiting<F::Dir>,
+        lock: &mut LockState,
+        source: &mut SourceSlot<W::Source>,
+    ) -> Result<Option<Acquired<F::Dir>>> {
+        let has_sentinel = self.work.has_sentinel().await?;
+        match self.rules.mode {
+            Mode::Wait if has_sentinel => return Ok(Some(Acquired::Unrecorded(None))),
+            Mode::Wait => {
+                waiting.watch.see(self.clock.now(), None);
+                self.tell_of_holder(None, None, false, waiting);
+                self.pause(waiting).await?;
+            }
+            Mode::Seed => {
+                match has_sentinel {
+                    // What is wrong with it is said before the volume is touched.
+                    false => drop(source.open(self.work).await?),
+                    true => {
+                        if let Some(cause) = self.work.refuses_state().await {
+                            return Ok(Some(Acquired::Unrecorded(Some(cause))));
+                        }
+                    }
+                }
+                self.another_round(lock)?;
+                self.store.make_state().await?;
+            }
+        }
+        Ok(None)
+    }
+
+    /// What the record says, after a look at what it speaks of.
+    async fn recorded(&self, state: &F::Dir) -> Result<Recorded> {
+        let Some(record) = self.store.record(state).await? else { return Ok(Recorded::Not(0)) };
+        let is_current = !self.work.is_emptied(&record).await? && self.store.is_current(&record).await?;
+        Ok(match is_current {
+            true if record.is_complete() => Recorded::Complete(record.into()),
+            true => Recorded::Pending,
+            false => Recorded::Not(record.epoch),
+        })
+    }
+
+    /// The other user whose the state directory is, where that keeps us from working in it.
+    async fn another_owner(&self, state: &State<F::Dir>) -> Result<Option<u32>> {
+        if let Some(owner) = state.foreign() {
+            return Ok(Some(owner));
+        }
+        let barred = self.store.files.barred_by(&state.dir).await;
+        barred.context("stat", self.store.state.path.as_path())
+    }
+
+    /// One more beginning. A user that takes everything away each time must not keep us at it without end.
+    pub(super) fn another_round(&self, lock: &mut LockState) -> Result<()> {
+        lock.rounds += 1;
+        if lock.rounds <= MAX_ROUNDS {
+            return Ok(());
+        }
+        Err(Error::new(Exit::Held, "claim volume", "its .volseed is changed or removed again and again")
+            .on(self.store.state.path.as_path())
+            .help("let nothing else change it, and start again"))
+    }
+
+    /// Makes another user's state directory ours, or waits a moment for that user to complete the volume.
+    async fn displace(
+        &self,
+        state: &State<F::Dir>,
+        owner: u32,
+        waiting: &mut Waiting<F::Dir>,
+        lock: &mut LockState,
+    ) -> Result<()> {
+        if state.foreign().is_some() && self.store.seize_state(state, owner).await? {
+            self.work.tell(Event::Foreign(owner));
+            return self.another_round(lock);
+        }
+        let over = || {
+            let cause = format!("its .volseed belongs to UID {owner}, which has not completed it");
+            let help =
+                format!("start it once as UID {owner}, which began, or remove .volseed from the volume");
+            (cause, help)
+        };
+        self.wait_outside(Event::WaitsForOwner(owner), over, waiting).await
+    }
+
+    /// Waits a moment for another replica to run the hook that the volume is complete but for.
+    async fn wait_for_hook(&self, waiting: &mut Waiting<F::Dir>) -> Result<()> {
+        let over = || {
+            let cause = "it is complete but for a hook, which no replica has run";
+            (cause.to_owned(), "start the image that the volume was made complete with".to_owned())
+        };
+        self.wait_outside(Event::Pending, over, waiting).await
+    }
+
+    /// Waits a moment for what only others can do.
+    async fn wait_outside(
+        &self,
+        event: Event<'_>,
+        over: impl Fn() -> (String, String),
+        waiting: &mut Waiting<F::Dir>,
+    ) -> Result<()> {
+        let is_told = std::mem::replace(&mut waiting.is_told_outside, true);
+        self.work.tell(if is_told { Event::WaitsUnseen } else { event });
+        let waited = self.clock.now().saturating_sub(waiting.began);
+        if waited >= self.rules.timeout.unwrap_or(OWNER_PATIENCE) {
+            let (cause, help) = over();
+            return Err(Error::new(Exit::Held, "wait for volume", cause).on(self.store.volume).help(help));
+        }
+        self.clock.sleep(REMOTE_PAUSE).await.map_err(|_| Error::cancelled())
+    }
+
+    async fn close(&self, state: &F::Dir) -> Result<bool> {
+        let closed = self.store.files.close(state, Wall::Listed).await;
+        closed.context("change mode of", self.store.state.path.as_path())
+    }
+
+    /// The lock is in this state directory, and in no other.
+    async fn stay_in(&self, state: &F::Dir, waiting: &mut Waiting<F::Dir>, lock: &mut LockState) {
+        if let Some(before) = waiting.inside.replace(state.clone())
+            && lock.of != Lock::Unknown
+            && !self.store.files.same(&before, state).await.unwrap_or(false)
+        {
+            self.release(lock).await;
+        }
+    }
+
+    pub(super) async fn release(&self, lock: &mut LockState) {
+        self.store.files.unlock().await;
+        lock.of = Lock::Unknown;
+    }
+
+    /// Whether we got the lock now.
+    async fn try_lock(&self, state: &F::Dir, lock: &mut LockState) -> Result<bool> {
+        if !lock.usable || lock.of == Lock::Ours {
+            return Ok(false);
+        }
+        lock.of = match self.store.files.lock(state).await {
+            Ok(true) => Lock::Ours,
+            Ok(false) => Lock::Theirs,
+            Err(Errno::LOOP | Errno::ISDIR | Errno::NXIO) => {
+                return Err(foreign_state(&self.store.state.path.join(LOCK), "not a regular file"));
+            }
+            Err(error) => {
+                lock.usable = false;
+                let cause = crate::error::lowercase_first(&std::io::Error::from(error).to_string());
+                self.work.tell(Event::NotShared(&cause));
+                Lock::Unknown
+            }
+        };
+        Ok(lock.of == Lock::Ours)
+    }
+
+    /// Notes what is seen of the newest claim; whether it is new. A holder whose heart beats although we got the
+    /// lock that it says it holds shows that the lock keeps nobody out.
+    async fn watch(
+        &self,
+        waiting: &mut Waiting<F::Dir>,
+        lock: &mut LockState,
+        found: Option<&Found<F::Dir>>,
+    ) -> bool {
+        let seen = found.map(|found| (found.epoch, found.beat.clone()));
+        if lock.of == Lock::Ours && waiting.at_lock.is_none() {
+            waiting.at_lock = seen.clone();
+        }
+        let is_locked = found.and_then(|found| found.holder.as_ref()).is_some_and(|holder| holder.locked);
+        let has_moved = match (&waiting.at_lock, &seen) {
+            (Some((at_lock, then)), Some((epoch, now))) => at_lock == epoch && then != now,
+            _ => false,
+        };
+        if lock.of == Lock::Ours && is_locked && has_moved {
+            lock.usable = false;
+            self.release(lock).await;
+            self.work.tell(Event::NotShared("we got it while another holder's heart beats"));
+        }
+        waiting.watch.see(self.clock.now(), seen)
+    }
+
+    fn is_free(
+        &self,
+        waiting: &Waiting<F::Dir>,
+        lock: Lock,
+        found: Option<&Found<F::Dir>>,
+        beat: Option<&Beat>,
+    ) -> bool {
+        if found.is_some_and(|found| matches!(found.privacy, Privacy::Foreign(_))) {
+            // Nothing that another user says of its claim is believed.
+            return true;
+        }
+        let seen = found.map(|found| self.seen(found, beat));
+        let patience = expiry::patience(self.rules.sharing, lock, seen);
+        self.rules.alone || waiting.watch.silence(self.clock.now()) >= patience
+    }
+
+    pub(super) fn seen<'f>(&self, found: &'f Found<F::Dir>, beat: Option<&'f Beat>) -> Seen<'f> {
+        let holder = found.holder.as_ref();
+        Seen { holder, beat, same_mount: holder.is_some_and(|holder| self.work.same_mount(holder)) }
+    }
+
+    /// Claims the volume, after the claim `found` is over and the record is of the claim `recorded`.
+    async fn try_claim(
+        &self,
+        state: &F::Dir,
+        found: Option<&Found<F::Dir>>,
+        recorded: u64,
+        waiting: &Waiting<F::Dir>,
+        lock: &LockState,
+    ) -> Result<Option<Acquired<F::Dir>>> {
+        let holder = self.work.holder(lock.of == Lock::Ours);
+        let judged = found.map_or(0, |found| found.epoch);
+        match self.store.claim(state, (judged, recorded), holder).await? {
+            Claimed::Won(mut claim) => {
+                claim.was_open = waiting.was_open;
+                if waiting.is_told {
+                    self.work.tell(Event::WaitEnded(self.clock.now().saturating_sub(waiting.began)));
+                }
+                if let Some(found) = found {
+                    self.work.tell(Event::TookOver(claim.epoch, found.holder.as_ref()));
+                }
+                return Ok(Some(Acquired::Ours(claim.into(), lock.of)));
+            }
+            Claimed::Superseded(claim) => self.clear_up(&claim).await,
+            Claimed::Lost => {}
+        }
+        self.clock.sleep(FIRST_PAUSE).await.map_err(|_| Error::cancelled())?;
+        Ok(None)
+    }
+
+    /// Says whom we wait for, and how far that is.
+    fn tell_of_holder(
+        &self,
+        found: Option<&Found<F::Dir>>,
+        beat: Option<&Beat>,
+        moved: bool,
+        waiting: &mut Waiting<F::Dir>,
+    ) {
+        // It released the volume, and there is no record: a holder that has completed it leaves one.
+        let released = found.filter(|_| beat.is_some_and(|beat| beat.released));
+        if let Some(found) = released
+            && waiting.failed.as_ref().is_none_or(|(epoch, _)| *epoch < found.epoch)
+        {
+            let host = found.holder.as_ref().map_or("?".into(), |holder| holder.host.to_string());
+            self.work.tell(Event::HolderFailed(found.epoch, &host));
+            waiting.failed = Some((found.epoch, host));
+        }
+        let found = found.filter(|_| released.is_none());
+        if !std::mem::replace(&mut waiting.is_told, true) {
+            let beat = beat.filter(|_| released.is_none());
+            self.work.tell(Event::WaitBegan(found.and_then(|found| found.holder.as_ref()), beat));
+        } else if found.is_none() && released.is_none() {
+            self.work.tell(Event::WaitsUnseen);
+        } else if moved {
+            self.work.tell(Event::WaitGoes(beat));
+        }
+    }
+
+    /// Until the next look.
+    async fn pause(&self, waiting: &mut Waiting<F::Dir>) -> Result<()> {
+        let waited = self.clock.now().saturating_sub(waiting.began);
+        if self.rules.timeout.is_some_and(|timeout| waited >= timeout) {
+            return Err(self.timed_out(waiting));
+        }
+        let jitter = self.clock.random(waiting.pause.as_millis() as u64 / 4 + 1);
+        let pause = waiting.pause - Duration::from_millis(jitter).min(waiting.pause);
+        let rest = self.rules.timeout.map_or(pause, |timeout| pause.min(timeout.saturating_sub(waited)));
+        self.clock.sleep(rest).await.map_err(|_| Error::cancelled())?;
+        let longest = match self.rules.mode {
+            Mode::Wait => WAIT_PAUSES.1,
+            Mode::Seed if self.rules.remote => REMOTE_PAUSE,
+            Mode::Seed => LOCAL_PAUSE,
+        };
+        waiting.pause = (waiting.pause * 3 / 2).min(longest);
+        Ok(())
+    }
+
+    fn timed_out(&self, waiting: &Waiting<F::Dir>) -> Error {
+        let (cause, help) = match (self.rules.mode, &waiting.failed) {
+            (Mode::Seed, _) => (
+                "another replica has held it for --wait-timeout".to_owned(),
+                "start again, or allow a longer --wait-timeout",
+            ),
+            (Mode::Wait, failed) => {
+                let failed = failed
+                    .as_ref()
+                    .map(|(_, host)| format!(": the replica on host {host} ended without completing it"));
+                (
+                    format!("not seeded within --wait-timeout{}", failed.unwrap_or_default()),
+                    "is another container with `volseed run` or `volseed seed` on this volume at work?",
+                )
+            }
+        };
+        Error::new(Exit::Held, "wait for volume", cause).on(self.store.volume).help(help)
+    }
+}

@@ -1,0 +1,88 @@
+//! What happens between replicas, as the log and the health answers tell it. Decides nothing.
+
+use std::path::Path;
+
+use super::protocol::Event;
+use crate::claims::beat::{Beat, Holder};
+use crate::progress::{Followed, Phase, Progress, seconds};
+use crate::system::text::{Untrusted, rfc3339};
+
+/// Tells of an event on `volume`.
+pub(super) fn tell(event: &Event<'_>, volume: &Path, progress: &Progress) {
+    let volume = volume.display();
+    match event {
+        Event::WaitBegan(holder, beat) => {
+            progress.wait_for(holder.map(|holder| holder.host.to_string()));
+            progress.enter(Phase::Waiting);
+            follow(*beat, progress);
+            tracing::info!(
+                %volume,
+                host = holder.map(|holder| holder.host.to_string()),
+                container = container(*holder),
+                pid = holder.map(|holder| holder.pid),
+                epoch = holder.map(|holder| holder.epoch),
+                since = holder.map(|holder| rfc3339(holder.since)),
+                files = beat.map(|beat| beat.files),
+                "waiting for another replica"
+            );
+        }
+        Event::WaitGoes(beat) => follow(*beat, progress),
+        // Whoever will seed may come at any time: nobody is there to stall.
+        Event::WaitsUnseen => progress.touch(),
+        Event::WaitEnded(time) => {
+            progress.enter(Phase::Checking);
+            tracing::info!(seconds = seconds(*time), "waited");
+        }
+        Event::HolderFailed(epoch, host) => {
+            tracing::warn!(%volume, host, epoch, "the last replica that held it ended without completing it: waiting for another");
+            progress.wait_for(None);
+        }
+        Event::NotShared(reason) => {
+            tracing::warn!(%volume, reason, "the lock does not keep other replicas out: going by heartbeats alone");
+        }
+        Event::TookOver(epoch, holder) => {
+            progress.took_over();
+            let host = holder.map(|holder| holder.host.to_string());
+            tracing::info!(%volume, epoch, host, container = container(*holder), "taking over");
+        }
+        Event::Fenced(epoch) => tracing::debug!(epoch, "claimed"),
+        Event::Lost(epoch, cause) => {
+            tracing::warn!(%volume, epoch, %cause, "lost the volume to another replica: waiting for it");
+        }
+        Event::Resumed { other: false } => {
+            tracing::info!(%volume, "publishing what an earlier run staged");
+        }
+        Event::Resumed { other: true } => {
+            tracing::warn!(%volume, "another image's seed is half published: it is completed, and this image's is not made");
+        }
+        Event::GivenUp => {
+            tracing::warn!(%volume, "another image had staged its seed and published nothing of it: given up");
+        }
+        Event::Foreign(uid) => {
+            tracing::warn!(%volume, uid, "its .volseed belonged to another user and recorded no complete seed: taken over, nothing staged in it is used");
+        }
+        Event::WaitsForOwner(uid) => {
+            progress.enter(Phase::Waiting);
+            tracing::warn!(%volume, uid, "its .volseed belongs to another user, which has yet to complete it: waiting");
+        }
+        Event::Opened(epoch, cause) => {
+            tracing::warn!(%volume, epoch, %cause, "owner or mode of the stage was changed while it was filled: staging it again");
+        }
+        Event::Pending => {
+            progress.enter(Phase::Waiting);
+            tracing::warn!(%volume, "complete but for a hook: waiting for the replica that runs it");
+        }
+        Event::Emptied => tracing::warn!(%volume, "it was seeded and then emptied; it is seeded again"),
+    }
+}
+
+fn container(holder: Option<&Holder>) -> Option<String> {
+    holder.and_then(|holder| holder.container.as_ref()).map(Untrusted::to_string)
+}
+
+fn follow(beat: Option<&Beat>, progress: &Progress) {
+    if let Some(beat) = beat {
+        let Beat { files, files_total, bytes, bytes_total, percent, .. } = *beat;
+        progress.follow(&Followed { files, files_total, bytes, bytes_total, percent });
+    }
+}

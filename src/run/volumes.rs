@@ -1,0 +1,106 @@
+//! What is done with each volume of a run, one after the other: it is seeded, or waited for.
+//!
+//! Blocking, on a thread of its own: a volume may hang, and whoever answers for us meanwhile must not wait for
+//! it. Knows nothing of health, signals or the hand-over.
+
+use std::sync::Arc;
+
+use super::acquire::Mode;
+use super::protocol::{Outcome, Replica, Rules};
+use super::report::report;
+use super::settings;
+use super::work::VolumeWork;
+use crate::cancel::Cancel;
+use crate::claims::disk::{BootClock, Disk};
+use crate::claims::expiry::Sharing;
+use crate::claims::io::block_on;
+use crate::claims::locking::sharing;
+use crate::claims::store::ClaimStore;
+use crate::cli::config::VolumeConfig;
+use crate::cli::values::LockMode;
+use crate::error::Result;
+use crate::progress::{Phase, Progress};
+use crate::system::nfs;
+use crate::volume::records::Public;
+use crate::volume::{Ourselves, Place, Volume};
+
+/// Makes sure that every volume is complete, or waits until it is. Blocks until they are.
+///
+/// # Errors
+/// The first thing that went wrong; what was done until then stays, for the next run to resume. Exit 75 after
+/// `--wait-timeout`.
+pub(crate) fn complete(
+    mode: Mode,
+    volumes: &[VolumeConfig],
+    progress: &Arc<Progress>,
+    cancel: &Arc<Cancel>,
+) -> Result<()> {
+    for config in volumes {
+        one(mode, config, progress, cancel)?;
+    }
+    progress.enter(Phase::Complete);
+    Ok(())
+}
+
+fn one(mode: Mode, config: &VolumeConfig, progress: &Arc<Progress>, cancel: &Arc<Cancel>) -> Result<()> {
+    progress.set_volume(config.to.display().to_string());
+    progress.enter(Phase::Checking);
+    let volume = Volume::open(&config.to, config.state_dir.as_deref())?;
+    warn(mode, config, &volume);
+    let rules = rules(mode, config, &volume)?;
+    let ourselves = if mode == Mode::Wait { Ourselves::onlooker() } else { Ourselves::new() };
+    let disk = Disk::new(Arc::clone(&ourselves), rules.sharing == Sharing::Server);
+    let clock = BootClock { cancel };
+    let work = VolumeWork::new(config, &volume, ourselves, progress, cancel)?;
+    let replica = Replica { store: ClaimStore::on(&volume, &disk), clock: &clock, work: &work, rules };
+    let path = volume.path().display();
+    match block_on(replica.complete())? {
+        Outcome::Found(record) => already_seeded(config, &volume, &record),
+        Outcome::Unrecorded(cause) => {
+            tracing::info!(volume = %path, not_recorded = cause, "seeded before volseed");
+        }
+        Outcome::Adopted => {
+            let sentinel = config.sentinel.as_ref().map(|path| path.display().to_string());
+            tracing::info!(volume = %path, sentinel, "adopted");
+        }
+        Outcome::Completed(record, published) => {
+            report(config, record.epoch, &published);
+            settings::compare_private(config, &record);
+        }
+    }
+    Ok(())
+}
+
+/// Says what of the settings may not do what was meant.
+fn warn(mode: Mode, config: &VolumeConfig, volume: &Volume) {
+    let used = &volume.state().path;
+    if let Some(state_dir) = config.state_dir.as_deref().filter(|dir| dir != used) {
+        tracing::warn!(state_dir = %state_dir.display(), used = %used.display(), "--state-dir is not used: the volume has its state in its root");
+    }
+    if mode == Mode::Seed && volume.is_container_layer() {
+        let volume = config.to.display();
+        tracing::warn!(%volume, "it is on the container's own layer: its data will be lost with the container; mount a volume there");
+    }
+}
+
+fn rules(mode: Mode, config: &VolumeConfig, volume: &Volume) -> Result<Rules> {
+    let kind = volume.kind()?;
+    let sharing = match config.lock {
+        LockMode::Auto => sharing(kind, nfs::mount_options(volume.root()).as_deref()),
+        LockMode::Lease => Sharing::None("--lock lease"),
+        LockMode::None => Sharing::None("--lock none"),
+    };
+    Ok(Rules {
+        mode,
+        sharing,
+        alone: config.lock == LockMode::None,
+        remote: !matches!(kind.place, Place::Local | Place::Memory),
+        timeout: config.wait_timeout,
+    })
+}
+
+fn already_seeded(config: &VolumeConfig, volume: &Volume, record: &Public) {
+    settings::compare(config, volume, record);
+    let files = record.totals.map(|totals| totals.files);
+    tracing::info!(volume = %config.to.display(), epoch = record.epoch, files, "already seeded");
+}
