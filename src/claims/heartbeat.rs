@@ -58,7 +58,8 @@ pub async fn beat<F: Files>(
         let asked = clock.now();
         match files.update(dir, HEARTBEAT, &Beat { count, ..now() }.bytes()).await {
             Ok(()) => pulse.note(asked),
-            Err(Errno::NOENT | Errno::STALE) => {
+            // Gone, or given to another user, who decides about it from then on.
+            Err(Errno::NOENT | Errno::STALE | Errno::ACCESS | Errno::PERM) => {
                 pulse.lost.store(true, Relaxed);
                 return;
             }
