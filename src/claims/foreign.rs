@@ -194,7 +194,7 @@ fn removed_of(owner: Option<u32>) -> String {
     owner.map_or_else(|| REMOVED.to_owned(), |owner| format!("{REMOVED}{owner}-"))
 }
 
-/// For whom a directory with this name is being removed.
+/// The user on whose behalf a directory with this name is being removed.
 pub(crate) fn removed_for(name: &[u8]) -> Option<u32> {
     let name = std::str::from_utf8(name).ok()?.strip_prefix(REMOVED)?;
     name.split_once('-')?.0.parse().ok()

@@ -1,4 +1,4 @@
-//! Standard error, written without ever waiting for whoever reads it.
+//! Standard error, written without ever waiting for its reader.
 //!
 //! A pipe whose reader has stopped, or a terminal that is held with Ctrl-S, makes write(2) wait for as long as
 //! that lasts: a seed, its probes and its end by SIGTERM would hang with it. `O_NONBLOCK` is no way out, since

@@ -19,7 +19,7 @@ use super::{Kind, Place, openat};
 pub enum Wall {
     /// Nothing: what is in it is ours alone.
     Closed,
-    /// Look into it, so that whoever walks the volume passes it; never change it.
+    /// Look into it, so that a walk of the volume passes it; never change it.
     Listed,
 }
 

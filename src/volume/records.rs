@@ -160,7 +160,7 @@ impl StateDir {
     }
 }
 
-/// What may help a user to whom the state is closed: a `chmod -R`, or a restored backup, took away that everybody may
+/// What may help a user who may not enter the state: a `chmod -R`, or a restored backup, took away that everybody may
 /// read what says that the volume is complete.
 pub(crate) fn opened_to_us<T>(opened: Result<T>) -> Result<T> {
     opened.map_err(|error| match error.errno() {

@@ -1,4 +1,4 @@
-//! `volseed health` where its own configuration does not say where to ask, or `/proc` not whom.
+//! `volseed health` where its own configuration does not say where to ask, or `/proc` does not say which process.
 
 use std::net::TcpListener;
 use std::path::Path;

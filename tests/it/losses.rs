@@ -5,6 +5,7 @@ use std::collections::HashSet;
 use std::fs;
 use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
 use std::path::Path;
+use std::time::{Duration, UNIX_EPOCH};
 
 use slowfs::{Change, Errno, Mount, Op, Quirks, Xattrs};
 
@@ -129,6 +130,23 @@ fn times_that_are_refused_or_ignored_are_left() {
             assert_nothing_published(volume.path());
         });
         on(&quirks, &tree, &["--strict", "--no-times"], |outcome, _| drop(outcome.exits(0)));
+    }
+}
+
+/// As on FAT and exFAT, which begin with 1980.
+#[test]
+fn a_time_that_the_volume_cannot_hold_costs_no_other_its_own() {
+    let (old, new) = (1, 1_700_000_000);
+    for [first, second] in [[old, new], [new, old]] {
+        let quirks =
+            Quirks { oldest_time: Some(UNIX_EPOCH + Duration::from_secs(315_532_800)), ..Quirks::default() };
+        let tree = Tree::new().file("a", "x").modified(first, 0).file("b", "y").modified(second, 0);
+        on(&quirks, &tree, &["--workers", "1"], |outcome, volume| {
+            let [lost, kept] = if first == old { ["a", "b"] } else { ["b", "a"] };
+            outcome.exits(0).says(&format!("the time of 1 entry ('{lost}')"));
+            let modified = fs::metadata(volume.path().join(kept)).unwrap().modified().unwrap();
+            assert_eq!(modified, UNIX_EPOCH + Duration::from_secs(new as u64));
+        });
     }
 }
 

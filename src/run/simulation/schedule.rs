@@ -298,7 +298,7 @@ pub struct Schedule {
     with_app: bool,
     /// Whether it forged what is in `.volseed`; by that it may mislead itself.
     forged: bool,
-    /// When `.volseed` is given to whom.
+    /// When `.volseed` is given away, and to which user.
     given: Vec<(u64, u32)>,
 }
 

@@ -34,7 +34,16 @@ pub struct Time {
     pub nanoseconds: u32,
 }
 
+/// Where file systems begin or end to have times, in seconds: 32 bits with a sign, 32 bits without, FAT's 1980.
+const TIME_LIMITS: [i64; 5] = [-(1 << 31), 0, 315_532_800, 1 << 31, 1 << 32];
+
 impl Time {
+    /// Which of the ranges it is in that a file system has as a whole, or not at all: its answer for one of them says
+    /// nothing of another.
+    pub fn range(self) -> u32 {
+        TIME_LIMITS.iter().filter(|limit| self.seconds >= **limit).count() as u32
+    }
+
     /// Of the last modification of what was stat'ed.
     pub fn of(stat: &Stat) -> Time {
         // Below 1,000,000,000 (inode(7)).

@@ -309,7 +309,7 @@ impl Fidelity {
         path: impl Fn() -> Vec<u8>,
     ) -> Result<()> {
         let Some(mtime) = meta.mtime else { return Ok(()) };
-        let ask = Ask { loss: Loss::Time, special, of: (meta.uid, 0) };
+        let ask = Ask { loss: Loss::Time, special, of: (meta.uid, mtime.range()) };
         let is_right = || look().map(|found| found.st_mtime.abs_diff(mtime.seconds) <= COARSEST_TIME);
         self.ask(ask, || set(mtime), is_right, path).map(drop)
     }
@@ -486,7 +486,7 @@ impl Fidelity {
 
     /// Asks for one thing, unless it was refused before. Whether the entry has it now; a refusal is noted.
     /// `is_right` looks: after the first call that succeeded whether it had an effect, and after one that was
-    /// refused whether the entry is as it shall be all the same.
+    /// refused whether the entry is as it has to be all the same.
     fn ask(
         &self,
         ask: Ask,

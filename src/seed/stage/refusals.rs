@@ -22,7 +22,7 @@ pub struct Ask {
     pub loss: Loss,
     /// Whether of a symbolic link or FIFO, about which file systems have answers of their own.
     pub special: bool,
-    /// The owner or the mode that is asked for, and whose it is.
+    /// The owner, the mode or the range of the time that is asked for, and whose it is.
     pub of: (u32, u32),
 }
 

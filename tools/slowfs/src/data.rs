@@ -62,10 +62,11 @@ impl Tree {
         if let Some(size) = changes.size {
             self.resize(number, size)?;
         }
+        let oldest = self.quirks.oldest_time;
         let node = self.node_mut(number)?;
         let now = SystemTime::now();
         let moment = |time: TimeOrNow| match time {
-            TimeOrNow::SpecificTime(time) => time,
+            TimeOrNow::SpecificTime(time) => oldest.map_or(time, |oldest| time.max(oldest)),
             TimeOrNow::Now => now,
         };
         node.accessed = changes.accessed.map_or(node.accessed, moment);

@@ -1,6 +1,6 @@
 //! What the flags of the program take.
 
-use std::time::Duration;
+use std::time::{Duration, UNIX_EPOCH};
 
 use nix::libc;
 use slowfs::{Change, Errno, Fault, Op, Quirks, Xattrs};
@@ -36,6 +36,7 @@ impl Quirk {
             "ignores-case" => quirks.ignores_case = true,
             "ignores-case-in" => quirks.ignores_case_in = Some(value.into()),
             "drops-at-end" => quirks.drops_at_end = value.to_owned(),
+            "oldest-time" => quirks.oldest_time = Some(UNIX_EPOCH + Duration::from_secs(number(value)?)),
             "max-links" => quirks.max_links = Some(number(value)?),
             "quota" => quirks.quota = Some(number(value)?),
             "statfs-blocks" => quirks.room.free_blocks = Some(number(value)?),

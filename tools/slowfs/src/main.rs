@@ -54,7 +54,7 @@ struct Flags {
     capacity: Option<u64>,
     /// Has the file system refuse something, or do it in another way. QUIRK is symlinks, hard-links,
     /// links-to-symlinks, special-files, modes, owners, times, xattrs or not-utf8 with =ERROR;
-    /// modes=ignored, owners=ignored, times=ignored, xattrs=kept; max-name, max-links, quota,
+    /// modes=ignored, owners=ignored, times=ignored, xattrs=kept; max-name, max-links, oldest-time, quota,
     /// statfs-blocks, statfs-inodes, statfs-free-inodes or statfs-max-name with =N; forbidden=CHARACTERS or
     /// drops-at-end=CHARACTERS; ignores-case, or ignores-case-in=DIRECTORY. Repeatable
     #[arg(long, value_name = "QUIRK", value_parser = flags::quirk)]

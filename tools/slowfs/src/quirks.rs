@@ -7,6 +7,7 @@ use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::OsStrExt;
+use std::time::SystemTime;
 
 use fuser::Errno;
 
@@ -31,6 +32,8 @@ pub struct Quirks {
     pub owners: Change,
     /// Setting a time.
     pub times: Change,
+    /// The oldest time that is kept; an older one becomes this one without a word, as on FAT.
+    pub oldest_time: Option<SystemTime>,
     /// Extended attributes.
     pub xattrs: Xattrs,
     /// Names longer than this number of bytes are refused with `ENAMETOOLONG`, in look-ups too.

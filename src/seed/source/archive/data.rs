@@ -9,7 +9,7 @@ use crate::seed::engine::job::{CHUNK, Chunk, Data, File, Job, LargeFile};
 use crate::seed::source::headers::Segment;
 use crate::seed::source::slab::{Piece, Pool, SLAB};
 
-/// A slow source's files are written after so long, even if their slab has room left.
+/// A slow source's files are written after this time, even if their slab has room left.
 const SLAB_PATIENCE: Duration = Duration::from_millis(50);
 /// The most files of a slab: they may be empty.
 const MAX_FILES: usize = 4096;

@@ -93,7 +93,7 @@ impl Writer<'_> {
         if !is_link_refusal(cause, !is_file) {
             return Err(tree.not_made(act, &entry.path(), cause));
         }
-        // Whoever does not own a file may be refused a link to it alone (proc(5), protected_hardlinks).
+        // A user who does not own a file may be refused a link to it alone (proc(5), protected_hardlinks).
         let of_all = match cause {
             Errno::NOTSUP | Errno::NOSYS => is_file,
             Errno::PERM => is_file && found.st_uid == rustix::process::geteuid().as_raw(),
@@ -196,7 +196,7 @@ impl Writer<'_> {
     fn finish_special(&self, entry: &Entry, is_link: bool) -> Result<()> {
         let directory = self.shared.tree.open(&entry.dir)?;
         let (path, creator) = (|| entry.path(), self.creator(&entry.dir, &entry.meta));
-        // As its owner, whom the server was asked about already.
+        // As its owner: the server was asked about that user already.
         as_owner(creator, || {
             self.shared.fidelity.finish_special(directory.as_fd(), &entry.name, &entry.meta, is_link, path)
         })
