@@ -176,6 +176,11 @@ def judge_times(source: tree.Tree, found: tree.Tree) -> str:
     return LOST
 
 
+def is_loss(verdict: str) -> bool:
+    """Whether the warning has to tell of it: of a time that is missing, but not of its last digits."""
+    return verdict in (LOST, COPIED) or verdict.startswith("not ") or ", not " in verdict
+
+
 FEATURES = (
     Feature(b"plain", "files", plain),
     Feature(b"modes", "modes", modes, "mode"),

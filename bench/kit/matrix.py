@@ -163,9 +163,9 @@ class Measured:
         verdict, where = verdicts[feature], f"{feature.title}, {form}"
         told = [text for text in run.losses() if feature.word and feature.word in without_names(text)]
         alike = [verdict for other, verdict in verdicts.items() if other.word == feature.word]
-        if told and not {LOST, COPIED} & set(alike):
+        if told and not any(map(features.is_loss, alike)):
             self.problem(where, f"{verdict}, and yet the warning says: {told[0]}")
-        if verdict in (LOST, COPIED) and not told:
+        if features.is_loss(verdict) and not told:
             self.problem(where, f"{verdict}, and no warning says so: {run.warnings()}")
             return UNTOLD
         return verdict

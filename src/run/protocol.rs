@@ -19,6 +19,9 @@ use crate::volume::records::{Complete, Public, Staged};
 
 /// How often what is left of a claim is removed before it is left where it is.
 const MAX_CLEAN_UPS: u32 = 8;
+/// How often a stage that others could enter is staged again. A volume plug-in opens one once; some CIFS mounts
+/// (`modefromsid`) never say the mode that a directory was given.
+const MAX_OPENED: u32 = 5;
 
 /// What a replica does to the volume itself, and who is told.
 #[allow(async_fn_in_trait)]
@@ -214,7 +217,7 @@ impl<F: Files, C: Clock, W: Work<F>> Replica<'_, F, C, W> {
             tracing::debug!(reason, "replicas agree by heartbeats alone");
         }
         let mut source = SourceSlot { opened: None, is_used: false };
-        let mut lost = false;
+        let (mut lost, mut opened) = (false, 0);
         loop {
             let (claim, of_lock) = match self.acquire(&mut lock, &mut source).await? {
                 Acquired::Ours(claim, lock) => (claim, lock),
@@ -234,7 +237,11 @@ impl<F: Files, C: Clock, W: Work<F>> Replica<'_, F, C, W> {
                 }
                 Attempt::Failed(error) => return Err(error),
                 Attempt::Lost(epoch, cause) => self.work.tell(Event::Lost(epoch, &cause)),
-                Attempt::Opened(epoch, cause) => self.work.tell(Event::Opened(epoch, &cause)),
+                Attempt::Opened(_, cause) if opened == MAX_OPENED => return Err(cause),
+                Attempt::Opened(epoch, cause) => {
+                    opened += 1;
+                    self.work.tell(Event::Opened(epoch, &cause));
+                }
             }
             self.release(&mut lock).await;
             self.another_round(&mut lock)?;

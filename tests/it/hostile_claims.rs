@@ -4,13 +4,19 @@
 use std::ffi::OsStr;
 use std::fs;
 use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use serde_json::{Value, json};
 
 use crate::kit::forge::{Hands, Kind, States, copy, edit, rename_stage};
 use crate::kit::scene::{RootOf, Scene};
+use crate::kit::slowfs::{far, slow};
 use crate::kit::table::{Case, Follows, table};
+use crate::kit::{Sandbox, Tree, assert_nothing_published, seed};
 
 /// Numbers as volseed does not write them, numbers at the end of all numbers, and no numbers.
 const NAMES: [&[u8]; 18] = [
@@ -231,4 +237,34 @@ fn set_time(path: &Path, seconds: i64) {
     let time = Timespec { tv_sec: seconds, tv_nsec: 0 };
     let times = Timestamps { last_access: time, last_modification: time };
     utimensat(CWD, path, &times, AtFlags::empty()).unwrap();
+}
+
+/// As something that changes modes again and again does it, or a mount that does not keep them.
+#[test]
+fn a_stage_that_is_opened_each_time_is_not_made_endlessly() {
+    let sandbox = Sandbox::new();
+    let Some(volume) = slow(&sandbox, far()) else { return };
+    let source = Tree::many("d", 100).write_to(&sandbox.directory("source"));
+    let claims = volume.path().join(".volseed/claims");
+    let is_over = Arc::new(AtomicBool::new(false));
+    let opening = std::thread::spawn({
+        let is_over = Arc::clone(&is_over);
+        move || {
+            while !is_over.load(Ordering::Relaxed) {
+                for claim in fs::read_dir(&claims).into_iter().flatten().flatten() {
+                    let _ = fs::set_permissions(claim.path(), fs::Permissions::from_mode(0o777));
+                }
+                std::thread::yield_now();
+            }
+        }
+    });
+    let ended = seed(&source, volume.path()).start().ends_within(Duration::from_secs(20));
+    is_over.store(true, Ordering::Relaxed);
+    opening.join().unwrap();
+    ended
+        .unwrap()
+        .exits(75)
+        .says("staging it again")
+        .says("its owner or mode was changed while it was filled");
+    assert_nothing_published(volume.path());
 }
