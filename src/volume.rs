@@ -25,6 +25,7 @@ use rustix::io::Errno;
 
 use crate::error::{Context, Error, Result};
 use crate::exit::Exit;
+use crate::system::nfs;
 pub use empty::leads_to_mounts;
 pub use found::{Found, is_refusal, look_at, refuses_names};
 pub use location::Location;
@@ -116,7 +117,11 @@ impl Volume {
     /// # Errors
     /// When the file system cannot be asked.
     pub fn kind(&self) -> Result<Kind> {
-        Ok(self.look()?.0)
+        // What is on a server is told without asking it.
+        match nfs::file_system(self.root()).as_deref().and_then(Kind::of_remote) {
+            Some(kind) => Ok(kind),
+            None => Ok(self.look()?.0),
+        }
     }
 
     /// What kind of file system holds the root, and what it says of itself.
@@ -207,6 +212,19 @@ pub enum Place {
 }
 
 impl Kind {
+    /// Types of mounts whose every call may be a request, as the kernel names them.
+    fn of_remote(kind: &str) -> Option<Kind> {
+        let magic = match kind.split('.').next().unwrap_or(kind) {
+            "nfs" | "nfs4" => 0x6969,
+            "cifs" | "smb3" => 0xff53_4d42,
+            "ceph" => 0x00c3_6400,
+            "9p" => 0x0102_1997,
+            "fuse" => 0x6573_5546,
+            _ => return None,
+        };
+        Some(Kind::of_magic(magic))
+    }
+
     /// Magic numbers from statfs(2) and `linux/magic.h`.
     fn of_magic(magic: u64) -> Kind {
         let (name, place) = match magic as u32 {

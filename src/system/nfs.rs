@@ -124,11 +124,24 @@ pub fn mount_options(root: BorrowedFd<'_>) -> Option<String> {
     options(&text("/proc/self/mountinfo")?, mount_id(root)?)
 }
 
+/// The type of the file system that holds `root` (`ext4`, `nfs4`, `fuse.sshfs`, …), of any mount; `None` where it
+/// cannot be told. Does not ask a server, as statfs(2) would.
+pub fn file_system(root: BorrowedFd<'_>) -> Option<String> {
+    kind(&text("/proc/self/mountinfo")?, mount_id(root)?)
+}
+
 /// The last field of a mount's line (proc(5), mountinfo, "super options").
 fn options(mountinfo: &str, id: u64) -> Option<String> {
-    let line =
-        mountinfo.lines().find(|line| line.split(' ').next().is_some_and(|first| first.parse() == Ok(id)))?;
-    line.rsplit(' ').next().map(str::to_owned)
+    line(mountinfo, id)?.rsplit(' ').next().map(str::to_owned)
+}
+
+/// The first field after the dash.
+fn kind(mountinfo: &str, id: u64) -> Option<String> {
+    line(mountinfo, id)?.split(' ').skip_while(|field| *field != "-").nth(1).map(str::to_owned)
+}
+
+fn line(mountinfo: &str, id: u64) -> Option<&str> {
+    mountinfo.lines().find(|line| line.split(' ').next().is_some_and(|first| first.parse() == Ok(id)))
 }
 
 fn slots(parameter: Option<&str>) -> usize {
@@ -274,6 +287,12 @@ device 10.0.0.9:/site mounted on /my\\040data with fstype nfs4 statvers=1.1
     fn a_mounts_options_are_those_of_its_file_system() {
         assert_eq!(options(MOUNTINFO, 52).as_deref(), Some("rw,vers=4.1"));
         assert_eq!(options(MOUNTINFO, 99), None);
+    }
+
+    #[test]
+    fn a_file_system_is_told_with_and_without_optional_fields() {
+        let found = [52, 53, 27, 99].map(|id| kind(MOUNTINFO, id));
+        assert_eq!(found.map(Option::unwrap_or_default), ["nfs4", "nfs4", "ext4", ""]);
     }
 
     #[test]

@@ -73,6 +73,17 @@ fn a_file_costs_four_round_trips_and_a_directory_or_link_two() {
 }
 
 #[test]
+fn a_start_on_a_complete_volume_does_not_ask_the_server_what_kind_of_volume_it_is() {
+    let sandbox = Sandbox::new();
+    let Some(volume) = slow(&sandbox, far()) else { return };
+    cost(&sandbox, &volume, &[]);
+    let before = volume.counts();
+    far_seed(&sandbox.path("source"), &volume).ends().exits(0).says("already seeded");
+    let counts = volume.counts() - &before;
+    assert_eq!(counts[Op::Statfs], 0, "{counts}");
+}
+
+#[test]
 fn without_times_a_file_costs_three_round_trips() {
     let sandbox = Sandbox::new();
     let Some(volume) = slow(&sandbox, far()) else { return };
