@@ -234,7 +234,7 @@ GUEST = (
     Kind("cifs", "CIFS, Samba", served("share", f"{CIFS} //127.0.0.1/share", False), without=LINKS),
     Kind("cifs-mfsymlinks", "CIFS, `mfsymlinks`", served("share", f"{CIFS},mfsymlinks //127.0.0.1/share", False), without=LINKS),
     Kind("cifs-uid", "CIFS, `mfsymlinks,uid=33,gid=33,noperm`", served("share", f"{CIFS},mfsymlinks,uid=33,gid=33,noperm //127.0.0.1/share", False), without=LINKS),
-    Kind("cifs-idsfromsid", "CIFS, `mfsymlinks,idsfromsid,modefromsid`", served("share", f"{CIFS},mfsymlinks,idsfromsid,modefromsid //127.0.0.1/share", False), without=LINKS),
+    Kind("cifs-idsfromsid", "CIFS, `mfsymlinks,idsfromsid,modefromsid`", served("share", f"{CIFS},mfsymlinks,idsfromsid,modefromsid //127.0.0.1/share", False), without=LINKS, refuses=75),
     *(
         Kind(f"nfs{version}-{export.replace('_', '-')}{suffix}", f"NFS {version}, {export}{words}", mount, caller, refuses=refuses)
         for export, suffix, words, caller, refuses in (
