@@ -18,8 +18,8 @@ use crate::exit::Exit;
 use crate::system::users::Spec;
 use values::{
     Address, AppCheck, Commands, Exclude, Existing, ExitMap, Grace, LockMode, LogFormat, LogLevel,
-    ModeChange, PassSocket, ProbePath, Rewrite, SeedVersion, SignalScope, Size, SocketMode, Span, Status,
-    Workers,
+    ModeChange, PassSocket, ProbePath, Rewrite, SeedVersion, ShowProgress, SignalScope, Size, SocketMode,
+    Span, Status, Workers,
 };
 
 /// Seeds a container's persistent volume before its app starts: in parallel, once, and with health
@@ -423,6 +423,12 @@ pub struct LogArgs {
     /// error, warn, info, debug [info]
     #[arg(long, env = "VOLSEED_LOG_LEVEL", value_name = "LEVEL")]
     pub log_level: Option<LogLevel>,
+    /// auto or none [auto]
+    ///
+    /// `auto` draws a bar where standard error is a terminal and the log is text. `none` writes the log's
+    /// progress lines there, too.
+    #[arg(long, env = "VOLSEED_PROGRESS", value_name = "WHEN")]
+    pub progress: Option<ShowProgress>,
 }
 
 /// What a command line asks for.

@@ -203,10 +203,12 @@ fn start_log(args: &LogArgs, file: &File, environment: &Environment) -> Console 
 
 /// Says what went wrong in the log's format.
 fn finish(console: &Console, result: Result<u8>) -> Result<u8> {
-    result.or_else(|error| {
+    let code = result.or_else(|error| {
         console.error(&error);
         Ok(error.exit_code().code())
-    })
+    });
+    console.catch_up();
+    code
 }
 
 fn print(text: &str) -> Result<u8> {

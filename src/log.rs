@@ -1,32 +1,50 @@
 //! What a person or a machine reads on standard error: log lines, error lines, and on a terminal a
 //! bar. Standard output is the app's.
+//!
+//! Nothing here waits for a reader: lines that standard error does not take at once are dropped and counted,
+//! and the next one that it takes is preceded by how many those were. Nothing depends on a line's fate.
 
-#[allow(dead_code)]
+mod bar;
 mod standard_error;
 
+use std::fmt::Write as _;
 use std::io::{self, IsTerminal, Write};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::panic::PanicHookInfo;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use indicatif::{HumanBytes, HumanDuration, ProgressBar, ProgressDrawTarget, ProgressStyle};
 use tracing_subscriber::fmt::MakeWriter;
+use tracing_subscriber::fmt::format::Writer;
+use tracing_subscriber::fmt::time::{FormatTime, SystemTime};
 
 use crate::cli::config::LogConfig;
-use crate::cli::values::LogFormat;
+use crate::cli::values::{LogFormat, ShowProgress};
 use crate::error::Error;
-use crate::progress::{Phase, Progress, Snapshot};
+use crate::progress::Progress;
 use crate::system::text::{json_line, one_line};
+use standard_error::StandardError;
 
 /// Standard error, shared by the log and the bar.
 #[derive(Debug, Clone)]
 pub struct Console {
-    format: LogFormat,
-    bar: Arc<Mutex<Option<ProgressBar>>>,
+    config: LogConfig,
+    screen: Arc<Mutex<Screen>>,
+}
+
+/// What is on standard error by now.
+#[derive(Debug, Default)]
+struct Screen {
+    standard_error: StandardError,
+    /// Lines that were not taken, since the last one that was.
+    lost: u64,
+    bar: Option<String>,
+    /// The bar is not drawn as it should be.
+    is_stale: bool,
 }
 
 impl Console {
-    /// Starts logging. To be called once.
+    /// Starts logging. A second time, in a supervisor that could not execute itself, the log goes on as it is.
     pub fn start(config: LogConfig) -> Console {
-        let console = Console { format: config.format, bar: Arc::default() };
+        let console = Console { config, screen: Arc::default() };
         let builder = tracing_subscriber::fmt()
             .with_max_level(config.level.0)
             .with_target(false)
@@ -34,55 +52,98 @@ impl Console {
             // It would print to standard error, which is what just failed.
             .log_internal_errors(false)
             .with_writer(console.clone());
-        match config.format {
-            LogFormat::Text => builder.init(),
+        let _ = match config.format {
+            LogFormat::Text => builder.try_init(),
             LogFormat::Json => {
-                builder.json().flatten_event(true).with_current_span(false).with_span_list(false).init();
+                builder.json().flatten_event(true).with_current_span(false).with_span_list(false).try_init()
             }
-        }
+        };
         console
     }
 
-    /// Whether a bar would be seen.
-    pub fn is_terminal(&self) -> bool {
-        self.format == LogFormat::Text && io::stderr().is_terminal()
+    /// Whether there is a terminal that a bar can be drawn on.
+    pub fn has_bar(&self) -> bool {
+        let is_dumb = std::env::var_os("TERM").is_none_or(|name| name.is_empty() || name == "dumb");
+        self.config.progress == ShowProgress::Auto
+            && self.config.format == LogFormat::Text
+            && io::stderr().is_terminal()
+            && !is_dumb
     }
 
     /// Draws the bar as the progress is now, or takes it away when nothing is being seeded.
     pub fn draw(&self, progress: &Progress) {
-        let snapshot = progress.snapshot();
-        let mut bar = self.bar.lock().unwrap_or_else(PoisonError::into_inner);
-        if !matches!(snapshot.phase, Phase::Seeding | Phase::Syncing | Phase::Publishing) {
-            if let Some(bar) = bar.take() {
-                bar.finish_and_clear();
-            }
-            return;
-        }
-        let bar = bar.get_or_insert_with(|| {
-            let style = ProgressStyle::with_template("{prefix} [{bar:30}] {wide_msg}")
-                .expect("the template is well-formed")
-                .progress_chars("=> ");
-            ProgressBar::with_draw_target(Some(100), ProgressDrawTarget::stderr()).with_style(style)
-        });
-        bar.set_prefix(one_line(&progress.volume()).into_owned());
-        bar.set_message(message(&snapshot));
-        bar.set_position(snapshot.percent.unwrap_or(0).into());
+        self.show(bar::bar(&progress.volume(), &progress.snapshot()));
     }
 
     /// Takes the bar away.
     pub fn clear(&self) {
-        if let Some(bar) = self.bar.lock().unwrap_or_else(PoisonError::into_inner).take() {
-            bar.finish_and_clear();
+        self.show(None);
+    }
+
+    /// Writes what is left of a line that was taken in part, and how many lines were lost.
+    pub fn catch_up(&self) {
+        let mut screen = self.screen();
+        if screen.lost > 0 || screen.standard_error.is_torn() {
+            self.write_lines(&mut screen, "");
         }
     }
 
     /// Writes the line that says why volseed ends, and what to do about it.
     pub fn error(&self, error: &Error) {
-        match self.format {
-            LogFormat::Text => print_error(error),
+        match self.config.format {
+            LogFormat::Text => self.write_lines(&mut self.screen(), &error_lines(error)),
             LogFormat::Json => {
                 let (exit_code, help) = (error.exit_code().code(), error.help_text());
                 tracing::error!(exit_code, help = help.as_deref(), "{error}");
+            }
+        }
+    }
+
+    /// Whoever holds this does not wait.
+    fn screen(&self) -> MutexGuard<'_, Screen> {
+        self.screen.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn show(&self, bar: Option<String>) {
+        let mut screen = self.screen();
+        if screen.bar == bar && !screen.is_stale {
+            return;
+        }
+        let taken = screen.standard_error.write(bar.as_deref().unwrap_or(bar::CLEAR).as_bytes());
+        (screen.bar, screen.is_stale) = (bar, !taken);
+    }
+
+    /// Whole lines, above the bar and below what is said of those that were lost.
+    fn write_lines(&self, screen: &mut Screen, lines: &str) {
+        let mut text = String::new();
+        if screen.bar.is_some() || screen.is_stale {
+            text += bar::CLEAR;
+        }
+        if screen.lost > 0 {
+            text += &self.loss(screen.lost);
+        }
+        text += lines;
+        text += screen.bar.as_deref().unwrap_or_default();
+        if screen.standard_error.write(text.as_bytes()) {
+            (screen.lost, screen.is_stale) = (0, false);
+        } else {
+            screen.lost += lines.matches('\n').count() as u64;
+        }
+    }
+
+    /// The line that says how many were lost, as the log would write it: it cannot be asked to from here.
+    fn loss(&self, lost: u64) -> String {
+        let message = "log lines were lost: standard error did not accept them";
+        let mut time = String::new();
+        // Writing to a string does not fail.
+        let _ = SystemTime.format_time(&mut Writer::new(&mut time));
+        match self.config.format {
+            LogFormat::Text => format!("{time}  WARN {message} lost={lost}\n"),
+            LogFormat::Json => {
+                let line = serde_json::json!({
+                    "timestamp": time, "level": "WARN", "message": message, "lost": lost
+                });
+                format!("{line}\n")
             }
         }
     }
@@ -90,11 +151,22 @@ impl Console {
 
 /// Writes an error's lines, before there is a log.
 pub fn print_error(error: &Error) {
-    // Nobody is left to be told if standard error is gone.
-    let _ = writeln!(io::stderr(), "error: {error}");
+    StandardError::default().write(error_lines(error).as_bytes());
+}
+
+/// Writes the lines of an error in volseed itself.
+pub fn print_panic(panic: &PanicHookInfo<'_>) {
+    let help = "this is an error in volseed; please report it with this line";
+    StandardError::default().write(format!("error: volseed: {panic}\nhelp: {help}\n").as_bytes());
+}
+
+fn error_lines(error: &Error) -> String {
+    let mut lines = format!("error: {error}\n");
     if let Some(help) = error.help_text() {
-        let _ = writeln!(io::stderr(), "help: {help}");
+        // Writing to a string does not fail.
+        let _ = writeln!(lines, "help: {help}");
     }
+    lines
 }
 
 /// Logs how far the seed is.
@@ -112,26 +184,6 @@ pub fn progress(progress: &Progress) {
     );
 }
 
-fn message(snapshot: &Snapshot) -> String {
-    let percent = snapshot.percent.map(|percent| format!("{percent}%  ")).unwrap_or_default();
-    let total = snapshot.files_total.map(|total| format!(" of {total}")).unwrap_or_default();
-    let left = snapshot
-        .seconds_left
-        .map(|seconds| format!("  {} left", HumanDuration(std::time::Duration::from_secs(seconds))));
-    let phase = match snapshot.phase {
-        Phase::Syncing => "syncing  ",
-        Phase::Publishing => "publishing  ",
-        _ => "",
-    };
-    format!(
-        "{phase}{percent}{}{total} files  {}  {}/s{}",
-        snapshot.files,
-        HumanBytes(snapshot.bytes),
-        HumanBytes(snapshot.rate),
-        left.unwrap_or_default()
-    )
-}
-
 impl<'a> MakeWriter<'a> for Console {
     type Writer = Console;
 
@@ -145,16 +197,11 @@ impl Write for Console {
     fn write(&mut self, event: &[u8]) -> io::Result<usize> {
         let text = String::from_utf8_lossy(event);
         let text = text.strip_suffix('\n').unwrap_or(&text);
-        let line = match self.format {
+        let line = match self.config.format {
             LogFormat::Text => one_line(text),
             LogFormat::Json => json_line(text),
         };
-        let line = [line.as_bytes(), b"\n"].concat();
-        let bar = self.bar.lock().unwrap_or_else(PoisonError::into_inner);
-        match &*bar {
-            Some(bar) => bar.suspend(|| io::stderr().write_all(&line))?,
-            None => io::stderr().write_all(&line)?,
-        }
+        self.write_lines(&mut self.screen(), &format!("{line}\n"));
         Ok(event.len())
     }
 

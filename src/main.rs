@@ -15,18 +15,16 @@ use volseed::{cli::environment, log};
 static ALLOCATOR: dlmalloc::GlobalDlmalloc = dlmalloc::GlobalDlmalloc;
 
 fn main() {
+    std::panic::set_hook(Box::new(|panic| {
+        log::print_panic(panic);
+        exit(Exit::Bug.code().into());
+    }));
     let arguments: Vec<OsString> = std::env::args_os().collect();
     if let Some(plan) = Plan::parse(&arguments) {
         exit(watch(&plan).into());
     }
     let signals = Signals::install();
     let environment = environment::capture();
-    std::panic::set_hook(Box::new(|panic| {
-        eprintln!(
-            "error: volseed: {panic}\nhelp: this is an error in volseed; please report it with this line"
-        );
-        exit(Exit::Bug.code().into());
-    }));
     let code = match &signals {
         Ok(signals) => volseed::run(arguments, environment, signals),
         Err(error) => {

@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use super::values::{
     Address, AppCheck, Commands, Exclude, Existing, ExitMap, LockMode, LogFormat, LogLevel, ModeChange,
-    PassSocket, ProbePath, Rewrite, SignalScope, Size, SocketMode, Span, Status, Workers,
+    PassSocket, ProbePath, Rewrite, ShowProgress, SignalScope, Size, SocketMode, Span, Status, Workers,
 };
 use super::{AppArgs, AppCheckArgs, CopyArgs, HealthArgs, LogArgs, ServerArgs, VolumeArgs};
 use crate::error::{Error, Quoted, Result};
@@ -177,6 +177,8 @@ pub struct LogConfig {
     pub format: LogFormat,
     /// How much.
     pub level: LogLevel,
+    /// Whether there may be a bar.
+    pub progress: ShowProgress,
 }
 
 /// The configuration file's content, each value as the type that its option has.
@@ -205,6 +207,7 @@ pub fn log(args: &LogArgs, file: &File) -> LogConfig {
     LogConfig {
         format: args.log.or(file.log.log).unwrap_or(LogFormat::Text),
         level: args.log_level.or(file.log.log_level).unwrap_or(LogLevel(tracing::Level::INFO)),
+        progress: args.progress.or(file.log.progress).unwrap_or_default(),
     }
 }
 

@@ -177,6 +177,28 @@ impl FromStr for LogLevel {
     }
 }
 
+/// Whether progress is shown as a bar.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum ShowProgress {
+    /// On a terminal.
+    #[default]
+    Auto,
+    /// Never.
+    None,
+}
+
+impl FromStr for ShowProgress {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<ShowProgress, String> {
+        match text {
+            "auto" => Ok(ShowProgress::Auto),
+            "none" => Ok(ShowProgress::None),
+            _ => Err("expected auto or none".into()),
+        }
+    }
+}
+
 /// Who gets a signal that is passed on.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum SignalScope {

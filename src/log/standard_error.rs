@@ -1,93 +1,111 @@
 //! Standard error, written without ever waiting for its reader.
 //!
-//! A pipe whose reader has stopped, or a terminal that is held with Ctrl-S, makes write(2) wait for as long as
-//! that lasts: a seed, its probes and its end by SIGTERM would hang with it. `O_NONBLOCK` is no way out, since
-//! the flag belongs to the open file, which the app shares. So each line is written through an open file of its own
-//! (`/proc/self/fd/2`, proc(5)), and what does not fit is dropped. No descriptor is kept: the app, the supervisor and
-//! what is beside it find none.
+//! A pipe whose reader has stopped, or a terminal that is held with Ctrl-S, makes write(2) wait for as long
+//! as that lasts, and a seed, its probes and its end by SIGTERM with it. `O_NONBLOCK` is no way out: the flag
+//! belongs to the open file, which the app shares. So the kernel is asked for each write not to wait, or the
+//! write goes through an open file of its own (`/proc/self/fd/2`, proc(5)). What finds no room is dropped,
+//! and the caller is told. No descriptor is kept: the app, the supervisor and `--admin` find none.
 
-use std::io;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
+use std::io::IoSlice;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::{self, FileType, Mode, OFlags};
-use rustix::io::{Errno, ReadWriteFlags, retry_on_intr};
+use rustix::io::{Errno, ReadWriteFlags, Result, pwritev2, retry_on_intr, write};
 use rustix::net::{SendFlags, send};
 
-/// What a pipe takes whole or not at all (pipe(7), `PIPE_BUF` on Linux).
-const ATOMIC: usize = 4096;
+/// What a pipe with any room takes whole (pipe(7), `PIPE_BUF`).
+const PIPE_PIECE: usize = 4096;
+/// What a terminal with room takes: it says that it has none once so much waits (`WAKEUP_CHARS`).
+const TERMINAL_PIECE: usize = 256;
 
-/// Standard error, whatever it is by now.
-#[derive(Debug, Clone, Copy)]
-pub struct StandardError;
+/// What this process knows of its standard error.
+#[derive(Debug, Default)]
+pub struct StandardError {
+    /// The end of a text of which only the beginning was taken.
+    rest: Vec<u8>,
+}
 
 impl StandardError {
-    /// Writes as much as is taken at once, and says how much that was.
-    ///
-    /// # Errors
-    /// `EAGAIN` where nothing is taken; else as write(2).
-    pub fn write_some(self, bytes: &[u8]) -> rustix::io::Result<usize> {
-        let fd = std::io::stderr();
-        let stat = fs::fstat(&fd)?;
-        match FileType::from_raw_mode(stat.st_mode) {
-            FileType::Socket => send(&fd, bytes, SendFlags::DONTWAIT | SendFlags::NOSIGNAL),
-            FileType::Fifo | FileType::CharacterDevice => match reopened() {
-                Ok(own) => write_until_full(own.as_fd(), bytes),
-                // Another user's, no /proc, or too many open files.
-                Err(_) => write_if_ready(fd.as_fd(), bytes),
-            },
-            // A file takes what it is given.
-            _ => retry_on_intr(|| rustix::io::write(&fd, bytes)),
+    /// Writes `text`, after what is left of the one before. Returns whether it was taken: whole, or its
+    /// beginning, and then what is left is kept for later. Never blocks.
+    pub fn write(&mut self, text: &[u8]) -> bool {
+        if !self.rest.is_empty() {
+            let count = write_some(&self.rest);
+            self.rest.drain(..count);
+            if !self.rest.is_empty() {
+                return false;
+            }
+        }
+        let count = write_some(text);
+        if count > 0 {
+            self.rest.extend_from_slice(&text[count..]);
+        }
+        count > 0 || text.is_empty()
+    }
+
+    /// Whether only the beginning of the last text was taken.
+    pub fn is_torn(&self) -> bool {
+        !self.rest.is_empty()
+    }
+}
+
+/// Writes as much as finds room, and returns how many bytes that were.
+fn write_some(text: &[u8]) -> usize {
+    let standard_error = std::io::stderr();
+    let file = standard_error.as_fd();
+    let Ok(stat) = fs::fstat(file) else { return 0 };
+    match FileType::from_raw_mode(stat.st_mode) {
+        FileType::Socket => repeat(text, |rest| send(file, rest, SendFlags::DONTWAIT | SendFlags::NOSIGNAL)),
+        FileType::Fifo => match write_now(file, text) {
+            // Older than Linux 6.4, another kernel, or refused by a seccomp profile.
+            Err(Errno::OPNOTSUPP | Errno::NOSYS | Errno::INVAL | Errno::SPIPE | Errno::PERM) => {
+                write_reopened(file, text, PIPE_PIECE)
+            }
+            Ok(count) => count + repeat(&text[count..], |rest| write_now(file, rest)),
+            Err(_) => 0,
+        },
+        FileType::CharacterDevice => write_reopened(file, text, TERMINAL_PIECE),
+        // A file takes what it is given, at the offset that all who have it share.
+        _ => repeat(text, |rest| write(file, rest)),
+    }
+}
+
+/// Until all is written or nothing more is taken.
+fn repeat(text: &[u8], write: impl Fn(&[u8]) -> Result<usize>) -> usize {
+    let mut written = 0;
+    while written < text.len() {
+        match retry_on_intr(|| write(&text[written..])) {
+            Ok(0) | Err(_) => break,
+            Ok(count) => written += count,
         }
     }
+    written
 }
 
-impl io::Write for StandardError {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        Ok(self.write_some(bytes)?)
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
-    }
+/// preadv2(2), `RWF_NOWAIT`, at the end of what was written before.
+fn write_now(file: BorrowedFd<'_>, text: &[u8]) -> Result<usize> {
+    retry_on_intr(|| pwritev2(file, &[IoSlice::new(text)], u64::MAX, ReadWriteFlags::NOWAIT))
 }
 
-impl AsRawFd for StandardError {
-    fn as_raw_fd(&self) -> RawFd {
-        std::io::stderr().as_raw_fd()
+fn write_reopened(file: BorrowedFd<'_>, text: &[u8], piece: usize) -> usize {
+    match reopen() {
+        Ok(own) => repeat(text, |rest| write(&own, rest)),
+        // No /proc, another user's pipe or terminal, or too many open files.
+        Err(_) => repeat(text, |rest| write_if_ready(file, &rest[..rest.len().min(piece)])),
     }
 }
 
-fn reopened() -> rustix::io::Result<std::os::fd::OwnedFd> {
+fn reopen() -> Result<OwnedFd> {
     let flags = OFlags::WRONLY | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
     fs::open("/proc/self/fd/2", flags, Mode::empty())
 }
 
-fn write_until_full(own: BorrowedFd<'_>, bytes: &[u8]) -> rustix::io::Result<usize> {
-    let mut written = 0;
-    while written < bytes.len() {
-        match retry_on_intr(|| rustix::io::write(own, &bytes[written..])) {
-            Ok(count) => written += count,
-            Err(_) if written > 0 => break,
-            Err(error) => return Err(error),
-        }
-    }
-    Ok(written)
-}
-
-/// Without an open file of our own: the kernel is asked not to wait (preadv2(2), `RWF_NOWAIT`, which pipes know
-/// since Linux 6.4), or whether there is room. Between that and the write another process may take it, which is
-/// the one wait that is left.
-fn write_if_ready(fd: BorrowedFd<'_>, bytes: &[u8]) -> rustix::io::Result<usize> {
-    let piece = &bytes[..bytes.len().min(ATOMIC)];
-    let now = [io::IoSlice::new(piece)];
-    match retry_on_intr(|| rustix::io::pwritev2(fd, &now, u64::MAX, ReadWriteFlags::NOWAIT)) {
-        Err(Errno::OPNOTSUPP | Errno::NOSYS | Errno::INVAL | Errno::SPIPE | Errno::PERM) => {}
-        written => return written,
-    }
-    let mut room = [PollFd::new(&fd, PollFlags::OUT)];
-    match retry_on_intr(|| poll(&mut room, Some(&Timespec::default())))? {
+/// A piece for which there is room by poll(2). Another process may take that room before the write: this is
+/// the one wait that is left, where the kernel offers neither of the other ways.
+fn write_if_ready(file: BorrowedFd<'_>, piece: &[u8]) -> Result<usize> {
+    match poll(&mut [PollFd::from_borrowed_fd(file, PollFlags::OUT)], Some(&Timespec::default()))? {
         0 => Err(Errno::AGAIN),
-        _ => retry_on_intr(|| rustix::io::write(fd, piece)),
+        _ => write(file, piece),
     }
 }

@@ -170,7 +170,7 @@ async fn wait_for(
     let waker = signals.waker().and_then(tokio::net::UnixStream::from_std);
     let mut waker = waker.context("watch", "signals").map_err(|error| error.exit(Exit::System))?;
     let mut byte = [0];
-    let (every, terminal) = if console.is_terminal() { (DRAW_EVERY, true) } else { (LOG_EVERY, false) };
+    let (every, has_bar) = if console.has_bar() { (DRAW_EVERY, true) } else { (LOG_EVERY, false) };
     let mut tick = tokio::time::interval_at(tokio::time::Instant::now() + every, every);
     let result = loop {
         tokio::select! {
@@ -182,7 +182,8 @@ async fn wait_for(
             },
             told = &mut outcome => break Some(told),
             _ = tick.tick() => {
-                if terminal {
+                console.catch_up();
+                if has_bar {
                     console.draw(progress);
                 } else if matches!(progress.phase(), Phase::Seeding | Phase::Syncing | Phase::Publishing) {
                     log::progress(progress);

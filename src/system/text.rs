@@ -116,6 +116,19 @@ fn is_unsafe(c: char) -> bool {
             | '\u{1d173}'..='\u{1d17a}' | '\u{e0000}'..='\u{e00ff}' | '\u{e01f0}'..='\u{e0fff}')
 }
 
+/// A number of bytes as people read it: `17 B`, `1.25 MiB`.
+pub fn byte_size(bytes: u64) -> String {
+    const UNITS: [&str; 6] = ["KiB", "MiB", "GiB", "TiB", "PiB", "EiB"];
+    let power = bytes.checked_ilog2().unwrap_or(0) / 10;
+    match power {
+        0 => format!("{bytes} B"),
+        // Two digits of a fraction do not show what a float cannot keep.
+        _ => {
+            format!("{:.2} {}", bytes as f64 / (1u64 << (10 * power)) as f64, UNITS[power as usize - 1])
+        }
+    }
+}
+
 /// A time in seconds since 1970, as RFC 3339. A later one than that knows is `@` and the number, as
 /// date(1) takes it.
 pub fn rfc3339(seconds: u64) -> String {
@@ -164,6 +177,19 @@ mod tests {
         assert_eq!(untrusted.to_string(), format!("{}…", "\\n".repeat(128)));
         assert_eq!(untrusted.raw(), text);
         assert_eq!(serde_json::to_value(&untrusted).unwrap(), serde_json::json!(text));
+    }
+
+    #[test]
+    fn sizes_have_the_unit_that_fits() {
+        for (bytes, expected) in [
+            (0, "0 B"),
+            (1023, "1023 B"),
+            (1024, "1.00 KiB"),
+            (1_310_720, "1.25 MiB"),
+            (u64::MAX, "16.00 EiB"),
+        ] {
+            assert_eq!(byte_size(bytes), expected);
+        }
     }
 
     #[test]

@@ -20,6 +20,7 @@ pub mod snapshot;
 pub mod table;
 pub mod tarball;
 pub mod tree;
+pub mod unread;
 pub mod volseed;
 
 use std::path::Path;

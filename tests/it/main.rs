@@ -15,6 +15,7 @@ mod archives_sparse;
 mod asking;
 mod backups;
 mod balancers;
+mod blocked_log;
 mod case;
 mod chmod;
 mod emptied;

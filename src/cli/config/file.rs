@@ -80,6 +80,7 @@ impl Reader<'_> {
                 "exit-map" => app.exit_map = at.list(value)?,
                 "log" => log.log = Some(at.parse(value)?),
                 "log-level" => log.log_level = Some(at.parse(value)?),
+                "progress" => log.progress = Some(at.parse(value)?),
                 _ => return Err(at.error("unknown key".into())),
             }
         }

@@ -6,7 +6,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::time::Duration;
 
 use crate::cli::config::{LogConfig, SUPERVISOR, SuperviseConfig};
-use crate::cli::values::{ExitMap, LogFormat, LogLevel, Rewrite, SignalScope};
+use crate::cli::values::{ExitMap, LogFormat, LogLevel, Rewrite, ShowProgress, SignalScope};
 
 /// See above.
 #[derive(Debug)]
@@ -69,7 +69,11 @@ impl Plan {
             child,
             config: SuperviseConfig::default(),
             terminal: false,
-            log: LogConfig { format: LogFormat::Text, level: LogLevel(tracing::Level::INFO) },
+            log: LogConfig {
+                format: LogFormat::Text,
+                level: LogLevel(tracing::Level::INFO),
+                progress: ShowProgress::None,
+            },
             command: Vec::new(),
         };
         for word in words.by_ref().take_while(|word| *word != "--") {
@@ -109,7 +113,11 @@ mod tests {
             exit_map: vec!["143:0".parse().unwrap()],
             grace: Duration::from_millis(1500),
         };
-        let log = LogConfig { format: LogFormat::Json, level: LogLevel(tracing::Level::WARN) };
+        let log = LogConfig {
+            format: LogFormat::Json,
+            level: LogLevel(tracing::Level::WARN),
+            progress: ShowProgress::None,
+        };
         let command = ["nginx".into(), OsStr::from_bytes(b"caf\xe9 --").into()];
         let written = Plan::new(7, &config, true, log, &command);
         let words: Vec<OsString> =

@@ -6,11 +6,11 @@
 
 use std::path::PathBuf;
 
-use indicatif::HumanBytes;
 use rustix::fs::StatFs;
 
 use crate::error::{Error, Result};
 use crate::exit::Exit;
+use crate::system::text::byte_size;
 use crate::volume::{Kind, Place};
 
 /// How much smaller a server may store what it is sent: more than text that is compressed with zstd.
@@ -74,8 +74,8 @@ impl Space {
             (Some(free), _) => {
                 format!(
                     "no space left for all of it: {} so far, {} free",
-                    HumanBytes(self.bytes.needed),
-                    HumanBytes(free)
+                    byte_size(self.bytes.needed),
+                    byte_size(free)
                 )
             }
             (None, Some(free)) => {

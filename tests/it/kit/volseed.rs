@@ -25,6 +25,7 @@ pub struct Volseed {
     user: Option<(u32, u32)>,
     directory: Option<PathBuf>,
     input: Input,
+    standard_error: Option<Stdio>,
     in_namespace: bool,
 }
 
@@ -130,6 +131,12 @@ impl Volseed {
         self
     }
 
+    /// Standard error of the test's own, which what is started says nothing of.
+    pub fn standard_error(mut self, file: impl Into<Stdio>) -> Self {
+        self.standard_error = Some(file.into());
+        self
+    }
+
     /// Starts it and waits for its end.
     #[track_caller]
     pub fn ends(self) -> Outcome {
@@ -147,7 +154,8 @@ impl Volseed {
             line.extend(self.app);
         }
         let mut command = Command::new(&line[0]);
-        command.args(&line[1..]).stdout(Stdio::piped()).stderr(Stdio::piped());
+        command.args(&line[1..]).stdout(Stdio::piped());
+        command.stderr(self.standard_error.unwrap_or_else(Stdio::piped));
         for (name, _) in std::env::vars_os() {
             if name.to_string_lossy().starts_with("VOLSEED_") {
                 command.env_remove(name);
@@ -168,7 +176,10 @@ impl Volseed {
         let feeder = child.stdin.take().map(Feeder::start);
         let mut running = Running {
             stdout: Transcript::of(child.stdout.take().unwrap()),
-            stderr: Transcript::of(child.stderr.take().unwrap()),
+            stderr: match child.stderr.take() {
+                Some(pipe) => Transcript::of(pipe),
+                None => Transcript::of(std::io::empty()),
+            },
             child,
             feeder,
             in_namespace: self.in_namespace,
