@@ -16,8 +16,8 @@ use rustix::net::{SendFlags, send};
 
 /// What a pipe with any room takes whole (pipe(7), `PIPE_BUF`).
 const PIPE_PIECE: usize = 4096;
-/// What a terminal with room takes: it says that it has none once so much waits (`WAKEUP_CHARS`).
-const TERMINAL_PIECE: usize = 256;
+/// What a terminal with any room takes (Linux drivers/tty/n_tty.c, `n_tty_poll`); only a line's end may need two.
+const TERMINAL_PIECE: usize = 1;
 
 /// What this process knows of its standard error.
 #[derive(Debug, Default)]
