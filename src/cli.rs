@@ -19,7 +19,7 @@ use crate::system::users::Spec;
 use values::{
     Address, AppCheck, Commands, Exclude, Existing, ExitMap, Grace, LockMode, LogFormat, LogLevel,
     ModeChange, PassSocket, ProbePath, Rewrite, SeedVersion, ShowProgress, SignalScope, Size, SocketMode,
-    Span, Status, Workers,
+    Span, Status, StopSignal, Workers,
 };
 
 /// Seeds a container's persistent volume before its app starts: in parallel, once, and with health
@@ -388,6 +388,12 @@ pub struct AppArgs {
     /// SIGTERM cuts that short. The default stays within the 10 s of `docker stop`.
     #[arg(long, env = "VOLSEED_GRACE", value_name = "DUR")]
     pub grace: Option<Grace>,
+    /// Ends it, as SIGTERM does
+    ///
+    /// With `--supervise`: what the image has as STOPSIGNAL, such as WINCH for apache or QUIT for nginx and
+    /// php-fpm. It is passed on like any other signal, and starts the grace.
+    #[arg(long, env = "VOLSEED_STOP_SIGNAL", value_name = "SIGNAL")]
+    pub stop_signal: Option<StopSignal>,
     /// group or child [group]
     ///
     /// With `--supervise`: who gets a signal that is passed on, the app's process group or its main

@@ -35,6 +35,7 @@ pub fn become_app(
 ) -> Result<std::convert::Infallible> {
     tracing::info!(command = %app.command[0].display(), "handing over");
     if let Some(user) = &app.user {
+        identity::give_standard_files(user.uid);
         identity::assume(user)?;
         environment.retain(|(name, _)| name != "HOME");
         environment.push(("HOME".into(), user.home.clone().into()));

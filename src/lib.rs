@@ -125,10 +125,12 @@ fn run_app(args: RunArgs, environment: Environment, signals: &Signals) -> Result
                 Ending::Stopped(signal) => return Ok(Exit::Signal(signal).code()),
             }
         }
-        if let (Some(site), false) = (kept.site, kept.admin.is_empty()) {
+        if let (Some(lifeline), Some(site), false) = (&lifeline, kept.site, kept.admin.is_empty()) {
             let (sockets, check) = (kept.admin, app.check.clone());
             let files: Vec<i32> = sockets.iter().map(|socket| socket.fd.as_raw_fd()).collect();
-            supervise::beside(&files, app.user.as_ref(), || health::admin::run(sockets, site, check))?;
+            supervise::beside(lifeline, &files, app.user.as_ref(), || {
+                health::admin::run(sockets, site, check)
+            })?;
         }
         let sockets = kept.listening.into_iter().map(|socket| (socket.address, socket.fd)).collect();
         let never = handover::become_app(&app, environment, sockets, signals, lifeline.as_ref())?;

@@ -155,6 +155,8 @@ pub struct SuperviseConfig {
     pub exit_map: Vec<ExitMap>,
     /// What the app may take to end after SIGTERM.
     pub grace: Duration,
+    /// What starts that, beside SIGTERM.
+    pub stop_signal: Option<u8>,
 }
 
 /// The question of `volseed health`.
@@ -328,6 +330,7 @@ pub fn app(args: &AppArgs, check: &AppCheckArgs, file: &File) -> Result<AppConfi
         rewrite: given(&args.rewrite, &file.app.rewrite),
         exit_map: given(&args.exit_map, &file.app.exit_map),
         grace: args.grace.or(file.app.grace).map_or(GRACE, |grace| grace.0),
+        stop_signal: args.stop_signal.or(file.app.stop_signal).map(|signal| signal.0),
     });
     let admin = given(&check.admin, &file.app_check.admin);
     if supervise.is_none() && !admin.is_empty() {

@@ -230,6 +230,18 @@ impl fmt::Display for SignalScope {
     }
 }
 
+/// A signal that asks an app to end: `QUIT`, `SIGRTMIN+3`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct StopSignal(pub u8);
+
+impl FromStr for StopSignal {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<StopSignal, String> {
+        passed_on(names::number(text)?).map(StopSignal)
+    }
+}
+
 /// A signal that is passed on as another one: `TERM:QUIT`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Rewrite {
@@ -245,13 +257,16 @@ impl FromStr for Rewrite {
     fn from_str(text: &str) -> Result<Rewrite, String> {
         let (from, to) = text.split_once(':').ok_or("expected FROM:TO, such as TERM:QUIT or HUP:0")?;
         let to = if to == "0" { 0 } else { names::number(to)? };
-        let from = names::number(from)?;
-        // signal(7): neither can be caught; a child's end is for its parent.
-        let never = [Signal::SIGKILL, Signal::SIGSTOP, Signal::SIGCHLD];
-        match never.into_iter().find(|signal| *signal as u8 == from) {
-            Some(signal) => Err(format!("{signal} is never passed on")),
-            None => Ok(Rewrite { from, to }),
-        }
+        Ok(Rewrite { from: passed_on(names::number(from)?)?, to })
+    }
+}
+
+/// A signal that a supervisor passes on. signal(7): two cannot be caught; a child's end is for its parent.
+fn passed_on(number: u8) -> Result<u8, String> {
+    let never = [Signal::SIGKILL, Signal::SIGSTOP, Signal::SIGCHLD];
+    match never.into_iter().find(|signal| *signal as u8 == number) {
+        Some(signal) => Err(format!("{signal} is never passed on")),
+        None => Ok(number),
     }
 }
 

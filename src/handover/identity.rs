@@ -1,10 +1,32 @@
 //! Who the app runs as: groups, group, user, in this order, then a look whether it is so.
 
+use std::os::fd::AsFd;
+
+use rustix::fs::{self, FileType};
+
 use nix::unistd::{Gid, Uid, getgroups, getresgid, getresuid, setgroups, setresgid, setresuid};
 
 use crate::error::{Error, Result};
 use crate::exit::Exit;
 use crate::system::users::Identity;
+
+/// Gives the standard descriptors to the user `uid`, as container runtimes do for the user that they start: an app
+/// opens `/dev/stderr` by its name (php-fpm's `error_log`). Those that everybody uses stay as they are: devices but
+/// terminals, and directories. What refuses does so to the app, too.
+pub fn give_standard_files(uid: u32) {
+    let (input, output, error) = (std::io::stdin(), std::io::stdout(), std::io::stderr());
+    for file in [input.as_fd(), output.as_fd(), error.as_fd()] {
+        let Ok(found) = fs::fstat(file) else { continue };
+        let is_given = match FileType::from_raw_mode(found.st_mode) {
+            FileType::CharacterDevice => rustix::termios::isatty(file),
+            FileType::RegularFile | FileType::Fifo | FileType::Socket => true,
+            _ => false,
+        };
+        if is_given && found.st_uid != uid {
+            let _ = fs::fchown(file, Some(fs::Uid::from_raw(uid)), None);
+        }
+    }
+}
 
 /// Becomes `user` for good. Nothing is done when this process is that user already.
 ///

@@ -34,13 +34,20 @@ pub use watch::watch;
 
 /// Where the supervisor finds its end of the lifeline.
 const LIFELINE: i32 = 3;
+/// The numbers of descriptors that may be open where neither the kernel nor /proc helps to close them: volseed has
+/// opened fewer, and the app was handed no higher ones as a rule.
+const MAX_FILES: i32 = 4096;
 /// What the child writes before it executes the app, and after that failed.
 const STARTS: u8 = b'+';
 const FAILED: u8 = b'-';
 
 /// The child's end of a pipe that tells the supervisor whether a code is the app's or ours.
 #[derive(Debug)]
-pub struct Lifeline(OwnedFd);
+pub struct Lifeline {
+    pipe: OwnedFd,
+    /// Who has the other end.
+    supervisor: Pid,
+}
 
 impl Lifeline {
     /// The app is executed now.
@@ -55,7 +62,7 @@ impl Lifeline {
 
     fn tell(&self, byte: u8) {
         // Two bytes always have room in a pipe; without a supervisor nobody needs to know.
-        let _ = rustix::io::write(&self.0, &[byte]);
+        let _ = rustix::io::write(&self.pipe, &[byte]);
     }
 }
 
@@ -77,7 +84,8 @@ pub fn split(config: &SuperviseConfig, command: &[OsString], log: LogConfig) -> 
     let pipe = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC | rustix::pipe::PipeFlags::NONBLOCK);
     let (theirs, ours) = pipe.context("create", "pipe").map_err(|error| error.exit(Exit::System))?;
     let before = kernel::replace_mask(ALL);
-    if getpid() != Pid::from_raw(1) {
+    let supervisor = getpid();
+    if supervisor != Pid::from_raw(1) {
         // Orphans then come to us and not to the machine's init. Older than all kernels we know (3.4).
         let _ = set_child_subreaper(true);
     }
@@ -97,7 +105,7 @@ pub fn split(config: &SuperviseConfig, command: &[OsString], log: LogConfig) -> 
             }
             signals::ignore_the_app_s();
             kernel::replace_mask(before);
-            Ok(Role::App(Lifeline(aside(ours))))
+            Ok(Role::App(Lifeline { pipe: aside(ours), supervisor }))
         }
         Ok(ForkResult::Parent { child }) => {
             let _ = setpgid(child, child);
@@ -115,7 +123,12 @@ pub fn split(config: &SuperviseConfig, command: &[OsString], log: LogConfig) -> 
 ///
 /// # Errors
 /// Exit 71 when there may be no further process.
-pub fn beside(kept: &[RawFd], user: Option<&Identity>, work: impl FnOnce() -> Result<()>) -> Result<()> {
+pub fn beside(
+    lifeline: &Lifeline,
+    kept: &[RawFd],
+    user: Option<&Identity>,
+    work: impl FnOnce() -> Result<()>,
+) -> Result<()> {
     let failed =
         |error: Error| error.exit(Exit::System).help("is the limit of processes reached (--pids-limit)?");
     let before = kernel::replace_mask(ALL);
@@ -155,6 +168,10 @@ pub fn beside(kept: &[RawFd], user: Option<&Identity>, work: impl FnOnce() -> Re
         leave(1);
     }
     let _ = set_pdeathsig(Some(nix::sys::signal::Signal::SIGKILL));
+    if getppid() != lifeline.supervisor {
+        // It had ended before that wish.
+        leave(1);
+    }
     let _ = set_name(c"volseed-admin");
     // Not in the app's group, nor in its terminal's.
     let _ = setpgid(Pid::from_raw(0), Pid::from_raw(0));
@@ -182,8 +199,8 @@ fn watch_anew(plan: &Plan, lifeline: OwnedFd) -> u8 {
     std::mem::forget(lifeline);
     close_above(LIFELINE);
     let Err(_) = execv(c"/proc/self/exe", &plan.arguments());
-    // No /proc: then in this image, which is larger.
-    watch(plan)
+    // No /proc, or no room for it: then in this image, which is larger.
+    watch::watch_here(plan)
 }
 
 /// Closes what the app was handed and the supervisor has no use for.
@@ -199,8 +216,10 @@ fn close_above(last: i32) {
 
 /// Closes every descriptor that is not to be kept.
 fn close_all_but(kept: impl Fn(i32) -> bool) {
-    let open = std::fs::read_dir("/proc/self/fd").into_iter().flatten().flatten();
-    let open: Vec<i32> = open.filter_map(|entry| entry.file_name().to_str()?.parse().ok()).collect();
+    let open = match std::fs::read_dir("/proc/self/fd") {
+        Ok(open) => open.flatten().filter_map(|entry| entry.file_name().to_str()?.parse().ok()).collect(),
+        Err(_) => (0..MAX_FILES).collect::<Vec<i32>>(),
+    };
     for file in open.into_iter().filter(|file| !kept(*file)) {
         // SAFETY: whoever had it does nothing in this process any more.
         unsafe { libc::close(file) };

@@ -12,17 +12,22 @@ use std::io;
 use std::os::unix::net::UnixStream;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Instant;
 
 use nix::libc;
 use nix::sys::signal::{SigSet, SigmaskHow, pthread_sigmask};
-use signal_hook::consts::{SIGCHLD, SIGHUP, SIGINT, SIGQUIT, SIGTERM};
+use signal_hook::consts::{SIGCHLD, SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGUSR1, SIGWINCH};
 
 use crate::error::{Context, Result};
 use crate::exit::Exit;
-use kernel::{ALL, Disposition, Set};
+use kernel::{ALL, Disposition, Received, Set};
+use rustix::net::SendFlags;
 
-/// The signals that ask volseed to end.
-const ENDING: [i32; 4] = [SIGTERM, SIGINT, SIGQUIT, SIGHUP];
+/// The signals that ask volseed to end, whoever sends them: those that images name as STOPSIGNAL are among them
+/// (haproxy's SIGUSR1, and 37 of systemd, SIGRTMIN+3).
+const ENDING: [i32; 6] = [SIGTERM, SIGINT, SIGQUIT, SIGHUP, SIGUSR1, 37];
+/// Apache's. One that a process sends; the kernel's says that the terminal has another size.
+const WINCH: u8 = SIGWINCH as u8;
 /// What must keep its meaning while we seed: errors of our own, a child's end, being continued.
 const KEPT: [i32; 10] = [
     libc::SIGSEGV,
@@ -60,6 +65,17 @@ impl Signals {
                 signal_hook::flag::register_usize(signal, Arc::clone(&received), signal as usize)?;
                 signal_hook::low_level::pipe::register(signal, handlers.try_clone()?)?;
             }
+            if !inherited::ignored().has(WINCH) {
+                let (received, handlers) = (Arc::clone(&received), handlers.try_clone()?);
+                let note = move |info: &libc::siginfo_t| {
+                    if info.si_code <= 0 {
+                        received.store(WINCH.into(), Ordering::SeqCst);
+                        let _ = rustix::net::send(&handlers, b"w", SendFlags::DONTWAIT | SendFlags::NOSIGNAL);
+                    }
+                };
+                // SAFETY: an atomic is stored and a system call is made, which signal-safety(7) allows.
+                unsafe { signal_hook_registry::register_sigaction(SIGWINCH, note) }?;
+            }
             signal_hook::low_level::pipe::register(SIGCHLD, handlers)?;
             Ok(wake)
         };
@@ -95,7 +111,7 @@ fn set(signals: &[i32]) -> Set {
 /// not end a seed, nor Ctrl-Z stop it where nobody could continue it. As PID 1 the kernel sees to that.
 /// To be called before there are threads: what a C library needs for them it installs later.
 pub fn ignore_the_app_s() {
-    for signal in ALL.without(set(&ENDING)).without(set(&KEPT)).iter() {
+    for signal in ALL.without(set(&ENDING)).without(set(&KEPT)).without(Set::of([WINCH])).iter() {
         kernel::dispose(signal, Disposition::Ignore);
     }
 }
@@ -142,9 +158,17 @@ pub fn hand_back(signals: &Signals) -> Option<u8> {
     }
     // PID 1 would lose what is pending once it is unblocked.
     let pending = kernel::pending();
-    let came = came.or_else(|| ending().iter().find(|signal| pending.has(*signal)));
+    let came = came.or_else(|| ending().iter().find(|signal| pending.has(*signal))).or_else(pending_winch);
     kernel::replace_mask(if came.is_none() { inherited::mask() } else { before });
     came
+}
+
+/// A SIGWINCH that a process sent and that is pending. One of the kernel's is taken away: the app asks for the
+/// terminal's size when it starts.
+fn pending_winch() -> Option<u8> {
+    let is_wanted = !inherited::ignored().has(WINCH) && kernel::pending().has(WINCH);
+    let taken = is_wanted.then(|| kernel::wait(Set::of([WINCH]), Some(Instant::now()))).flatten();
+    taken.filter(|received: &Received| received.by_process).map(|received| received.signal)
 }
 
 /// Every signal does what it does to a program that says nothing of it, but SIGPIPE, and none is blocked.

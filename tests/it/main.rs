@@ -50,6 +50,7 @@ mod sources;
 mod space;
 mod state_dir;
 mod status;
+mod stop;
 mod supervise;
 mod target;
 mod twins;

@@ -74,6 +74,7 @@ impl Reader<'_> {
                 "user" => app.user = Some(at.parse(value)?),
                 "only-for" => app.only_for = Some(at.parse(value)?),
                 "supervise" => app.supervise = Some(at.flag(value)?),
+                "stop-signal" => app.stop_signal = Some(at.parse(value)?),
                 "grace" => app.grace = Some(at.parse(value)?),
                 "signal-scope" => app.signal_scope = Some(at.parse(value)?),
                 "rewrite" => app.rewrite = at.list(value)?,

@@ -1,7 +1,9 @@
 //! Every process below us, whatever group or session it has made for itself, from `/proc`.
 
-use std::fs;
+use std::path::Path;
+use std::{fs, io};
 
+use nix::libc;
 use nix::unistd::getpid;
 
 /// A living process.
@@ -9,24 +11,50 @@ use nix::unistd::getpid;
 pub struct Process {
     pub pid: i32,
     pub name: String,
+    /// It is stopped, by a signal or a debugger.
+    pub is_stopped: bool,
     parent: i32,
 }
+
+/// How often a look that fails is tried again.
+const TRIES: u32 = 3;
 
 /// The living processes below this one; nothing where `/proc` is not there or another namespace's.
 pub fn find() -> Option<Vec<Process>> {
     let ours = getpid().as_raw();
-    if fs::read_link("/proc/self").ok()?.to_str()? != ours.to_string() {
+    let own = fs::read_link("/proc/self").ok()?;
+    if own.to_str()? != ours.to_string() {
         return None;
     }
-    let all: Vec<Process> = fs::read_dir("/proc")
-        .ok()?
-        .flatten()
-        .filter_map(|entry| {
-            let pid = entry.file_name().to_str()?.parse().ok()?;
-            parse(pid, &fs::read(entry.path().join("stat")).ok()?)
-        })
-        .collect();
+    // One that cannot be read hides all that are below it.
+    let all = (0..TRIES).find_map(|_| all().ok())?;
     Some(below(ours, all))
+}
+
+fn all() -> io::Result<Vec<Process>> {
+    let mut all = Vec::new();
+    for entry in fs::read_dir("/proc")? {
+        let entry = entry?;
+        let Some(pid) = entry.file_name().to_str().and_then(|name| name.parse().ok()) else { continue };
+        all.extend(stat(&entry.path())?.and_then(|stat| parse(pid, &stat)));
+    }
+    Ok(all)
+}
+
+/// What the kernel says of a process; nothing of one that has ended.
+fn stat(process: &Path) -> io::Result<Option<Vec<u8>>> {
+    let mut tries = 0;
+    loop {
+        tries += 1;
+        match fs::read(process.join("stat")) {
+            Ok(stat) => return Ok(Some(stat)),
+            Err(error) if matches!(error.raw_os_error(), Some(libc::ENOENT | libc::ESRCH)) => {
+                return Ok(None);
+            }
+            Err(error) if tries == TRIES => return Err(error),
+            Err(_) => {}
+        }
+    }
 }
 
 /// proc(5): `pid (name) state ppid …`; the name may hold anything, also parentheses.
@@ -37,7 +65,8 @@ fn parse(pid: i32, stat: &[u8]) -> Option<Process> {
     let state = fields.next()?;
     let parent = fields.next()?.parse().ok()?;
     let name = head.split_once('(')?.1.to_owned();
-    (!matches!(state, "Z" | "X")).then_some(Process { pid, name, parent })
+    let is_stopped = matches!(state, "T" | "t");
+    (!matches!(state, "Z" | "X")).then_some(Process { pid, name, is_stopped, parent })
 }
 
 fn below(root: i32, all: Vec<Process>) -> Vec<Process> {
@@ -59,7 +88,7 @@ mod tests {
     use super::*;
 
     fn process(pid: i32, parent: i32) -> Process {
-        Process { pid, name: String::new(), parent }
+        Process { pid, name: String::new(), is_stopped: false, parent }
     }
 
     #[test]

@@ -46,6 +46,7 @@ impl Plan {
             format!("log={}", self.log.format),
             format!("level={}", self.log.level.0.as_str().to_lowercase()),
         ];
+        words.extend(config.stop_signal.map(|signal| format!("stop={signal}")));
         if self.terminal {
             words.push("terminal=yes".into());
         }
@@ -89,6 +90,7 @@ impl Plan {
             "grace" => {
                 self.config.grace = Duration::from_millis(value.strip_suffix("ms")?.parse().ok()?);
             }
+            "stop" => self.config.stop_signal = Some(value.parse().ok()?),
             "scope" => self.config.scope = value.parse::<SignalScope>().ok()?,
             "log" => self.log.format = value.parse().ok()?,
             "level" => self.log.level = value.parse().ok()?,
@@ -112,6 +114,7 @@ mod tests {
             rewrite: vec!["TERM:QUIT".parse().unwrap(), "USR1:0".parse().unwrap()],
             exit_map: vec!["143:0".parse().unwrap()],
             grace: Duration::from_millis(1500),
+            stop_signal: Some(28),
         };
         let log = LogConfig {
             format: LogFormat::Json,

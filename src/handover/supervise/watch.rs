@@ -1,7 +1,8 @@
 //! The supervisor's whole life: pass signals on, reap, and when the app has ended or was given its
 //! time to, end everything that is left.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::ffi::CStr;
 use std::io;
 use std::os::fd::BorrowedFd;
 use std::time::{Duration, Instant};
@@ -19,7 +20,7 @@ use crate::error::Error;
 use crate::exit::Exit;
 use crate::log::Console;
 use crate::system::signals::kernel;
-use crate::system::signals::kernel::ALL;
+use crate::system::signals::kernel::{ALL, Received};
 use crate::system::signals::names;
 
 const CHLD: u8 = libc::SIGCHLD as u8;
@@ -28,12 +29,15 @@ const KILL: u8 = libc::SIGKILL as u8;
 const STOP: u8 = libc::SIGSTOP as u8;
 const TERM: u8 = libc::SIGTERM as u8;
 const TSTP: u8 = libc::SIGTSTP as u8;
+const WINCH: u8 = libc::SIGWINCH as u8;
 
 /// What everyone who is left has after a last SIGTERM. With the 8 s of `--grace` it stays within the
 /// 10 s after which Docker kills the container.
 const LAST_WAIT: Duration = Duration::from_secs(1);
 /// What SIGKILL may take; a process in an uninterruptible call takes longer, and is the kernel's then.
 const KILL_WAIT: Duration = Duration::from_millis(500);
+/// What a process has that is found only when the others are killed.
+const ASKED_LATE: Duration = Duration::from_millis(250);
 /// How often that is looked at.
 const KILL_AGAIN: Duration = Duration::from_millis(50);
 /// What the seed may take to stop: it allows itself half of that.
@@ -42,11 +46,21 @@ const SEED_GRACE: Duration = Duration::from_secs(1);
 /// Watches over the app until everything is over, and returns the code to exit with. Blocks for the
 /// app's whole life.
 pub fn watch(plan: &Plan) -> u8 {
+    // `ps` and `top` would say `exe`.
+    live_and_end(plan, c"volseed")
+}
+
+/// The same where volseed could not be executed anew: by its command line it still is one that seeds, so it has
+/// another name.
+pub(crate) fn watch_here(plan: &Plan) -> u8 {
+    live_and_end(plan, c"volseed-init")
+}
+
+fn live_and_end(plan: &Plan, name: &CStr) -> u8 {
     // They were blocked before `exec`, but musl lets two of its own through when the runtime installs its
     // first handler.
     kernel::replace_mask(ALL);
-    // `ps` and `top` would say `exe`.
-    let _ = prctl::set_name(c"volseed");
+    let _ = prctl::set_name(name);
     let _ = std::env::set_current_dir("/");
     forget_standard_files();
     let mut supervisor = Supervisor {
@@ -60,6 +74,7 @@ pub fn watch(plan: &Plan) -> u8 {
         stop_passed_on: false,
         told: 0,
         refused: 0,
+        asked_to_end: BTreeSet::new(),
         killed: BTreeMap::new(),
     };
     supervisor.live();
@@ -89,6 +104,8 @@ struct Supervisor<'a> {
     told: u8,
     /// Signals that could not be passed on.
     refused: u32,
+    /// Who got the last SIGTERM.
+    asked_to_end: BTreeSet<i32>,
     killed: BTreeMap<i32, String>,
 }
 
@@ -102,8 +119,8 @@ impl Supervisor<'_> {
                 memory::give_back_program();
             }
             match kernel::wait(ALL, self.deadline) {
-                Some(CHLD) => self.reap(),
-                Some(signal) => self.pass_on(signal),
+                Some(Received { signal: CHLD, .. }) => self.reap(),
+                Some(received) => self.pass_on(received),
                 // A seed's grace is short. Should the app have been started just then, it has its own.
                 None => match self.asked.map(|asked| asked + self.grace()) {
                     Some(longer) if Some(longer) > self.deadline => self.deadline = Some(longer),
@@ -134,7 +151,12 @@ impl Supervisor<'_> {
         }
     }
 
-    fn pass_on(&mut self, signal: u8) {
+    fn pass_on(&mut self, received: Received) {
+        let signal = received.signal;
+        if signal == WINCH && !received.by_process && !self.app_started() {
+            // The terminal has another size: passed on it would be a process's, which asks volseed to end.
+            return;
+        }
         let rewrite = self.plan.config.rewrite.iter().find(|rewrite| rewrite.from == signal);
         let sent = rewrite.map_or(signal, |rewrite| rewrite.to);
         if sent == 0 {
@@ -153,11 +175,16 @@ impl Supervisor<'_> {
         if let Err(error) = passed {
             self.refuse(sent, &error);
         }
-        if signal == TERM && self.asked.is_none() {
+        if self.asks_to_end(signal) && self.asked.is_none() {
             let now = Instant::now();
             self.asked = Some(now);
             self.deadline = Some(now + self.grace());
         }
+    }
+
+    /// Whether it starts the grace.
+    fn asks_to_end(&self, signal: u8) -> bool {
+        signal == TERM || Some(signal) == self.plan.config.stop_signal
     }
 
     /// Says so once: a signal that is sent every second would fill the log.
@@ -223,17 +250,29 @@ impl Supervisor<'_> {
         }
         let now = Instant::now();
         let grace_over = self.asked.unwrap_or(now) + self.grace();
-        self.send_to_all(TERM);
-        // Who is stopped would not see it.
-        self.send_to_all(CONT);
+        self.ask_to_end();
         self.wait_for_all(grace_over.max(now + LAST_WAIT));
+        if !self.is_over() && self.ask_to_end() {
+            self.wait_for_all(Instant::now() + ASKED_LATE);
+        }
         let enough = Instant::now() + KILL_WAIT;
         while !self.is_over() && Instant::now() < enough {
-            for process in self.send_to_all(KILL) {
+            for process in self.send_to_all(KILL, |_| true) {
                 self.killed.insert(process.pid, process.name);
             }
             self.wait_for_all(Instant::now() + KILL_AGAIN);
         }
+    }
+
+    /// Sends SIGTERM to everyone who has not got it yet, and SIGCONT to those of them who would not see it; whether
+    /// there was one.
+    fn ask_to_end(&mut self) -> bool {
+        let asked = std::mem::take(&mut self.asked_to_end);
+        let found = self.send_to_all(TERM, |process| !asked.contains(&process.pid));
+        self.send_to_all(CONT, |process| process.is_stopped && !asked.contains(&process.pid));
+        let has_new = found.iter().any(|process| !asked.contains(&process.pid));
+        self.asked_to_end = found.into_iter().map(|process| process.pid).collect();
+        has_new
     }
 
     fn is_over(&self) -> bool {
@@ -243,23 +282,27 @@ impl Supervisor<'_> {
     fn wait_for_all(&mut self, deadline: Instant) {
         while !self.is_over() {
             match kernel::wait(ALL, Some(deadline)) {
-                Some(CHLD) => self.reap(),
-                Some(TERM) if self.plan.config.grace.is_zero() => return,
+                Some(Received { signal: CHLD, .. }) => self.reap(),
+                Some(Received { signal, .. })
+                    if self.asks_to_end(signal) && self.plan.config.grace.is_zero() =>
+                {
+                    return;
+                }
                 Some(_) => {}
                 None => return,
             }
         }
     }
 
-    /// Sends to every descendant; where `/proc` does not say who they are, to the app's group, or as
-    /// process 1 to everyone.
-    fn send_to_all(&mut self, signal: u8) -> Vec<Process> {
+    /// Sends to every descendant that is `wanted`, and returns all; where `/proc` does not say who they are, to the
+    /// app's group, or as process 1 to everyone.
+    fn send_to_all(&mut self, signal: u8, wanted: impl Fn(&Process) -> bool) -> Vec<Process> {
         let Some(found) = descendants::find() else {
             let to = if getpid() == Pid::from_raw(1) { -1 } else { -self.child.as_raw() };
             let _ = kernel::send(to, signal);
             return Vec::new();
         };
-        for process in &found {
+        for process in found.iter().filter(|process| wanted(process)) {
             match kernel::send(process.pid, signal) {
                 Err(error) if error.raw_os_error() == Some(libc::EPERM) => self.refuse(signal, &error),
                 _ => {}
@@ -307,10 +350,11 @@ impl Supervisor<'_> {
         let command = self.plan.command.first().map(|name| name.as_os_str().to_string_lossy().into_owned());
         let killed = self.killed_names();
         let after = self.asked.map(|asked| format!("{:.1}s", asked.elapsed().as_secs_f64()));
-        if killed.is_some() {
-            tracing::warn!(command, pid, code, signal, exit_code, after, killed, "app ended");
+        if code != 0 || killed.is_some() {
+            let code_is = signal.as_ref().map_or("the app's own", |_| "128 + the signal's number");
+            tracing::warn!(command, pid, code, code_is, signal, exit_code, after, killed, "app ended");
         } else {
-            tracing::info!(command, pid, code, signal, exit_code, after, "app ended");
+            tracing::info!(command, pid, code, exit_code, after, "app ended");
         }
         exit_code
     }

@@ -15,8 +15,20 @@ pub const ALL: Set = Set(u64::MAX);
 
 /// Bytes of the kernel's `sigset_t`.
 const SET_BYTES: usize = 8;
-/// Bytes of its `siginfo_t` (sigaction(2)); the first four are the number.
+/// Its `siginfo_t` in numbers of four bytes: the signal, an error, and a code that is not above 0 where a process
+/// sent it (sigaction(2)).
 const INFO_INTS: usize = 32;
+const CODE: usize = 2;
+
+/// A signal that came.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Received {
+    /// Its number.
+    pub signal: u8,
+    /// Whether a process sent it: the kernel says by itself that a child has ended, or that a terminal has
+    /// another size.
+    pub by_process: bool,
+}
 
 /// A set of signals.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -124,7 +136,7 @@ pub fn dispose(signal: u8, disposition: Disposition) {
 }
 
 /// Takes the next blocked signal out of `set` that has come or comes by `deadline`; blocks until then.
-pub fn wait(set: Set, deadline: Option<Instant>) -> Option<u8> {
+pub fn wait(set: Set, deadline: Option<Instant>) -> Option<Received> {
     loop {
         let left = deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
         let timeout = left.map(|left: Duration| [left.as_secs(), u64::from(left.subsec_nanos())]);
@@ -136,7 +148,7 @@ pub fn wait(set: Set, deadline: Option<Instant>) -> Option<u8> {
             libc::syscall(libc::SYS_rt_sigtimedwait, &raw const set.0, info.as_mut_ptr(), timeout, SET_BYTES)
         };
         match u8::try_from(signal) {
-            Ok(signal) => return Some(signal),
+            Ok(signal) => return Some(Received { signal, by_process: info[CODE] <= 0 }),
             Err(_) if deadline.is_some_and(|deadline| Instant::now() >= deadline) => return None,
             // EINTR: stopped and continued, or traced.
             Err(_) => {}
