@@ -137,7 +137,7 @@ fn a_log_that_is_read_again_says_how_many_lines_were_lost() {
 
 #[test]
 fn lines_are_whole_after_a_log_was_full() {
-    const FILES: usize = 3000;
+    const FILES: usize = 1000;
     for kind in KINDS {
         let (stage, unread) = (Stage::new(), Unread::new(kind));
         let archive = Tree::many("many", FILES).archive();

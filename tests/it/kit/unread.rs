@@ -24,7 +24,11 @@ pub struct Unread {
 impl Unread {
     pub fn new(kind: &str) -> Unread {
         let (far, near) = match kind {
-            "pipe" => rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC).unwrap(),
+            "pipe" => {
+                let (far, near) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC).unwrap();
+                rustix::pipe::fcntl_setpipe_size(&near, 16 << 10).unwrap();
+                (far, near)
+            }
             "stream socket" => UnixStream::pair().map(|(far, near)| (far.into(), near.into())).unwrap(),
             "datagram socket" => UnixDatagram::pair().map(|(far, near)| (far.into(), near.into())).unwrap(),
             "terminal" => {
