@@ -6,7 +6,9 @@
 pub(crate) mod config;
 pub mod environment;
 pub(crate) mod install;
+mod only_for;
 pub(crate) mod values;
+pub(crate) mod words;
 
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -364,7 +366,9 @@ pub struct AppArgs {
     /// Seed only if CMD matches
     ///
     /// Shell patterns on the command's path or last component. Any other command is started at once
-    /// and the volume is not touched: `docker run image bash`.
+    /// and the volume is not touched: `docker run image bash`. Looked at are the command and what it starts: behind
+    /// shells (`-c`, too), scripts, `env`, inits such as tini, gosu, su-exec, setpriv, nice, nohup, stdbuf and timeout
+    /// the first word that is the next command.
     #[arg(long, env = "VOLSEED_ONLY_FOR", value_name = "GLOB,…")]
     pub only_for: Option<Commands>,
     /// listen-fds, nginx, php-fpm
@@ -452,20 +456,20 @@ pub enum Asked {
 /// # Errors
 /// Exit 64, with what is wrong and where to read on.
 pub fn parse(mut args: Vec<OsString>) -> Result<Asked> {
-    let first = args.get(1).and_then(|arg| arg.to_str());
     let root = command();
-    let known = |name: &str| root.get_subcommands().any(|verb| verb.get_name() == name);
-    let page = ["-h", "--help", "help", "-V", "--version"];
-    match first {
-        Some("help") => {
-            let topic = args.get(2).and_then(|arg| arg.to_str()).filter(|name| known(name));
-            args = ["volseed"].into_iter().chain(topic).chain(["--help"]).map(OsString::from).collect();
-        }
-        Some(name) if known(name) || page.contains(&name) => {}
-        _ => args.insert(1.min(args.len()), "run".into()),
+    if args.get(1).is_some_and(|first| first == "help") {
+        let known = |name: &&str| root.get_subcommands().any(|verb| verb.get_name() == *name);
+        let topic = args.get(2).and_then(|arg| arg.to_str()).filter(known);
+        args = ["volseed"].into_iter().chain(topic).chain(["--help"]).map(OsString::from).collect();
     }
-    match root.try_get_matches_from(args).and_then(|matches| Cli::from_arg_matches(&matches)) {
-        Ok(cli) => Ok(Asked::Verb(Box::new(cli.verb))),
+    let args = words::with_command(args, &root)?;
+    match root.clone().try_get_matches_from(&args).and_then(|matches| Cli::from_arg_matches(&matches)) {
+        Ok(cli) => {
+            if let Verb::Run(run) = &cli.verb {
+                words::check(&args, &run.app.command, &root)?;
+            }
+            Ok(Asked::Verb(Box::new(cli.verb)))
+        }
         Err(error) if !error.use_stderr() => Ok(Asked::Page(error.to_string())),
         Err(error) => Err(usage_error(&error)),
     }

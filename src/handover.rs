@@ -37,8 +37,8 @@ pub fn become_app(
     if let Some(user) = &app.user {
         identity::give_standard_files(user.uid);
         identity::assume(user)?;
-        environment.retain(|(name, _)| name != "HOME");
-        environment.push(("HOME".into(), user.home.clone().into()));
+        environment.variables.retain(|(name, _)| name != "HOME");
+        environment.variables.push(("HOME".into(), user.home.clone().into()));
     }
     if lifeline.is_some() {
         sockets::readdress(&mut environment, getppid().as_raw().unsigned_abs(), std::process::id());

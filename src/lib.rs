@@ -56,15 +56,23 @@ const APP_CHECK: &str = "VOLSEED_APP_CHECK";
 /// Runs volseed with the command line `args`, and returns the code to exit with. Does not return
 /// where volseed becomes the app.
 pub fn run(args: Vec<OsString>, environment: Environment, signals: &Signals) -> u8 {
-    let result = match cli::parse(args) {
+    let format = log::early_format(&args);
+    let result = match check(&environment).and_then(|()| cli::parse(args)) {
         Ok(Asked::Page(page)) => print(&page),
         Ok(Asked::Verb(verb)) => act(*verb, environment, signals),
         Err(error) => Err(error),
     };
     result.unwrap_or_else(|error| {
-        print_error(&error);
+        print_error(&error, format);
         error.exit_code().code()
     })
+}
+
+/// Values that no parser would name the trouble of.
+fn check(environment: &Environment) -> Result<()> {
+    let Some((name, what)) = environment::ragged(environment, &cli::environment()) else { return Ok(()) };
+    let help = "take it out of the file or the manifest that the variable comes from; of a file with the line ends of Windows, dos2unix does";
+    Err(Error::new(Exit::Usage, format!("variable {name}"), format!("its value has {what}")).help(help))
 }
 
 fn act(verb: Verb, environment: Environment, signals: &Signals) -> Result<u8> {
@@ -99,7 +107,7 @@ fn run_app(args: RunArgs, environment: Environment, signals: &Signals) -> Result
     let console = start_log(&log, &file, &environment);
     let become_app = || -> Result<u8> {
         let flag = check.app_check.is_some() && check.admin.is_empty();
-        if flag && !environment.iter().any(|(name, _)| name == APP_CHECK) {
+        if flag && !environment.variables.iter().any(|(name, _)| name == APP_CHECK) {
             // There is no volseed any more whose flags could be read.
             tracing::warn!(
                 "--app-check is not known to volseed health after the hand-over: set {APP_CHECK} with ENV"
@@ -117,6 +125,13 @@ fn run_app(args: RunArgs, environment: Environment, signals: &Signals) -> Result
             },
         };
         let mut kept = Kept::default();
+        if !app.seeds {
+            let command: Vec<_> = app.programs.iter().map(|program| program.to_string_lossy()).collect();
+            tracing::info!(
+                command = command.join(", "),
+                "not seeding: --only-for names none of what this command starts"
+            );
+        }
         if app.seeds {
             let server = config::server(&server, &app.admin, &file);
             let config = config(seed_config(&volume, &copy, &file), server);

@@ -7,6 +7,7 @@
 mod bar;
 mod standard_error;
 
+use std::ffi::OsString;
 use std::fmt::Write as _;
 use std::io::{self, IsTerminal, Write};
 use std::panic::PanicHookInfo;
@@ -150,8 +151,40 @@ impl Console {
 }
 
 /// Writes an error's lines, before there is a log.
-pub fn print_error(error: &Error) {
-    StandardError::default().write(error_lines(error).as_bytes());
+pub fn print_error(error: &Error, format: LogFormat) {
+    let text = match format {
+        LogFormat::Text => error_lines(error),
+        LogFormat::Json => {
+            let mut time = String::new();
+            // Writing to a string does not fail.
+            let _ = SystemTime.format_time(&mut Writer::new(&mut time));
+            let mut line = serde_json::json!({
+                "timestamp": time, "level": "ERROR", "message": error.to_string(), "exit_code": error.exit_code().code()
+            });
+            if let Some(help) = error.help_text() {
+                line["help"] = help.into();
+            }
+            json_line(&line.to_string()).into_owned() + "\n"
+        }
+    };
+    StandardError::default().write(text.as_bytes());
+}
+
+/// The format that errors have before the command line is understood: what it asks for as far as that can be seen,
+/// else the environment.
+pub fn early_format(args: &[OsString]) -> LogFormat {
+    let ours = args.iter().take_while(|word| *word != "--").filter_map(|word| word.to_str());
+    let ours: Vec<&str> = ours.collect();
+    let mut asked = ours.iter().enumerate().filter_map(|(place, word)| match word.strip_prefix("--log")? {
+        "" => ours.get(place + 1).copied(),
+        value => value.strip_prefix('='),
+    });
+    let environment = std::env::var("VOLSEED_LOG").ok();
+    asked
+        .next_back()
+        .or(environment.as_deref())
+        .and_then(|format| format.parse().ok())
+        .unwrap_or(LogFormat::Text)
 }
 
 /// Writes the lines of an error in volseed itself.

@@ -28,7 +28,7 @@ fn main() {
     let code = match &signals {
         Ok(signals) => volseed::run(arguments, environment, signals),
         Err(error) => {
-            log::print_error(error);
+            log::print_error(error, log::early_format(&arguments));
             error.exit_code().code()
         }
     };

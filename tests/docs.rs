@@ -25,7 +25,14 @@ fn the_page_of_options_is_what_the_command_line_takes() {
          Every option is a flag, an environment variable and, where a table is named, a key of the\n\
          configuration file (`--config`). Flags beat environment variables, and those beat the file. An\n\
          environment variable that is set and empty counts as not set. A switch takes `=false` to turn off\n\
-         what the environment or the file turns on.\n",
+         what the environment or the file turns on.\n\n\
+         Without `--`, the first word that is no option is CMD where it has a slash or is found in `PATH`;\n\
+         behind `--` every word is. A value of ours with a carriage return at its end, or blanks around it, is\n\
+         refused.\n\n\
+         | kind | written | means |\n|---|---|---|\n\
+         | time (`DUR`) | `90s`, `1m30s`, `1min 30s`, `1.5h`, `500ms`, `2d` | as Docker and systemd write it; the units may stand one after the other |\n\
+         | | `90` | seconds |\n\
+         | size (`SIZE`) | `64m`, `64MiB`, `1.5G`, `512k`, `1048576` | bytes, or powers of 1024 of them, in either case, with or without `B` or `iB` |\n",
     );
     let command = cli::command();
     let mut told: Vec<String> = Vec::new();

@@ -9,6 +9,7 @@ use std::ffi::{OsStr, OsString};
 use std::path::{Component, Path, PathBuf};
 use std::time::Duration;
 
+use super::only_for;
 use super::values::{
     Address, AppCheck, Commands, Exclude, Existing, ExitMap, LockMode, LogFormat, LogLevel, ModeChange,
     PassSocket, ProbePath, Rewrite, ShowProgress, SignalScope, Size, SocketMode, Span, Status, Workers,
@@ -134,6 +135,8 @@ pub struct AppConfig {
     pub user: Option<Identity>,
     /// Whether this command wants the volumes seeded.
     pub seeds: bool,
+    /// What it starts in the end, as far as that can be told: what `--only-for` was compared with.
+    pub programs: Vec<OsString>,
     /// How it gets the sockets of the health server; not at all where they are closed.
     pub pass_socket: Option<PassSocket>,
     /// How it is asked whether it is ready.
@@ -312,10 +315,11 @@ fn server_asked(args: &ServerArgs, admin: &[Address], file: &File) -> Option<Ser
 /// # Errors
 /// Exit 64 when no command is given or the user is not known.
 pub fn app(args: &AppArgs, check: &AppCheckArgs, file: &File) -> Result<AppConfig> {
-    let Some(name) = args.command.first() else {
-        return Err(usage("no command to become".into())
-            .help("volseed run [OPTIONS] -- CMD; volseed seed [OPTIONS] seeds and exits"));
-    };
+    if args.command.is_empty() {
+        return Err(usage("no command to become".into()).help(
+            "an image's ENTRYPOINT empties the CMD that it inherits: say CMD again after it, or give it behind --; volseed seed only seeds",
+        ));
+    }
     let user = args.user.as_ref().or(file.app.user.as_ref());
     let user = user
         .map(|spec| {
@@ -324,6 +328,7 @@ pub fn app(args: &AppArgs, check: &AppCheckArgs, file: &File) -> Result<AppConfi
                 .map_err(|cause| Error::new(Exit::Usage, "option --user", cause))
         })
         .transpose()?;
+    let programs = only_for::programs(&args.command);
     let only_for: Option<&Commands> = args.only_for.as_ref().or(file.app.only_for.as_ref());
     let supervise = args.supervise.or(file.app.supervise).unwrap_or(false).then(|| SuperviseConfig {
         scope: args.signal_scope.or(file.app.signal_scope).unwrap_or_default(),
@@ -340,7 +345,8 @@ pub fn app(args: &AppArgs, check: &AppCheckArgs, file: &File) -> Result<AppConfi
     Ok(AppConfig {
         check: app_check(check, file),
         admin,
-        seeds: only_for.is_none_or(|commands| commands.matches(name)),
+        seeds: only_for.is_none_or(|commands| programs.iter().any(|program| commands.matches(program))),
+        programs,
         command: args.command.clone(),
         user,
         pass_socket: args.pass_socket.or(file.app.pass_socket),

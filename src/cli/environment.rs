@@ -1,10 +1,27 @@
 //! The environment: kept as it was for the app, and readied for the command line's parser.
 
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::OsStrExt;
 
-/// The names and values that volseed was started with, for the app.
-pub type Environment = Vec<(OsString, OsString)>;
+use super::words;
+
+/// What volseed was started with, for the app.
+#[derive(Debug, Default)]
+pub struct Environment {
+    /// Names and values, in their order.
+    pub variables: Vec<(OsString, OsString)>,
+    /// Entries without `=`: no shell makes one, and an app may still want it.
+    bare: Vec<OsString>,
+}
+
+impl Environment {
+    /// As execve(2) takes it.
+    pub fn entries(&self) -> impl Iterator<Item = Vec<u8>> {
+        let variable =
+            |(name, value): &(OsString, OsString)| [name.as_bytes(), b"=", value.as_bytes()].concat();
+        self.variables.iter().map(variable).chain(self.bare.iter().map(|entry| entry.as_bytes().to_vec()))
+    }
+}
 
 const PREFIX: &str = "VOLSEED_";
 
@@ -13,8 +30,8 @@ const PREFIX: &str = "VOLSEED_";
 ///
 /// To be called first in `main`, before there is a second thread.
 pub fn capture() -> Environment {
-    let environment: Environment = std::env::vars_os().collect();
-    for (name, value) in &environment {
+    let environment = Environment { variables: std::env::vars_os().collect(), bare: bare() };
+    for (name, value) in &environment.variables {
         if value.is_empty() && name.as_bytes().starts_with(PREFIX.as_bytes()) {
             // SAFETY: no other thread exists yet that could read the environment.
             unsafe { std::env::remove_var(name) };
@@ -23,21 +40,75 @@ pub fn capture() -> Environment {
     environment
 }
 
+/// The entries that the standard library leaves out.
+fn bare() -> Vec<OsString> {
+    unsafe extern "C" {
+        // environ(7)
+        static environ: *const *const std::ffi::c_char;
+    }
+    let mut found = Vec::new();
+    // SAFETY: nobody changes the environment yet; it is a list of strings that ends with a null pointer.
+    unsafe {
+        let mut entry = environ;
+        while !entry.is_null() && !(*entry).is_null() {
+            let text = std::ffi::CStr::from_ptr(*entry).to_bytes();
+            if !text.contains(&b'=') {
+                found.push(OsStr::from_bytes(text).to_owned());
+            }
+            entry = entry.add(1);
+        }
+    }
+    found
+}
+
+/// What is around a value of ours that is none of it: the carriage return of a file with the line ends of Windows,
+/// blanks of one that is not a shell's. The variable's name, and what it is.
+pub fn ragged(environment: &Environment, known: &[String]) -> Option<(String, &'static str)> {
+    let variables = environment.variables.iter().filter_map(|(name, value)| Some((name.to_str()?, value)));
+    let mut ours = variables.filter(|(name, _)| known.iter().any(|known| known == name));
+    ours.find_map(|(name, value)| {
+        let is_blank = |byte: Option<&u8>| byte.is_some_and(u8::is_ascii_whitespace);
+        let what = match value.as_bytes() {
+            [.., b'\r'] => "a carriage return at its end",
+            value if is_blank(value.first()) => "blanks at its beginning",
+            value if is_blank(value.last()) => "blanks at its end",
+            _ => return None,
+        };
+        Some((name.to_owned(), what))
+    })
+}
+
 /// The variables that look like ours and are none of `known`, each with the nearest known one.
-pub fn unknown<'a>(environment: &Environment, known: &'a [String]) -> Vec<(String, Option<&'a str>)> {
-    environment
-        .iter()
-        .filter_map(|(name, _)| name.to_str())
+pub fn unknown(environment: &Environment, known: &[String]) -> Vec<(String, Option<String>)> {
+    let names = environment.variables.iter().filter_map(|(name, _)| name.to_str());
+    names
         .filter(|name| name.starts_with(PREFIX) && !known.iter().any(|known| known == name))
-        .map(|name| (name.to_owned(), nearest(name, known)))
+        .filter(|name| !is_of_a_service(name))
+        .map(|name| (name.to_owned(), nearest(name, known).map(|name| format!("{PREFIX}{name}"))))
         .collect()
 }
 
-fn nearest<'a>(name: &str, known: &'a [String]) -> Option<&'a str> {
-    let likeness = |candidate: &&String| {
-        (strsim::jaro_winkler(&name[PREFIX.len()..], &candidate[PREFIX.len()..]) * 1000.0) as u32
+/// Kubernetes sets such variables for every service of the namespace, and one may be called volseed
+/// (kubernetes.io, "Accessing the Service"; `VOLSEED_PORT` is Docker's link).
+fn is_of_a_service(name: &str) -> bool {
+    let is_number = |text: &str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
+    let of_port = || {
+        let (_, port) = name.rsplit_once("_PORT_")?;
+        let (number, rest) = port.split_once('_')?;
+        let (protocol, what) = rest.split_once('_').unwrap_or((rest, ""));
+        let is_known =
+            ["TCP", "UDP", "SCTP"].contains(&protocol) && ["", "PROTO", "PORT", "ADDR"].contains(&what);
+        (is_number(number) && is_known).then_some(())
     };
-    known.iter().max_by_key(likeness).filter(|best| likeness(best) > 700).map(String::as_str)
+    name.ends_with("_SERVICE_HOST")
+        || name.contains("_SERVICE_PORT")
+        || name.ends_with("_PORT")
+        || of_port().is_some()
+}
+
+fn nearest<'a>(name: &str, known: &'a [String]) -> Option<&'a str> {
+    let known = known.iter().map(|known| &known[PREFIX.len()..]);
+    words::nearest(&name[PREFIX.len()..], known)
 }
 
 #[cfg(test)]
@@ -47,15 +118,26 @@ mod tests {
     #[test]
     fn a_misspelt_variable_is_told_its_nearest_name() {
         let known = ["VOLSEED_FROM".to_string(), "VOLSEED_NO_TIMES".to_string()];
-        let environment = ["VOLSEED_FORM", "VOLSEED_NOTIMES", "VOLSEED_FROM", "VOLSEED_XYZ", "PATH"]
-            .map(|name| (OsString::from(name), OsString::new()))
-            .to_vec();
+        let names = [
+            "VOLSEED_FORM",
+            "VOLSEED_NOTIMES",
+            "VOLSEED_FROM",
+            "VOLSEED_XYZ",
+            "PATH",
+            "VOLSEED_PORT",
+            "VOLSEED_SERVICE_HOST",
+            "VOLSEED_APP_SERVICE_PORT_HTTP",
+            "VOLSEED_PORT_80_TCP",
+            "VOLSEED_APP_PORT_443_UDP_ADDR",
+        ];
+        let variables = names.map(|name| (OsString::from(name), OsString::new())).to_vec();
+        let environment = Environment { variables, bare: Vec::new() };
         let found = unknown(&environment, &known);
         assert_eq!(
             found,
             [
-                ("VOLSEED_FORM".to_string(), Some("VOLSEED_FROM")),
-                ("VOLSEED_NOTIMES".to_string(), Some("VOLSEED_NO_TIMES")),
+                ("VOLSEED_FORM".to_string(), Some("VOLSEED_FROM".to_string())),
+                ("VOLSEED_NOTIMES".to_string(), Some("VOLSEED_NO_TIMES".to_string())),
                 ("VOLSEED_XYZ".to_string(), None),
             ]
         );

@@ -2,6 +2,7 @@
 //!
 //! The command line, the environment and the configuration file all go through these.
 
+mod amounts;
 pub(crate) mod chmod;
 pub(crate) mod exclude;
 
@@ -26,17 +27,7 @@ impl FromStr for Size {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Size, String> {
-        let digits = text.bytes().take_while(u8::is_ascii_digit).count();
-        let (number, unit) = text.split_at(digits);
-        let shift = match unit.trim().to_ascii_lowercase().as_str() {
-            "" | "b" => 0,
-            "k" | "kb" | "kib" => 10,
-            "m" | "mb" | "mib" => 20,
-            "g" | "gb" | "gib" => 30,
-            _ => return Err("expected a size such as 64MiB".into()),
-        };
-        let number: u64 = number.parse().map_err(|_| "expected a size such as 64MiB".to_string())?;
-        number.checked_mul(1 << shift).map(Size).ok_or_else(|| "too large".into())
+        amounts::size(text).map(Size)
     }
 }
 
@@ -312,8 +303,7 @@ impl FromStr for Grace {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Grace, String> {
-        let span = if text == "0" { Ok(Duration::ZERO) } else { humantime::parse_duration(text) };
-        span.map(Grace).map_err(|_| "expected a time such as 8s, or 0".into())
+        amounts::time(text).map(Grace)
     }
 }
 
@@ -325,8 +315,7 @@ impl FromStr for Span {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Span, String> {
-        let span =
-            humantime::parse_duration(text).map_err(|_| "expected a time such as 90s or 2m".to_string())?;
+        let span = amounts::time(text)?;
         if span.is_zero() { Err("expected a time greater than zero".into()) } else { Ok(Span(span)) }
     }
 }
@@ -543,17 +532,6 @@ impl Commands {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn sizes() {
-        for (text, bytes) in [("1", 1), ("4k", 4096), ("64MiB", 64 << 20), ("1 GiB", 1 << 30)] {
-            assert_eq!(text.parse(), Ok(Size(bytes)), "{text}");
-        }
-        for text in ["", "MiB", "-1", "1.5G", "1TB2", "99999999999999G"] {
-            assert!(text.parse::<Size>().is_err(), "{text}");
-        }
-        assert_eq!(Size(64 << 20).to_string(), "64MiB");
-    }
 
     #[test]
     fn commands_match_by_path_or_name() {

@@ -10,9 +10,7 @@ use nix::unistd::execve;
 use crate::cli::environment::Environment;
 use crate::error::{Error, Quoted, Result};
 use crate::exit::Exit;
-
-/// Where commands are looked for when `PATH` is not set (glibc's `_CS_PATH`).
-const DEFAULT_PATH: &str = "/bin:/usr/bin";
+use crate::system::commands::{DEFAULT_PATH, candidates};
 
 /// Replaces this process by `command`.
 ///
@@ -24,11 +22,8 @@ pub fn exec(command: &[OsString], environment: &Environment) -> Result<Infallibl
     let arguments =
         command.iter().map(|text| CString::new(text.as_bytes())).collect::<std::result::Result<Vec<_>, _>>();
     let arguments = arguments.map_err(nul)?;
-    let environment = environment
-        .iter()
-        .map(|(name, value)| CString::new([name.as_bytes(), b"=", value.as_bytes()].concat()))
-        .collect::<std::result::Result<Vec<_>, _>>()
-        .map_err(nul)?;
+    let environment =
+        environment.entries().map(CString::new).collect::<std::result::Result<Vec<_>, _>>().map_err(nul)?;
     let mut failed = Errno::ENOENT;
     for candidate in candidates(name, &path(&environment)) {
         let Ok(candidate) = CString::new(candidate) else { continue };
@@ -54,19 +49,6 @@ fn path(environment: &[CString]) -> Vec<u8> {
     found.unwrap_or(DEFAULT_PATH.as_bytes()).to_vec()
 }
 
-fn candidates(name: &OsStr, path: &[u8]) -> Vec<Vec<u8>> {
-    let name = name.as_bytes();
-    if name.is_empty() {
-        return Vec::new();
-    }
-    if name.contains(&b'/') {
-        return vec![name.to_vec()];
-    }
-    path.split(|byte| *byte == b':')
-        .map(|directory| if directory.is_empty() { name.to_vec() } else { [directory, b"/", name].concat() })
-        .collect()
-}
-
 fn failure(name: &OsStr, error: Errno) -> Error {
     let missing = matches!(error, Errno::ENOENT | Errno::ENOTDIR);
     let cause = if missing && !name.as_bytes().contains(&b'/') {
@@ -75,23 +57,13 @@ fn failure(name: &OsStr, error: Errno) -> Error {
         crate::error::lowercase_first(&std::io::Error::from(error).to_string())
     };
     let help = match error {
+        Errno::E2BIG => {
+            "environment and arguments are too large: together they may take a quarter of the stack limit (ulimit -s), and 128 KiB each. Leave variables out, such as those of services (Kubernetes: enableServiceLinks: false)"
+        }
         _ if missing => "is it installed in the image, and its interpreter (#!) and libraries too?",
         Errno::EACCES => "it is not executable, or a directory on its way cannot be entered by this user",
         _ => "is it built for this machine?",
     };
     let exit = if missing { Exit::NotFound } else { Exit::NotExecutable };
     Error::new(exit, format!("execute {}", name.as_bytes().quoted()), cause).help(help)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn commands_are_looked_for_as_a_shell_does() {
-        let found = |name: &str, path: &str| candidates(OsStr::new(name), path.as_bytes());
-        assert_eq!(found("sh", "/a::/b"), [b"/a/sh".to_vec(), b"sh".to_vec(), b"/b/sh".to_vec()]);
-        assert_eq!(found("./run", "/a"), [b"./run".to_vec()]);
-        assert!(found("", "/a").is_empty());
-    }
 }

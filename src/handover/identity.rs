@@ -4,6 +4,7 @@ use std::os::fd::AsFd;
 
 use rustix::fs::{self, FileType};
 
+use nix::errno::Errno;
 use nix::unistd::{Gid, Uid, getgroups, getresgid, getresuid, setgroups, setresgid, setresuid};
 
 use crate::error::{Error, Result};
@@ -43,9 +44,12 @@ pub fn assume(user: &Identity) -> Result<()> {
         .and_then(|()| setresgid(gid, gid, gid))
         .and_then(|()| setresuid(uid, uid, uid))
         .map_err(|error| {
-            Error::os("become user", name.as_str(), std::io::Error::from(error))
-                .exit(Exit::Permission)
-                .help("start volseed as root with CAP_SETUID and CAP_SETGID, or leave out --user")
+            let help = match error {
+                // setresuid(2): it has no mapping.
+                Errno::EINVAL => "this user namespace does not have that user (/proc/self/uid_map): a rootless engine maps those of /etc/subuid and /etc/subgid",
+                _ => "start volseed as root with CAP_SETUID and CAP_SETGID, or leave out --user",
+            };
+            Error::os("become user", name.as_str(), std::io::Error::from(error)).exit(Exit::Permission).help(help)
         })?;
     if !is(user) {
         return Err(Error::new(Exit::System, "become user", "the system said yes and did otherwise")

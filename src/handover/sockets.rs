@@ -28,18 +28,18 @@ const LOW_ASIDE: i32 = 24;
 /// Sockets that came to the supervisor by socket activation are the app's, which has another process number.
 pub fn readdress(environment: &mut Environment, supervisor: u32, app: u32) {
     let supervisor = supervisor.to_string();
-    let Some((_, pid)) = environment.iter_mut().find(|(name, _)| name == PID) else { return };
+    let Some((_, pid)) = environment.variables.iter_mut().find(|(name, _)| name == PID) else { return };
     if *pid == *supervisor {
         *pid = app.to_string().into();
         // The same number said in another way (sd_listen_fds(3)), which is optional.
-        environment.retain(|(name, _)| name != "LISTEN_PIDFDID");
+        environment.variables.retain(|(name, _)| name != "LISTEN_PIDFDID");
     }
 }
 
 /// How many sockets came to this process by socket activation.
 fn activated(environment: &Environment) -> i32 {
     let value = |wanted: &str| {
-        let found = environment.iter().find(|(name, _)| name == wanted);
+        let found = environment.variables.iter().find(|(name, _)| name == wanted);
         found.and_then(|(_, value)| value.to_str()?.parse::<i32>().ok())
     };
     match (value(PID), value(FDS)) {
@@ -93,11 +93,11 @@ pub fn pass(how: PassSocket, sockets: Vec<(Address, OwnedFd)>, environment: &mut
         PassSocket::Nginx => &["NGINX"],
         PassSocket::PhpFpm => &["FPM_SOCKETS"],
     };
-    environment.retain(|(name, _)| !ours.iter().any(|ours| name == ours));
+    environment.variables.retain(|(name, _)| !ours.iter().any(|ours| name == ours));
     let list = |each: &dyn Fn(&(Address, i32)) -> String, between: &str| {
         numbers.iter().map(each).collect::<Vec<_>>().join(between)
     };
-    let mut set = |name: &str, value: String| environment.push((name.into(), value.into()));
+    let mut set = |name: &str, value: String| environment.variables.push((name.into(), value.into()));
     match how {
         PassSocket::ListenFds => {
             set(FDS, (numbers.len() + usize::try_from(activated).unwrap_or(0)).to_string());
@@ -118,7 +118,7 @@ pub fn pass(how: PassSocket, sockets: Vec<(Address, OwnedFd)>, environment: &mut
 
 /// The names of the sockets that came to us and of ours behind them, where those have names.
 fn names(environment: &Environment, activated: i32, ours: usize) -> Option<String> {
-    let given = environment.iter().find(|(name, _)| name == NAMES).filter(|_| activated > 0)?;
+    let given = environment.variables.iter().find(|(name, _)| name == NAMES).filter(|_| activated > 0)?;
     let named = std::iter::once(given.1.to_str()?).chain(std::iter::repeat_n("volseed", ours));
     Some(named.collect::<Vec<_>>().join(":"))
 }

@@ -54,3 +54,4 @@ mod stop;
 mod supervise;
 mod target;
 mod twins;
+mod words;
