@@ -2,7 +2,7 @@
 
 use std::os::fd::AsFd;
 
-use rustix::fs::{self, FileType};
+use rustix::fs::{self, FileType, OFlags};
 
 use nix::errno::Errno;
 use nix::unistd::{Gid, Uid, getgroups, getresgid, getresuid, setgroups, setresgid, setresuid};
@@ -20,7 +20,11 @@ pub fn give_standard_files(uid: u32) {
         let Ok(found) = fs::fstat(file) else { continue };
         let is_given = match FileType::from_raw_mode(found.st_mode) {
             FileType::CharacterDevice => rustix::termios::isatty(file),
-            FileType::RegularFile | FileType::Fifo | FileType::Socket => true,
+            FileType::Fifo => true,
+            // What is only read, an archive for instance, stays whose it is. A socket has no name to be opened by.
+            FileType::RegularFile => {
+                fs::fcntl_getfl(file).is_ok_and(|flags| flags.intersects(OFlags::WRONLY | OFlags::RDWR))
+            }
             _ => false,
         };
         if is_given && found.st_uid != uid {

@@ -107,7 +107,12 @@ fn set(signals: &[i32]) -> Set {
     Set::of(signals.iter().filter_map(|signal| u8::try_from(*signal).ok()))
 }
 
-/// Ignores the signals that are meant for the app while there is none yet: `docker kill -s USR1` must
+/// Whether a signal ends a volseed that seeds, where a process sends it.
+pub fn ends_a_seed(signal: u8) -> bool {
+    signal == WINCH || set(&ENDING).has(signal)
+}
+
+/// Ignores the signals that are meant for the app while there is none yet: `docker kill -s USR2` must
 /// not end a seed, nor Ctrl-Z stop it where nobody could continue it. As PID 1 the kernel sees to that.
 /// To be called before there are threads: what a C library needs for them it installs later.
 pub fn ignore_the_app_s() {
@@ -151,7 +156,8 @@ pub fn hand_back(signals: &Signals) -> Option<u8> {
     let came = signals.received();
     let ignored = inherited::ignored();
     if came.is_none() {
-        for signal in ALL.iter() {
+        // A pending SIGWINCH would be gone with its handler, which ends with `exec` anyway.
+        for signal in ALL.without(Set::of([WINCH])).iter() {
             let disposition = if ignored.has(signal) { Disposition::Ignore } else { Disposition::Default };
             kernel::dispose(signal, disposition);
         }

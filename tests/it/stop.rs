@@ -54,6 +54,26 @@ fn other_signals_start_no_grace() {
 }
 
 #[test]
+fn while_seeding_signals_are_not_rewritten_and_a_stop_signal_ends_the_seed() {
+    if !containers() {
+        return;
+    }
+    for (option, value, signal, code) in [
+        ("--rewrite", "TERM:QUIT", Signal::SIGTERM, 143),
+        ("--rewrite", "TERM:USR2", Signal::SIGTERM, 143),
+        ("--stop-signal", "USR2", Signal::SIGUSR2, 143),
+        ("--stop-signal", "WINCH", Signal::SIGWINCH, 156),
+    ] {
+        let sandbox = Sandbox::on_disk();
+        let running = run("-", sandbox.volume(), ["true"]).flag("--supervise").option(option, value);
+        let running = running.fed().in_container().start();
+        running.says("seeding");
+        running.signal(signal);
+        running.ends().exits(code);
+    }
+}
+
+#[test]
 fn a_stop_signal_that_no_process_gets_is_wrong_usage() {
     let sandbox = Sandbox::on_disk();
     let outcome = start(&sandbox, &["true"]).flag("--supervise").option("--stop-signal", "KILL").ends();
@@ -89,7 +109,7 @@ fn a_terminal_that_gets_another_size_ends_no_seed() {
     if !needs::tools(&["python3"]) {
         return;
     }
-    for supervise in [&[][..], &["--supervise"]] {
+    for supervise in [&[][..], &["--supervise"], &["--supervise", "--stop-signal", "WINCH"]] {
         let sandbox = Sandbox::on_disk();
         let archive = sandbox.path("archive");
         fs::write(&archive, Tree::sample().archive()).unwrap();
@@ -183,6 +203,11 @@ fn the_apps_user_opens_the_standard_descriptors_by_name() {
         assert!(said.contains("complaint"), "{said}");
         let (owner, group) = (fs::metadata(&log).unwrap().uid(), fs::metadata(&log).unwrap().gid());
         assert_eq!((owner, group), (12345, 0));
+        let input = sandbox.path("input");
+        fs::write(&input, "").unwrap();
+        let read = format!("exec \"$@\" <{}", input.display());
+        run().under(["sh", "-c", &read, "sh"]).ends().exits(0);
+        assert_eq!(fs::metadata(&input).unwrap().uid(), 0);
         let null = File::options().write(true).open("/dev/null").unwrap();
         run().standard_error(null).ends().exits(0);
         assert_eq!(fs::metadata("/dev/null").unwrap().uid(), 0);

@@ -19,6 +19,7 @@ use crate::cli::values::SignalScope;
 use crate::error::Error;
 use crate::exit::Exit;
 use crate::log::Console;
+use crate::system::signals;
 use crate::system::signals::kernel;
 use crate::system::signals::kernel::{ALL, Received};
 use crate::system::signals::names;
@@ -153,12 +154,18 @@ impl Supervisor<'_> {
 
     fn pass_on(&mut self, received: Received) {
         let signal = received.signal;
-        if signal == WINCH && !received.by_process && !self.app_started() {
+        let asks_to_end = self.asks_to_end(received);
+        let sent = match self.app_started() {
             // The terminal has another size: passed on it would be a process's, which asks volseed to end.
-            return;
-        }
-        let rewrite = self.plan.config.rewrite.iter().find(|rewrite| rewrite.from == signal);
-        let sent = rewrite.map_or(signal, |rewrite| rewrite.to);
+            false if signal == WINCH && !received.by_process => return,
+            // The child is volseed, and knows what these mean.
+            false if asks_to_end && !signals::ends_a_seed(signal) => TERM,
+            false => signal,
+            true => {
+                let rewrite = self.plan.config.rewrite.iter().find(|rewrite| rewrite.from == signal);
+                rewrite.map_or(signal, |rewrite| rewrite.to)
+            }
+        };
         if sent == 0 {
             return;
         }
@@ -175,7 +182,7 @@ impl Supervisor<'_> {
         if let Err(error) = passed {
             self.refuse(sent, &error);
         }
-        if self.asks_to_end(signal) && self.asked.is_none() {
+        if asks_to_end && self.asked.is_none() {
             let now = Instant::now();
             self.asked = Some(now);
             self.deadline = Some(now + self.grace());
@@ -183,8 +190,10 @@ impl Supervisor<'_> {
     }
 
     /// Whether it starts the grace.
-    fn asks_to_end(&self, signal: u8) -> bool {
-        signal == TERM || Some(signal) == self.plan.config.stop_signal
+    fn asks_to_end(&self, received: Received) -> bool {
+        let Received { signal, by_process } = received;
+        let is_resize = signal == WINCH && !by_process;
+        signal == TERM || Some(signal) == self.plan.config.stop_signal && !is_resize
     }
 
     /// Says so once: a signal that is sent every second would fill the log.
@@ -283,11 +292,7 @@ impl Supervisor<'_> {
         while !self.is_over() {
             match kernel::wait(ALL, Some(deadline)) {
                 Some(Received { signal: CHLD, .. }) => self.reap(),
-                Some(Received { signal, .. })
-                    if self.asks_to_end(signal) && self.plan.config.grace.is_zero() =>
-                {
-                    return;
-                }
+                Some(received) if self.asks_to_end(received) && self.plan.config.grace.is_zero() => return,
                 Some(_) => {}
                 None => return,
             }
@@ -350,7 +355,7 @@ impl Supervisor<'_> {
         let command = self.plan.command.first().map(|name| name.as_os_str().to_string_lossy().into_owned());
         let killed = self.killed_names();
         let after = self.asked.map(|asked| format!("{:.1}s", asked.elapsed().as_secs_f64()));
-        if code != 0 || killed.is_some() {
+        if exit_code != 0 || killed.is_some() {
             let code_is = signal.as_ref().map_or("the app's own", |_| "128 + the signal's number");
             tracing::warn!(command, pid, code, code_is, signal, exit_code, after, killed, "app ended");
         } else {
