@@ -17,6 +17,7 @@ use std::time::Instant;
 use nix::libc;
 use nix::sys::signal::{SigSet, SigmaskHow, pthread_sigmask};
 use signal_hook::consts::{SIGCHLD, SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGUSR1, SIGWINCH};
+use signal_hook::low_level;
 
 use crate::error::{Context, Result};
 use crate::exit::Exit;
@@ -60,23 +61,38 @@ impl Signals {
         let install = || -> io::Result<UnixStream> {
             let (wake, handlers) = UnixStream::pair()?;
             wake.set_nonblocking(true)?;
-            for signal in ending().iter().map(i32::from) {
-                // In this order: who is woken finds the number.
-                signal_hook::flag::register_usize(signal, Arc::clone(&received), signal as usize)?;
-                signal_hook::low_level::pipe::register(signal, handlers.try_clone()?)?;
+            // One for all of them: a container may allow few open files.
+            let handlers = Arc::new(handlers);
+            let waker = || {
+                let handlers = Arc::clone(&handlers);
+                move || {
+                    let _ = rustix::net::send(&handlers, b"w", SendFlags::DONTWAIT | SendFlags::NOSIGNAL);
+                }
+            };
+            let noter = |signal: u8| {
+                let (received, wake) = (Arc::clone(&received), waker());
+                move || {
+                    // In this order: who is woken finds the number.
+                    received.store(signal.into(), Ordering::SeqCst);
+                    wake();
+                }
+            };
+            // SAFETY: each stores an atomic and makes a system call, which signal-safety(7) allows.
+            unsafe {
+                for signal in ending().iter() {
+                    low_level::register(signal.into(), noter(signal))?;
+                }
+                if !inherited::ignored().has(WINCH) {
+                    let note = noter(WINCH);
+                    let note_a_process_s = move |info: &libc::siginfo_t| {
+                        if info.si_code <= 0 {
+                            note();
+                        }
+                    };
+                    signal_hook_registry::register_sigaction(SIGWINCH, note_a_process_s)?;
+                }
+                low_level::register(SIGCHLD, waker())?;
             }
-            if !inherited::ignored().has(WINCH) {
-                let (received, handlers) = (Arc::clone(&received), handlers.try_clone()?);
-                let note = move |info: &libc::siginfo_t| {
-                    if info.si_code <= 0 {
-                        received.store(WINCH.into(), Ordering::SeqCst);
-                        let _ = rustix::net::send(&handlers, b"w", SendFlags::DONTWAIT | SendFlags::NOSIGNAL);
-                    }
-                };
-                // SAFETY: an atomic is stored and a system call is made, which signal-safety(7) allows.
-                unsafe { signal_hook_registry::register_sigaction(SIGWINCH, note) }?;
-            }
-            signal_hook::low_level::pipe::register(SIGCHLD, handlers)?;
             Ok(wake)
         };
         let wake =
