@@ -366,9 +366,9 @@ pub struct AppArgs {
     /// Seed only if CMD matches
     ///
     /// Shell patterns on the command's path or last component. Any other command is started at once
-    /// and the volume is not touched: `docker run image bash`. Looked at are the command and what it starts: behind
-    /// shells (`-c`, too), scripts, `env`, inits such as tini, gosu, su-exec, setpriv, nice, nohup, stdbuf and timeout
-    /// the first word that is the next command.
+    /// and one line names the words that were looked at: `docker run image bash`. Those are the command and what it
+    /// is seen to start: behind scripts, `env`, inits such as tini, gosu, su-exec, setpriv, nice, nohup, stdbuf and
+    /// timeout the command that they are given, and behind a shell's `-c` every command of its text.
     #[arg(long, env = "VOLSEED_ONLY_FOR", value_name = "GLOB,…")]
     pub only_for: Option<Commands>,
     /// listen-fds, nginx, php-fpm

@@ -1,7 +1,9 @@
 //! What a command starts in the end, behind interpreters, inits and scripts: `--only-for` asks for that.
 //!
-//! Nothing is executed, and of a script no more is read than that it is one. What cannot be told, such as a
-//! script that chooses by itself, is not guessed.
+//! Nothing is executed, and of a script no more is read than that it is one: what it is given counts. What
+//! cannot be told, such as a script that chooses by itself, is not guessed.
+
+mod shell;
 
 use std::ffi::{OsStr, OsString};
 use std::io::Read;
@@ -15,64 +17,61 @@ use crate::system::commands;
 
 /// How many programs may start one another.
 const MAX_DEPTH: usize = 8;
-const SHELLS: [&str; 7] = ["sh", "bash", "dash", "ash", "ksh", "zsh", "busybox"];
 
 /// A program that starts the command among its arguments.
 struct Wrapper {
     names: &'static [&'static str],
-    /// Options that have their value in the next word.
-    valued: &'static [&'static str],
+    /// Letters of options that have a value.
+    short: &'static str,
+    /// Long options that have their value in the next word, unless it stands behind `=`.
+    long: &'static [&'static str],
     /// How many words come before the command.
     operands: usize,
     /// Words with `=` are variables.
     assigns: bool,
 }
 
-const WRAPPERS: [Wrapper; 9] = [
-    Wrapper { names: &["env"], valued: &["-u", "--unset", "-C", "--chdir"], operands: 0, assigns: true },
-    Wrapper {
-        names: &["tini", "tini-static", "docker-init"],
-        valued: &["-p", "-e"],
-        operands: 0,
-        assigns: false,
-    },
-    Wrapper { names: &["dumb-init"], valued: &["-r", "--rewrite"], operands: 0, assigns: false },
-    Wrapper {
-        names: &["catatonit", "nohup", "exec", "command", "setsid"],
-        valued: &[],
-        operands: 0,
-        assigns: false,
-    },
-    Wrapper { names: &["gosu", "su-exec", "setuidgid"], valued: &[], operands: 1, assigns: false },
-    Wrapper {
-        names: &["setpriv"],
-        valued: &[
-            "--ruid",
-            "--euid",
-            "--rgid",
-            "--egid",
-            "--reuid",
-            "--regid",
-            "--groups",
-            "--inh-caps",
-            "--ambient-caps",
-            "--bounding-set",
-            "--securebits",
-            "--pdeathsig",
-            "--selinux-label",
-            "--apparmor-profile",
-        ],
-        operands: 0,
-        assigns: false,
-    },
-    Wrapper { names: &["nice", "ionice"], valued: &["-n", "-c"], operands: 0, assigns: false },
-    Wrapper { names: &["stdbuf"], valued: &["-i", "-o", "-e"], operands: 0, assigns: false },
-    Wrapper {
-        names: &["timeout"],
-        valued: &["-s", "-k", "--signal", "--kill-after"],
-        operands: 1,
-        assigns: false,
-    },
+const fn wrapper(names: &'static [&'static str], short: &'static str) -> Wrapper {
+    Wrapper { names, short, long: &[], operands: 0, assigns: false }
+}
+
+const ENV: &str = "env";
+const SHELL: Wrapper = Wrapper {
+    long: &["--rcfile", "--init-file"],
+    ..wrapper(&["sh", "bash", "dash", "ash", "ksh", "zsh"], "oO")
+};
+const SETPRIV_LONG: &[&str] = &[
+    "--ruid",
+    "--euid",
+    "--rgid",
+    "--egid",
+    "--reuid",
+    "--regid",
+    "--groups",
+    "--inh-caps",
+    "--ambient-caps",
+    "--bounding-set",
+    "--securebits",
+    "--pdeathsig",
+    "--ptracer",
+    "--selinux-label",
+    "--apparmor-profile",
+    "--landlock-access",
+    "--landlock-rule",
+    "--seccomp-filter",
+];
+const WRAPPERS: [Wrapper; 11] = [
+    Wrapper { long: &["--unset", "--chdir", "--argv0"], assigns: true, ..wrapper(&[ENV], "uCaP") },
+    Wrapper { assigns: true, ..wrapper(&["sudo"], "ugCDRTUhp") },
+    wrapper(&["tini", "tini-static", "docker-init"], "pe"),
+    Wrapper { long: &["--rewrite"], ..wrapper(&["dumb-init"], "r") },
+    wrapper(&["catatonit", "nohup", "setsid", "busybox", "toybox"], ""),
+    Wrapper { operands: 1, ..wrapper(&["gosu", "su-exec", "setuidgid", "s6-setuidgid"], "") },
+    Wrapper { long: SETPRIV_LONG, ..wrapper(&["setpriv"], "") },
+    Wrapper { long: &["--adjustment"], ..wrapper(&["nice"], "n") },
+    Wrapper { long: &["--class", "--classdata"], ..wrapper(&["ionice"], "cn") },
+    Wrapper { long: &["--input", "--output", "--error"], ..wrapper(&["stdbuf"], "ioe") },
+    Wrapper { long: &["--signal", "--kill-after"], operands: 1, ..wrapper(&["timeout"], "sk") },
 ];
 
 /// The words that stand for programs in `command`: its first, and those that this one starts, and so on.
@@ -84,88 +83,117 @@ pub fn programs(command: &[OsString]) -> Vec<OsString> {
 
 fn look(words: &[OsString], depth: usize, found: &mut Vec<OsString>) {
     let Some((first, rest)) = words.split_first() else { return };
-    found.push(first.clone());
-    if depth == 0 {
-        return;
+    if !found.contains(first) {
+        found.push(first.clone());
     }
+    let Some(depth) = depth.checked_sub(1) else { return };
     let name = Path::new(first).file_name().and_then(OsStr::to_str).unwrap_or_default();
     if let Some(wrapper) = WRAPPERS.iter().find(|wrapper| wrapper.names.contains(&name)) {
-        look_behind(wrapper, rest, depth - 1, found);
-    } else if SHELLS.contains(&name) {
-        look_into_shell(rest, depth - 1, found);
+        look_behind(wrapper, rest, depth, found);
+    } else if SHELL.names.contains(&name) {
+        look_into_shell(rest, depth, found);
     } else if is_script(first) {
-        let command = rest.iter().position(|word| !is_option(word)).unwrap_or(rest.len());
-        look(&rest[command..], depth - 1, found);
+        look_at_given(rest, depth, found);
     }
 }
 
-fn look_behind(wrapper: &Wrapper, mut words: &[OsString], depth: usize, found: &mut Vec<OsString>) {
+/// What a script is given: the first word that is no option, and what stands behind `--`, as
+/// `wait-for-it.sh db:3306 -- nginx` has it.
+fn look_at_given(words: &[OsString], depth: usize, found: &mut Vec<OsString>) {
+    let first = words.iter().position(|word| !is_option(word)).unwrap_or(words.len());
+    look(&words[first..], depth, found);
+    let behind = words.iter().position(|word| word == "--").map_or(words.len(), |place| place + 1);
+    if behind > first {
+        look(&words[behind..], depth, found);
+    }
+}
+
+fn look_behind(wrapper: &Wrapper, words: &[OsString], depth: usize, found: &mut Vec<OsString>) {
+    let mut words = words;
+    let mut options = true;
     while let Some((word, rest)) = words.split_first() {
-        let text = word.to_string_lossy();
-        if text == "--" {
-            words = rest;
-            break;
-        }
-        if wrapper.assigns && ["-S", "--split-string"].contains(&&*text) {
-            let split = rest.first().map(|text| split(text.as_bytes())).unwrap_or_default();
-            let all: Vec<OsString> = split.into_iter().chain(rest.iter().skip(1).cloned()).collect();
+        if options
+            && wrapper.names == [ENV]
+            && let Some((text, rest)) = split_string(word, rest)
+        {
+            let all: Vec<OsString> = split(&text).into_iter().chain(rest.iter().cloned()).collect();
             return look_behind(wrapper, &all, depth, found);
         }
-        let is_variable = wrapper.assigns && text.contains('=');
-        if !is_option(word) && !is_variable {
-            break;
-        }
-        let skipped = usize::from(wrapper.valued.contains(&&*text));
-        words = rest.get(skipped..).unwrap_or_default();
+        let is_variable = wrapper.assigns && word.as_bytes().contains(&b'=');
+        words = match () {
+            () if options && word == "--" => {
+                options = false;
+                rest
+            }
+            () if options && is_option(word) => {
+                rest.get(usize::from(has_value_behind(wrapper, word))..).unwrap_or_default()
+            }
+            () if is_variable => rest,
+            () => break,
+        };
     }
     look(words.get(wrapper.operands..).unwrap_or_default(), depth, found);
 }
 
-/// `sh [OPTION]... -c STRING [NAME [ARGUMENT]...]`, or a script and its arguments.
-fn look_into_shell(mut words: &[OsString], depth: usize, found: &mut Vec<OsString>) {
-    while let Some((word, rest)) = words.split_first() {
-        let text = word.to_string_lossy();
-        let is_short = text.starts_with('-') && !text.starts_with("--");
-        if is_short && text.contains('c') {
-            let Some((string, rest)) = rest.split_first() else { return };
-            let arguments = rest.get(1..).unwrap_or_default();
-            return look_into_string(string.as_bytes(), arguments, depth, found);
+/// Whether the next word is the value of this option.
+fn has_value_behind(wrapper: &Wrapper, option: &OsStr) -> bool {
+    let text = option.to_string_lossy();
+    if text.starts_with("--") {
+        return wrapper.long.contains(&&*text);
+    }
+    // `-n5` has its value in the same word.
+    let valued = text.char_indices().skip(1).find(|(_, letter)| wrapper.short.contains(*letter));
+    valued.is_some_and(|(place, letter)| place + letter.len_utf8() == text.len())
+}
+
+/// The text of `env -S TEXT`, and what follows it.
+fn split_string<'a>(option: &OsStr, rest: &'a [OsString]) -> Option<(Vec<u8>, &'a [OsString])> {
+    let text = option.as_bytes();
+    let attached = match text.strip_prefix(b"--split-string") {
+        Some([b'=', value @ ..]) => value,
+        Some([]) => b"",
+        Some(_) => return None,
+        None if text.starts_with(b"--") || !is_option(option) => return None,
+        None => {
+            let letters = text.iter().position(|byte| b"uCaP".contains(byte)).unwrap_or(text.len());
+            let place = text[..letters].iter().position(|byte| *byte == b'S')?;
+            &text[place + 1..]
         }
-        if text == "--" || !(is_option(word) || text.starts_with('+')) {
+    };
+    if attached.is_empty() {
+        let (value, rest) = rest.split_first()?;
+        return Some((value.as_bytes().to_vec(), rest));
+    }
+    Some((attached.to_vec(), rest))
+}
+
+/// `sh [OPTION]... -c TEXT [NAME [ARGUMENT]...]`, or a script and its arguments.
+fn look_into_shell(words: &[OsString], depth: usize, found: &mut Vec<OsString>) {
+    let (mut words, mut is_text) = (words, false);
+    while let Some((word, rest)) = words.split_first() {
+        let text = word.as_bytes();
+        if text == b"--" || text == b"-" {
+            words = rest;
             break;
         }
-        let has_value = ["-o", "+o", "-O", "+O"].contains(&&*text);
-        words = rest.get(usize::from(has_value)..).unwrap_or_default();
+        if !matches!(text.first(), Some(b'-' | b'+')) {
+            break;
+        }
+        is_text |= text.starts_with(b"-") && !text.starts_with(b"--") && text.contains(&b'c');
+        words = rest.get(usize::from(has_value_behind(&SHELL, word))..).unwrap_or_default();
     }
-    if let Some((script, rest)) = words.iter().filter(|word| *word != "--").collect::<Vec<_>>().split_first()
-    {
-        found.push((*script).clone());
-        let rest: Vec<OsString> = rest.iter().map(|word| (*word).clone()).collect();
-        let command = rest.iter().position(|word| !is_option(word)).unwrap_or(rest.len());
-        look(&rest[command..], depth, found);
-    }
-}
-
-/// The commands of a shell's text: the first word of each, behind variables.
-fn look_into_string(text: &[u8], arguments: &[OsString], depth: usize, found: &mut Vec<OsString>) {
-    for part in text.split(|byte| b";&|\n(){}".contains(byte)) {
-        let words = split(part);
-        let is_variable = |word: &OsString| {
-            let text = word.to_string_lossy();
-            text.split_once('=').is_some_and(|(name, _)| {
-                name.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_')
-            })
-        };
-        let words: Vec<OsString> = words
-            .into_iter()
-            .skip_while(is_variable)
-            .flat_map(|word| if word == "$@" || word == "$*" { arguments.to_vec() } else { vec![word] })
-            .collect();
-        look(&words, depth, found);
+    let Some((first, rest)) = words.split_first() else { return };
+    if is_text {
+        for command in shell::commands(first.as_bytes(), rest) {
+            look(&command, depth, found);
+        }
+    } else {
+        found.push(first.clone());
+        look_at_given(rest, depth, found);
     }
 }
 
-/// Words between blanks, without the quotes around them or in them.
+/// Words between blanks, without the quotes around them or in them (env(1), `-S`).
 fn split(text: &[u8]) -> Vec<OsString> {
     let (mut words, mut word, mut quote) = (Vec::new(), None::<Vec<u8>>, None);
     for byte in text {
@@ -187,12 +215,17 @@ fn is_option(word: &OsStr) -> bool {
     word.as_bytes().first() == Some(&b'-')
 }
 
-/// Whether a program is a text for an interpreter. A FIFO in its place is not waited for.
+/// Whether a program is a text for an interpreter, with or without `#!`; one that is not there yet, since the
+/// seed brings it, may be. A FIFO in its place is not waited for.
 fn is_script(word: &OsStr) -> bool {
-    let Some(path) = commands::find(word) else { return false };
+    let Some(path) = commands::find(word) else {
+        return word.as_bytes().contains(&b'/') && !Path::new(word).exists();
+    };
     let opened = std::fs::OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK).open(path);
-    let mut mark = [0; 2];
-    opened.is_ok_and(|mut file| file.read_exact(&mut mark).is_ok()) && mark == *b"#!"
+    let mut start = Vec::new();
+    let is_read = opened.is_ok_and(|file| file.take(4).read_to_end(&mut start).is_ok());
+    // elf(5)
+    is_read && start != b"\x7fELF"
 }
 
 #[cfg(test)]
@@ -206,25 +239,68 @@ mod tests {
     }
 
     #[test]
-    fn programs_are_found_behind_those_that_start_them() {
-        check(&["nginx", "-g", "daemon off;"], &["nginx"]);
-        check(&["sh", "-c", "exec php-fpm -F"], &["sh", "exec", "php-fpm"]);
-        check(&["bash", "-eux", "-o", "pipefail", "/run.sh", "app"], &["bash", "/run.sh", "app"]);
-        check(
-            &["sh", "-ec", "umask 2 && A=1 exec \"$@\"", "sh", "nginx", "-g"],
-            &["sh", "umask", "exec", "nginx"],
-        );
+    fn programs_are_found_behind_shells() {
+        check(&["sh", "-c", "exec php-fpm -F"], &["sh", "php-fpm"]);
         check(&["sh", "-c", "ls /etc/php-fpm.d"], &["sh", "ls"]);
-        check(&["env", "-i", "-u", "X", "A=b", "php-fpm"], &["env", "php-fpm"]);
-        check(&["env", "-S", "A=b php-fpm -F"], &["env", "php-fpm"]);
-        check(&["tini", "-g", "-e", "143", "--", "gosu", "www-data", "nginx"], &["tini", "gosu", "nginx"]);
-        check(&["dumb-init", "--rewrite", "15:3", "nginx"], &["dumb-init", "nginx"]);
-        check(
-            &["setpriv", "--reuid", "33", "--clear-groups", "nice", "-n", "5", "httpd"],
-            &["setpriv", "nice", "httpd"],
-        );
-        check(&["timeout", "-k", "5", "60", "stdbuf", "-oL", "app"], &["timeout", "stdbuf", "app"]);
-        check(&["tini"], &["tini"]);
+        check(&["bash", "-eux", "-o", "pipefail", "/run.sh", "app"], &["bash", "/run.sh", "app"]);
+        check(&["bash", "-euo", "pipefail", "-c", "umask 2 && app"], &["bash", "umask", "app"]);
+        check(&["bash", "-c", "-e", "app"], &["bash", "app"]);
+        check(&["bash", "--rcfile", "/x", "+o", "posix", "--", "/run.sh"], &["bash", "/run.sh"]);
+        check(&["sh", "-ec", "A=1 exec \"$@\"", "sh", "nginx", "-g"], &["sh", "nginx"]);
+        check(&["sh", "-c", "exec \"$0\" \"$@\"", "nginx", "-g"], &["sh", "nginx"]);
+        check(&["sh", "-c", "exec gosu app env X=1 nginx"], &["sh", "gosu", "env", "nginx"]);
+        check(&["busybox", "sh", "-c", "httpd -f"], &["busybox", "sh", "httpd"]);
+        check(&["sh", "-c", "command -v nginx; echo nginx"], &["sh", "echo"]);
         check(&["sh", "-c"], &["sh"]);
+        check(&["sh"], &["sh"]);
+    }
+
+    #[test]
+    fn programs_are_found_behind_wrappers() {
+        check(&["nginx", "-g", "daemon off;"], &["nginx"]);
+        check(&["env", "-i", "-u", "X", "-uY", "A=b", "php-fpm", "C=d"], &["env", "php-fpm"]);
+        check(&["env", "--unset=X", "--chdir", "/", "--", "A=b", "php-fpm"], &["env", "php-fpm"]);
+        check(&["env", "-S", "A=b php-fpm -F"], &["env", "php-fpm"]);
+        check(&["env", "-vSphp-fpm -F", "x"], &["env", "php-fpm"]);
+        check(&["env", "--split-string=-u X php-fpm"], &["env", "php-fpm"]);
+        check(&["env", "-uS", "php-fpm"], &["env", "php-fpm"]);
+        check(&["env", "-S"], &["env"]);
+        check(
+            &["/sbin/tini", "-g", "-ve", "143", "--", "gosu", "www", "nginx"],
+            &["/sbin/tini", "gosu", "nginx"],
+        );
+        check(&["tini", "-e143", "nginx"], &["tini", "nginx"]);
+        check(&["dumb-init", "--rewrite", "15:3", "--", "nginx"], &["dumb-init", "nginx"]);
+        check(&["catatonit", "-g", "--", "su-exec", "www", "nginx"], &["catatonit", "su-exec", "nginx"]);
+        check(&["setpriv", "--reuid", "33", "--clear-groups", "--regid=33", "httpd"], &["setpriv", "httpd"]);
+        check(&["nice", "-n", "5", "nice", "-10", "nohup", "app"], &["nice", "nohup", "app"]);
+        check(
+            &["timeout", "-k", "5", "--signal=INT", "60", "stdbuf", "-oL", "app"],
+            &["timeout", "stdbuf", "app"],
+        );
+        check(&["timeout", "60"], &["timeout"]);
+        check(&["tini"], &["tini"]);
+    }
+
+    #[test]
+    fn scripts_are_looked_past_and_programs_are_not() {
+        let directory = tempfile::tempdir().unwrap();
+        let program = |name: &str, text: &[u8]| {
+            use std::os::unix::fs::PermissionsExt;
+            let path = directory.path().join(name);
+            std::fs::write(&path, text).unwrap();
+            std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o755)).unwrap();
+            path.display().to_string()
+        };
+        let script = program("entrypoint", b"#!/bin/sh\nexec \"$@\"\n");
+        let bare = program("bare", b"exec \"$@\"\n");
+        let binary = program("binary", b"\x7fELF...");
+        check(&[&script, "-x", "nginx", "-g"], &[&script, "nginx"]);
+        check(&[&script, &bare, "sh", "-c", "nginx"], &[&script, &bare, "sh", "nginx"]);
+        check(&[&script, "db:3306", "-t", "30", "--", "nginx"], &[&script, "db:3306", "nginx"]);
+        check(&[&script, "--", "nginx"], &[&script, "nginx"]);
+        check(&["/nowhere/of-the-seed.sh", "nginx"], &["/nowhere/of-the-seed.sh", "nginx"]);
+        check(&[&binary, "nginx"], &[&binary]);
+        check(&["no-such-command", "nginx"], &["no-such-command"]);
     }
 }

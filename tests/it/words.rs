@@ -52,7 +52,11 @@ fn a_command_behind_a_wrapper_is_seeded_for() {
         (&["SCRIPT", "echo", "started"][..], true),
         (&["sh", "-c", "exec echo started"], true),
         (&["env", "A=b", "nice", "-n", "1", "echo", "started"], true),
+        (&["bash", "-euo", "pipefail", "-c", "exec \"$0\" \"$@\"", "echo", "started"], true),
+        (&["SCRIPT", "sh", "-c", "true && exec env -S 'A=b echo started'"], true),
         (&["SCRIPT", "printf", "echo"], false),
+        (&["sh", "-c", "ls /bin/echo; printf 'a; echo' # ; echo"], false),
+        (&["sh", "-c", "X=$(echo a; echo b) true; command -v echo"], false),
         (&["sh", "-c", "printf echo; cat </dev/null"], false),
     ] {
         let sandbox = Sandbox::on_disk();
@@ -63,8 +67,9 @@ fn a_command_behind_a_wrapper_is_seeded_for() {
         let volume = sandbox.volume();
         let outcome = run(&source, &volume, &app).option("--only-for", "echo").ends().exits(0);
         assert_eq!(volume.join("a").exists(), seeds, "{app:?}");
-        let skips = outcome.stderr.lines().filter(|line| line.contains("--only-for")).count();
-        assert_eq!(skips, usize::from(!seeds), "{app:?}: {}", outcome.stderr);
+        let skips: Vec<&str> = outcome.stderr.lines().filter(|line| line.contains("--only-for")).collect();
+        assert_eq!(skips.len(), usize::from(!seeds), "{app:?}: {}", outcome.stderr);
+        assert!(skips.iter().all(|line| line.contains("INFO") && line.contains(app[0])), "{skips:?}");
     }
 }
 
