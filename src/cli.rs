@@ -117,7 +117,7 @@ pub struct HealthArgs {
     /// Is the app ready?
     #[arg(long, group = "probe", help_heading = "Question")]
     pub ready: bool,
-    /// Wait so long for an answer [3s]
+    /// Timeout [3s]
     #[arg(long, value_name = "DUR", help_heading = "Question")]
     pub timeout: Option<Span>,
     #[command(flatten)]
@@ -177,7 +177,7 @@ pub struct VolumeArgs {
     /// Version of the seed
     ///
     /// Recorded on the volume. A volume that is complete for another version is left as it is, with a
-    /// warning that names both; what a replica of another version had begun to stage is not gone on with.
+    /// warning that names both; what a replica of another version had begun to stage is not resumed.
     #[arg(long, env = "VOLSEED_SEED_VERSION", value_name = "TEXT")]
     pub seed_version: Option<SeedVersion>,
     /// auto, lease or none [auto]
@@ -242,7 +242,7 @@ pub struct CopyArgs {
     pub chmod: Option<ModeChange>,
     /// Leave modification times alone
     ///
-    /// Saves a round trip a file on a network volume. An interrupted seed then starts anew.
+    /// Saves a round trip a file on a network volume. An interrupted seed then starts again from the beginning.
     #[arg(long, env = "VOLSEED_NO_TIMES", value_name = SWITCH, num_args = 0..=1, require_equals = true, default_missing_value = "true", value_parser = clap::builder::BoolishValueParser::new())]
     pub no_times: Option<bool>,
     /// What cannot be kept is an error
@@ -262,7 +262,7 @@ pub struct CopyArgs {
     /// For file data and metadata; from 4 MiB. What volseed needs besides is under 32 MiB, and an archive's decompression window (docs/sources.md).
     #[arg(long, env = "VOLSEED_MEMORY", value_name = "SIZE")]
     pub memory: Option<Size>,
-    /// Most entries [2000000]
+    /// Maximum of entries [2000000]
     ///
     /// A seed with more is refused with exit code 65: an archive of a few kilobytes may have any number.
     #[arg(long, env = "VOLSEED_MAX_ENTRIES", value_name = "N")]
@@ -325,7 +325,7 @@ pub struct ServerArgs {
     /// are replaced. At most 1 MiB.
     #[arg(long, env = "VOLSEED_PAGE", value_name = "FILE")]
     pub page: Option<PathBuf>,
-    /// Dead after so long [2m]
+    /// Not live when stalled [2m]
     ///
     /// Live turns to 503 when nothing has moved for so long.
     #[arg(long, env = "VOLSEED_STALL", value_name = "DUR")]
@@ -385,7 +385,7 @@ pub struct AppArgs {
     /// leaves behind, and exits as the app did. Without it, the app itself becomes the main process.
     #[arg(long, env = "VOLSEED_SUPERVISE", value_name = SWITCH, num_args = 0..=1, require_equals = true, default_missing_value = "true", value_parser = clap::builder::BoolishValueParser::new())]
     pub supervise: Option<bool>,
-    /// Time to end [8s]
+    /// Grace after SIGTERM [8s]
     ///
     /// With `--supervise`: how long after a SIGTERM the app may take. Then every process that is left
     /// gets SIGTERM, a second, and SIGKILL. With `0` nothing but that second is waited, and a second

@@ -1,13 +1,13 @@
 //! volseed seeds a container's persistent volume before its app starts.
 //!
-//! The map of the house. What is told here in order, each room says of itself at its top:
-//!
-//! - [`cli`] and [`environment`] → [`config`]: what was asked for, resolved once.
-//! - [`control`]: the shell, which waits for signals and answers probes, around
-//! - [`prepare`]: the story: look, [`decision`], [`coordinate`], [`seed`], record.
-//! - [`volume`] and [`state`]: what is on the volume.
+//! - [`cli`]: what was asked for, resolved once.
+//! - [`run`]: order, waiting and report; its `protocol` is the place to begin to read.
+//! - [`claims`]: which replica seeds.
+//! - [`seed`]: source, stage, publishing.
+//! - [`volume`]: what is on the volume, the records among it.
 //! - [`health`] and [`log`]: who is told, out of [`progress`].
-//! - [`handover`]: the app.
+//! - [`handover`]: the app, and the supervisor beside it.
+//! - [`system`]: what the kernel and the container say.
 //!
 //! Who may know whom is in `ARCHITECTURE.md`.
 

@@ -306,7 +306,11 @@ impl<F: Files, C: Clock, W: Work<F>> Replica<'_, F, C, W> {
         let is_told = std::mem::replace(&mut waiting.is_told_outside, true);
         self.work.tell(if is_told { Event::WaitsUnseen } else { event });
         let waited = self.clock.now().saturating_sub(waiting.began);
-        if waited >= self.rules.timeout.unwrap_or(OWNER_PATIENCE) {
+        let longest = match self.rules.mode {
+            Mode::Seed => Some(self.rules.timeout.unwrap_or(OWNER_PATIENCE)),
+            Mode::Wait => self.rules.timeout,
+        };
+        if longest.is_some_and(|longest| waited >= longest) {
             let (cause, help) = over();
             return Err(Error::new(Exit::Held, "wait for volume", cause).on(self.store.volume).help(help));
         }

@@ -1,6 +1,6 @@
 //! What is done with each volume of a run, one after the other: it is seeded, or waited for.
 //!
-//! Blocking, on a thread of its own: a volume may hang, and whoever answers for us meanwhile must not wait for
+//! Blocking, on a thread of its own: a volume may hang, and the health server must not wait for
 //! it. Knows nothing of health, signals or the hand-over.
 
 use std::sync::Arc;

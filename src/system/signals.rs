@@ -24,7 +24,7 @@ use crate::exit::Exit;
 use kernel::{ALL, Disposition, Received, Set};
 use rustix::net::SendFlags;
 
-/// The signals that ask volseed to end, whoever sends them: those that images name as STOPSIGNAL are among them
+/// The signals that ask volseed to end, by whatever they are sent: those that images name as STOPSIGNAL are among them
 /// (haproxy's SIGUSR1, and 37 of systemd, SIGRTMIN+3).
 const ENDING: [i32; 6] = [SIGTERM, SIGINT, SIGQUIT, SIGHUP, SIGUSR1, 37];
 /// Apache's. One that a process sends; the kernel's says that the terminal has another size.

@@ -51,7 +51,7 @@ pub fn watch(plan: &Plan) -> u8 {
     live_and_end(plan, c"volseed")
 }
 
-/// The same where volseed could not be executed anew: by its command line it still is one that seeds, so it has
+/// The same where volseed could not execute itself again: by its command line it still is one that seeds, so it has
 /// another name.
 pub(crate) fn watch_here(plan: &Plan) -> u8 {
     live_and_end(plan, c"volseed-init")
