@@ -219,32 +219,33 @@ async fn stopped(stop: &mut watch::Receiver<bool>) {
 async fn connection(stream: Box<dyn Connection>, site: Arc<impl Site>, _place: OwnedSemaphorePermit) {
     let service = service_fn(|request: Request<Incoming>| {
         let site = Arc::clone(&site);
-        async move {
+        // Pinned, so that the connection can be taken apart whatever came of it.
+        Box::pin(async move {
             let mut answer = site.answer(&request).await;
             if request.method() == Method::OPTIONS {
                 answer.headers_mut().insert(ALLOW, HeaderValue::from_static(METHODS));
             }
             Ok::<_, Infallible>(answer)
-        }
+        })
     });
     let exchange = async {
         let Ok(Ok(stream)) = tokio::time::timeout(HEAD_TIMEOUT, proxy::skip_header(stream)).await else {
             return;
         };
-        let connection = hyper::server::conn::http1::Builder::new()
+        let mut connection = hyper::server::conn::http1::Builder::new()
             .timer(TokioTimer::new())
             .header_read_timeout(HEAD_TIMEOUT)
             .max_buf_size(HEAD_BYTES)
             .keep_alive(false)
             .serve_connection(TokioIo::new(stream), service);
-        if let Ok(parts) = connection.without_shutdown().await {
-            let mut rest = parts.io.into_inner().take(LINGER_BYTES);
-            let mut nowhere = tokio::io::sink();
-            let closed = tokio::time::timeout(CLIENT_CLOSES, tokio::io::copy(&mut rest, &mut nowhere)).await;
-            let _ = rest.get_mut().shutdown().await;
-            if closed.is_err() {
-                let _ = tokio::time::timeout(LINGER, tokio::io::copy(&mut rest, &mut nowhere)).await;
-            }
+        // What is no request is answered, too.
+        let _ = std::future::poll_fn(|context| connection.poll_without_shutdown(context)).await;
+        let mut rest = connection.into_parts().io.into_inner().take(LINGER_BYTES);
+        let mut nowhere = tokio::io::sink();
+        let closed = tokio::time::timeout(CLIENT_CLOSES, tokio::io::copy(&mut rest, &mut nowhere)).await;
+        let _ = rest.get_mut().shutdown().await;
+        if closed.is_err() {
+            let _ = tokio::time::timeout(LINGER, tokio::io::copy(&mut rest, &mut nowhere)).await;
         }
     };
     // A client that breaks off or takes too long is its own problem.

@@ -25,6 +25,17 @@ fn sent(address: SocketAddr, first: &[u8], second: &[u8]) -> http::Answer {
 }
 
 #[test]
+fn what_is_no_request_is_answered_and_not_reset() {
+    let sandbox = Sandbox::new();
+    let running = seeding(&sandbox);
+    // FastCGI begins like this: nginx in front of php-fpm sends it.
+    let begin = [1, 1, 0, 1, 0, 8, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0];
+    for _ in 0..20 {
+        assert_eq!(sent(running.address(), &begin, &[4; 3000]).status, 400);
+    }
+}
+
+#[test]
 fn a_proxy_header_before_a_probe_is_passed_over() {
     let sandbox = Sandbox::new();
     let running = seeding(&sandbox);

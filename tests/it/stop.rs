@@ -136,6 +136,33 @@ fn only_who_is_stopped_is_continued_at_the_end() {
     assert!(!outcome.stdout.contains("continued"), "{}", outcome.stdout);
 }
 
+/// Leaves a process behind whose first thread has ended: the kernel calls it a zombie, and it lives.
+const HEADLESS: &str = r#"
+import ctypes, os, threading, time
+libc = ctypes.CDLL(None)
+pid = os.fork()
+if pid == 0:
+    os.setsid()
+    threading.Thread(target=lambda: time.sleep(600)).start()
+    libc.pthread_exit(None)
+while open("/proc/%d/stat" % pid).read().rsplit(")", 1)[1].split()[0] != "Z":
+    time.sleep(0.01)
+print("left", pid, flush=True)
+os._exit(0)
+"#;
+
+#[test]
+fn a_process_whose_first_thread_has_ended_is_ended_too() {
+    if !needs::tools(&["python3"]) {
+        return;
+    }
+    let sandbox = Sandbox::on_disk();
+    let run = start(&sandbox, &["python3", "-c", HEADLESS]).flag("--supervise").option("--grace", "1s");
+    let outcome = run.ends().exits(0);
+    let pid = outcome.stdout.trim().strip_prefix("left ").unwrap().to_owned();
+    assert!(!std::path::Path::new("/proc").join(pid).exists(), "{outcome:?}");
+}
+
 #[test]
 fn a_code_other_than_0_is_a_warning_that_says_whose_it_is() {
     let sandbox = Sandbox::on_disk();

@@ -66,7 +66,10 @@ fn parse(pid: i32, stat: &[u8]) -> Option<Process> {
     let parent = fields.next()?.parse().ok()?;
     let name = head.split_once('(')?.1.to_owned();
     let is_stopped = matches!(state, "T" | "t");
-    (!matches!(state, "Z" | "X")).then_some(Process { pid, name, is_stopped, parent })
+    // One whose first thread has ended lives on in the others, and is called a zombie all the same.
+    let threads = fields.nth(15).and_then(|threads| threads.parse::<u32>().ok());
+    let is_over = state == "X" || state == "Z" && threads.is_none_or(|threads| threads <= 1);
+    (!is_over).then_some(Process { pid, name, is_stopped, parent })
 }
 
 fn below(root: i32, all: Vec<Process>) -> Vec<Process> {

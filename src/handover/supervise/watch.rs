@@ -359,7 +359,7 @@ impl Supervisor<'_> {
             let code_is = signal.as_ref().map_or("the app's own", |_| "128 + the signal's number");
             tracing::warn!(command, pid, code, code_is, signal, exit_code, after, killed, "app ended");
         } else {
-            tracing::info!(command, pid, code, exit_code, after, "app ended");
+            tracing::info!(command, pid, code, signal, exit_code, after, "app ended");
         }
         exit_code
     }
