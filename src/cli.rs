@@ -3,6 +3,7 @@
 //! Values are only parsed here; what follows from them is for `config`. The first paragraph of a
 //! field's comment is its line in `--help`; all of it is its entry in `docs/options.md`.
 
+pub(crate) mod command;
 pub(crate) mod config;
 pub mod environment;
 pub(crate) mod install;

@@ -3,9 +3,15 @@
 //! Knows nothing of the rest. The numbers are those of BSD's `sysexits.h` where it has one, and of
 //! the shell for commands that cannot be run and for signals.
 
-/// Why volseed ended. After a hand-over the code is the app's own and none of these.
+/// How volseed ends. After a hand-over without a supervisor the code is the app's own and none of these.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Exit {
+    /// Done.
+    Success,
+    /// `volseed health`: not healthy.
+    Unhealthy,
+    /// The app's own code, where it was supervised.
+    App(u8),
     /// The command line, an environment variable or the configuration file is wrong.
     Usage,
     /// The archive is corrupt, cut short, or holds what no seed may hold.
@@ -51,9 +57,12 @@ pub const TABLE: &[(Exit, &str, &str)] = &[
 ];
 
 impl Exit {
-    /// The number that the process exits with, 64 to 255.
+    /// The number that the process exits with: 64 to 255 where volseed did not do what was asked.
     pub fn code(self) -> u8 {
         match self {
+            Exit::Success => 0,
+            Exit::Unhealthy => 1,
+            Exit::App(code) => code,
             Exit::Usage => 64,
             Exit::Archive => 65,
             Exit::Source => 66,

@@ -43,7 +43,7 @@ pub fn become_app(
     if lifeline.is_some() {
         sockets::readdress(&mut environment, getppid().as_raw().unsigned_abs(), std::process::id());
     }
-    if let Some(signal) = signals::hand_back(signals) {
+    if let Some(signal) = signals::restore_for_exec(signals) {
         return Err(Error::new(Exit::Signal(signal), "hand over", format!("stopped by signal {signal}")));
     }
     for file in inherited::closed() {
@@ -51,13 +51,13 @@ pub fn become_app(
         unsafe { libc::close(file) };
     }
     if let Some(how) = app.pass_socket.filter(|_| !listening.is_empty()) {
-        sockets::pass(how, listening, &mut environment).inspect_err(|_| signals::take_back())?;
+        sockets::pass(how, listening, &mut environment).inspect_err(|_| signals::ignore_sigpipe())?;
     }
     if let Some(lifeline) = lifeline {
         lifeline.app_starts();
     }
     let failed = exec::exec(&app.command, &environment);
-    signals::take_back();
+    signals::ignore_sigpipe();
     if let Some(lifeline) = lifeline {
         lifeline.app_failed();
     }

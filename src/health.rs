@@ -5,6 +5,7 @@
 pub(crate) mod admin;
 pub(crate) mod client;
 pub(crate) mod container;
+pub(crate) mod endpoint;
 pub(crate) mod listen;
 pub(crate) mod metrics;
 pub(crate) mod page;

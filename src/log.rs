@@ -62,6 +62,11 @@ impl Console {
         console
     }
 
+    /// What it was started with.
+    pub fn config(&self) -> LogConfig {
+        self.config
+    }
+
     /// Whether there is a terminal that a bar can be drawn on.
     pub fn has_bar(&self) -> bool {
         let is_dumb = std::env::var_os("TERM").is_none_or(|name| name.is_empty() || name == "dumb");

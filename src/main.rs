@@ -21,16 +21,16 @@ fn main() {
     }));
     let arguments: Vec<OsString> = std::env::args_os().collect();
     if let Some(plan) = Plan::parse(&arguments) {
-        exit(watch(&plan).into());
+        exit(watch(&plan).code().into());
     }
     let signals = Signals::install();
     let environment = environment::capture();
-    let code = match &signals {
+    let ended = match &signals {
         Ok(signals) => volseed::run(arguments, environment, signals),
         Err(error) => {
             log::print_error(error, log::early_format(&arguments));
-            error.exit_code().code()
+            error.exit_code()
         }
     };
-    exit(code.into());
+    exit(ended.code().into());
 }

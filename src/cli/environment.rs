@@ -4,6 +4,8 @@ use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::OsStrExt;
 
 use super::words;
+use crate::error::{Error, Result};
+use crate::exit::Exit;
 
 /// What volseed was started with, for the app.
 #[derive(Debug, Default)]
@@ -61,9 +63,18 @@ fn bare() -> Vec<OsString> {
     found
 }
 
-/// What is around a value of ours that is none of it: the carriage return of a file with the line ends of Windows,
-/// blanks of one that is not a shell's. The variable's name, and what it is.
-pub fn ragged(environment: &Environment, known: &[String]) -> Option<(String, &'static str)> {
+/// Refuses a value of ours that ends in the carriage return of a file with Windows' line ends, or has blanks
+/// around it: no parser would name them.
+///
+/// # Errors
+/// Exit 64 with the variable's name.
+pub fn check(environment: &Environment) -> Result<()> {
+    let Some((name, what)) = ragged(environment, &super::environment()) else { return Ok(()) };
+    let help = "take it out of the file or the manifest that the variable comes from; of a file with the line ends of Windows, dos2unix does";
+    Err(Error::new(Exit::Usage, format!("variable {name}"), format!("its value has {what}")).help(help))
+}
+
+fn ragged(environment: &Environment, known: &[String]) -> Option<(String, &'static str)> {
     let variables = environment.variables.iter().filter_map(|(name, value)| Some((name.to_str()?, value)));
     let mut ours = variables.filter(|(name, _)| known.iter().any(|known| known == name));
     ours.find_map(|(name, value)| {
@@ -78,8 +89,14 @@ pub fn ragged(environment: &Environment, known: &[String]) -> Option<(String, &'
     })
 }
 
-/// The variables that look like ours and are none of `known`, each with the nearest known one.
-pub fn unknown(environment: &Environment, known: &[String]) -> Vec<(String, Option<String>)> {
+/// Warns of variables that look like ours and are not, each with the nearest that is.
+pub fn warn_of_unknown(environment: &Environment) {
+    for (name, nearest) in unknown(environment, &super::environment()) {
+        tracing::warn!(name, nearest, "unknown environment variable");
+    }
+}
+
+fn unknown(environment: &Environment, known: &[String]) -> Vec<(String, Option<String>)> {
     let names = environment.variables.iter().filter_map(|(name, _)| name.to_str());
     names
         .filter(|name| name.starts_with(PREFIX) && !known.iter().any(|known| known == name))

@@ -71,8 +71,8 @@ impl Lifeline {
 pub enum Role {
     /// The child, which seeds and becomes the app.
     App(Lifeline),
-    /// The supervisor, and everything is over: the code to exit with.
-    Over(u8),
+    /// The supervisor, and everything is over.
+    Over(Exit),
 }
 
 /// Makes two processes of this one. To be called before there is a second thread. In the parent this
@@ -103,7 +103,7 @@ pub fn split(config: &SuperviseConfig, command: &[OsString], log: LogConfig) -> 
             if terminal {
                 terminal::give_to(getpid());
             }
-            signals::ignore_the_app_s();
+            signals::ignore_app_signals();
             kernel::replace_mask(before);
             Ok(Role::App(Lifeline { pipe: aside(ours), supervisor }))
         }
@@ -176,7 +176,7 @@ pub fn beside(
     // Not in the app's group, nor in its terminal's.
     let _ = setpgid(Pid::from_raw(0), Pid::from_raw(0));
     let _ = std::env::set_current_dir("/");
-    signals::as_usual();
+    signals::reset_to_default();
     forget_standard_files();
     close_all_but(|file| file <= 2 || kept.contains(&file));
     leave(u8::from(work().is_err()))
@@ -188,7 +188,7 @@ fn leave(code: u8) -> ! {
 }
 
 /// Executes volseed as a supervisor. All signals stay blocked on the way.
-fn watch_anew(plan: &Plan, lifeline: OwnedFd) -> u8 {
+fn watch_anew(plan: &Plan, lifeline: OwnedFd) -> Exit {
     if lifeline.as_raw_fd() == LIFELINE {
         let _ = rustix::io::fcntl_setfd(&lifeline, rustix::io::FdFlags::empty());
     } else {

@@ -55,28 +55,29 @@ impl Socket {
     ///
     /// # Errors
     /// When there are too many open files.
-    pub fn again(&self) -> io::Result<Socket> {
+    pub fn try_clone(&self) -> io::Result<Socket> {
         let (address, file) = (self.address.clone(), self.file.clone());
         Ok(Socket { address, fd: self.fd.try_clone()?, implied: self.implied, file })
     }
 
-    /// The file of a Unix socket.
-    pub fn file(&self) -> Option<SocketFile> {
-        self.file.clone()
+    /// Removes the file of a Unix socket, where it is still the one that was made.
+    pub fn remove_file(&self) {
+        if let Some(file) = &self.file {
+            file.remove();
+        }
     }
 }
 
 /// The file of a Unix socket, and which it was when it was made.
 #[derive(Debug, Clone)]
-pub struct SocketFile {
+struct SocketFile {
     path: PathBuf,
     device: u64,
     inode: u64,
 }
 
 impl SocketFile {
-    /// Removes it, where it is still the one that was made.
-    pub fn remove(&self) {
+    fn remove(&self) {
         let found = rustix::fs::statat(CWD, &self.path, AtFlags::SYMLINK_NOFOLLOW);
         if found.is_ok_and(|found| (found.st_dev, found.st_ino) == (self.device, self.inode)) {
             let _ = rustix::fs::unlinkat(CWD, &self.path, AtFlags::empty());

@@ -131,7 +131,7 @@ pub fn ends_a_seed(signal: u8) -> bool {
 /// Ignores the signals that are meant for the app while there is none yet: `docker kill -s USR2` must
 /// not end a seed, nor Ctrl-Z stop it where nobody could continue it. As PID 1 the kernel sees to that.
 /// To be called before there are threads: what a C library needs for them it installs later.
-pub fn ignore_the_app_s() {
+pub fn ignore_app_signals() {
     for signal in ALL.without(set(&ENDING)).without(set(&KEPT)).without(Set::of([WINCH])).iter() {
         kernel::dispose(signal, Disposition::Ignore);
     }
@@ -165,7 +165,7 @@ impl Drop for Blocked {
 
 /// Gives the app the mask and the dispositions that we were started with. A signal that came before is
 /// returned instead, and must end us. To be called last before `exec`, with no other thread left.
-pub fn hand_back(signals: &Signals) -> Option<u8> {
+pub fn restore_for_exec(signals: &Signals) -> Option<u8> {
     // Blocked until all is reset: what comes meanwhile is pending and found below.
     let before = kernel::replace_mask(ALL);
     reap();
@@ -193,16 +193,16 @@ fn pending_winch() -> Option<u8> {
     taken.filter(|received: &Received| received.by_process).map(|received| received.signal)
 }
 
-/// Every signal does what it does to a program that says nothing of it, but SIGPIPE, and none is blocked.
-pub fn as_usual() {
+/// Sets every signal to its default but SIGPIPE, which is ignored, and unblocks all.
+pub fn reset_to_default() {
     for signal in ALL.iter() {
         kernel::dispose(signal, Disposition::Default);
     }
-    take_back();
+    ignore_sigpipe();
     kernel::replace_mask(Set::default());
 }
 
-/// After an `exec` that failed: whoever reads our last words may be gone.
-pub fn take_back() {
+/// For what is written after an `exec` that failed: standard error may have no reader any more.
+pub fn ignore_sigpipe() {
     kernel::dispose(libc::SIGPIPE as u8, Disposition::Ignore);
 }

@@ -46,18 +46,18 @@ const SEED_GRACE: Duration = Duration::from_secs(1);
 
 /// Watches over the app until everything is over, and returns the code to exit with. Blocks for the
 /// app's whole life.
-pub fn watch(plan: &Plan) -> u8 {
+pub fn watch(plan: &Plan) -> Exit {
     // `ps` and `top` would say `exe`.
     live_and_end(plan, c"volseed")
 }
 
 /// The same where volseed could not execute itself again: by its command line it still is one that seeds, so it has
 /// another name.
-pub(crate) fn watch_here(plan: &Plan) -> u8 {
+pub(crate) fn watch_here(plan: &Plan) -> Exit {
     live_and_end(plan, c"volseed-init")
 }
 
-fn live_and_end(plan: &Plan, name: &CStr) -> u8 {
+fn live_and_end(plan: &Plan, name: &CStr) -> Exit {
     // They were blocked before `exec`, but musl lets two of its own through when the runtime installs its
     // first handler.
     kernel::replace_mask(ALL);
@@ -83,7 +83,7 @@ fn live_and_end(plan: &Plan, name: &CStr) -> u8 {
     if plan.terminal {
         terminal::give_to(getpgrp());
     }
-    supervisor.last_words()
+    supervisor.log_exit()
 }
 
 struct Supervisor<'a> {
@@ -322,7 +322,7 @@ impl Supervisor<'_> {
     }
 
     /// Says why it ended, and with what code volseed ends.
-    fn last_words(&mut self) -> u8 {
+    fn log_exit(&mut self) -> Exit {
         self.speak();
         let started = self.app_started();
         let pid = self.child.as_raw();
@@ -348,7 +348,7 @@ impl Supervisor<'_> {
                         .help("was memory short? start again: what is staged is kept"),
                 );
             }
-            return code;
+            return Exit::App(code);
         }
         let map = self.plan.config.exit_map.iter().find(|map| map.from == code);
         let exit_code = map.map_or(code, |map| map.to);
@@ -361,7 +361,7 @@ impl Supervisor<'_> {
         } else {
             tracing::info!(command, pid, code, signal, exit_code, after, "app ended");
         }
-        exit_code
+        Exit::App(exit_code)
     }
 
     /// Who had to be killed, the first few by name.
