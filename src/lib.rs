@@ -11,25 +11,26 @@
 //!
 //! Who may know whom is in `ARCHITECTURE.md`.
 
-pub mod cancel;
-pub mod claims;
+mod cancel;
+mod claims;
 pub mod cli;
-pub mod error;
+mod error;
 pub mod exit;
 #[cfg(any(fuzzing, test))]
 pub mod fuzzing;
-pub mod handover;
-pub mod health;
-pub mod log;
-pub mod progress;
-pub mod run;
-pub mod seed;
-pub mod system;
-pub mod volume;
+mod handover;
+mod health;
+mod log;
+mod progress;
+mod run;
+mod seed;
+mod system;
+mod volume;
 
 use std::ffi::OsString;
 use std::io::{self, Write};
 use std::os::fd::AsRawFd;
+use std::process::exit;
 
 use crate::cli::HealthArgs;
 use crate::cli::command::{Command, Request, health_of};
@@ -38,7 +39,7 @@ use crate::cli::environment::{self, Environment};
 use crate::cli::install;
 use crate::error::{Error, Result};
 use crate::exit::Exit;
-use crate::handover::supervise::{self, Role};
+use crate::handover::supervise::{self, Plan, Role, watch};
 use crate::log::Console;
 use crate::run::acquire::Mode;
 use crate::run::control::{self, RunOutcome};
@@ -49,8 +50,31 @@ use crate::system::text;
 /// Where `volseed health` finds the app's check when the app runs.
 const APP_CHECK: &str = "VOLSEED_APP_CHECK";
 
-/// Runs volseed with the command line `args`. Does not return where volseed becomes the app.
-pub fn run(args: Vec<OsString>, environment: Environment, signals: &Signals) -> Exit {
+/// The process from its first line to its last: signal handlers, then what the command line asks for. Or, where
+/// volseed executed itself as a supervisor, that and nothing else. Has the only `exit`.
+pub fn main() -> ! {
+    std::panic::set_hook(Box::new(|panic| {
+        log::print_panic(panic);
+        exit(Exit::Bug.code().into());
+    }));
+    let args: Vec<OsString> = std::env::args_os().collect();
+    if let Some(plan) = Plan::parse(&args) {
+        exit(watch(&plan).code().into());
+    }
+    let signals = Signals::install();
+    let environment = environment::capture();
+    let ended = match &signals {
+        Ok(signals) => run(args, environment, signals),
+        Err(error) => {
+            log::print_error(error, log::early_format(&args));
+            error.exit_code()
+        }
+    };
+    exit(ended.code().into());
+}
+
+/// Does not return where volseed becomes the app.
+fn run(args: Vec<OsString>, environment: Environment, signals: &Signals) -> Exit {
     let early = log::early_format(&args);
     let request = match environment::check(&environment).and_then(|()| Request::read(args)) {
         Ok(request) => request,

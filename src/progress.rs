@@ -181,9 +181,6 @@ pub struct Snapshot {
     pub writers: u32,
     /// Another replica that holds the volume, by its host's name, while it is waited for.
     pub waiting_for: Option<String>,
-    /// Seconds since the seeding of this volume began.
-    #[serde(skip)]
-    pub elapsed: Duration,
 }
 
 /// In place of a percent.
@@ -403,7 +400,6 @@ impl Progress {
                 Phase::Waiting => self.waiting_for.lock().ok().and_then(|holder| holder.clone()),
                 _ => None,
             },
-            elapsed,
         }
     }
 

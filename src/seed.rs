@@ -42,7 +42,6 @@ use engine::pipeline::Limits;
 use engine::workers::Crew;
 pub use publish::Published;
 use publish::mounts::Mounts;
-pub use publish::root::own_adopted_root;
 pub use source::Source;
 pub use source::directory::Wanted;
 use source::entry::{Meta, Naming};

@@ -143,7 +143,7 @@ impl Source {
 #[cfg(any(fuzzing, test))]
 impl Source {
     /// The same archive, read as if it came through a pipe.
-    pub fn as_pipe(mut self) -> Source {
+    pub fn into_pipe(mut self) -> Source {
         if let Content::File(_, look) = &mut self.content {
             *look = None;
         }

@@ -17,10 +17,6 @@ use super::{open_in_mount, stat_entry};
 pub struct Found {
     /// Its type.
     pub file_type: FileType,
-    /// Owner and group.
-    pub owner: (u32, u32),
-    /// Permission bits.
-    pub mode: u32,
     /// Whether something is mounted there.
     pub is_mount: bool,
     /// Whether it may not be replaced or removed, not even by root (`chattr +i`, `+a`).
@@ -48,8 +44,6 @@ pub fn look_at(directory: BorrowedFd<'_>, name: &[u8]) -> rustix::io::Result<Opt
             let knows_mounts = found.stx_attributes_mask.contains(StatxAttributes::MOUNT_ROOT);
             let found = Found {
                 file_type: FileType::from_raw_mode(found.stx_mode.into()),
-                owner: (found.stx_uid, found.stx_gid),
-                mode: u32::from(found.stx_mode) & 0o7777,
                 is_mount: has(StatxAttributes::MOUNT_ROOT),
                 is_fixed: has(StatxAttributes::IMMUTABLE) || has(StatxAttributes::APPEND),
                 closed: None,
@@ -64,8 +58,6 @@ pub fn look_at(directory: BorrowedFd<'_>, name: &[u8]) -> rustix::io::Result<Opt
         Err(_) => stat_entry(directory, name).map(|found| {
             found.map(|found| Found {
                 file_type: FileType::from_raw_mode(found.st_mode),
-                owner: (found.st_uid, found.st_gid),
-                mode: found.st_mode & 0o7777,
                 is_mount: false,
                 is_fixed: false,
                 closed: None,
@@ -77,8 +69,6 @@ pub fn look_at(directory: BorrowedFd<'_>, name: &[u8]) -> rustix::io::Result<Opt
         Ok(Some(found)) => Ok(Some(Found { is_mount: is_mount(directory, name), ..found })),
         Err(error) if is_mount(directory, name) => Ok(Some(Found {
             file_type: FileType::Unknown,
-            owner: (u32::MAX, u32::MAX),
-            mode: 0,
             is_mount: true,
             is_fixed: false,
             closed: Some(error),

@@ -37,9 +37,9 @@ pub fn archive(data: &[u8], directory: &Path) {
     }
     let path = directory.join("seed.tar");
     fs::write(&path, data).expect("write the archive");
-    let [file, pipe] = [("file", false), ("pipe", true)].map(|(name, as_pipe)| {
+    let [file, pipe] = [("file", false), ("pipe", true)].map(|(name, into_pipe)| {
         let volume = directory.join(name);
-        let staged = stage(&path, &volume, as_pipe);
+        let staged = stage(&path, &volume, into_pipe);
         let found = staged.map(|()| listing(&volume.join("stage/tree")));
         fs::remove_dir_all(&volume).expect("remove the volume");
         found
@@ -61,7 +61,7 @@ pub fn archive(data: &[u8], directory: &Path) {
     assert_eq!(names, ["seed.tar"], "something is outside the volume");
 }
 
-fn stage(archive: &Path, volume: &Path, as_pipe: bool) -> Result<()> {
+fn stage(archive: &Path, volume: &Path, into_pipe: bool) -> Result<()> {
     fs::create_dir_all(volume.join("stage")).expect("create the volume");
     let stage = File::open(volume.join("stage")).expect("open the stage");
     let config = VolumeConfig {
@@ -96,7 +96,7 @@ fn stage(archive: &Path, volume: &Path, as_pipe: bool) -> Result<()> {
         progress: &Arc::new(Progress::default()),
         cancel: Arc::new(Cancel::default()),
     };
-    site.stage(if as_pipe { source.as_pipe() } else { source }, None, None).map(drop)
+    site.stage(if into_pipe { source.into_pipe() } else { source }, None, None).map(drop)
 }
 
 /// Every path with its type, mode, length, links and the beginning of its data.

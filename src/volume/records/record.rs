@@ -3,7 +3,6 @@
 //! It says nothing without the public record beside it, which names it by its digest.
 
 use std::collections::BTreeMap;
-use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
 use serde::{Deserialize, Serialize};
@@ -118,13 +117,6 @@ impl Complete {
     /// A record of this volseed's, of a volume that was there before.
     pub fn adopted(epoch: u64, version: Option<String>) -> Complete {
         Complete::new(Origin::Adopted, epoch, version)
-    }
-
-    /// With what it was made of.
-    pub fn from(mut self, source: &Path, settings: Settings) -> Complete {
-        self.source = Some(source.as_os_str().as_bytes().into());
-        self.settings = settings;
-        self
     }
 
     /// With its top-level names.
