@@ -10,8 +10,8 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 use crate::exit::Exit;
-use crate::system::text::one_line;
-pub use crate::system::text::printable;
+use crate::text::one_line;
+pub use crate::text::printable;
 
 /// What every fallible function of volseed returns.
 pub type Result<T> = std::result::Result<T, Error>;

@@ -25,6 +25,7 @@ mod progress;
 mod run;
 mod seed;
 mod system;
+mod text;
 mod volume;
 
 use std::ffi::OsString;
@@ -45,7 +46,6 @@ use crate::run::acquire::Mode;
 use crate::run::control::{self, RunOutcome};
 use crate::run::status;
 use crate::system::signals::{self, Signals};
-use crate::system::text;
 
 /// Where `volseed health` finds the app's check when the app runs.
 const APP_CHECK: &str = "VOLSEED_APP_CHECK";

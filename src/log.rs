@@ -21,7 +21,7 @@ use crate::cli::config::LogConfig;
 use crate::cli::values::{LogFormat, ShowProgress};
 use crate::error::Error;
 use crate::progress::Progress;
-use crate::system::text::{json_line, one_line};
+use crate::text::{json_line, one_line};
 use standard_error::StandardError;
 
 /// Standard error, shared by the log and the bar.

@@ -4,5 +4,4 @@ pub(crate) mod commands;
 pub(crate) mod limits;
 pub(crate) mod nfs;
 pub mod signals;
-pub(crate) mod text;
 pub(crate) mod users;

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::system::text::Untrusted;
+use crate::text::Untrusted;
 
 /// Bytes of a heartbeat: one write, whole or not at all on every file system that we know.
 const BEAT_BYTES: usize = 256;

@@ -35,7 +35,7 @@ use super::proxy;
 use crate::cli::config::ServerConfig;
 use crate::cli::values::Address;
 use crate::progress::{Phase, Progress, Snapshot};
-use crate::system::text::one_line;
+use crate::text::one_line;
 
 /// How long after a connection that could not be accepted the next one is tried.
 const RETRY: Duration = Duration::from_millis(10);

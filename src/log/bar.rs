@@ -1,7 +1,7 @@
 //! The bar on a terminal: one line that is written over itself.
 
 use crate::progress::{Phase, Snapshot};
-use crate::system::text::{byte_size, one_line};
+use crate::text::{byte_size, one_line};
 
 /// Takes the bar away.
 pub const CLEAR: &str = "\r\x1b[2K";

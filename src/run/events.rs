@@ -5,7 +5,7 @@ use std::path::Path;
 use super::protocol::Event;
 use crate::claims::beat::{Beat, Holder};
 use crate::progress::{Followed, Phase, Progress, seconds};
-use crate::system::text::{Untrusted, rfc3339};
+use crate::text::{Untrusted, rfc3339};
 
 /// Tells of an event on `volume`.
 pub(super) fn tell(event: &Event<'_>, volume: &Path, progress: &Progress) {

@@ -4,7 +4,7 @@ use std::os::unix::fs::MetadataExt;
 
 use crate::cli::config::VolumeConfig;
 use crate::cli::values::Exclude;
-use crate::system::text::Untrusted;
+use crate::text::Untrusted;
 use crate::volume::Volume;
 use crate::volume::records::{Complete, Public, Settings, StateDir};
 

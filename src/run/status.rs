@@ -9,7 +9,7 @@ use crate::claims::beat::{Beat, Holder};
 use crate::claims::inspect::{Look, Seen, look};
 use crate::cli::config::VolumeConfig;
 use crate::error::Result;
-use crate::system::text::{Untrusted, byte_size, one_line, rfc3339};
+use crate::text::{Untrusted, byte_size, one_line, rfc3339};
 use crate::volume::Volume;
 use crate::volume::records::{Complete, Name, Origin, Public, Settings, StateDir, Totals};
 

@@ -24,7 +24,7 @@ pub use stage::{Kept, Root, Sealed, Staged};
 
 use super::{Location, Volume, foreign_state};
 use crate::error::{Context, Result};
-use crate::system::text;
+use crate::text;
 use crate::volume;
 
 /// The name of the directory of everything of ours, where no other is given.

@@ -10,7 +10,7 @@ use rustix::fs::StatFs;
 
 use crate::error::{Error, Result};
 use crate::exit::Exit;
-use crate::system::text::byte_size;
+use crate::text::byte_size;
 use crate::volume::{Kind, Place};
 
 /// How much smaller a server may store what it is sent: more than text that is compressed with zstd.

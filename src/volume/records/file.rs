@@ -15,7 +15,7 @@ use serde::de::DeserializeOwned;
 use super::FORMAT;
 use crate::error::{Context, Error, Result};
 use crate::exit::Exit;
-use crate::system::text;
+use crate::text;
 use crate::volume;
 use crate::volume::{foreign_state, is_lone_file, is_type, remove_tree};
 

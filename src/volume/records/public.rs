@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use super::file::from_bytes;
 use super::{Complete, FORMAT, Name, Origin, TOP_LISTED, Totals};
 use crate::error::Result;
-use crate::system::text::Untrusted;
+use crate::text::Untrusted;
 use crate::volume::random;
 
 /// Whether an app may start on the volume.

@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use super::file::from_bytes;
 use super::{FORMAT, Name, Origin, TOP_LISTED, Totals, now};
 use crate::error::Result;
-use crate::system::text::Untrusted;
+use crate::text::Untrusted;
 
 /// The options that a seed was made with and that a complete volume ignores, by name. A name that is not there
 /// was not given.
