@@ -5,9 +5,8 @@
 //! comes next is the schedule's business. It bounds entries; the bytes that they carry are bounded
 //! where the buffers are handed out (`slab`).
 
-use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
-
 use super::schedule::{Number, Pace, Place, Schedule, Turn};
+use super::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use crate::error::Error;
 
 /// The most entries that wait. A directory with fewer is known whole before its first file is
@@ -153,7 +152,8 @@ impl<T> Queue<T> {
         if state.poisoned { Err(Poisoned) } else { Ok(()) }
     }
 
-    /// No more will be pushed: writers finish what waits and end.
+    /// Ends the writers. To be called when the queue is drained: one that finds nothing ready ends, although
+    /// something may wait for a directory that is not made yet.
     pub fn close(&self) {
         self.lock().closed = true;
         self.filled.notify_all();
