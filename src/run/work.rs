@@ -27,7 +27,7 @@ use crate::progress::{Phase, Progress, seconds};
 use crate::seed::source::Source;
 use crate::seed::stage::durable::Synced;
 use crate::seed::{self, Published, Site, Staging};
-use crate::system::{nfs, signals};
+use crate::system::nfs;
 use crate::volume::records::{Complete, DIRECTORY, Name, Public, Sealed};
 use crate::volume::{
     Ourselves, Volume, check_renames, make_private, openat, refuses_names, remove_directory,
@@ -123,7 +123,7 @@ impl Work<Disk> for VolumeWork<'_> {
             let (dir, progress) = (Arc::clone(&claim.dir), Arc::clone(self.progress));
             let (pulse, enough, stop) = (Arc::clone(&pulse), Arc::clone(&enough), Arc::clone(&stop));
             let ourselves = Arc::clone(&self.ourselves);
-            let guard = signals::blocked();
+            // Signals are blocked in the seeding thread, and so in every thread that it starts.
             let thread = std::thread::Builder::new().name("heartbeat".into()).spawn(move || {
                 let (disk, clock) = (Disk::new(ourselves, false), BootClock { cancel: &enough });
                 block_on(heartbeat::beat(&disk, &clock, &dir, &pulse, || beat_of(&progress.snapshot())));
@@ -131,7 +131,6 @@ impl Work<Disk> for VolumeWork<'_> {
                     stop.set();
                 }
             });
-            drop(guard);
             thread.context("start", "heartbeat").map_err(|error| error.exit(Exit::System))?
         };
         Ok(Heartbeat { pulse, enough, stop, thread })
