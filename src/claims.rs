@@ -7,15 +7,18 @@
 //! ([`files`]): [`disk`] is the real volume, and the tests run thousands of schedules on a simulated one.
 
 pub(crate) mod beat;
+pub(crate) mod claiming;
 pub(crate) mod cleanup;
 pub(crate) mod disk;
 pub(crate) mod expiry;
 pub(crate) mod foreign;
+pub(crate) mod gather;
 pub(crate) mod heartbeat;
 pub(crate) mod identity;
 pub(crate) mod inspect;
 pub(crate) mod io;
 pub(crate) mod locking;
+pub(crate) mod sealing;
 pub(crate) mod store;
 pub(crate) mod takeover;
 

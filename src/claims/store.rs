@@ -1,4 +1,4 @@
-//! Claiming a volume, sealing and recording under a claim.
+//! The claims on a volume, and its record, as they are found.
 //!
 //! A claim is a directory `claims/<epoch>`, built whole elsewhere and renamed to its place: each number
 //! has one owner. Its holder changes the volume only by renames out of it:
@@ -11,12 +11,11 @@ use std::path::{Path, PathBuf};
 
 use rustix::io::Errno;
 
-use super::beat::{Beat, Holder};
+use super::beat::Holder;
 use super::io::Files;
-use crate::error::{Context, Error, Result};
-use crate::exit::Exit;
+use crate::error::{Context, Result};
 use crate::volume::records;
-use crate::volume::records::{Complete, Public, Staged};
+use crate::volume::records::{Public, Staged};
 use crate::volume::{Location, Privacy, Wall, foreign_state};
 
 /// Where the claims are, below the state directory.
@@ -39,7 +38,7 @@ pub const REMAINS: &str = "remains";
 pub(crate) const RETIRED: [&str; 2] = ["retired.json", "retired-record.json"];
 
 /// The highest number of a claim that counts: counting does not get there.
-const MAX_EPOCH: u64 = u64::MAX / 2;
+pub(super) const MAX_EPOCH: u64 = u64::MAX / 2;
 
 /// The replicas' directories on one volume.
 pub struct ClaimStore<'a, F: Files> {
@@ -68,7 +67,7 @@ pub struct Claim<D> {
     pub record: Option<Public>,
     /// The lower claims that were there then.
     pub(crate) older: Vec<u64>,
-    nonce: String,
+    pub(super) nonce: String,
     pub(crate) state: D,
 }
 
@@ -101,7 +100,7 @@ pub struct Leftover {
 }
 
 /// A stage that is sealed: only [`ClaimStore::seal`] makes one.
-pub struct SealedStage<S>(S);
+pub struct SealedStage<S>(pub(super) S);
 
 /// A sealed stage of which a part may be on the volume: only a durable mark of that makes one.
 pub struct Publishing<S>(pub(crate) S);
@@ -252,177 +251,6 @@ impl<F: Files> ClaimStore<'_, F> {
         Ok(None)
     }
 
-    /// Claims the volume as `holder`, whose number is not known yet, after the claim `judged` was found to
-    /// be over and the record to be of the claim `recorded` (each 0 where there was none).
-    ///
-    /// # Errors
-    /// When the claim cannot be made; the volume is then as it was.
-    pub async fn claim(
-        &self,
-        state: &F::Dir,
-        (judged, recorded): (u64, u64),
-        mut holder: Holder,
-    ) -> Result<Claimed<F::Dir>> {
-        let counted = judged.max(recorded);
-        if counted >= MAX_EPOCH {
-            return Err(foreign_state(&self.state.path.join(Public::FILE), "no claim can follow its epoch"));
-        }
-        holder.epoch = counted + 1;
-        let (epoch, nonce) = (holder.epoch, holder.nonce.clone());
-        let Some((building, built)) = self.build(state, &holder).await? else { return Ok(Claimed::Lost) };
-        let Some(dir) = self.place(state, &building, built, &holder).await? else {
-            return Ok(Claimed::Lost);
-        };
-        let (state, older) = (state.clone(), Vec::new());
-        let mut claim =
-            Claim { epoch, dir, inherited: false, was_open: false, record: None, older, nonce, state };
-        // Somebody slower may get a number that is free again: only the highest counts.
-        let is_highest = self.verify(&mut claim).await?;
-        Ok(if is_highest { Claimed::Won(claim) } else { Claimed::Superseded(claim) })
-    }
-
-    /// Whether `claim` is still ours, and the highest.
-    ///
-    /// # Errors
-    /// When the volume cannot be asked.
-    pub async fn holds(&self, claim: &mut Claim<F::Dir>) -> Result<bool> {
-        let Some(state) = self.current(claim).await? else { return Ok(false) };
-        let Some(found) = self.find(&state, claim.epoch).await? else { return Ok(false) };
-        let ours = found.holder.is_some_and(|holder| holder.nonce == claim.nonce);
-        Ok(ours && self.verify(claim).await?)
-    }
-
-    /// From here on the stage is whole and durable: only publishing is left.
-    ///
-    /// # Errors
-    /// `ENOENT` or `ESTALE` where the claim is ours no more; exit 75 where others could enter it meanwhile.
-    pub async fn seal<S>(&self, claim: &Claim<F::Dir>, synced: S) -> Result<SealedStage<S>> {
-        self.stays_private(claim).await?;
-        let path = self.claim_path(claim.epoch).join(STAGE);
-        self.rename_stage(claim, STAGE, SEALED).await.context("seal", path.as_path())?;
-        self.files.sync(&claim.dir).await.context("sync directory", path.as_path())?;
-        Ok(SealedStage(synced))
-    }
-
-    /// From here on a part of what is sealed may be on the volume.
-    ///
-    /// # Errors
-    /// `ENOENT` or `ESTALE` where the claim is ours no more.
-    pub async fn begin_publishing<S>(
-        &self,
-        claim: &Claim<F::Dir>,
-        sealed: SealedStage<S>,
-    ) -> Result<Publishing<S>> {
-        let path = self.claim_path(claim.epoch).join(SEALED);
-        self.rename_stage(claim, SEALED, PUBLISHING).await.context("begin to publish", path.as_path())?;
-        self.files.sync(&claim.dir).await.context("sync directory", path.as_path())?;
-        Ok(Publishing(sealed.0))
-    }
-
-    /// The same of what an earlier holder sealed and perhaps began to publish.
-    ///
-    /// # Errors
-    /// As [`ClaimStore::begin_publishing`].
-    pub async fn resume_publishing(
-        &self,
-        claim: &Claim<F::Dir>,
-        leftover: Leftover,
-    ) -> Result<Publishing<Box<Staged>>> {
-        match leftover.sealing {
-            Sealing::Sealed => self.begin_publishing(claim, SealedStage(leftover.staged)).await,
-            Sealing::Publishing => Ok(Publishing(leftover.staged)),
-        }
-    }
-
-    /// Renames a stage within our claim, also where the rename's answer was lost.
-    pub(crate) async fn rename_stage(
-        &self,
-        claim: &Claim<F::Dir>,
-        from: &str,
-        to: &str,
-    ) -> rustix::io::Result<()> {
-        match self.files.rename(&claim.dir, from.as_bytes(), &claim.dir, to.as_bytes()).await {
-            Err(Errno::NOENT) => self.files.open(&claim.dir, to).await.map(drop),
-            renamed => renamed,
-        }
-    }
-
-    /// Whether nobody else can enter the claim. A volume plug-in or a `chown -R` may have let others in.
-    pub async fn is_private(&self, claim: &Claim<F::Dir>) -> Result<bool> {
-        let privacy = self.files.privacy(&claim.dir, Wall::Closed).await;
-        let privacy = privacy.context("stat", || self.claim_path(claim.epoch))?;
-        Ok(privacy == Privacy::Private)
-    }
-
-    async fn stays_private(&self, claim: &Claim<F::Dir>) -> Result<()> {
-        if self.is_private(claim).await? {
-            return Ok(());
-        }
-        let path = self.claim_path(claim.epoch);
-        let cause =
-            "its owner or mode was changed while it was filled: others may have changed what is in it";
-        Err(Error::new(Exit::Held, "use stage", cause)
-            .on(path.as_path())
-            .help("let nothing change owners or modes below .volseed, and start again"))
-    }
-
-    /// The records stand for a volume that is no more. The public one goes first: alone it would vouch for
-    /// what nobody can read.
-    ///
-    /// # Errors
-    /// When one is still there, or the claim is ours no more.
-    pub async fn retire_record(&self, claim: &Claim<F::Dir>) -> Result<()> {
-        for (name, retired) in [Public::FILE, Complete::FILE].into_iter().zip(RETIRED) {
-            let path = self.state.path.join(name);
-            let moved =
-                self.files.rename(&claim.state, name.as_bytes(), &claim.dir, retired.as_bytes()).await;
-            self.none_if_missing(moved, "remove record", &path)?;
-            for dir in [&claim.dir, &claim.state] {
-                self.files.sync(dir).await.context("sync directory of record", path.as_path())?;
-            }
-        }
-        Ok(())
-    }
-
-    /// Records the volume as complete; durable on return. The public record comes last: who sees it finds the
-    /// private one that it is of.
-    ///
-    /// # Errors
-    /// When it could not be made durable, or the claim is ours no more.
-    pub async fn complete(&self, claim: &Claim<F::Dir>, record: &Complete) -> Result<()> {
-        let private = records::to_bytes(record);
-        let public = records::to_bytes(&Public::of(record, &private));
-        self.put(claim, Complete::FILE, &private).await?;
-        self.put(claim, Public::FILE, &public).await
-    }
-
-    /// What no rename replaces must not be found once the volume is published.
-    ///
-    /// # Errors
-    /// Exit 78 where a directory has the private record's name.
-    pub async fn check_private_place(&self, claim: &Claim<F::Dir>) -> Result<()> {
-        match self.files.open(&claim.state, Complete::FILE).await {
-            Ok(_) | Err(Errno::ACCESS | Errno::XDEV) => {
-                Err(foreign_state(&self.state.path.join(Complete::FILE), "not a regular file"))
-            }
-            // A file, a link, or nothing is replaced; what else is wrong will be said where it is in the way.
-            Err(_) => Ok(()),
-        }
-    }
-
-    /// Writes a record in our claim and renames it to its place.
-    async fn put(&self, claim: &Claim<F::Dir>, name: &str, bytes: &[u8]) -> Result<()> {
-        let path = self.state.path.join(name);
-        let written = match name {
-            Public::FILE => self.files.write_readable(&claim.dir, name, bytes).await,
-            _ => self.files.write(&claim.dir, name, bytes).await,
-        };
-        written.context("write record", path.as_path())?;
-        let renamed = self.files.rename(&claim.dir, name.as_bytes(), &claim.state, name.as_bytes()).await;
-        self.confirm_rename(renamed, name, bytes).await.context("rename record", path.as_path())?;
-        self.files.sync(&claim.state).await.context("sync directory of record", path.as_path())
-    }
-
     /// What a stage says of itself, where there is one.
     ///
     /// # Errors
@@ -433,103 +261,6 @@ impl<F: Files> ClaimStore<'_, F> {
         let bytes =
             self.none_if_missing(self.files.read(&wrapper, Staged::FILE).await, "read record", &path)?;
         Ok(bytes.and_then(|bytes| Staged::parse(&bytes)))
-    }
-
-    /// Builds a claim where nobody looks: that place, and the claim.
-    async fn build(&self, state: &F::Dir, holder: &Holder) -> Result<Option<(F::Dir, F::Dir)>> {
-        let path = self.state.path.join(BUILDING);
-        let beat = Beat::default().bytes();
-        let building = self.own_building(state).await;
-        let built = async {
-            let building = building?;
-            let dir = self.ensure(&building, &holder.nonce).await?;
-            self.files.write(&dir, HOLDER, &records::to_bytes(holder)).await?;
-            self.files.write(&dir, HEARTBEAT, &beat).await?;
-            Ok((building, dir))
-        };
-        match built.await {
-            // Whoever completed the volume just now has cleared it away.
-            Err(Errno::NOENT | Errno::STALE) => Ok(None),
-            Err(Errno::NOTDIR | Errno::LOOP) => Err(foreign_state(&path, "not a directory")),
-            Err(Errno::XDEV) => Err(foreign_state(&path, "another file system is mounted there")),
-            built => built.map(Some).context("create claim in", path.as_path()),
-        }
-    }
-
-    /// Renames what was built to its place. Whatever the rename says, what is there decides: an answer
-    /// that was lost is asked for again, and then says that it failed.
-    async fn place(
-        &self,
-        state: &F::Dir,
-        building: &F::Dir,
-        built: F::Dir,
-        holder: &Holder,
-    ) -> Result<Option<F::Dir>> {
-        let path = self.claim_path(holder.epoch);
-        let name = holder.epoch.to_string();
-        let renamed = async {
-            let claims = self.own_claims(state).await?;
-            self.files.rename(building, holder.nonce.as_bytes(), &claims, name.as_bytes()).await
-        };
-        let renamed = renamed.await;
-        if renamed.is_ok() {
-            return Ok(Some(built));
-        }
-        if let Some(found) = self.find(state, holder.epoch).await?
-            && found.holder.is_some_and(|there| there.nonce == holder.nonce)
-        {
-            return Ok(Some(built));
-        }
-        let _ = self.files.remove(building, holder.nonce.as_bytes()).await;
-        // Whoever was quicker may be done already, and nobody else clears up after us.
-        let _ = self.files.rmdir(state, BUILDING.as_bytes()).await;
-        let _ = self.files.rmdir(state, CLAIMS.as_bytes()).await;
-        match renamed {
-            Err(Errno::NOTEMPTY | Errno::EXIST | Errno::NOENT | Errno::STALE) | Ok(()) => Ok(None),
-            Err(Errno::NOTDIR | Errno::LOOP) => {
-                Err(foreign_state(&self.state.path.join(CLAIMS), "not a directory"))
-            }
-            Err(error) => Err(error).context("rename claim to", path.as_path()),
-        }
-    }
-
-    /// Looks at the claims and the record: whether ours is the highest, and above the record's.
-    pub(crate) async fn verify(&self, claim: &mut Claim<F::Dir>) -> Result<bool> {
-        // Opened anew: names in a directory that was opened long ago may be cached (nfs(5), `lookupcache`).
-        let Some(state) = self.current(claim).await? else { return Ok(false) };
-        let epochs = self.epochs(&state).await?;
-        // After that and opened anew: a holder whose claim is gone by now has left its record.
-        let Some(state) = self.state().await? else { return Ok(false) };
-        claim.record = self.record(&state.dir).await?;
-        claim.older = epochs.iter().copied().filter(|epoch| *epoch < claim.epoch).collect();
-        let recorded = claim.record.as_ref().map_or(0, |record| record.epoch);
-        Ok(epochs.last() == Some(&claim.epoch) && recorded < claim.epoch)
-    }
-
-    /// The state directory, while it is the one that the claim was made in: a new one counts claims from 1.
-    async fn current(&self, claim: &Claim<F::Dir>) -> Result<Option<F::Dir>> {
-        let Some(state) = self.state().await? else { return Ok(None) };
-        let same =
-            self.none_if_missing(self.files.same(&state.dir, &claim.state).await, "stat", &self.state.path)?;
-        let is_current = same == Some(true) && state.foreign().is_none();
-        Ok(is_current.then_some(state.dir))
-    }
-
-    /// A rename of a record that reported failure though it was done.
-    async fn confirm_rename(
-        &self,
-        renamed: rustix::io::Result<()>,
-        name: &str,
-        bytes: &[u8],
-    ) -> rustix::io::Result<()> {
-        if renamed != Err(Errno::NOENT) {
-            return renamed;
-        }
-        let Ok(Some(state)) = self.state().await else { return renamed };
-        match self.files.read(&state.dir, name).await {
-            Ok(there) if there == bytes => Ok(()),
-            _ => renamed,
-        }
     }
 
     async fn holder(&self, dir: &F::Dir, path: &Path) -> Result<Option<Holder>> {

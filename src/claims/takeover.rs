@@ -17,14 +17,14 @@ use super::store::{
 };
 use crate::error::{Context, Error, Result, printable};
 use crate::exit::Exit;
-use crate::volume::records::{Complete, Public, Staged, TREE, to_bytes};
+use crate::volume::records::{Complete, Public, Staged, to_bytes};
 use crate::volume::{Privacy, Wall, foreign_state};
 
 /// Sealed parts that an earlier holder may hold open begin with this; those that it had begun to publish
 /// with the second.
 const CONTESTED: [&str; 2] = ["contested-sealed", "contested-publishing"];
 /// What becomes `sealed`, or `publishing`, once everything contested is in it.
-const ISOLATED: [&str; 2] = ["isolated-sealed", "isolated-publishing"];
+pub(super) const ISOLATED: [&str; 2] = ["isolated-sealed", "isolated-publishing"];
 /// Says, in a claim, which seed was half published by a stage that could not be trusted: another one would be
 /// mixed with it. It goes with the claim that completes the volume.
 const HALF_PUBLISHED: &str = "half-published.json";
@@ -32,7 +32,7 @@ const HALF: &[u8] = HALF_PUBLISHED.as_bytes();
 /// What is not needed any more begins with this.
 const DISCARDED: &str = "discarded";
 /// How often a directory that a stale holder still fills is emptied, before that is an error.
-const TRIES: usize = 100;
+pub(super) const TRIES: usize = 100;
 
 /// What is kept of an older claim.
 #[derive(Clone, Copy)]
@@ -329,146 +329,6 @@ impl<F: Files> ClaimStore<'_, F> {
         sealed.retain(|(_, staged)| belongs(staged));
         Ok(sealed)
     }
-
-    /// Moves what is in `parts` of our claim to a new directory, which then is what is sealed.
-    async fn gather(
-        &self,
-        claim: &Claim<F::Dir>,
-        parts: &[(&[u8], Option<Staged>)],
-    ) -> rustix::io::Result<()> {
-        let sealing = match parts.iter().any(|(part, _)| is_publishing(part)) {
-            true => Sealing::Publishing,
-            false => Sealing::Sealed,
-        };
-        let isolated = ISOLATED[sealing as usize];
-        let fresh = self.ensure(&claim.dir, isolated).await?;
-        // First: whichever part is left after a kill says what it belongs to.
-        if let Some(staged) = parts.iter().find_map(|(_, staged)| staged.as_ref()) {
-            self.files.write(&fresh, Staged::FILE, &to_bytes(staged)).await?;
-        }
-        let tree = self.ensure(&fresh, TREE).await?;
-        for (part, _) in parts.iter().filter(|(part, _)| *part != isolated.as_bytes()) {
-            let wrapper = self.files.open_entry(&claim.dir, part).await?;
-            self.move_tree(&wrapper, &tree).await?;
-            self.files.remove(&claim.dir, part).await?;
-        }
-        self.files.sync(&fresh).await?;
-        self.rename_stage(claim, isolated, sealing.name()).await?;
-        self.files.sync(&claim.dir).await
-    }
-
-    /// Moves all of a contested tree to ours, until the old one can be removed: a stale replica that was taking
-    /// over, too, may still move something into it.
-    async fn move_tree(&self, wrapper: &F::Dir, tree: &F::Dir) -> rustix::io::Result<()> {
-        for _ in 0..TRIES {
-            match self.files.open(wrapper, TREE).await {
-                Ok(from) => self.move_entries(&from, tree, Some(self.root.clone())).await?,
-                Err(Errno::NOENT) => return Ok(()),
-                Err(error) => return Err(error),
-            }
-            match self.files.rmdir(wrapper, TREE.as_bytes()).await {
-                Err(Errno::NOTEMPTY | Errno::EXIST) => {}
-                Err(Errno::NOENT) => return Ok(()),
-                removed => return removed,
-            }
-        }
-        Err(Errno::NOTEMPTY)
-    }
-
-    /// Moves what is in `from` to `to`. A directory that the volume has too is one whose entries are
-    /// published one by one: a new one takes its place, and its entries are moved likewise.
-    async fn move_entries(
-        &self,
-        from: &F::Dir,
-        to: &F::Dir,
-        volume: Option<F::Dir>,
-    ) -> rustix::io::Result<()> {
-        let mut steps = Vec::new();
-        self.move_level(from, to, volume.as_ref(), &mut steps).await?;
-        while let Some(step) = steps.pop() {
-            match step {
-                Step::Enter { from, to, volume, name } => {
-                    let old = match self.files.open_entry(&from, &name).await {
-                        Err(Errno::NOENT) => continue,
-                        opened => opened?,
-                    };
-                    let new = self.files.open_entry(&to, &name).await?;
-                    let there = match &volume {
-                        Some(volume) => self.files.open_entry(volume, &name).await.ok(),
-                        None => None,
-                    };
-                    steps.push(Step::Leave { from, name });
-                    self.move_level(&old, &new, there.as_ref(), &mut steps).await?;
-                }
-                Step::Leave { from, name } => match self.files.rmdir(&from, &name).await {
-                    // What was put there meanwhile is moved in another round.
-                    Ok(()) | Err(Errno::NOENT | Errno::NOTEMPTY | Errno::EXIST) => {}
-                    Err(error) => return Err(error),
-                },
-            }
-        }
-        Ok(())
-    }
-
-    /// The same for one directory; those whose entries are moved one by one are added to `steps`.
-    async fn move_level(
-        &self,
-        from: &F::Dir,
-        to: &F::Dir,
-        volume: Option<&F::Dir>,
-        steps: &mut Vec<Step<F::Dir>>,
-    ) -> rustix::io::Result<()> {
-        if let Some(volume) = volume {
-            // What the earlier holder has moved there comes from directories that are removed after this.
-            self.files.sync(volume).await?;
-        }
-        for name in self.files.names(from).await? {
-            if self.is_divided(from, to, volume, &name).await? {
-                let volume = volume.cloned();
-                steps.push(Step::Enter { from: from.clone(), to: to.clone(), volume, name });
-                continue;
-            }
-            match self.files.rename(from, &name, to, &name).await {
-                // A stale holder has just published it.
-                Ok(()) | Err(Errno::NOENT) => {}
-                Err(error) => return Err(error),
-            }
-        }
-        Ok(())
-    }
-
-    /// Whether the entries of a directory are moved one by one: then it is there in `to`, too.
-    async fn is_divided(
-        &self,
-        from: &F::Dir,
-        to: &F::Dir,
-        volume: Option<&F::Dir>,
-        name: &[u8],
-    ) -> rustix::io::Result<bool> {
-        if self.files.open_entry(to, name).await.is_ok() {
-            return Ok(true);
-        }
-        let Some(volume) = volume else { return Ok(false) };
-        if self.files.open_entry(volume, name).await.is_err() {
-            return Ok(false);
-        }
-        match self.files.open_entry(from, name).await {
-            Ok(model) => match self.files.make_like(to, name, &model).await {
-                Ok(()) | Err(Errno::EXIST) => Ok(true),
-                Err(error) => Err(error),
-            },
-            Err(Errno::NOTDIR | Errno::LOOP | Errno::NOENT) => Ok(false),
-            Err(error) => Err(error),
-        }
-    }
-}
-
-/// What is left to do while the entries of directories are moved one by one.
-enum Step<D> {
-    /// The directory `name`.
-    Enter { from: D, to: D, volume: Option<D>, name: Box<[u8]> },
-    /// It is empty.
-    Leave { from: D, name: Box<[u8]> },
 }
 
 /// What a part of claim `old` becomes in the claim that takes it over; nothing where it is not needed.
@@ -509,7 +369,7 @@ fn is_part(part: &[u8]) -> bool {
 }
 
 /// Whether a part of what it was may be on the volume.
-fn is_publishing(part: &[u8]) -> bool {
+pub(super) fn is_publishing(part: &[u8]) -> bool {
     [PUBLISHING, CONTESTED[1], ISOLATED[1]].iter().any(|name| part.starts_with(name.as_bytes()))
 }
 

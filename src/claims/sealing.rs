@@ -1,0 +1,147 @@
+//! What a holder renames out of its claim: the seal, the mark that publishing begins, and the records.
+//!
+//! Each step is durable when it returns, and is taken only while the claim is private.
+
+use rustix::io::Errno;
+
+use super::io::Files;
+use super::store::{
+    Claim, ClaimStore, Leftover, PUBLISHING, Publishing, RETIRED, SEALED, STAGE, SealedStage, Sealing,
+};
+use crate::error::{Context, Error, Result};
+use crate::exit::Exit;
+use crate::volume::records::{Complete, Public, Staged, to_bytes};
+use crate::volume::{Privacy, Wall, foreign_state};
+
+impl<F: Files> ClaimStore<'_, F> {
+    /// From here on the stage is whole and durable: only publishing is left.
+    ///
+    /// # Errors
+    /// `ENOENT` or `ESTALE` where the claim is ours no more; exit 75 where others could enter it meanwhile.
+    pub async fn seal<S>(&self, claim: &Claim<F::Dir>, synced: S) -> Result<SealedStage<S>> {
+        self.stays_private(claim).await?;
+        let path = self.claim_path(claim.epoch).join(STAGE);
+        self.rename_stage(claim, STAGE, SEALED).await.context("seal", path.as_path())?;
+        self.files.sync(&claim.dir).await.context("sync directory", path.as_path())?;
+        Ok(SealedStage(synced))
+    }
+
+    /// From here on a part of what is sealed may be on the volume.
+    ///
+    /// # Errors
+    /// `ENOENT` or `ESTALE` where the claim is ours no more.
+    pub async fn begin_publishing<S>(
+        &self,
+        claim: &Claim<F::Dir>,
+        sealed: SealedStage<S>,
+    ) -> Result<Publishing<S>> {
+        let path = self.claim_path(claim.epoch).join(SEALED);
+        self.rename_stage(claim, SEALED, PUBLISHING).await.context("begin to publish", path.as_path())?;
+        self.files.sync(&claim.dir).await.context("sync directory", path.as_path())?;
+        Ok(Publishing(sealed.0))
+    }
+
+    /// The same of what an earlier holder sealed and perhaps began to publish.
+    ///
+    /// # Errors
+    /// As [`ClaimStore::begin_publishing`].
+    pub async fn resume_publishing(
+        &self,
+        claim: &Claim<F::Dir>,
+        leftover: Leftover,
+    ) -> Result<Publishing<Box<Staged>>> {
+        match leftover.sealing {
+            Sealing::Sealed => self.begin_publishing(claim, SealedStage(leftover.staged)).await,
+            Sealing::Publishing => Ok(Publishing(leftover.staged)),
+        }
+    }
+
+    /// Renames a stage within our claim, also where the rename's answer was lost.
+    pub(crate) async fn rename_stage(
+        &self,
+        claim: &Claim<F::Dir>,
+        from: &str,
+        to: &str,
+    ) -> rustix::io::Result<()> {
+        match self.files.rename(&claim.dir, from.as_bytes(), &claim.dir, to.as_bytes()).await {
+            Err(Errno::NOENT) => self.files.open(&claim.dir, to).await.map(drop),
+            renamed => renamed,
+        }
+    }
+
+    /// Whether nobody else can enter the claim. A volume plug-in or a `chown -R` may have let others in.
+    pub async fn is_private(&self, claim: &Claim<F::Dir>) -> Result<bool> {
+        let privacy = self.files.privacy(&claim.dir, Wall::Closed).await;
+        let privacy = privacy.context("stat", || self.claim_path(claim.epoch))?;
+        Ok(privacy == Privacy::Private)
+    }
+
+    async fn stays_private(&self, claim: &Claim<F::Dir>) -> Result<()> {
+        if self.is_private(claim).await? {
+            return Ok(());
+        }
+        let path = self.claim_path(claim.epoch);
+        let cause =
+            "its owner or mode was changed while it was filled: others may have changed what is in it";
+        Err(Error::new(Exit::Held, "use stage", cause)
+            .on(path.as_path())
+            .help("let nothing change owners or modes below .volseed, and start again"))
+    }
+
+    /// The records stand for a volume that is no more. The public one goes first: alone it would vouch for
+    /// what nobody can read.
+    ///
+    /// # Errors
+    /// When one is still there, or the claim is ours no more.
+    pub async fn retire_record(&self, claim: &Claim<F::Dir>) -> Result<()> {
+        for (name, retired) in [Public::FILE, Complete::FILE].into_iter().zip(RETIRED) {
+            let path = self.state.path.join(name);
+            let moved =
+                self.files.rename(&claim.state, name.as_bytes(), &claim.dir, retired.as_bytes()).await;
+            self.none_if_missing(moved, "remove record", &path)?;
+            for dir in [&claim.dir, &claim.state] {
+                self.files.sync(dir).await.context("sync directory of record", path.as_path())?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Records the volume as complete; durable on return. The public record comes last: who sees it finds the
+    /// private one that it is of.
+    ///
+    /// # Errors
+    /// When it could not be made durable, or the claim is ours no more.
+    pub async fn complete(&self, claim: &Claim<F::Dir>, record: &Complete) -> Result<()> {
+        let private = to_bytes(record);
+        let public = to_bytes(&Public::of(record, &private));
+        self.put(claim, Complete::FILE, &private).await?;
+        self.put(claim, Public::FILE, &public).await
+    }
+
+    /// What no rename replaces must not be found once the volume is published.
+    ///
+    /// # Errors
+    /// Exit 78 where a directory has the private record's name.
+    pub async fn check_private_place(&self, claim: &Claim<F::Dir>) -> Result<()> {
+        match self.files.open(&claim.state, Complete::FILE).await {
+            Ok(_) | Err(Errno::ACCESS | Errno::XDEV) => {
+                Err(foreign_state(&self.state.path.join(Complete::FILE), "not a regular file"))
+            }
+            // A file, a link, or nothing is replaced; what else is wrong will be said where it is in the way.
+            Err(_) => Ok(()),
+        }
+    }
+
+    /// Writes a record in our claim and renames it to its place.
+    async fn put(&self, claim: &Claim<F::Dir>, name: &str, bytes: &[u8]) -> Result<()> {
+        let path = self.state.path.join(name);
+        let written = match name {
+            Public::FILE => self.files.write_readable(&claim.dir, name, bytes).await,
+            _ => self.files.write(&claim.dir, name, bytes).await,
+        };
+        written.context("write record", path.as_path())?;
+        let renamed = self.files.rename(&claim.dir, name.as_bytes(), &claim.state, name.as_bytes()).await;
+        self.confirm_rename(renamed, name, bytes).await.context("rename record", path.as_path())?;
+        self.files.sync(&claim.state).await.context("sync directory of record", path.as_path())
+    }
+}
