@@ -13,4 +13,5 @@ pub(crate) mod settings;
 pub(crate) mod simulation;
 pub(crate) mod status;
 pub(crate) mod volumes;
+pub(crate) mod waiting;
 pub(crate) mod work;
