@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::Duration;
 
-/// Shared by the shell, which sets it, and the story, which looks at it between two steps.
+/// Shared by `run/control`, which sets it, and the seeding thread, which reads it between two steps.
 #[derive(Debug, Default)]
 pub struct Cancel {
     set: AtomicBool,
@@ -18,7 +18,7 @@ pub struct Cancel {
 
 impl Cancel {
     /// A wish for a part of what `whole` stops.
-    pub fn part_of(whole: &Arc<Cancel>) -> Cancel {
+    pub fn child_of(whole: &Arc<Cancel>) -> Cancel {
         Cancel { whole: Some(Arc::clone(whole)), ..Cancel::default() }
     }
 

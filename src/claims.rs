@@ -1,6 +1,6 @@
-//! Who seeds: exactly one replica at a time, and what follows when it dies, freezes or comes back late.
+//! Who seeds: exactly one replica at a time, and what follows when it dies, freezes or comes back stale.
 //!
-//! A lock alone is not safe: after a partition an NFS client may go on without it, and FUSE or SMB
+//! A lock alone is not safe: after a partition an NFS client may continue without it, and FUSE or SMB
 //! mounts may grant it twice. So the lock and the heartbeat only tell *when to try* ([`rule`]); the
 //! directory tree decides *who wins*, and stops a holder that came back late ([`claim`]). [`turn`] is the
 //! protocol from the first look to the record. All of it is written against two small traits

@@ -20,9 +20,9 @@ use crate::error::{Error, Result};
 use crate::exit::Exit;
 use crate::system::users::Spec;
 use values::{
-    Address, AppCheck, Commands, Exclude, Existing, ExitMap, Grace, LockMode, LogFormat, LogLevel,
-    ModeChange, PassSocket, ProbePath, Rewrite, SeedVersion, ShowProgress, SignalScope, Size, SocketMode,
-    Span, Status, StopSignal, Workers,
+    Address, AppCheck, Commands, Exclude, Existing, ExitMap, Grace, HttpStatus, LockMode, LogFormat,
+    LogLevel, ModeChange, PassSocket, ProbePath, Rewrite, SeedVersion, ShowProgress, SignalScope, Size,
+    SocketMode, Span, StopSignal, Workers,
 };
 
 /// Seeds a container's persistent volume before its app starts: in parallel, once, and with health
@@ -210,7 +210,7 @@ const SWITCH: &str = "true|false";
 pub struct CopyArgs {
     /// Directory, archive, - for stdin
     ///
-    /// What the volume shall hold. Archives are known by their content, not by their name: tar, plain
+    /// The seed: a directory or an archive. Archives are known by their content, not by their name: tar, plain
     /// or in gzip, zstd, bzip2 or xz. `-` reads an archive from standard input.
     #[arg(long, env = "VOLSEED_FROM", value_name = "PATH")]
     pub from: Option<PathBuf>,
@@ -313,7 +313,7 @@ pub struct ServerArgs {
     ///
     /// 200 to 599: what every path answers that is no probe's while the volume is seeded.
     #[arg(long, env = "VOLSEED_SEEDING_STATUS", value_name = "CODE")]
-    pub seeding_status: Option<Status>,
+    pub seeding_status: Option<HttpStatus>,
     /// Metrics path [/metrics]
     ///
     /// OpenMetrics text, for Prometheus.
@@ -328,7 +328,7 @@ pub struct ServerArgs {
     pub page: Option<PathBuf>,
     /// Not live when stalled [2m]
     ///
-    /// Live turns to 503 when nothing has moved for so long.
+    /// Live turns to 503 after this long without progress.
     #[arg(long, env = "VOLSEED_STALL", value_name = "DUR")]
     pub stall: Option<Span>,
 }

@@ -48,7 +48,7 @@ impl Error {
         }
     }
 
-    /// The story was stopped on its way because the shell asked for it; who asked says why.
+    /// The seeding thread was cancelled; the caller says why.
     pub fn cancelled() -> Error {
         Error::new(Exit::Signal(0), "seed", "stopped")
     }
@@ -90,7 +90,7 @@ impl Error {
     }
 
     /// Whether a server no longer knows the handle that was used (`ESTALE`): what stands for the same
-    /// place may still be opened anew.
+    /// place may still be opened again.
     pub fn is_stale(&self) -> bool {
         self.number == Some(nix::libc::ESTALE)
     }

@@ -8,7 +8,7 @@ use std::time::Duration;
 use crate::claims::beat::Beat;
 use crate::cli::config::{ServerConfig, SocketAccess};
 use crate::health::page::Page;
-use crate::health::server::{Seeding, answer_to};
+use crate::health::server::{ProgressProbe, answer_to};
 use crate::progress::Progress;
 pub use crate::seed::source::fuzzing::{archive, decompress, extension, names};
 use crate::volume::records::{Complete, Public, Staged};
@@ -39,7 +39,7 @@ pub fn http(data: &[u8]) {
         stall: Duration::from_secs(120),
     };
     let page = Page::read(None).expect("our own page is whole");
-    let site = Arc::new(Seeding { config, page, progress: Arc::new(Progress::default()) });
+    let site = Arc::new(ProgressProbe { config, page, progress: Arc::new(Progress::default()) });
     let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build();
     let answer = runtime.expect("a runtime starts").block_on(answer_to(data, site));
     assert!(answer.is_empty() || answer.starts_with(b"HTTP/1."), "{}", String::from_utf8_lossy(&answer));

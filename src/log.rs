@@ -105,7 +105,7 @@ impl Console {
         }
     }
 
-    /// Whoever holds this does not wait.
+    /// A caller that holds this does not wait.
     fn screen(&self) -> MutexGuard<'_, Screen> {
         self.screen.lock().unwrap_or_else(PoisonError::into_inner)
     }

@@ -1,4 +1,4 @@
-//! How far the work is: counters that the story and the writers raise and that health, the log and
+//! How far the work is: counters that the seeding thread and the writers raise and that health, the log and
 //! the bar read.
 //!
 //! Atomics only, so that nobody ever waits for anybody. Knows nothing of who reads it.
@@ -213,7 +213,7 @@ impl Default for Progress {
 }
 
 impl Progress {
-    /// Goes to a phase. Entering [`Phase::Seeding`] starts the counters anew.
+    /// Goes to a phase. Entering [`Phase::Seeding`] resets the counters.
     pub fn enter(&self, phase: Phase) {
         self.followed.store(UNKNOWN, Relaxed);
         if phase == Phase::Seeding {
@@ -264,7 +264,7 @@ impl Progress {
     }
 
     /// A call on the volume that began then is over.
-    pub fn took(&self, operation: Operation, began: Instant) {
+    pub fn observe(&self, operation: Operation, began: Instant) {
         let time = began.elapsed();
         let bucket = BOUNDS_SECONDS.partition_point(|bound| *bound < time.as_secs_f64());
         let latency = &self.latencies[operation as usize];

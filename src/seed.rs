@@ -36,10 +36,10 @@ use crate::error::{Context, Result, printable};
 use crate::progress::{Phase, Progress, seconds};
 use crate::volume;
 use crate::volume::records;
-use crate::volume::records::{Kept, Name, Public, Sealed, Staged, TREE};
-use crate::volume::{Kind, Made, Place, Volume, openat, remove_tree};
-use engine::pipeline::Limits;
-use engine::workers::Crew;
+use crate::volume::records::{Durability, Name, Public, Sealed, Staged, TREE};
+use crate::volume::{FileSystem, PrivateDirectory, Storage, Volume, openat, remove_tree};
+use engine::pipeline::Budget;
+use engine::workers::Parallelism;
 pub use publish::Published;
 use publish::mounts::Mounts;
 pub use source::Source;
@@ -49,8 +49,8 @@ use source::exclude::Excluding;
 use source::links::Links;
 pub use source::lookup::archived_file;
 use source::members::Stream;
-use source::{Content, Stdin, stdin_is_silent};
-use stage::common::{Purpose, Rules};
+use source::{SourceContent, Stdin, stdin_is_silent};
+use stage::common::{Purpose, WalkRules};
 pub use stage::durable::Synced;
 use stage::inheritance::Inheritance;
 use stage::losses::Losses;
@@ -58,25 +58,25 @@ pub use stage::losses::Lost;
 use stage::metadata::Fidelity;
 use stage::overrides::Overrides;
 use stage::space::Space;
-use stage::tree::{Means, Tree};
+use stage::tree::{Tree, TreeOptions};
 use stage::writer::Shared;
 
 /// How many calls are in flight while a stage is removed that cannot be used.
 const REMOVERS: usize = 16;
 
 /// When a file that is staged on such a file system, and has its time, is sure to be kept.
-fn kept(kind: Kind) -> Kept {
+fn kept(kind: FileSystem) -> Durability {
     match (kind.place, kind.name) {
         // Their clients write a file back before `close` returns (nfs(5), mount.cifs(8)).
-        (_, "nfs" | "cifs") => Kept::ByServer,
+        (_, "nfs" | "cifs") => Durability::ByServer,
         // FUSE: its daemon took the data when the file was closed, and may not have written it further.
-        (Place::Memory, _) | (_, "fuse") => Kept::WhileUp,
-        _ => Kept::BySync,
+        (Storage::Memory, _) | (_, "fuse") => Durability::WhileUp,
+        _ => Durability::BySync,
     }
 }
 
 /// Where a seed is made, and from what.
-pub struct Site<'a> {
+pub struct StageJob<'a> {
     /// The volume.
     pub volume: &'a Volume,
     /// The private stage on it.
@@ -91,7 +91,7 @@ pub struct Site<'a> {
     pub begun: bool,
     /// The claim that it is made under.
     pub epoch: u64,
-    /// What is wished.
+    /// What is wanted.
     pub config: &'a VolumeConfig,
     /// Hears how far it is.
     pub progress: &'a Arc<Progress>,
@@ -107,7 +107,7 @@ pub struct Staging {
     /// The record of its stage, not sealed yet.
     staged: Staged,
     /// When what is staged is sure to be kept.
-    kept: Kept,
+    kept: Durability,
     /// Files that an earlier run had finished.
     pub reused: u64,
     /// Writers at work.
@@ -135,7 +135,7 @@ pub struct Staging {
 impl Staging {
     /// Whether nothing but a sync says that what is staged is kept.
     pub fn is_kept_by_sync(&self) -> bool {
-        self.kept == Kept::BySync
+        self.kept == Durability::BySync
     }
 
     /// Makes what is staged durable. `root` is from before the first look at it.
@@ -170,8 +170,8 @@ struct Produced {
     excluded: u64,
 }
 
-impl Site<'_> {
-    /// Stages the whole seed. Blocks until then; a stage that was left by an earlier run is gone on with,
+impl StageJob<'_> {
+    /// Stages the whole seed. Blocks until then; a stage that was left by an earlier run is resumed,
     /// as far as it can be trusted, and whole files are taken out of `remains`, a stage that somebody may
     /// still hold open. `after` is the record that the seed's will follow.
     ///
@@ -196,7 +196,7 @@ impl Site<'_> {
         let fidelity = Fidelity::new(Losses::new(self.config.strict, naming.clone()));
         let names = || volume::names(tree.fd.as_fd()).context("read directory", self.tree_path().as_path());
         let resumed = !tree.is_new && !names()?.is_empty();
-        let is_copied = matches!(source.content, Content::Directory(_));
+        let is_copied = matches!(source.content, SourceContent::Directory(_));
         let uses = 1 + u64::from(is_copied) + u64::from(remains.is_some());
         let crew = workers::crew(self.config.workers, kind, uses);
         let writers = crew.writers;
@@ -297,7 +297,7 @@ impl Site<'_> {
         let naming = self.naming(self.volume.kind()?);
         // The seal is made: not even `--strict` refuses any more.
         let losses = Losses::new(false, naming.clone());
-        let rules = Rules {
+        let rules = WalkRules {
             path: self.volume.path(),
             existing: self.config.existing,
             below: &self.below,
@@ -330,15 +330,15 @@ impl Site<'_> {
     }
 
     /// Makes the stage ready: keeps what an earlier run left where that can be trusted, and begins
-    /// anew where it cannot.
+    /// again where it cannot.
     fn prepare(
         &self,
-        kind: Kind,
+        kind: FileSystem,
         fingerprint: &str,
         after: Option<&Public>,
         is_empty: bool,
         inherited: &mut Inheritance,
-    ) -> Result<(Staged, Made)> {
+    ) -> Result<(Staged, PrivateDirectory)> {
         // A record that cannot be read says nothing that could be trusted.
         let earlier = if self.begun { Staged::read(self.stage) } else { None };
         let generation = after.map(|record| record.generation.saturating_add(1));
@@ -370,7 +370,7 @@ impl Site<'_> {
         &self,
         remains: BorrowedFd<'_>,
         new: &Staged,
-        kind: Kind,
+        kind: FileSystem,
         inherited: &Inheritance,
     ) -> Option<OwnedFd> {
         let earlier = Staged::read(remains)?;
@@ -385,21 +385,21 @@ impl Site<'_> {
         root: OwnedFd,
         naming: Naming,
         resumed: bool,
-        crew: Crew,
-        source: &Content,
+        crew: Parallelism,
+        source: &SourceContent,
     ) -> Result<Tree> {
         let stage = fs::fstat(self.stage).context("stat", self.stage_path.as_path())?;
         // Where our own stage is not ours, a server decides about owners, and not by who creates.
         let ours = stage.st_uid == rustix::process::geteuid().as_raw();
         let owners = crew.as_owner && ours && owner::is_possible();
-        let means = Means { resumed, owners, open_directories: crew.open_directories };
+        let means = TreeOptions { resumed, owners, open_directories: crew.open_directories };
         let owner = match (self.config.owner, source) {
             (Some(owner), _) => Some(owner),
-            (None, Content::Directory(root)) => {
+            (None, SourceContent::Directory(root)) => {
                 let root = fs::fstat(root).context("stat", self.config.from.as_path())?;
                 Some((root.st_uid, root.st_gid))
             }
-            (None, Content::File(..) | Content::Stdin) => None,
+            (None, SourceContent::File(..) | SourceContent::Stdin) => None,
         };
         Tree::new(root, naming, means, owner)
     }
@@ -407,24 +407,24 @@ impl Site<'_> {
     fn run(
         &self,
         tree: &Tree,
-        source: Content,
+        source: SourceContent,
         overrides: Overrides<'_>,
         fidelity: &Fidelity,
-        crew: Crew,
+        crew: Parallelism,
         space: &mut Space,
-    ) -> Result<(Produced, pipeline::Work, u64)> {
+    ) -> Result<(Produced, pipeline::WorkDone, u64)> {
         let config = self.config;
-        let budget = slab::Budget::new(config.memory);
-        let memory = if matches!(source, Content::Directory(_)) { config.memory } else { budget.data };
-        let limits = Limits { crew, memory, entries: config.max_entries };
+        let budget = slab::MemoryShares::new(config.memory);
+        let memory = if matches!(source, SourceContent::Directory(_)) { config.memory } else { budget.data };
+        let limits = Budget { crew, memory, entries: config.max_entries };
         let ignores_case =
             case::ignores_case(self.stage, TREE.as_bytes()).context("stat", self.tree_path().as_path())?;
         let shared = Shared {
             tree,
             source: match &source {
-                Content::Directory(root) => Some(root.as_fd()),
-                Content::File(file, _) => Some(file.as_fd()),
-                Content::Stdin => None,
+                SourceContent::Directory(root) => Some(root.as_fd()),
+                SourceContent::File(file, _) => Some(file.as_fd()),
+                SourceContent::Stdin => None,
             },
             source_path: config.from.clone(),
             fidelity,
@@ -462,7 +462,7 @@ impl Site<'_> {
                 decompress::open(bytes, Arc::clone(self.progress)).map(Stream::Flowing)
             };
             match &source {
-                Content::Directory(root) => {
+                SourceContent::Directory(root) => {
                     let volume = fs::fstat(self.volume.root()).context("stat", self.volume.path())?;
                     let stage = fs::fstat(self.stage).context("stat", self.stage_path.as_path())?;
                     let walked = directory::produce(
@@ -476,7 +476,7 @@ impl Site<'_> {
                     )?;
                     (produced.root, produced.skipped) = (Some(walked.root), walked.skipped);
                 }
-                Content::File(file, look) => {
+                SourceContent::File(file, look) => {
                     let copy = file.try_clone().context("open source", config.from.as_path())?;
                     let tar = match look {
                         Some(look) => decompress::open_file(copy, look.size, Arc::clone(self.progress)),
@@ -484,17 +484,17 @@ impl Site<'_> {
                     };
                     produced.root = archive(tar, &|| false, feed)?;
                 }
-                Content::Stdin => {
+                SourceContent::Stdin => {
                     let tar = flowing(Box::new(Stdin { cancel: Arc::clone(&self.cancel) }));
                     produced.root = archive(tar, &stdin_is_silent, feed)?;
                 }
             }
             Ok(())
         })?;
-        if let Content::File(file, Some(look)) = &source {
+        if let SourceContent::File(file, Some(look)) = &source {
             look.check(file, &config.from)?;
         }
-        if let Content::Directory(root) = &source {
+        if let SourceContent::Directory(root) = &source {
             // Kubelet replaces the directory of a ConfigMap, and what was gone before it was listed is not missed.
             if fs::fstat(root).context("stat", config.from.as_path())?.st_nlink == 0 {
                 return Err(directory::removed(&config.from));
@@ -510,7 +510,7 @@ impl Site<'_> {
         Ok((produced, work, shared.reused.into_inner()))
     }
 
-    fn naming(&self, kind: Kind) -> Naming {
+    fn naming(&self, kind: FileSystem) -> Naming {
         Naming::new(self.volume.path(), kind).below(&self.below)
     }
 
@@ -524,7 +524,7 @@ fn open_directory(parent: BorrowedFd<'_>, name: &str) -> rustix::io::Result<Owne
 }
 
 /// The process's file mode creation mask, cleared while files are made with the modes that they
-/// shall have, and put back for the app.
+/// has to have, and put back for the app.
 struct Umask(Mode);
 
 impl Umask {

@@ -27,9 +27,9 @@ use crate::error::{Context, Error, Result};
 use crate::exit::Exit;
 use crate::system::nfs;
 pub use empty::leads_to_mounts;
-pub use found::{Found, is_refusal, look_at, refuses_names};
+pub use found::{FoundEntry, is_refusal, look_at, refuses_names};
 pub use location::Location;
-pub use private::{Made, Ourselves, Privacy, Wall, make, make_private, random};
+pub use private::{Ourselves, Privacy, PrivateDirectory, Wall, make, make_private, random};
 pub use removal::{remove_directory, remove_tree};
 pub use state_dir::check_renames;
 
@@ -116,9 +116,9 @@ impl Volume {
     ///
     /// # Errors
     /// When the file system cannot be asked.
-    pub fn kind(&self) -> Result<Kind> {
+    pub fn kind(&self) -> Result<FileSystem> {
         // What is on a server is told without asking it.
-        match nfs::file_system(self.root()).as_deref().and_then(Kind::of_remote) {
+        match nfs::file_system(self.root()).as_deref().and_then(FileSystem::of_remote) {
             Some(kind) => Ok(kind),
             None => Ok(self.look()?.0),
         }
@@ -128,9 +128,9 @@ impl Volume {
     ///
     /// # Errors
     /// When the file system cannot be asked.
-    pub fn look(&self) -> Result<(Kind, fs::StatFs)> {
+    pub fn look(&self) -> Result<(FileSystem, fs::StatFs)> {
         let found = fs::fstatfs(&self.root).context("statfs", self.path())?;
-        Ok((Kind::of_magic(found.f_type as u64), found))
+        Ok((FileSystem::of_magic(found.f_type as u64), found))
     }
 
     /// The number of the mount that the root was opened through, where the kernel has one that it never gives
@@ -191,16 +191,16 @@ pub fn is_nested(name: &[u8]) -> bool {
 
 /// The kind of a file system, as far as volseed treats them differently.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Kind {
+pub struct FileSystem {
     /// The name that `mount` knows it by, or `unknown`.
     pub name: &'static str,
     /// Where the data is kept.
-    pub place: Place,
+    pub place: Storage,
 }
 
 /// Where a file system keeps its data.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Place {
+pub enum Storage {
     /// In memory: nothing outlives the machine's boot.
     Memory,
     /// On a device of this machine.
@@ -211,9 +211,9 @@ pub enum Place {
     Unknown,
 }
 
-impl Kind {
+impl FileSystem {
     /// Types of mounts whose every call may be a request, as the kernel names them.
-    fn of_remote(kind: &str) -> Option<Kind> {
+    fn of_remote(kind: &str) -> Option<FileSystem> {
         let magic = match kind.split('.').next().unwrap_or(kind) {
             "nfs" | "nfs4" => 0x6969,
             "cifs" | "smb3" => 0xff53_4d42,
@@ -222,38 +222,38 @@ impl Kind {
             "fuse" => 0x6573_5546,
             _ => return None,
         };
-        Some(Kind::of_magic(magic))
+        Some(FileSystem::of_magic(magic))
     }
 
     /// Magic numbers from statfs(2) and `linux/magic.h`.
-    fn of_magic(magic: u64) -> Kind {
+    fn of_magic(magic: u64) -> FileSystem {
         let (name, place) = match magic as u32 {
-            0xef53 => ("ext4", Place::Local),
-            0x5846_5342 => ("xfs", Place::Local),
-            0x9123_683e => ("btrfs", Place::Local),
-            0xf2f5_2010 => ("f2fs", Place::Local),
-            0x2fc1_2fc1 => ("zfs", Place::Local),
-            0xca45_1a4e => ("bcachefs", Place::Local),
-            0x794c_7630 => ("overlay", Place::Local),
-            0x0102_1994 | 0x8584_58f6 => ("tmpfs", Place::Memory),
-            0x6969 => ("nfs", Place::Network),
-            0x517b | 0xff53_4d42 | 0xfe53_4d42 => ("cifs", Place::Network),
-            0x00c3_6400 => ("ceph", Place::Network),
-            0x0102_1997 => ("9p", Place::Network),
-            0x0bd0_0bd0 => ("lustre", Place::Network),
-            0x4d44 => ("vfat", Place::Local),
-            0x2011_bab0 => ("exfat", Place::Local),
-            0x5346_544e => ("ntfs", Place::Local),
-            0x7366_746e => ("ntfs3", Place::Local),
-            0xf15f => ("ecryptfs", Place::Unknown),
-            0x6573_5546 => ("fuse", Place::Unknown),
-            _ => ("unknown", Place::Unknown),
+            0xef53 => ("ext4", Storage::Local),
+            0x5846_5342 => ("xfs", Storage::Local),
+            0x9123_683e => ("btrfs", Storage::Local),
+            0xf2f5_2010 => ("f2fs", Storage::Local),
+            0x2fc1_2fc1 => ("zfs", Storage::Local),
+            0xca45_1a4e => ("bcachefs", Storage::Local),
+            0x794c_7630 => ("overlay", Storage::Local),
+            0x0102_1994 | 0x8584_58f6 => ("tmpfs", Storage::Memory),
+            0x6969 => ("nfs", Storage::Network),
+            0x517b | 0xff53_4d42 | 0xfe53_4d42 => ("cifs", Storage::Network),
+            0x00c3_6400 => ("ceph", Storage::Network),
+            0x0102_1997 => ("9p", Storage::Network),
+            0x0bd0_0bd0 => ("lustre", Storage::Network),
+            0x4d44 => ("vfat", Storage::Local),
+            0x2011_bab0 => ("exfat", Storage::Local),
+            0x5346_544e => ("ntfs", Storage::Local),
+            0x7366_746e => ("ntfs3", Storage::Local),
+            0xf15f => ("ecryptfs", Storage::Unknown),
+            0x6573_5546 => ("fuse", Storage::Unknown),
+            _ => ("unknown", Storage::Unknown),
         };
-        Kind { name, place }
+        FileSystem { name, place }
     }
 }
 
-impl fmt::Display for Kind {
+impl fmt::Display for FileSystem {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.name)
     }
@@ -443,7 +443,7 @@ pub fn is_lone_file(stat: &Stat) -> bool {
 pub fn foreign_state(path: &Path, cause: &str) -> Error {
     Error::new(Exit::Refused, "read state", cause.to_owned())
         .on(path)
-        .help("look at what is there; remove .volseed from the volume to have it seeded anew")
+        .help("look at what is there; remove .volseed from the volume to have it seeded again")
 }
 
 #[cfg(test)]

@@ -1,6 +1,6 @@
 //! The pages under `docs/` that are made from the program: they must say what it does.
 //!
-//! `BLESS=1 cargo test --test docs` writes them anew.
+//! `BLESS=1 cargo test --test docs` rewrites them.
 
 use std::fmt::Write;
 use std::path::Path;

@@ -27,7 +27,7 @@ use error::Error;
 use loom::sync::{Arc, Condvar, Mutex};
 use loom::thread;
 use queue::{Poisoned, Queue};
-use schedule::{Pace, Place, ROOT};
+use schedule::{Pace, ROOT, Slot};
 
 const PACE: Pace = Pace { entries_a_turn: 1, first_turns: 1, turns_a_directory: 2 };
 
@@ -62,8 +62,8 @@ fn every_entry_is_written_once_by_some_writer() {
             let (queue, written) = (Arc::clone(&queue), Arc::clone(&written));
             thread::spawn(move || write(&queue, &written))
         });
-        queue.push(&mut vec![(Place::In(ROOT), 1), (Place::Free, 2)]).unwrap();
-        queue.push(&mut vec![(Place::In(ROOT), 3)]).unwrap();
+        queue.push(&mut vec![(Slot::In(ROOT), 1), (Slot::Free, 2)]).unwrap();
+        queue.push(&mut vec![(Slot::In(ROOT), 3)]).unwrap();
         queue.drain().unwrap();
         queue.close();
         join(writers);
@@ -91,7 +91,7 @@ fn what_is_in_a_directory_is_taken_after_it_is_made() {
                 }
             })
         });
-        queue.push(&mut vec![(Place::Directory { parent: ROOT, own: 1 }, 1), (Place::In(1), 2)]).unwrap();
+        queue.push(&mut vec![(Slot::Directory { parent: ROOT, own: 1 }, 1), (Slot::In(1), 2)]).unwrap();
         queue.drain().unwrap();
         queue.close();
         join(writers);
@@ -124,7 +124,7 @@ fn a_writer_that_waits_is_woken_for_what_was_made() {
                 }
             })
         });
-        queue.push(&mut vec![(Place::Directory { parent: ROOT, own: 1 }, 1), (Place::In(1), 2)]).unwrap();
+        queue.push(&mut vec![(Slot::Directory { parent: ROOT, own: 1 }, 1), (Slot::In(1), 2)]).unwrap();
         queue.drain().unwrap();
         queue.close();
         join(writers);
@@ -135,7 +135,7 @@ fn a_writer_that_waits_is_woken_for_what_was_made() {
 fn draining_ends_at_an_error_although_an_entry_is_in_flight() {
     explore(|| {
         let queue = Arc::new(Queue::new(2, PACE));
-        queue.push(&mut vec![(Place::In(ROOT), 1)]).unwrap();
+        queue.push(&mut vec![(Slot::In(ROOT), 1)]).unwrap();
         let _hold = queue.take(&mut Vec::new()).unwrap();
         let failing = {
             let queue = Arc::clone(&queue);
@@ -154,7 +154,7 @@ fn draining_ends_when_nothing_is_in_flight() {
             let (queue, written) = (Arc::clone(&queue), Arc::clone(&written));
             thread::spawn(move || write(&queue, &written))
         };
-        queue.push(&mut vec![(Place::In(ROOT), 1), (Place::In(ROOT), 2)]).unwrap();
+        queue.push(&mut vec![(Slot::In(ROOT), 1), (Slot::In(ROOT), 2)]).unwrap();
         queue.drain().unwrap();
         assert_eq!(written.lock().unwrap().len(), 2);
         queue.close();
@@ -178,9 +178,9 @@ fn the_first_error_ends_both_sides_and_is_kept() {
                 }
             })
         });
-        queue.push(&mut vec![(Place::In(ROOT), 1)]).unwrap();
+        queue.push(&mut vec![(Slot::In(ROOT), 1)]).unwrap();
         assert_eq!(queue.drain(), Err(Poisoned));
-        assert_eq!(queue.push(&mut vec![(Place::In(ROOT), 2)]), Err(Poisoned));
+        assert_eq!(queue.push(&mut vec![(Slot::In(ROOT), 2)]), Err(Poisoned));
         join(writers);
         assert_eq!(Arc::try_unwrap(queue).unwrap().into_error(), Some(Error("first")));
     });

@@ -66,7 +66,7 @@ impl<F: Files> ClaimStore<'_, F> {
             Ok((building, dir))
         };
         match built.await {
-            // Whoever completed the volume just now has cleared it away.
+            // The replica that completed the volume just now has removed it.
             Err(Errno::NOENT | Errno::STALE) => Ok(None),
             Err(Errno::NOTDIR | Errno::LOOP) => Err(foreign_state(&path, "not a directory")),
             Err(Errno::XDEV) => Err(foreign_state(&path, "another file system is mounted there")),
@@ -99,7 +99,7 @@ impl<F: Files> ClaimStore<'_, F> {
             return Ok(Some(built));
         }
         let _ = self.files.remove(building, holder.nonce.as_bytes()).await;
-        // Whoever was quicker may be done already, and nobody else clears up after us.
+        // A quicker replica may be done already, and nothing else removes our claim.
         let _ = self.files.rmdir(state, BUILDING.as_bytes()).await;
         let _ = self.files.rmdir(state, CLAIMS.as_bytes()).await;
         match renamed {
@@ -113,10 +113,10 @@ impl<F: Files> ClaimStore<'_, F> {
 
     /// Looks at the claims and the record: whether ours is the highest, and above the record's.
     pub(crate) async fn verify(&self, claim: &mut Claim<F::Dir>) -> Result<bool> {
-        // Opened anew: names in a directory that was opened long ago may be cached (nfs(5), `lookupcache`).
+        // Opened again: names in a directory that was opened long ago may be cached (nfs(5), `lookupcache`).
         let Some(state) = self.current(claim).await? else { return Ok(false) };
         let epochs = self.epochs(&state).await?;
-        // After that and opened anew: a holder whose claim is gone by now has left its record.
+        // After that, and opened again: a holder whose claim is gone by now has left its record.
         let Some(state) = self.state().await? else { return Ok(false) };
         claim.record = self.record(&state.dir).await?;
         claim.older = epochs.iter().copied().filter(|epoch| *epoch < claim.epoch).collect();

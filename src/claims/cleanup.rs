@@ -2,8 +2,8 @@
 //!
 //! What stays is in nobody's way: everything here does as much as it can and says whether all of it is
 //! done. On FUSE and NFS a file that somebody has open is renamed instead of removed, and keeps its
-//! directory until it is closed; a replica that comes back late may still put files into what was its
-//! stage. So whoever had to do with other claims looks after them once more when it is done.
+//! directory until it is closed; a stale holder may still put files into what was its
+//! stage. So a replica that met other claims removes them once more when it is done.
 
 use rustix::io::Errno;
 
@@ -30,7 +30,7 @@ impl<F: Files> ClaimStore<'_, F> {
     }
 
     /// Removes what is left of the claims up to `recorded`, whose holder has recorded the volume as
-    /// complete: they are over, whoever made them. Whether nothing is left.
+    /// complete: they are over. Whether nothing is left.
     pub async fn tidy(&self, recorded: u64) -> bool {
         let state = match self.state().await {
             Ok(Some(State { dir, privacy: Privacy::Private })) => dir,

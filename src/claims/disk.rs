@@ -21,7 +21,7 @@ use crate::volume::{Ourselves, Privacy, Volume, Wall, make_private};
 
 /// The file that is locked: never removed, and without data.
 pub const LOCK: &str = "lock";
-/// A server that has not answered about the lock for so long is believed to have none: twice what a
+/// A server that has not answered about the lock after this long is taken to have none: twice what a
 /// healthy one takes to be restarted by its host, and less than a waiter's patience.
 const LOCK_ANSWER: Duration = Duration::from_secs(5);
 
@@ -52,7 +52,7 @@ impl<'a> ClaimStore<'a, Disk> {
     }
 }
 
-fn created(made: volume::Made) -> Result<Arc<OwnedFd>> {
+fn created(made: volume::PrivateDirectory) -> Result<Arc<OwnedFd>> {
     if made.is_new { Ok(Arc::new(made.fd)) } else { Err(Errno::EXIST) }
 }
 

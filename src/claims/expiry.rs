@@ -1,6 +1,6 @@
 //! When a claim may be taken over, and what may be trusted then. Pure.
 //!
-//! The lock and the heartbeat only say *when to try*: whoever is wrong about the other's death is
+//! The lock and the heartbeat only say *when to try*: a replica that is wrong about the other's death is
 //! still stopped by the fence.
 
 use std::time::Duration;
@@ -9,13 +9,13 @@ use super::beat::{Beat, Holder};
 
 /// A holder beats so often.
 pub const BEAT: Duration = Duration::from_secs(1);
-/// Without a lock, a heartbeat that did not change for so long is a dead holder's. More than a server's
+/// Without a lock, a heartbeat that did not change for this long is a dead holder's. More than a server's
 /// restart takes, and within the 20 s that a takeover may take.
 pub const SILENCE: Duration = Duration::from_secs(15);
 /// With a lock that the server has given back: three beats that did not come. The server gives it back
 /// after a partition too, when its lease is over.
 pub const SILENCE_WITH_LOCK: Duration = Duration::from_secs(3);
-/// A holder that could not beat for so long moves nothing to its place until it can again: less than
+/// A holder that could not beat for this long moves nothing to its place until it can again: less than
 /// [`SILENCE`], since others may believe it dead then.
 pub const STALE: Duration = Duration::from_secs(10);
 

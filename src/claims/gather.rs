@@ -10,7 +10,7 @@ use super::takeover::{ISOLATED, TRIES, is_publishing};
 use crate::volume::records::{Staged, TREE, to_bytes};
 
 /// What is left to do while the entries of directories are moved one by one.
-enum Step<D> {
+enum MoveStep<D> {
     /// The directory `name`.
     Enter { from: D, to: D, volume: Option<D>, name: Box<[u8]> },
     /// It is empty.
@@ -75,7 +75,7 @@ impl<F: Files> ClaimStore<'_, F> {
         self.move_level(from, to, volume.as_ref(), &mut steps).await?;
         while let Some(step) = steps.pop() {
             match step {
-                Step::Enter { from, to, volume, name } => {
+                MoveStep::Enter { from, to, volume, name } => {
                     let old = match self.files.open_entry(&from, &name).await {
                         Err(Errno::NOENT) => continue,
                         opened => opened?,
@@ -85,10 +85,10 @@ impl<F: Files> ClaimStore<'_, F> {
                         Some(volume) => self.files.open_entry(volume, &name).await.ok(),
                         None => None,
                     };
-                    steps.push(Step::Leave { from, name });
+                    steps.push(MoveStep::Leave { from, name });
                     self.move_level(&old, &new, there.as_ref(), &mut steps).await?;
                 }
-                Step::Leave { from, name } => match self.files.rmdir(&from, &name).await {
+                MoveStep::Leave { from, name } => match self.files.rmdir(&from, &name).await {
                     // What was put there meanwhile is moved in another round.
                     Ok(()) | Err(Errno::NOENT | Errno::NOTEMPTY | Errno::EXIST) => {}
                     Err(error) => return Err(error),
@@ -104,7 +104,7 @@ impl<F: Files> ClaimStore<'_, F> {
         from: &F::Dir,
         to: &F::Dir,
         volume: Option<&F::Dir>,
-        steps: &mut Vec<Step<F::Dir>>,
+        steps: &mut Vec<MoveStep<F::Dir>>,
     ) -> rustix::io::Result<()> {
         if let Some(volume) = volume {
             // What the earlier holder has moved there comes from directories that are removed after this.
@@ -113,7 +113,7 @@ impl<F: Files> ClaimStore<'_, F> {
         for name in self.files.names(from).await? {
             if self.is_divided(from, to, volume, &name).await? {
                 let volume = volume.cloned();
-                steps.push(Step::Enter { from: from.clone(), to: to.clone(), volume, name });
+                steps.push(MoveStep::Enter { from: from.clone(), to: to.clone(), volume, name });
                 continue;
             }
             match self.files.rename(from, &name, to, &name).await {

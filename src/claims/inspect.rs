@@ -13,7 +13,7 @@ use crate::volume::{Ourselves, Volume, stat_entry};
 
 /// The newest claim on a volume.
 #[derive(Debug)]
-pub struct Look {
+pub struct NewestClaim {
     /// Its number.
     pub epoch: u64,
     /// Whose it is, where that can be read.
@@ -28,26 +28,26 @@ pub struct Look {
 
 /// What a look may find.
 #[derive(Debug)]
-pub enum Seen {
+pub enum Inspected {
     /// No claim.
     Nothing,
     /// Claims, if there are any, are another user's and not for us to see.
     Hidden,
     /// The newest claim.
-    Claim(Look),
+    Claim(NewestClaim),
 }
 
-impl Seen {
+impl Inspected {
     /// The newest claim, where it may be seen.
-    pub fn claim(self) -> Option<Look> {
+    pub fn claim(self) -> Option<NewestClaim> {
         match self {
-            Seen::Claim(look) => Some(look),
-            Seen::Nothing | Seen::Hidden => None,
+            Inspected::Claim(look) => Some(look),
+            Inspected::Nothing | Inspected::Hidden => None,
         }
     }
 }
 
-impl Look {
+impl NewestClaim {
     /// What the heartbeat says, where it can be read.
     pub fn beat(&self) -> Option<Beat> {
         Beat::parse(&self.pulse)
@@ -58,17 +58,17 @@ impl Look {
 ///
 /// # Errors
 /// Exit 78 when what is there is no claim of ours.
-pub fn look(volume: &Volume) -> Result<Seen> {
+pub fn look(volume: &Volume) -> Result<Inspected> {
     let disk = Disk::new(Ourselves::onlooker(), false);
     let store = ClaimStore::on(volume, &disk);
     block_on(async {
-        let Some(state) = store.state().await? else { return Ok(Seen::Nothing) };
+        let Some(state) = store.state().await? else { return Ok(Inspected::Nothing) };
         let found = match store.newest(&state.dir).await {
             // Another user's claims are its own business.
-            Err(error) if error.exit_code() == Exit::Permission => return Ok(Seen::Hidden),
+            Err(error) if error.exit_code() == Exit::Permission => return Ok(Inspected::Hidden),
             found => found?,
         };
-        let Some(found) = found else { return Ok(Seen::Nothing) };
+        let Some(found) = found else { return Ok(Inspected::Nothing) };
         let has = |name: &str| stat_entry(found.dir.as_fd(), name.as_bytes()).ok().flatten();
         let phase = if has(PUBLISHING).is_some() || has(SEALED).is_some() {
             "publishing"
@@ -82,6 +82,12 @@ pub fn look(volume: &Volume) -> Result<Seen> {
             let nanoseconds = u32::try_from(stat.st_mtime_nsec).unwrap_or(0).min(999_999_999);
             Duration::new(u64::try_from(stat.st_mtime).unwrap_or(0), nanoseconds)
         });
-        Ok(Seen::Claim(Look { epoch: found.epoch, holder: found.holder, pulse: found.beat, written, phase }))
+        Ok(Inspected::Claim(NewestClaim {
+            epoch: found.epoch,
+            holder: found.holder,
+            pulse: found.beat,
+            written,
+            phase,
+        }))
     })
 }

@@ -20,7 +20,7 @@ pub trait Files {
     /// A directory, whatever becomes of its name.
     type Dir: Clone;
 
-    /// Opens a directory, and what is cached of it is looked at anew.
+    /// Opens a directory, and revalidates what is cached of it.
     async fn open(&self, at: &Self::Dir, name: &str) -> Result<Self::Dir>;
     /// Makes a directory that only we can enter, and opens it.
     async fn make(&self, at: &Self::Dir, name: &str) -> Result<Self::Dir>;

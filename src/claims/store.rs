@@ -116,7 +116,7 @@ pub enum Claimed<D> {
 }
 
 /// A claim that was found on the volume.
-pub struct Found<D> {
+pub struct FoundClaim<D> {
     /// Its number.
     pub epoch: u64,
     /// Its directory.
@@ -219,7 +219,7 @@ impl<F: Files> ClaimStore<'_, F> {
     ///
     /// # Errors
     /// Exit 78 when what is there is no claim of ours.
-    pub async fn find(&self, state: &F::Dir, epoch: u64) -> Result<Option<Found<F::Dir>>> {
+    pub async fn find(&self, state: &F::Dir, epoch: u64) -> Result<Option<FoundClaim<F::Dir>>> {
         let path = self.claim_path(epoch);
         let Some(claims) = self.directory(state, CLAIMS, &self.state.path.join(CLAIMS)).await? else {
             return Ok(None);
@@ -231,18 +231,18 @@ impl<F: Files> ClaimStore<'_, F> {
             return Ok(None);
         };
         if let Privacy::Foreign(_) = privacy {
-            return Ok(Some(Found { epoch, dir, holder: None, beat: Vec::new(), privacy }));
+            return Ok(Some(FoundClaim { epoch, dir, holder: None, beat: Vec::new(), privacy }));
         }
         let holder = self.holder(&dir, &path).await?;
         let beat = self.none_if_missing(self.files.read(&dir, HEARTBEAT).await, "read heartbeat", &path)?;
-        Ok(Some(Found { epoch, dir, holder, beat: beat.unwrap_or_default(), privacy }))
+        Ok(Some(FoundClaim { epoch, dir, holder, beat: beat.unwrap_or_default(), privacy }))
     }
 
     /// The newest claim.
     ///
     /// # Errors
     /// Exit 78 when what is there is no claim of ours.
-    pub async fn newest(&self, state: &F::Dir) -> Result<Option<Found<F::Dir>>> {
+    pub async fn newest(&self, state: &F::Dir) -> Result<Option<FoundClaim<F::Dir>>> {
         for epoch in self.epochs(state).await?.into_iter().rev() {
             if let Some(found) = self.find(state, epoch).await? {
                 return Ok(Some(found));
@@ -254,7 +254,7 @@ impl<F: Files> ClaimStore<'_, F> {
     /// What a stage says of itself, where there is one.
     ///
     /// # Errors
-    /// When it cannot be read. A record that is none says nothing.
+    /// When it cannot be read. An invalid record counts as none.
     pub async fn staged(&self, claim: &F::Dir, name: &str) -> Result<Option<Staged>> {
         let path = self.state.path.join(name);
         let Some(wrapper) = self.directory(claim, name, &path).await? else { return Ok(None) };

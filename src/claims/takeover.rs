@@ -13,7 +13,8 @@ use super::foreign::{REMOVED, removed_for};
 use super::io::Files;
 use super::store::Leftover;
 use super::store::{
-    CLAIMS, Claim, ClaimStore, Found, HEARTBEAT, HOLDER, PUBLISHING, REMAINS, RETIRED, SEALED, STAGE, Sealing,
+    CLAIMS, Claim, ClaimStore, FoundClaim, HEARTBEAT, HOLDER, PUBLISHING, REMAINS, RETIRED, SEALED, STAGE,
+    Sealing,
 };
 use crate::error::{Context, Error, Result, printable};
 use crate::exit::Exit;
@@ -36,7 +37,7 @@ pub(super) const TRIES: usize = 100;
 
 /// What is kept of an older claim.
 #[derive(Clone, Copy)]
-enum Kept {
+enum Inherited {
     /// Its stage; whether its holder is certain to be dead.
     AsDead(bool),
     /// Nothing: others could change it. The other user whose it is.
@@ -54,7 +55,7 @@ impl<F: Files> ClaimStore<'_, F> {
     pub async fn fence(
         &self,
         claim: &mut Claim<F::Dir>,
-        is_dead: impl Fn(&Found<F::Dir>) -> bool,
+        is_dead: impl Fn(&FoundClaim<F::Dir>) -> bool,
         mut fingerprint: impl AsyncFnMut() -> Result<String>,
     ) -> Result<Option<Leftover>> {
         let older = std::mem::take(&mut claim.older);
@@ -63,9 +64,9 @@ impl<F: Files> ClaimStore<'_, F> {
         for epoch in older.into_iter().rev() {
             let Some(found) = self.find(&claim.state, epoch).await? else { continue };
             let kept = match found.privacy {
-                Privacy::Private if !claim.was_open => Kept::AsDead(is_dead(&found)),
-                Privacy::Private | Privacy::Open => Kept::Nothing(None),
-                Privacy::Foreign(owner) => Kept::Nothing(Some(owner)),
+                Privacy::Private if !claim.was_open => Inherited::AsDead(is_dead(&found)),
+                Privacy::Private | Privacy::Open => Inherited::Nothing(None),
+                Privacy::Foreign(owner) => Inherited::Nothing(Some(owner)),
             };
             self.take_over(claim, &found, kept, &mut fingerprint).await?;
         }
@@ -162,8 +163,8 @@ impl<F: Files> ClaimStore<'_, F> {
     async fn take_over(
         &self,
         claim: &Claim<F::Dir>,
-        old: &Found<F::Dir>,
-        kept: Kept,
+        old: &FoundClaim<F::Dir>,
+        kept: Inherited,
         fingerprint: &mut impl AsyncFnMut() -> Result<String>,
     ) -> Result<()> {
         let path = self.claim_path(old.epoch);
@@ -180,15 +181,15 @@ impl<F: Files> ClaimStore<'_, F> {
             };
             for part in names {
                 let kept = self.kept_of(old, &part, kept).await?;
-                if matches!(kept, Kept::Nothing(_)) || *part == *HALF {
+                if matches!(kept, Inherited::Nothing(_)) || *part == *HALF {
                     self.note_half_published(claim, &old.dir, &part, fingerprint).await?;
                 }
                 if !is_part(&part) {
                     return Err(foreign_state(&path, &format!("it holds '{}'", printable(&part))));
                 }
                 let is_dead = match kept {
-                    Kept::AsDead(is_dead) => is_dead,
-                    Kept::Nothing(owner) => {
+                    Inherited::AsDead(is_dead) => is_dead,
+                    Inherited::Nothing(owner) => {
                         // Emptied later: a stage without its tree is one that is published, and its holder,
                         // whose claim is still there, would record that.
                         let moved = self.remove_or_move((&old.dir, &part), &claim.dir, owner).await;
@@ -229,12 +230,12 @@ impl<F: Files> ClaimStore<'_, F> {
     }
 
     /// What is kept of one part of an older claim: nothing of a stage that others can enter.
-    async fn kept_of(&self, old: &Found<F::Dir>, part: &[u8], kept: Kept) -> Result<Kept> {
+    async fn kept_of(&self, old: &FoundClaim<F::Dir>, part: &[u8], kept: Inherited) -> Result<Inherited> {
         if part.starts_with(REMOVED.as_bytes()) {
-            return Ok(Kept::Nothing(removed_for(part)));
+            return Ok(Inherited::Nothing(removed_for(part)));
         }
         let is_stage = kept_as(part, "", false).is_some();
-        if matches!(kept, Kept::Nothing(_)) || !is_stage {
+        if matches!(kept, Inherited::Nothing(_)) || !is_stage {
             return Ok(kept);
         }
         let path = self.claim_path(old.epoch);
@@ -245,8 +246,8 @@ impl<F: Files> ClaimStore<'_, F> {
         };
         Ok(match self.none_if_missing(self.files.privacy(&stage, Wall::Closed).await, "stat", &path)? {
             None | Some(Privacy::Private) => kept,
-            Some(Privacy::Open) => Kept::Nothing(None),
-            Some(Privacy::Foreign(owner)) => Kept::Nothing(Some(owner)),
+            Some(Privacy::Open) => Inherited::Nothing(None),
+            Some(Privacy::Foreign(owner)) => Inherited::Nothing(Some(owner)),
         })
     }
 
@@ -255,7 +256,7 @@ impl<F: Files> ClaimStore<'_, F> {
     async fn take_part(
         &self,
         claim: &Claim<F::Dir>,
-        old: &Found<F::Dir>,
+        old: &FoundClaim<F::Dir>,
         part: &[u8],
         to: &str,
     ) -> Result<bool> {
@@ -271,7 +272,7 @@ impl<F: Files> ClaimStore<'_, F> {
     async fn take_to_discard(
         &self,
         claim: &Claim<F::Dir>,
-        old: &Found<F::Dir>,
+        old: &FoundClaim<F::Dir>,
         part: &[u8],
         number: usize,
     ) -> Result<()> {

@@ -4,7 +4,7 @@
 use std::ffi::OsString;
 use std::path::PathBuf;
 
-use super::config::{self, AppConfig, Config, File, HealthConfig, LogConfig, VolumeConfig};
+use super::config::{self, AppConfig, Config, ConfigFile, HealthConfig, LogConfig, VolumeConfig};
 use super::values::{LogFormat, LogLevel, ShowProgress};
 use super::{AppCheckArgs, Asked, HealthArgs, RunArgs, Verb};
 use crate::error::Result;
@@ -39,7 +39,7 @@ pub enum Command {
 #[derive(Debug)]
 pub struct Request {
     asked: Asked,
-    file: File,
+    file: ConfigFile,
 }
 
 impl Request {
@@ -50,14 +50,14 @@ impl Request {
     pub fn read(args: Vec<OsString>) -> Result<Request> {
         let asked = super::parse(args)?;
         let file = match &asked {
-            Asked::Page(_) => File::default(),
+            Asked::Page(_) => ConfigFile::default(),
             Asked::Verb(verb) => match &**verb {
-                Verb::Run(args) => File::read(args.volume.config.as_deref())?,
-                Verb::Seed(args) => File::read(args.volume.config.as_deref())?,
-                Verb::Wait(args) => File::read(args.volume.config.as_deref())?,
-                Verb::Status(args) => File::read(args.volume.config.as_deref())?,
-                Verb::Health(args) => File::read(args.config.as_deref())?,
-                Verb::Install(_) => File::default(),
+                Verb::Run(args) => ConfigFile::read(args.volume.config.as_deref())?,
+                Verb::Seed(args) => ConfigFile::read(args.volume.config.as_deref())?,
+                Verb::Wait(args) => ConfigFile::read(args.volume.config.as_deref())?,
+                Verb::Status(args) => ConfigFile::read(args.volume.config.as_deref())?,
+                Verb::Health(args) => ConfigFile::read(args.config.as_deref())?,
+                Verb::Install(_) => ConfigFile::default(),
             },
         };
         Ok(Request { asked, file })
@@ -108,7 +108,7 @@ impl Request {
     }
 }
 
-fn resolve_run(args: &RunArgs, file: &File) -> Result<Command> {
+fn resolve_run(args: &RunArgs, file: &ConfigFile) -> Result<Command> {
     let app = config::app(&args.app, &args.check, file)?;
     let config = || -> Result<Config> {
         Ok(Config {
@@ -132,6 +132,6 @@ pub fn health_of(args: &[OsString], asked: &HealthArgs) -> Option<HealthConfig> 
         Verb::Health(_) | Verb::Status(_) | Verb::Install(_) => return None,
     };
     // That volseed may run as another user, whose file we may not read.
-    let file = File::read(file.as_deref()).unwrap_or_default();
+    let file = ConfigFile::read(file.as_deref()).unwrap_or_default();
     Some(config::health(asked, &server, &check, &file))
 }

@@ -1,4 +1,4 @@
-//! `Config`: what this run shall do, resolved once, valid by construction.
+//! `Config`: what this run has to do, resolved once, valid by construction.
 //!
 //! Flags beat environment variables (the command line's parser has merged those two), both beat the
 //! file, and the file beats the defaults. Touches no volume and no source.
@@ -11,8 +11,8 @@ use std::time::Duration;
 
 use super::only_for;
 use super::values::{
-    Address, AppCheck, Commands, Exclude, Existing, ExitMap, LockMode, LogFormat, LogLevel, ModeChange,
-    PassSocket, ProbePath, Rewrite, ShowProgress, SignalScope, Size, SocketMode, Span, Status, Workers,
+    Address, AppCheck, Commands, Exclude, Existing, ExitMap, HttpStatus, LockMode, LogFormat, LogLevel,
+    ModeChange, PassSocket, ProbePath, Rewrite, ShowProgress, SignalScope, Size, SocketMode, Span, Workers,
 };
 use super::{AppArgs, AppCheckArgs, CopyArgs, HealthArgs, LogArgs, ServerArgs, VolumeArgs};
 use crate::error::{Error, Quoted, Result};
@@ -53,7 +53,7 @@ pub struct Config {
 pub struct VolumeConfig {
     /// The volume's root.
     pub to: PathBuf,
-    /// What it shall hold. `-` is standard input.
+    /// The seed. `-` is standard input.
     pub from: PathBuf,
     /// Where the state is, in place of `.volseed` in the root.
     pub state_dir: Option<PathBuf>,
@@ -75,7 +75,7 @@ pub struct VolumeConfig {
     pub workers: Workers,
     /// Ceiling for file data in flight, in bytes.
     pub memory: u64,
-    /// Most entries of a seed.
+    /// Maximum number of entries of a seed.
     pub max_entries: u64,
     /// The version of the seed.
     pub seed_version: Option<String>,
@@ -113,7 +113,7 @@ pub struct ServerConfig {
     pub page: Option<PathBuf>,
     /// What every other path answers while seeding.
     pub seeding_status: u16,
-    /// Not live when nothing has moved for so long.
+    /// Not live after this long without progress.
     pub stall: Duration,
 }
 
@@ -188,7 +188,7 @@ pub struct LogConfig {
 
 /// The configuration file's content, each value as the type that its option has.
 #[derive(Debug, Default)]
-pub struct File {
+pub struct ConfigFile {
     path: PathBuf,
     volumes: Vec<(VolumeArgs, CopyArgs)>,
     server: ServerArgs,
@@ -197,18 +197,18 @@ pub struct File {
     log: LogArgs,
 }
 
-impl File {
+impl ConfigFile {
     /// Reads the file named, or `/etc/volseed.toml` where there is one.
     ///
     /// # Errors
     /// Exit 64 or 66, with table and key.
-    pub fn read(named: Option<&Path>) -> Result<File> {
+    pub fn read(named: Option<&Path>) -> Result<ConfigFile> {
         file::read(named)
     }
 }
 
 /// What is logged, by flags, environment and file.
-pub fn log(args: &LogArgs, file: &File) -> LogConfig {
+pub fn log(args: &LogArgs, file: &ConfigFile) -> LogConfig {
     LogConfig {
         format: args.log.or(file.log.log).unwrap_or(LogFormat::Text),
         level: args.log_level.or(file.log.log_level).unwrap_or(LogLevel(tracing::Level::INFO)),
@@ -220,7 +220,7 @@ pub fn log(args: &LogArgs, file: &File) -> LogConfig {
 ///
 /// # Errors
 /// Exit 64: what is missing or contradicts itself.
-pub fn volumes(args: &VolumeArgs, copy: Option<&CopyArgs>, file: &File) -> Result<Vec<VolumeConfig>> {
+pub fn volumes(args: &VolumeArgs, copy: Option<&CopyArgs>, file: &ConfigFile) -> Result<Vec<VolumeConfig>> {
     let wants_source = copy.is_some();
     let copy = copy.cloned().unwrap_or_default();
     let several = file.volumes.len() > 1;
@@ -266,7 +266,7 @@ pub fn volumes(args: &VolumeArgs, copy: Option<&CopyArgs>, file: &File) -> Resul
 ///
 /// # Errors
 /// Exit 64 when the sockets' owner is not known.
-pub fn server(args: &ServerArgs, admin: &[Address], file: &File) -> Result<Option<ServerConfig>> {
+pub fn server(args: &ServerArgs, admin: &[Address], file: &ConfigFile) -> Result<Option<ServerConfig>> {
     let Some(server) = server_asked(args, admin, file) else { return Ok(None) };
     let owner = args.listen_owner.as_ref().or(file.server.listen_owner.as_ref());
     let wrong = |cause| Error::new(Exit::Usage, "option --listen-owner", cause);
@@ -276,7 +276,7 @@ pub fn server(args: &ServerArgs, admin: &[Address], file: &File) -> Result<Optio
     Ok(Some(ServerConfig { access, ..server }))
 }
 
-fn server_asked(args: &ServerArgs, admin: &[Address], file: &File) -> Option<ServerConfig> {
+fn server_asked(args: &ServerArgs, admin: &[Address], file: &ConfigFile) -> Option<ServerConfig> {
     let file = &file.server;
     let paths = |flags: &[ProbePath], file: &[ProbePath], default: &str| -> Vec<String> {
         match &given(flags, file)[..] {
@@ -305,7 +305,7 @@ fn server_asked(args: &ServerArgs, admin: &[Address], file: &File) -> Option<Ser
             .or_else(|| file.metrics_path.clone())
             .map_or("/metrics".into(), |path| path.0),
         page: args.page.clone().or_else(|| file.page.clone()),
-        seeding_status: args.seeding_status.or(file.seeding_status).unwrap_or(Status(503)).0,
+        seeding_status: args.seeding_status.or(file.seeding_status).unwrap_or(HttpStatus(503)).0,
         stall: args.stall.or(file.stall).map_or(STALL, |span| span.0),
     })
 }
@@ -314,7 +314,7 @@ fn server_asked(args: &ServerArgs, admin: &[Address], file: &File) -> Option<Ser
 ///
 /// # Errors
 /// Exit 64 when no command is given or the user is not known.
-pub fn app(args: &AppArgs, check: &AppCheckArgs, file: &File) -> Result<AppConfig> {
+pub fn app(args: &AppArgs, check: &AppCheckArgs, file: &ConfigFile) -> Result<AppConfig> {
     if args.command.is_empty() {
         return Err(usage("no command to become".into()).help(
             "an image's ENTRYPOINT empties the CMD that it inherits: say CMD again after it, or give it behind --; volseed seed only seeds",
@@ -354,7 +354,7 @@ pub fn app(args: &AppArgs, check: &AppCheckArgs, file: &File) -> Result<AppConfi
     })
 }
 
-fn app_check(args: &AppCheckArgs, file: &File) -> AppCheck {
+fn app_check(args: &AppCheckArgs, file: &ConfigFile) -> AppCheck {
     args.app_check.clone().or_else(|| file.app_check.app_check.clone()).unwrap_or(AppCheck::None)
 }
 
@@ -365,7 +365,12 @@ fn given<T: Clone>(flags: &[T], file: &[T]) -> Vec<T> {
 
 /// The question of `volseed health`, put to the server that these options ask for: its own, or those of
 /// the volseed at work.
-pub fn health(question: &HealthArgs, server: &ServerArgs, check: &AppCheckArgs, file: &File) -> HealthConfig {
+pub fn health(
+    question: &HealthArgs,
+    server: &ServerArgs,
+    check: &AppCheckArgs,
+    file: &ConfigFile,
+) -> HealthConfig {
     let admin = given(&check.admin, &file.app_check.admin);
     let server = server_asked(server, &admin, file);
     let path = server.as_ref().map(|server| {

@@ -418,14 +418,14 @@ impl FromStr for ProbePath {
 
 /// An HTTP status code, 200 to 599.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Status(pub u16);
+pub struct HttpStatus(pub u16);
 
-impl FromStr for Status {
+impl FromStr for HttpStatus {
     type Err = String;
 
-    fn from_str(text: &str) -> Result<Status, String> {
+    fn from_str(text: &str) -> Result<HttpStatus, String> {
         match text.parse() {
-            Ok(code @ 200..=599) => Ok(Status(code)),
+            Ok(code @ 200..=599) => Ok(HttpStatus(code)),
             _ => Err("expected an HTTP status from 200 to 599".into()),
         }
     }

@@ -1,6 +1,6 @@
 //! Handing listening sockets to the app, so that no connection is refused between us and it.
 //!
-//! Nobody accepts in between: whoever connects waits in the kernel's backlog. Each way of telling the app
+//! Nobody accepts in between: a client that connects waits in the kernel's backlog. Each way of telling the app
 //! is one that it knows already, for sockets of a predecessor or of systemd.
 
 use std::os::fd::{AsRawFd, OwnedFd};

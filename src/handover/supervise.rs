@@ -1,7 +1,7 @@
 //! Staying as the container's init beside the app.
 //!
 //! Two processes from the start: the supervisor, and the child that seeds and then becomes the app by
-//! the same `exec` as without a supervisor. The supervisor executes volseed anew ([`watch`]), so that
+//! the same `exec` as without a supervisor. The supervisor executes volseed again ([`watch`]), so that
 //! nothing of the command line, the runtime or the allocator's past stays in its memory, and then does
 //! nothing but wait for signals: all are blocked, and `rt_sigtimedwait` takes them one by one, so none
 //! is lost and nothing is polled.
@@ -76,7 +76,7 @@ pub enum Role {
 }
 
 /// Makes two processes of this one. To be called before there is a second thread. In the parent this
-/// returns only where volseed could not be executed anew, when the app has ended.
+/// returns only where volseed could not be executed again, when the app has ended.
 ///
 /// # Errors
 /// Exit 71 when there may be no further process.
@@ -98,7 +98,7 @@ pub fn split(config: &SuperviseConfig, command: &[OsString], log: LogConfig) -> 
             Err(error.exit(Exit::System).help("is the limit of processes reached (--pids-limit)?"))
         }
         Ok(ForkResult::Child) => {
-            // In the parent, too: whoever is first.
+            // In the parent, too: the first of them does it.
             let _ = setpgid(Pid::from_raw(0), Pid::from_raw(0));
             if terminal {
                 terminal::give_to(getpid());
@@ -162,14 +162,14 @@ pub fn beside(
     while getppid() == between {
         std::thread::sleep(std::time::Duration::from_millis(1));
     }
-    // Before the wish to end with the supervisor, which a change of the user would undo (prctl(2)).
+    // Before asking to end with the supervisor, which a change of the user would undo (prctl(2)).
     if user.is_some_and(|user| identity::assume(user).is_err()) {
         // The app's own start fails for the same reason, and says so.
         leave(1);
     }
     let _ = set_pdeathsig(Some(nix::sys::signal::Signal::SIGKILL));
     if getppid() != lifeline.supervisor {
-        // It had ended before that wish.
+        // It had ended before.
         leave(1);
     }
     let _ = set_name(c"volseed-admin");
@@ -221,12 +221,12 @@ fn close_all_but(kept: impl Fn(i32) -> bool) {
         Err(_) => (0..MAX_FILES).collect::<Vec<i32>>(),
     };
     for file in open.into_iter().filter(|file| !kept(*file)) {
-        // SAFETY: whoever had it does nothing in this process any more.
+        // SAFETY: nothing in this process uses it any more.
         unsafe { libc::close(file) };
     }
 }
 
-/// Standard input and output are the app's: whoever is at their other end shall see when it is gone.
+/// Standard input and output are the app's: a reader at their other end must see when it has ended.
 fn forget_standard_files() {
     let null = rustix::fs::open("/dev/null", rustix::fs::OFlags::RDWR, rustix::fs::Mode::empty());
     match null {

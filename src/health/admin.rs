@@ -16,7 +16,7 @@ use super::listen::Socket;
 use super::metrics;
 use super::server;
 use super::server::{
-    Answer, JSON, Seeding, Site, is_answered, is_one_of, is_probe, is_same, other_method, respond,
+    Answer, JSON, ProgressProbe, Responder, is_answered, is_one_of, is_probe, is_same, other_method, respond,
 };
 use crate::cli::values::AppCheck;
 use crate::error::{Context, Error, Result};
@@ -27,7 +27,7 @@ use crate::system::limits::FileBudget;
 const CHECK_TIMEOUT: Duration = Duration::from_secs(2);
 
 struct Admin {
-    seeding: Arc<Seeding>,
+    seeding: Arc<ProgressProbe>,
     check: AppCheck,
 }
 
@@ -41,7 +41,7 @@ impl Admin {
     }
 }
 
-impl Site for Admin {
+impl Responder for Admin {
     async fn answer(&self, request: &Request<Incoming>) -> Answer {
         let (path, config) = (request.uri().path(), &self.seeding.config);
         let header = request.headers().get(ACCEPT).and_then(|accepts| accepts.to_str().ok());
@@ -73,7 +73,7 @@ impl Site for Admin {
 ///
 /// # Errors
 /// Exit 71 when the runtime cannot be had.
-pub fn run(sockets: Vec<Socket>, seeding: Arc<Seeding>, check: AppCheck) -> Result<()> {
+pub fn run(sockets: Vec<Socket>, seeding: Arc<ProgressProbe>, check: AppCheck) -> Result<()> {
     let system = |error: Error| error.exit(Exit::System);
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let runtime = runtime.context("start", "runtime").map_err(system)?;

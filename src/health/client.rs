@@ -26,7 +26,7 @@ use crate::cli::values::{Address, AppCheck, LOCALHOST};
 pub type ReadCommand<'a> = &'a dyn Fn(&[OsString]) -> Option<HealthConfig>;
 
 /// The most that is read of an answer, in bytes.
-const MOST_BODY: usize = 64 << 10;
+const MAX_BODY: usize = 64 << 10;
 
 /// The verdict and the line that says why.
 #[derive(Debug)]
@@ -37,7 +37,7 @@ pub struct Verdict {
     pub line: String,
 }
 
-struct Answer {
+struct Reply {
     status: u16,
     ours: bool,
     body: Vec<u8>,
@@ -124,7 +124,7 @@ fn handed_over(failed: Option<(&Address, io::Error)>, app_is_seen: bool) -> Verd
     }
 }
 
-async fn ask_at(listen: &Address, path: &str) -> io::Result<Answer> {
+async fn ask_at(listen: &Address, path: &str) -> io::Result<Reply> {
     match listen {
         Address::Tcp(address) => {
             get(TcpStream::connect(reachable(*address)).await?, &reachable(*address).to_string(), path).await
@@ -136,7 +136,7 @@ async fn ask_at(listen: &Address, path: &str) -> io::Result<Answer> {
     }
 }
 
-fn answered(answer: &Answer) -> Verdict {
+fn answered(answer: &Reply) -> Verdict {
     Verdict { healthy: answer.status < 400, line: line(answer) }
 }
 
@@ -174,7 +174,7 @@ async fn connect(host: &str, port: u16) -> io::Result<TcpStream> {
     }
 }
 
-async fn get(stream: impl AsyncRead + AsyncWrite + Unpin, authority: &str, path: &str) -> io::Result<Answer> {
+async fn get(stream: impl AsyncRead + AsyncWrite + Unpin, authority: &str, path: &str) -> io::Result<Reply> {
     let (mut sender, connection) =
         hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.map_err(io::Error::other)?;
     let request = Request::get(path)
@@ -188,7 +188,7 @@ async fn get(stream: impl AsyncRead + AsyncWrite + Unpin, authority: &str, path:
         let status = response.status().as_u16();
         // Only our own answer's body is of interest; an app's may be anything.
         let body = if ours {
-            Limited::new(response.into_body(), MOST_BODY)
+            Limited::new(response.into_body(), MAX_BODY)
                 .collect()
                 .await
                 .map_err(io::Error::other)?
@@ -197,7 +197,7 @@ async fn get(stream: impl AsyncRead + AsyncWrite + Unpin, authority: &str, path:
         } else {
             Vec::new()
         };
-        Ok(Answer { status, ours, body })
+        Ok(Reply { status, ours, body })
     };
     tokio::pin!(exchange, connection);
     tokio::select! {
@@ -219,7 +219,7 @@ fn reachable(listen: SocketAddr) -> SocketAddr {
     SocketAddr::new(ip, listen.port())
 }
 
-fn line(answer: &Answer) -> String {
+fn line(answer: &Reply) -> String {
     let body: serde_json::Value = serde_json::from_slice(&answer.body).unwrap_or_default();
     let text = |key: &str| match &body[key] {
         serde_json::Value::Null => "?".to_owned(),

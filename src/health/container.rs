@@ -19,7 +19,7 @@ const MAX_DEPTH: usize = 2;
 
 /// A process as it is seen from another of the same container.
 #[derive(Debug)]
-struct Process {
+struct ContainerProcess {
     pid: u32,
     parent: u32,
     /// Its program's name, from `/proc/PID/comm`.
@@ -30,7 +30,7 @@ struct Process {
 /// The processes of this container.
 #[derive(Debug)]
 pub(crate) struct Container {
-    processes: Vec<Process>,
+    processes: Vec<ContainerProcess>,
     /// This one and those that started it: a shell that asks is not the app.
     askers: Vec<u32>,
     our_name: String,
@@ -57,13 +57,13 @@ impl Container {
         Container { processes, askers, our_name }
     }
 
-    fn others(&self) -> impl Iterator<Item = &Process> {
+    fn others(&self) -> impl Iterator<Item = &ContainerProcess> {
         self.processes.iter().filter(|process| !self.askers.contains(&process.pid))
     }
 
     /// The command lines of volseeds that may be at work for this container: the lowest number first.
     pub(crate) fn volseeds(&self) -> impl Iterator<Item = &[OsString]> {
-        let is_volseed = |process: &&Process| {
+        let is_volseed = |process: &&ContainerProcess| {
             let supervises = process.command.get(1).is_some_and(|word| word == SUPERVISOR);
             process.name == self.our_name && !supervises && self.depth(process) <= MAX_DEPTH
         };
@@ -76,7 +76,7 @@ impl Container {
     }
 
     /// How many of this container's processes are above it.
-    fn depth(&self, process: &Process) -> usize {
+    fn depth(&self, process: &ContainerProcess) -> usize {
         let (mut depth, mut parent) = (0, process.parent);
         // A parent has not always the lower number, and what was read may not fit together.
         while let Some(above) = self.processes.iter().find(|other| other.pid == parent)
@@ -98,11 +98,11 @@ fn name(process: &str) -> Option<String> {
 }
 
 /// Nothing for one that has ended or is a thread of the kernel's: neither has a command line.
-fn process(pid: u32) -> Option<Process> {
+fn process(pid: u32) -> Option<ContainerProcess> {
     let line = fs::read(format!("/proc/{pid}/cmdline")).ok().filter(|line| !line.is_empty())?;
     let line = line.strip_suffix(b"\0").unwrap_or(&line);
     let command = line.split(|byte| *byte == 0).map(|word| OsString::from_vec(word.to_vec())).collect();
-    Some(Process { pid, parent: parent(pid)?, name: name(&pid.to_string())?, command })
+    Some(ContainerProcess { pid, parent: parent(pid)?, name: name(&pid.to_string())?, command })
 }
 
 /// A process, its parent and so on. Without PID 1, which is what we ask for where it has started us.

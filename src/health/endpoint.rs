@@ -12,7 +12,7 @@ use tokio::sync::watch;
 
 use super::listen::{self, Socket};
 use super::page::Page;
-use super::server::{self, Seeding};
+use super::server::{self, ProgressProbe};
 use crate::cli::config::ServerConfig;
 use crate::cli::values::Address;
 use crate::error::{Error, Result};
@@ -25,7 +25,7 @@ use crate::system::limits::FileBudget;
 pub struct Endpoint {
     listening: Vec<Socket>,
     admin: Vec<Socket>,
-    seeding: Arc<Seeding>,
+    seeding: Arc<ProgressProbe>,
 }
 
 /// What is left of an endpoint when volumes are complete.
@@ -36,7 +36,7 @@ pub struct HandoverSockets {
     /// For as long as the app lives.
     pub admin: Vec<Socket>,
     /// What was answered until now.
-    pub seeding: Arc<Seeding>,
+    pub seeding: Arc<ProgressProbe>,
 }
 
 impl Endpoint {
@@ -51,7 +51,7 @@ impl Endpoint {
         for socket in listening.iter().chain(&admin) {
             tracing::info!(address = %socket.address, "listening");
         }
-        let seeding = Arc::new(Seeding { config, page, progress: Arc::clone(progress) });
+        let seeding = Arc::new(ProgressProbe { config, page, progress: Arc::clone(progress) });
         Ok(Endpoint { listening, admin, seeding })
     }
 

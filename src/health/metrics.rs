@@ -1,4 +1,4 @@
-//! The counters as OpenMetrics text, for Prometheus, and as the older text for whoever does not ask for
+//! The counters as OpenMetrics text, for Prometheus, and as the older text for clients that do not ask for
 //! that, `promtool` and `curl` among them.
 
 use std::fmt;

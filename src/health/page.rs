@@ -12,7 +12,7 @@ use crate::progress::Snapshot;
 /// Ours: no other file, light and dark, for phones too.
 const OURS: &str = include_str!("page.html");
 /// The largest page that is read, in bytes.
-const LARGEST: u64 = 1 << 20;
+const MAX_BYTES: u64 = 1 << 20;
 
 /// A page with places for figures, `{{percent}}` and the like.
 #[derive(Debug)]
@@ -27,11 +27,11 @@ impl Page {
         let Some(path) = path else { return Ok(Page(OURS.to_owned())) };
         let read = || -> std::io::Result<String> {
             let mut text = String::new();
-            File::open(path)?.take(LARGEST + 1).read_to_string(&mut text)?;
+            File::open(path)?.take(MAX_BYTES + 1).read_to_string(&mut text)?;
             Ok(text)
         };
         let text = read().context("read page", path).map_err(|error| error.exit(Exit::Source))?;
-        if text.len() as u64 > LARGEST {
+        if text.len() as u64 > MAX_BYTES {
             return Err(Error::new(
                 Exit::Source,
                 format!("read page {}", path.quoted()),

@@ -64,7 +64,7 @@ const CLIENT_CLOSES: Duration = Duration::from_millis(300);
 const METHODS: &str = "GET, HEAD, OPTIONS";
 
 /// Who answers.
-pub trait Site: Send + Sync + 'static {
+pub trait Responder: Send + Sync + 'static {
     /// The answer to a request.
     fn answer(&self, request: &Request<Incoming>) -> impl Future<Output = Answer> + Send;
 }
@@ -74,7 +74,7 @@ pub type Answer = Response<Full<Bytes>>;
 
 /// Answers while volumes are seeded.
 #[derive(Debug)]
-pub struct Seeding {
+pub struct ProgressProbe {
     /// Paths and statuses.
     pub config: ServerConfig,
     /// For browsers.
@@ -83,7 +83,7 @@ pub struct Seeding {
     pub progress: Arc<Progress>,
 }
 
-impl Site for Seeding {
+impl Responder for ProgressProbe {
     async fn answer(&self, request: &Request<Incoming>) -> Answer {
         answer(request, self)
     }
@@ -162,7 +162,7 @@ impl Places {
 /// When the runtime cannot watch a socket.
 pub fn serve(
     sockets: Vec<Socket>,
-    site: Arc<impl Site>,
+    site: Arc<impl Responder>,
     connections: usize,
     stop: watch::Receiver<bool>,
 ) -> io::Result<impl Future<Output = ()>> {
@@ -180,7 +180,7 @@ pub fn serve(
 
 async fn serve_one(
     listener: Listener,
-    site: Arc<impl Site>,
+    site: Arc<impl Responder>,
     places: Arc<Places>,
     mut stop: watch::Receiver<bool>,
 ) {
@@ -211,12 +211,12 @@ async fn serve_one(
 }
 
 async fn stopped(stop: &mut watch::Receiver<bool>) {
-    // Whoever could stop us is gone: so do we.
+    // The sender is gone: stop.
     let _ = stop.wait_for(|stop| *stop).await;
 }
 
 /// Answers one client. The place is free again once the stream is closed.
-async fn connection(stream: Box<dyn Connection>, site: Arc<impl Site>, _place: OwnedSemaphorePermit) {
+async fn connection(stream: Box<dyn Connection>, site: Arc<impl Responder>, _place: OwnedSemaphorePermit) {
     let service = service_fn(|request: Request<Incoming>| {
         let site = Arc::clone(&site);
         // Pinned, so that the connection can be taken apart whatever came of it.
@@ -262,7 +262,7 @@ struct Body<'a> {
     snapshot: &'a Snapshot,
 }
 
-fn answer(request: &Request<Incoming>, site: &Seeding) -> Answer {
+fn answer(request: &Request<Incoming>, site: &ProgressProbe) -> Answer {
     let path = request.uri().path();
     let accepts = request.headers().get(ACCEPT).and_then(|accepts| accepts.to_str().ok()).unwrap_or_default();
     if is_same(path, &site.config.metrics) {
@@ -358,7 +358,7 @@ fn status(path: &str, config: &ServerConfig, snapshot: &Snapshot) -> StatusCode 
 
 /// What a client that sends just these bytes is answered.
 #[cfg(any(fuzzing, test))]
-pub(crate) async fn answer_to(request: &[u8], site: Arc<impl Site>) -> Vec<u8> {
+pub(crate) async fn answer_to(request: &[u8], site: Arc<impl Responder>) -> Vec<u8> {
     let (mut client, server) = tokio::io::duplex(64 << 10);
     let place = Arc::new(Semaphore::new(1)).try_acquire_owned().expect("nobody else has it");
     let serving = tokio::spawn(connection(Box::new(server), site, place));

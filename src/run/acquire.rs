@@ -14,7 +14,7 @@ use crate::claims::beat::Beat;
 use crate::claims::disk::LOCK;
 use crate::claims::expiry::{self, Lock, Seen};
 use crate::claims::io::{Clock, Files};
-use crate::claims::store::{Claim, Claimed, Found, State};
+use crate::claims::store::{Claim, Claimed, FoundClaim, State};
 use crate::error::{Context, Error, Result};
 use crate::exit::Exit;
 use crate::volume::records::Public;
@@ -297,7 +297,7 @@ impl<F: Files, C: Clock, W: Work<F>> Replica<'_, F, C, W> {
         &self,
         waiting: &mut Waiting<F::Dir>,
         lock: &mut LockState,
-        found: Option<&Found<F::Dir>>,
+        found: Option<&FoundClaim<F::Dir>>,
     ) -> bool {
         let seen = found.map(|found| (found.epoch, found.beat.clone()));
         if lock.of == Lock::Ours && waiting.at_lock.is_none() {
@@ -320,7 +320,7 @@ impl<F: Files, C: Clock, W: Work<F>> Replica<'_, F, C, W> {
         &self,
         waiting: &Waiting<F::Dir>,
         lock: Lock,
-        found: Option<&Found<F::Dir>>,
+        found: Option<&FoundClaim<F::Dir>>,
         beat: Option<&Beat>,
     ) -> bool {
         if found.is_some_and(|found| matches!(found.privacy, Privacy::Foreign(_))) {
@@ -332,7 +332,7 @@ impl<F: Files, C: Clock, W: Work<F>> Replica<'_, F, C, W> {
         self.rules.alone || waiting.watch.silence(self.clock.now()) >= patience
     }
 
-    pub(super) fn seen<'f>(&self, found: &'f Found<F::Dir>, beat: Option<&'f Beat>) -> Seen<'f> {
+    pub(super) fn seen<'f>(&self, found: &'f FoundClaim<F::Dir>, beat: Option<&'f Beat>) -> Seen<'f> {
         let holder = found.holder.as_ref();
         Seen { holder, beat, same_mount: holder.is_some_and(|holder| self.work.same_mount(holder)) }
     }
@@ -341,7 +341,7 @@ impl<F: Files, C: Clock, W: Work<F>> Replica<'_, F, C, W> {
     async fn try_claim(
         &self,
         state: &F::Dir,
-        found: Option<&Found<F::Dir>>,
+        found: Option<&FoundClaim<F::Dir>>,
         recorded: u64,
         waiting: &Waiting<F::Dir>,
         lock: &LockState,

@@ -13,7 +13,7 @@ use crate::seed::archived_file;
 use crate::volume::{Volume, open_beneath};
 
 /// The largest sentinel that is compared, in bytes: it names a version, and is not the app.
-const LARGEST: u64 = 1 << 20;
+const MAX_BYTES: u64 = 1 << 20;
 
 /// The image's version, where the volume's sentinel is byte for byte the image's. What cannot be read has no
 /// known version, which is no failure.
@@ -26,7 +26,7 @@ pub(crate) fn version(config: &VolumeConfig, volume: &Volume) -> Option<String> 
         let shipped = regular(open(source.as_fd(), sentinel)?)?;
         is_same(shipped, there)
     } else if config.from.is_file() {
-        archived_file(&config.from, sentinel, LARGEST).is_some_and(|shipped| is_same(&shipped[..], there))
+        archived_file(&config.from, sentinel, MAX_BYTES).is_some_and(|shipped| is_same(&shipped[..], there))
     } else {
         false
     };
@@ -40,11 +40,11 @@ fn open(directory: std::os::fd::BorrowedFd<'_>, path: &Path) -> Option<File> {
 
 fn regular(file: File) -> Option<File> {
     let found = file.metadata().ok()?;
-    (found.is_file() && found.len() <= LARGEST).then_some(file)
+    (found.is_file() && found.len() <= MAX_BYTES).then_some(file)
 }
 
 fn is_same(one: impl Read, other: impl Read) -> bool {
-    let (one, other) = (one.take(LARGEST + 1), other.take(LARGEST + 1));
+    let (one, other) = (one.take(MAX_BYTES + 1), other.take(MAX_BYTES + 1));
     let (mut one, mut other) = (BufReader::new(one).bytes(), BufReader::new(other).bytes());
     loop {
         match (one.next(), other.next()) {

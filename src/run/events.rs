@@ -27,7 +27,7 @@ pub(super) fn tell(event: &Event<'_>, volume: &Path, progress: &Progress) {
             );
         }
         Event::WaitGoes(beat) => follow(*beat, progress),
-        // Whoever will seed may come at any time: nobody is there to stall.
+        // A seeding replica may start at any time: nothing stalls.
         Event::WaitsUnseen => progress.touch(),
         Event::WaitEnded(time) => {
             progress.enter(Phase::Checking);

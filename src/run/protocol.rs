@@ -93,7 +93,7 @@ pub(crate) enum Event<'a> {
     WaitGoes(Option<&'a Beat>),
     /// We still wait, and see nothing of whom we wait for.
     WaitsUnseen,
-    /// The wait is over after so long.
+    /// The wait is over after this long.
     WaitEnded(Duration),
     /// The holder of this claim, on this host, released the volume without completing it.
     HolderFailed(u64, &'a str),
@@ -344,7 +344,7 @@ impl<F: Files, C: Clock, W: Work<F>> Replica<'_, F, C, W> {
         source: &mut SourceSlot<W::Source>,
     ) -> Result<Found> {
         let (store, work) = (&self.store, self.work);
-        let is_dead = |found: &crate::claims::store::Found<F::Dir>| {
+        let is_dead = |found: &crate::claims::store::FoundClaim<F::Dir>| {
             let beat = Beat::parse(&found.beat);
             expiry::is_confirmed_dead(self.rules.sharing, lock, self.seen(found, beat.as_ref()))
         };

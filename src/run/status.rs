@@ -6,7 +6,7 @@ use std::time::{Duration, Instant, UNIX_EPOCH};
 use serde::Serialize;
 
 use crate::claims::beat::{Beat, Holder};
-use crate::claims::inspect::{Look, Seen, look};
+use crate::claims::inspect::{Inspected, NewestClaim, look};
 use crate::cli::config::VolumeConfig;
 use crate::error::Result;
 use crate::text::{Untrusted, byte_size, one_line, rfc3339};
@@ -20,7 +20,7 @@ const LOOKED_AT: Duration = Duration::from_millis(100);
 
 /// The state of one volume.
 #[derive(Debug, Serialize)]
-pub struct Status {
+pub struct VolumeStatus {
     /// The volume's root.
     pub volume: String,
     /// `complete`, `pending`, `claimed`, `seeding`, `publishing` or `unseeded`; `incomplete` where only another
@@ -29,14 +29,14 @@ pub struct Status {
     /// Where the sentinel is configured: whether it is there.
     pub sentinel: Option<bool>,
     /// What is recorded.
-    pub complete: Option<Recorded>,
+    pub complete: Option<RecordStatus>,
     /// Who claimed the volume last without completing it, alive or not.
-    pub claim: Option<Claim>,
+    pub claim: Option<ClaimStatus>,
 }
 
 /// What is recorded of a volume, as far as this user may read it: what is not known is left out.
 #[derive(Debug, Serialize)]
-pub struct Recorded {
+pub struct RecordStatus {
     /// How it came to be complete.
     pub origin: Origin,
     /// The claim that completed it.
@@ -70,8 +70,8 @@ pub struct Details {
     pub volseed: Untrusted,
 }
 
-impl Recorded {
-    fn new(public: &Public, private: Option<Complete>) -> Recorded {
+impl RecordStatus {
+    fn new(public: &Public, private: Option<Complete>) -> RecordStatus {
         let details = private.map(|record| Details {
             version: record.version,
             source: record.source,
@@ -81,13 +81,13 @@ impl Recorded {
             volseed: record.volseed,
         });
         let Public { origin, epoch, generation, totals, .. } = *public;
-        Recorded { origin, epoch, generation, totals, details }
+        RecordStatus { origin, epoch, generation, totals, details }
     }
 }
 
 /// A claim that is not over.
 #[derive(Debug, Serialize)]
-pub struct Claim {
+pub struct ClaimStatus {
     /// Its number.
     pub epoch: u64,
     /// Whose it is, where that can be read.
@@ -105,7 +105,7 @@ pub struct Claim {
 ///
 /// # Errors
 /// Exit 73 when the volume cannot be opened, 78 when what is there is no state of ours.
-pub fn status(config: &VolumeConfig) -> Result<Status> {
+pub fn status(config: &VolumeConfig) -> Result<VolumeStatus> {
     let volume = Volume::open(&config.to, config.state_dir.as_deref())?;
     let state = StateDir::open(&volume)?;
     let record = state.as_ref().map(StateDir::public).transpose()?.flatten();
@@ -113,15 +113,15 @@ pub fn status(config: &VolumeConfig) -> Result<Status> {
     let name = match (&record, &seen) {
         (Some(record), _) if record.is_complete() => "complete",
         (Some(_), _) => "pending",
-        (None, Seen::Claim(claim)) => claim.phase,
-        (None, Seen::Hidden) => "incomplete",
-        (None, Seen::Nothing) => "unseeded",
+        (None, Inspected::Claim(claim)) => claim.phase,
+        (None, Inspected::Hidden) => "incomplete",
+        (None, Inspected::Nothing) => "unseeded",
     };
     let private = |record| state.as_ref().and_then(|state| state.private(record));
-    let complete = record.as_ref().map(|record| Recorded::new(record, private(record)));
+    let complete = record.as_ref().map(|record| RecordStatus::new(record, private(record)));
     let sentinel =
         config.sentinel.as_ref().map(|path| volume.find(path)).transpose()?.map(|found| found.is_some());
-    Ok(Status {
+    Ok(VolumeStatus {
         volume: config.to.display().to_string(),
         state: name,
         sentinel,
@@ -131,7 +131,7 @@ pub fn status(config: &VolumeConfig) -> Result<Status> {
 }
 
 /// Watches the heartbeat of a claim.
-fn watched(claim: Look, volume: &Volume) -> Result<Claim> {
+fn watched(claim: NewestClaim, volume: &Volume) -> Result<ClaimStatus> {
     let began = Instant::now();
     let mut alive = false;
     while !alive && began.elapsed() < WATCHED {
@@ -143,7 +143,7 @@ fn watched(claim: Look, volume: &Volume) -> Result<Claim> {
         }
     }
     let age = claim.written.and_then(|written| UNIX_EPOCH.checked_add(written)?.elapsed().ok());
-    Ok(Claim {
+    Ok(ClaimStatus {
         epoch: claim.epoch,
         heartbeat: claim.beat(),
         heartbeat_age: age.map(|age| age.as_secs()),
@@ -153,7 +153,7 @@ fn watched(claim: Look, volume: &Volume) -> Result<Claim> {
 }
 
 /// For people: a few lines a volume.
-pub fn text(statuses: &[Status]) -> String {
+pub fn text(statuses: &[VolumeStatus]) -> String {
     let mut text = String::new();
     for status in statuses {
         let _ = writeln!(text, "{}: {}", one_line(&status.volume), status.state);
@@ -171,7 +171,7 @@ pub fn text(statuses: &[Status]) -> String {
     text
 }
 
-fn recorded(record: &Recorded) -> String {
+fn recorded(record: &RecordStatus) -> String {
     let mut text = String::new();
     let origin = format!("{:?}", record.origin).to_lowercase();
     let finished = record.details.as_ref().map(|details| rfc3339(details.finished));
@@ -198,8 +198,8 @@ fn recorded(record: &Recorded) -> String {
     text
 }
 
-fn claimed(claim: &Claim) -> String {
-    let Some(holder) = &claim.holder else { return format!("epoch {}, by nobody knows whom", claim.epoch) };
+fn claimed(claim: &ClaimStatus) -> String {
+    let Some(holder) = &claim.holder else { return format!("epoch {}, by an unknown holder", claim.epoch) };
     let since = rfc3339(holder.since);
     let container = holder.container.as_ref().map(|id| format!(", container {id}")).unwrap_or_default();
     format!(
@@ -208,10 +208,10 @@ fn claimed(claim: &Claim) -> String {
     )
 }
 
-fn heartbeat(claim: &Claim) -> String {
+fn heartbeat(claim: &ClaimStatus) -> String {
     let state = match (&claim.heartbeat, claim.alive) {
         (_, true) => "beats",
-        (Some(beat), false) if beat.released => "ended in good order",
+        (Some(beat), false) if beat.released => "released cleanly",
         _ => "silent",
     };
     let age = claim.heartbeat_age.map(|age| format!(", last {age} s ago by this machine's clock"));

@@ -22,7 +22,7 @@ use crate::error::Result;
 use crate::progress::{Phase, Progress};
 use crate::system::nfs;
 use crate::volume::records::Public;
-use crate::volume::{Ourselves, Place, Volume};
+use crate::volume::{Ourselves, Storage, Volume};
 
 /// Makes sure that every volume is complete, or waits until it is. Blocks until they are.
 ///
@@ -94,7 +94,7 @@ fn rules(mode: Mode, config: &VolumeConfig, volume: &Volume) -> Result<Rules> {
         mode,
         sharing,
         alone: config.lock == LockMode::None,
-        remote: !matches!(kind.place, Place::Local | Place::Memory),
+        remote: !matches!(kind.place, Storage::Local | Storage::Memory),
         timeout: config.wait_timeout,
     })
 }

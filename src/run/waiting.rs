@@ -7,7 +7,7 @@ use super::protocol::{Event, Replica, Work};
 use crate::claims::beat::Beat;
 use crate::claims::expiry::Watch;
 use crate::claims::io::{Clock, Files};
-use crate::claims::store::Found;
+use crate::claims::store::FoundClaim;
 use crate::error::{Error, Result};
 use crate::exit::Exit;
 
@@ -91,7 +91,7 @@ impl<F: Files, C: Clock, W: Work<F>> Replica<'_, F, C, W> {
     /// Says whom we wait for, and how far that is.
     pub(super) fn tell_of_holder(
         &self,
-        found: Option<&Found<F::Dir>>,
+        found: Option<&FoundClaim<F::Dir>>,
         beat: Option<&Beat>,
         moved: bool,
         waiting: &mut Waiting<F::Dir>,

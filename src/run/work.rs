@@ -26,7 +26,7 @@ use crate::exit::Exit;
 use crate::progress::{Phase, Progress, seconds};
 use crate::seed::source::Source;
 use crate::seed::stage::durable::Synced;
-use crate::seed::{self, Published, Site, Staging};
+use crate::seed::{self, Published, StageJob, Staging};
 use crate::system::nfs;
 use crate::volume::records::{Complete, DIRECTORY, Name, Public, Sealed};
 use crate::volume::{
@@ -118,7 +118,7 @@ impl Work<Disk> for VolumeWork<'_> {
     fn start_heartbeat(&self, claim: &Claim<Arc<OwnedFd>>) -> Result<Heartbeat> {
         let pulse = Pulse::new(boot_time());
         let enough = Arc::new(Cancel::default());
-        let stop = Arc::new(Cancel::part_of(self.cancel));
+        let stop = Arc::new(Cancel::child_of(self.cancel));
         let thread = {
             let (dir, progress) = (Arc::clone(&claim.dir), Arc::clone(self.progress));
             let (pulse, enough, stop) = (Arc::clone(&pulse), Arc::clone(&enough), Arc::clone(&stop));
@@ -326,8 +326,8 @@ impl<'a> VolumeWork<'a> {
         name: &str,
         stage: &'s OwnedFd,
         cancel: &Arc<Cancel>,
-    ) -> Site<'s> {
-        Site {
+    ) -> StageJob<'s> {
+        StageJob {
             volume: self.volume,
             stage: stage.as_fd(),
             stage_path: self.stage_path(claim, name),

@@ -1,7 +1,7 @@
 //! From the stage to its place: one rename for each top-level entry, the sentinel's last.
 //!
 //! A directory that exists on the volume is descended into, and what is below it decided name by name
-//! ([`Walk`]); one that is a mount point is left to the caller, since no rename crosses it. Each directory
+//! ([`CommonWalk`]); one that is a mount point is left to the caller, since no rename crosses it. Each directory
 //! is synced before the next: a run before this one may have been killed before it could. Running it again after a
 //! kill moves what is left.
 
@@ -17,7 +17,7 @@ use rustix::fs::{self, AtFlags, FileType, Gid, Mode, OFlags, RenameFlags, Stat, 
 use rustix::io::Errno;
 
 use super::source::entry::Time;
-use super::stage::common::{Crossing, Directory, Looked, Next, Pair, Rules, Walk, full_path, join};
+use super::stage::common::{CommonWalk, Crossing, Directory, Looked, Next, Pair, WalkRules, full_path, join};
 use super::stage::losses::{Loss, Lost};
 use crate::cli::values::Existing;
 use crate::error::{Context, Error, Result, printable};
@@ -106,12 +106,12 @@ enum Moved {
 pub fn publish(
     stage: BorrowedFd<'_>,
     volume: BorrowedFd<'_>,
-    rules: Rules<'_>,
+    rules: WalkRules<'_>,
     sentinel: Option<&Path>,
     go_on: &dyn Fn() -> Result<()>,
     cross: impl FnOnce(Vec<Crossing>, &mut Published) -> Result<()>,
 ) -> Result<Published> {
-    let mut walk = Walk::new(stage, volume, rules)?;
+    let mut walk = CommonWalk::new(stage, volume, rules)?;
     let mut published = Published::default();
     let (mut crossings, mut last) = (Vec::new(), None);
     while let Some(next) = walk.next()? {
@@ -155,7 +155,11 @@ pub fn publish(
 /// Gives a directory of root's that only leads to mount points the owner and mode that the seed has for it, and
 /// returns its time: a container runtime has made it, and the app may have to write there. Before anything is moved
 /// into it, so that a run after a kill need not know of it.
-fn own_parent_of_mounts(directory: &Directory, rules: &Rules<'_>, lost: &mut Lost) -> Result<Option<Time>> {
+fn own_parent_of_mounts(
+    directory: &Directory,
+    rules: &WalkRules<'_>,
+    lost: &mut Lost,
+) -> Result<Option<Time>> {
     if directory.path.is_empty() || !rustix::process::geteuid().is_root() {
         return Ok(None);
     }
@@ -183,7 +187,7 @@ fn own_parent_of_mounts(directory: &Directory, rules: &Rules<'_>, lost: &mut Los
 
 impl Move {
     /// Moves it, and counts what became of it.
-    fn run(&self, rules: &Rules<'_>, published: &mut Published) -> Result<()> {
+    fn run(&self, rules: &WalkRules<'_>, published: &mut Published) -> Result<()> {
         match self.rename(rules)? {
             Moved::Done => {
                 published.moved += 1;
@@ -200,7 +204,7 @@ impl Move {
         Ok(())
     }
 
-    fn rename(&self, rules: &Rules<'_>) -> Result<Moved> {
+    fn rename(&self, rules: &WalkRules<'_>) -> Result<Moved> {
         let full = full_path(rules.path, &self.path);
         let (from, to) = (self.pair.from.as_fd(), self.pair.to.as_fd());
         let result = match rules.existing {

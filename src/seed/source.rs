@@ -35,39 +35,39 @@ use crate::exit::Exit;
 use crate::volume::Volume;
 use entry::Time;
 
-/// How often a silent standard input is left to see whether we shall stop: a fifth of what that may take.
+/// How often a silent standard input is left for a cancellation: a fifth of what that may take.
 const LOOK_EVERY: Timespec = Timespec { tv_sec: 0, tv_nsec: 100_000_000 };
 
 /// A source.
 #[derive(Debug)]
 pub struct Source {
-    pub(crate) content: Content,
-    /// What it looked like, with the wishes: a stage of anything else is not gone on with.
+    pub(crate) content: SourceContent,
+    /// What it looked like, and the options: a stage of anything else is not resumed.
     pub(crate) fingerprint: String,
 }
 
 /// Where its bytes come from.
 #[derive(Debug)]
-pub enum Content {
+pub enum SourceContent {
     /// To be walked.
     Directory(OwnedFd),
     /// An archive, and what it looked like where it is a regular file.
-    File(File, Option<Look>),
+    File(File, Option<FileLook>),
     /// An archive.
     Stdin,
 }
 
 /// What tells that a file was written to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Look {
+pub struct FileLook {
     /// In bytes.
     pub size: u64,
     mtime: Time,
 }
 
-impl Look {
-    fn of(stat: &Stat) -> Look {
-        Look { size: stat.st_size as u64, mtime: Time::of(stat) }
+impl FileLook {
+    fn of(stat: &Stat) -> FileLook {
+        FileLook { size: stat.st_size as u64, mtime: Time::of(stat) }
     }
 
     /// Looks again, once all of the file was read.
@@ -75,7 +75,7 @@ impl Look {
     /// # Errors
     /// Exit 74 when it looks different.
     pub fn check(self, file: &File, path: &Path) -> Result<()> {
-        if Look::of(&fs::fstat(file).context("stat", path)?) == self {
+        if FileLook::of(&fs::fstat(file).context("stat", path)?) == self {
             return Ok(());
         }
         let error = Error::new(Exit::Io, "read archive", "it was changed while it was read").on(path);
@@ -104,7 +104,10 @@ impl Source {
             wishes.push_str(&format!(", without {excluded:?}"));
         }
         if path.as_os_str() == "-" {
-            return Ok(Source { content: Content::Stdin, fingerprint: format!("standard input, {wishes}") });
+            return Ok(Source {
+                content: SourceContent::Stdin,
+                fingerprint: format!("standard input, {wishes}"),
+            });
         }
         // Not there, or not in what leads there: the image is not what was meant.
         let missing = |error: Errno| match error {
@@ -132,9 +135,9 @@ impl Source {
             stat.st_mtime_nsec
         );
         let content = match FileType::from_raw_mode(stat.st_mode) {
-            FileType::Directory => Content::Directory(file),
-            FileType::RegularFile => Content::File(file.into(), Some(Look::of(&stat))),
-            _ => Content::File(file.into(), None),
+            FileType::Directory => SourceContent::Directory(file),
+            FileType::RegularFile => SourceContent::File(file.into(), Some(FileLook::of(&stat))),
+            _ => SourceContent::File(file.into(), None),
         };
         Ok(Source { content, fingerprint })
     }
@@ -144,14 +147,14 @@ impl Source {
 impl Source {
     /// The same archive, read as if it came through a pipe.
     pub fn into_pipe(mut self) -> Source {
-        if let Content::File(_, look) = &mut self.content {
+        if let SourceContent::File(_, look) = &mut self.content {
             *look = None;
         }
         self
     }
 }
 
-/// Standard input, which may have nothing to say for as long as it likes: the wish to stop ends the wait.
+/// Standard input, which may stay silent: cancellation ends the wait.
 pub struct Stdin {
     /// That wish.
     pub cancel: Arc<Cancel>,

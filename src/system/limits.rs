@@ -13,7 +13,7 @@ use std::path::{Component, Path, PathBuf};
 use rustix::process::{Resource, Rlimit, getrlimit, getuid, setrlimit};
 
 /// The most that is read of one file, in bytes; `memory.stat`, the longest, has some 2 KiB.
-const MOST_TEXT: u64 = 64 << 10;
+const MAX_TEXT: u64 = 64 << 10;
 /// Processes that are left to others. A health probe or a `docker exec` counts in the container too,
 /// and runc, which starts it there, begins with half a dozen threads of its own: at the limit the
 /// probe fails, and the container is stopped for it.
@@ -260,7 +260,7 @@ fn number(group: &Path, name: &str) -> Option<u64> {
 
 fn text(path: &Path) -> Option<String> {
     let mut text = String::new();
-    File::open(path).ok()?.take(MOST_TEXT).read_to_string(&mut text).ok()?;
+    File::open(path).ok()?.take(MAX_TEXT).read_to_string(&mut text).ok()?;
     Some(text)
 }
 

@@ -12,29 +12,29 @@ use std::os::fd::{AsRawFd, BorrowedFd};
 use std::time::Duration;
 
 /// The most that is read of a file in /proc, in bytes: some 1,500 NFS mounts of 5 KiB each.
-const MOST_TEXT: u64 = 8 << 20;
+const MAX_TEXT: u64 = 8 << 20;
 /// Fewer calls of an operation say little of its round trip: the kernel cuts each sum to whole
 /// milliseconds, at most 0.1 ms of the average then.
 const ENOUGH_CALLS: u64 = 10;
 /// `NFS4_DEF_SLOT_TABLE_SIZE` in Linux `fs/nfs/nfs4session.h`.
 const DEFAULT_SLOTS: usize = 64;
 /// `NFS4_MAX_SLOT_TABLE`, in the same file.
-const MOST_SLOTS: usize = 1024;
+const MAX_SLOTS: usize = 1024;
 
 /// What a mount's counters said at one time.
 ///
 /// They belong to the file system as this machine mounted it: another container that uses the same
-/// one counts here too. A machine that mounts it anew begins at zero.
+/// one counts here too. A new mount begins at zero.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Counters {
-    operations: BTreeMap<String, Operation>,
+    operations: BTreeMap<String, OperationCounts>,
     most_in_flight: Option<u64>,
 }
 
 /// One line of `per-op statistics`, as far as it is used. Each task is counted once, when it ends;
 /// source: Linux `net/sunrpc/stats.c`, `rpc_count_iostats_metrics` and `rpc_clnt_show_stats`.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-struct Operation {
+struct OperationCounts {
     calls: u64,
     transmissions: u64,
     timeouts: u64,
@@ -50,7 +50,7 @@ pub struct Traffic {
     pub calls: Vec<(String, u64)>,
     /// Requests that were sent again, for want of an answer or after a lost connection.
     pub retransmissions: u64,
-    /// Times that a request went unanswered for so long that the kernel logs `server not responding`
+    /// How often a request went unanswered until the kernel logs `server not responding`
     /// (nfs(5): `timeo`, `retrans`; with `soft` the call fails then).
     pub timeouts: u64,
     /// The most requests that the mount's connections ever had in flight at once, one of the kernel's
@@ -70,20 +70,20 @@ impl Counters {
 
     /// What went to the server since `earlier`, a reading of the same mount.
     pub fn since(&self, earlier: &Counters) -> Traffic {
-        let between = |name: &String, now: &Operation| {
+        let between = |name: &String, now: &OperationCounts| {
             let then = earlier.operations.get(name).copied().unwrap_or_default();
-            Operation {
+            OperationCounts {
                 calls: now.calls.saturating_sub(then.calls),
                 transmissions: now.transmissions.saturating_sub(then.transmissions),
                 timeouts: now.timeouts.saturating_sub(then.timeouts),
                 round_trips: now.round_trips.saturating_sub(then.round_trips),
             }
         };
-        let mut operations: Vec<(String, Operation)> =
+        let mut operations: Vec<(String, OperationCounts)> =
             self.operations.iter().map(|(name, now)| (name.clone(), between(name, now))).collect();
         operations.retain(|(_, operation)| operation.calls > 0);
         operations.sort_by_key(|(_, operation)| std::cmp::Reverse(operation.calls));
-        let sum = |field: fn(&Operation) -> u64| {
+        let sum = |field: fn(&OperationCounts) -> u64| {
             operations.iter().map(|(_, operation)| field(operation)).fold(0, u64::saturating_add)
         };
         let often = operations.iter().filter(|(_, operation)| operation.calls >= ENOUGH_CALLS);
@@ -145,7 +145,7 @@ fn line(mountinfo: &str, id: u64) -> Option<&str> {
 }
 
 fn slots(parameter: Option<&str>) -> usize {
-    parameter.and_then(|text| text.trim().parse().ok()).unwrap_or(DEFAULT_SLOTS).clamp(1, MOST_SLOTS)
+    parameter.and_then(|text| text.trim().parse().ok()).unwrap_or(DEFAULT_SLOTS).clamp(1, MAX_SLOTS)
 }
 
 fn average(milliseconds: u64, calls: u64) -> Option<Duration> {
@@ -205,7 +205,7 @@ fn heading(line: &str) -> Option<(&str, &str)> {
 
 /// `NAME: calls transmissions timeouts sent received queued_ms round_trips_ms executed_ms [errors]`;
 /// the last since Linux 5.3.
-fn operation(line: &str) -> Option<(String, Operation)> {
+fn operation(line: &str) -> Option<(String, OperationCounts)> {
     let (name, numbers) = line.trim().split_once(':')?;
     let numbers =
         numbers.split_whitespace().map(|number| number.parse().ok()).collect::<Option<Vec<u64>>>()?;
@@ -213,15 +213,15 @@ fn operation(line: &str) -> Option<(String, Operation)> {
     else {
         return None;
     };
-    Some((name.to_owned(), Operation { calls, transmissions, timeouts, round_trips }))
+    Some((name.to_owned(), OperationCounts { calls, transmissions, timeouts, round_trips }))
 }
 
 /// A file of the kernel's, whole or not at all. Names need not be UTF-8; what replaces their bytes is
 /// the same in every file.
 fn text(path: &str) -> Option<String> {
     let mut bytes = Vec::new();
-    File::open(path).ok()?.take(MOST_TEXT).read_to_end(&mut bytes).ok()?;
-    let whole = (bytes.len() as u64) < MOST_TEXT;
+    File::open(path).ok()?.take(MAX_TEXT).read_to_end(&mut bytes).ok()?;
+    let whole = (bytes.len() as u64) < MAX_TEXT;
     whole.then(|| String::from_utf8_lossy(&bytes).into_owned())
 }
 

@@ -2,7 +2,7 @@
 //!
 //! As PID 1 a process without a handler does not even notice SIGTERM (signal(7), "the init
 //! process"), so handlers are installed on the first line of `main`. They note the signal and wake
-//! whoever waits; what it means is decided elsewhere. The app gets back what we were started with.
+//! the waiting thread; what it means is decided elsewhere. The app gets back what we were started with.
 
 pub(crate) mod inherited;
 pub(crate) mod kernel;

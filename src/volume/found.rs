@@ -14,7 +14,7 @@ use super::{open_in_mount, stat_entry};
 
 /// What a name in a directory stands for; a link is not followed.
 #[derive(Debug, Clone, Copy)]
-pub struct Found {
+pub struct FoundEntry {
     /// Its type.
     pub file_type: FileType,
     /// Whether something is mounted there.
@@ -25,7 +25,7 @@ pub struct Found {
     pub closed: Option<Errno>,
 }
 
-impl Found {
+impl FoundEntry {
     /// Whether it is a directory.
     pub fn is_directory(&self) -> bool {
         self.file_type == FileType::Directory
@@ -36,13 +36,13 @@ impl Found {
 ///
 /// # Errors
 /// As `fstatat`, but for `ENOENT`, and for what a mount refuses.
-pub fn look_at(directory: BorrowedFd<'_>, name: &[u8]) -> rustix::io::Result<Option<Found>> {
+pub fn look_at(directory: BorrowedFd<'_>, name: &[u8]) -> rustix::io::Result<Option<FoundEntry>> {
     let flags = AtFlags::SYMLINK_NOFOLLOW | AtFlags::NO_AUTOMOUNT;
     let looked = match fs::statx(directory, name, flags, StatxFlags::BASIC_STATS) {
         Ok(found) => {
             let has = |wanted| found.stx_attributes.contains(wanted);
             let knows_mounts = found.stx_attributes_mask.contains(StatxAttributes::MOUNT_ROOT);
-            let found = Found {
+            let found = FoundEntry {
                 file_type: FileType::from_raw_mode(found.stx_mode.into()),
                 is_mount: has(StatxAttributes::MOUNT_ROOT),
                 is_fixed: has(StatxAttributes::IMMUTABLE) || has(StatxAttributes::APPEND),
@@ -56,7 +56,7 @@ pub fn look_at(directory: BorrowedFd<'_>, name: &[u8]) -> rustix::io::Result<Opt
         Err(Errno::NOENT) => return Ok(None),
         // A seccomp profile that does not know the call, or a mount of another user.
         Err(_) => stat_entry(directory, name).map(|found| {
-            found.map(|found| Found {
+            found.map(|found| FoundEntry {
                 file_type: FileType::from_raw_mode(found.st_mode),
                 is_mount: false,
                 is_fixed: false,
@@ -66,8 +66,8 @@ pub fn look_at(directory: BorrowedFd<'_>, name: &[u8]) -> rustix::io::Result<Opt
     };
     match looked {
         Ok(None) => Ok(None),
-        Ok(Some(found)) => Ok(Some(Found { is_mount: is_mount(directory, name), ..found })),
-        Err(error) if is_mount(directory, name) => Ok(Some(Found {
+        Ok(Some(found)) => Ok(Some(FoundEntry { is_mount: is_mount(directory, name), ..found })),
+        Err(error) if is_mount(directory, name) => Ok(Some(FoundEntry {
             file_type: FileType::Unknown,
             is_mount: true,
             is_fixed: false,

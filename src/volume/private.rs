@@ -12,7 +12,7 @@ use std::sync::{Arc, OnceLock};
 use rustix::fs::{self, AtFlags, Mode, OFlags};
 use rustix::io::Errno;
 
-use super::{Kind, Place, openat};
+use super::{FileSystem, Storage, openat};
 
 /// What others may do in a directory of ours.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -195,7 +195,7 @@ impl Ourselves {
 
 /// A directory of ours, open for reading.
 #[derive(Debug)]
-pub struct Made {
+pub struct PrivateDirectory {
     /// Its descriptor.
     pub fd: OwnedFd,
     /// Whether it was not there before.
@@ -207,7 +207,7 @@ pub struct Made {
 ///
 /// # Errors
 /// As `mkdirat` and `openat`: `ENOTDIR` or `ELOOP` where something else is there.
-pub fn make_private(parent: BorrowedFd<'_>, name: &[u8]) -> rustix::io::Result<Made> {
+pub fn make_private(parent: BorrowedFd<'_>, name: &[u8]) -> rustix::io::Result<PrivateDirectory> {
     make(parent, name, Wall::Closed)
 }
 
@@ -215,7 +215,7 @@ pub fn make_private(parent: BorrowedFd<'_>, name: &[u8]) -> rustix::io::Result<M
 ///
 /// # Errors
 /// As [`make_private`].
-pub fn make(parent: BorrowedFd<'_>, name: &[u8], wall: Wall) -> rustix::io::Result<Made> {
+pub fn make(parent: BorrowedFd<'_>, name: &[u8], wall: Wall) -> rustix::io::Result<PrivateDirectory> {
     let is_new = match fs::mkdirat(parent, name, wall.mode()) {
         Err(Errno::EXIST) => false,
         made => made.map(|()| true)?,
@@ -236,7 +236,7 @@ pub fn make(parent: BorrowedFd<'_>, name: &[u8], wall: Wall) -> rustix::io::Resu
             fs::fchmod(&fd, wall.mode())?;
         }
     }
-    Ok(Made { fd, is_new })
+    Ok(PrivateDirectory { fd, is_new })
 }
 
 fn drop_default_acl(directory: BorrowedFd<'_>) -> rustix::io::Result<()> {
@@ -249,8 +249,8 @@ fn drop_default_acl(directory: BorrowedFd<'_>) -> rustix::io::Result<()> {
 }
 
 fn is_local(directory: BorrowedFd<'_>) -> bool {
-    let kind = fs::fstatfs(directory).map(|found| Kind::of_magic(found.f_type as u64));
-    kind.is_ok_and(|kind| matches!(kind.place, Place::Local | Place::Memory))
+    let kind = fs::fstatfs(directory).map(|found| FileSystem::of_magic(found.f_type as u64));
+    kind.is_ok_and(|kind| matches!(kind.place, Storage::Local | Storage::Memory))
 }
 
 /// A number that cannot be foreseen: seeded by the system, and differently each time (std's `RandomState`).

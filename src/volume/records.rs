@@ -20,7 +20,7 @@ use serde::{Deserialize, Serialize};
 pub use file::{Access, close, from_bytes, read_whole, to_bytes, write_whole};
 pub use public::Public;
 pub use record::{Complete, Settings};
-pub use stage::{Kept, Root, Sealed, Staged};
+pub use stage::{Durability, Root, Sealed, Staged};
 
 use super::{Location, Volume, foreign_state};
 use crate::error::{Context, Result};

@@ -48,7 +48,7 @@ impl Folder {
 }
 
 #[derive(Default)]
-struct Work {
+struct RemovalQueue {
     folders: Vec<Arc<Folder>>,
     /// Folders that are not removed yet.
     open: usize,
@@ -60,7 +60,7 @@ struct Removal<'a> {
     top: Arc<Folder>,
     levels: usize,
     staying_open: AtomicUsize,
-    work: Mutex<Work>,
+    work: Mutex<RemovalQueue>,
     changed: Condvar,
 }
 
@@ -90,7 +90,7 @@ pub fn remove_directory(at: BorrowedFd<'_>, name: &[u8], threads: usize) -> Resu
 impl<'a> Removal<'a> {
     fn new(at: BorrowedFd<'a>, name: &[u8], threads: usize) -> Removal<'a> {
         let top = Folder::new(name.into(), None);
-        let work = Work { folders: vec![Arc::clone(&top)], open: 1, failed: None };
+        let work = RemovalQueue { folders: vec![Arc::clone(&top)], open: 1, failed: None };
         Removal {
             at,
             top,
@@ -115,7 +115,7 @@ impl<'a> Removal<'a> {
         self.lock().failed.map_or(Ok(()), Err)
     }
 
-    fn lock(&self) -> MutexGuard<'_, Work> {
+    fn lock(&self) -> MutexGuard<'_, RemovalQueue> {
         self.work.lock().unwrap_or_else(PoisonError::into_inner)
     }
 

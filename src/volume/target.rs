@@ -9,7 +9,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use rustix::fs::{self, AtFlags, CWD, Mode, OFlags, Statx, StatxFlags};
 
-use super::Kind;
+use super::FileSystem;
 
 /// Whether it is the same directory as `/`, by whatever path it was opened.
 pub(crate) fn is_system_root(directory: BorrowedFd<'_>) -> bool {
@@ -18,7 +18,7 @@ pub(crate) fn is_system_root(directory: BorrowedFd<'_>) -> bool {
 
 /// Whether two descriptors are of one directory.
 pub(crate) fn is_same_directory(one: BorrowedFd<'_>, other: BorrowedFd<'_>) -> bool {
-    matches!((Identity::of(one), Identity::of(other)), (Some(one), Some(other)) if one == other)
+    matches!((DirectoryIdentity::of(one), DirectoryIdentity::of(other)), (Some(one), Some(other)) if one == other)
 }
 
 /// Whether it is in the same mount as `/`, and that is an overlay of an image's layers.
@@ -33,21 +33,24 @@ fn open_root() -> Option<OwnedFd> {
 
 /// What a directory is, wherever it is mounted.
 #[derive(PartialEq, Eq)]
-struct Identity {
+struct DirectoryIdentity {
     device: (u32, u32),
     inode: u64,
 }
 
-impl Identity {
-    fn of(directory: BorrowedFd<'_>) -> Option<Identity> {
+impl DirectoryIdentity {
+    fn of(directory: BorrowedFd<'_>) -> Option<DirectoryIdentity> {
         if let Some(found) = look(directory, StatxFlags::INO) {
-            return Some(Identity {
+            return Some(DirectoryIdentity {
                 device: (found.stx_dev_major, found.stx_dev_minor),
                 inode: found.stx_ino,
             });
         }
         let found = fs::fstat(directory).ok()?;
-        Some(Identity { device: (fs::major(found.st_dev), fs::minor(found.st_dev)), inode: found.st_ino })
+        Some(DirectoryIdentity {
+            device: (fs::major(found.st_dev), fs::minor(found.st_dev)),
+            inode: found.st_ino,
+        })
     }
 }
 
@@ -55,7 +58,7 @@ impl Identity {
 pub(crate) fn is_same_mount(one: BorrowedFd<'_>, other: BorrowedFd<'_>) -> bool {
     match (mount_id(one), mount_id(other)) {
         (Some(one), Some(other)) => one == other,
-        _ => matches!((Identity::of(one), Identity::of(other)),
+        _ => matches!((DirectoryIdentity::of(one), DirectoryIdentity::of(other)),
             (Some(one), Some(other)) if one.device == other.device),
     }
 }
@@ -75,7 +78,7 @@ fn look(directory: BorrowedFd<'_>, wanted: StatxFlags) -> Option<Statx> {
 /// The storage drivers vfs, btrfs and zfs use a plain directory, which looks like any machine's root.
 fn is_layered(root: BorrowedFd<'_>) -> bool {
     let Ok(found) = fs::fstatfs(root) else { return false };
-    match Kind::of_magic(found.f_type as u64).name {
+    match FileSystem::of_magic(found.f_type as u64).name {
         "overlay" => true,
         "fuse" => read_to_string("/proc/self/mountinfo").is_ok_and(|mounts| is_fuse_overlay(&mounts)),
         _ => false,

@@ -4,7 +4,7 @@ use std::os::unix::fs::MetadataExt;
 
 use tar::EntryType;
 
-use crate::kit::sandbox::SOMEBODY;
+use crate::kit::sandbox::PROBE_ID;
 use crate::kit::{Sandbox, Tarball, assert_same_tree, needs, seed};
 
 const DIRECTORIES: usize = 3_000;
@@ -75,7 +75,7 @@ fn directories_that_were_forgotten_are_filled_further() {
 #[test]
 fn directories_that_may_not_be_written_are_filled_further_by_their_owner() {
     if needs::root() {
-        the_same_with_little_memory(Some(SOMEBODY));
+        the_same_with_little_memory(Some(PROBE_ID));
     }
 }
 

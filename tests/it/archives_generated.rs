@@ -4,7 +4,7 @@
 use std::ffi::OsStr;
 use std::process::Command;
 
-use crate::kit::sandbox::SOMEBODY;
+use crate::kit::sandbox::PROBE_ID;
 use crate::kit::{Sandbox, needs};
 
 /// Runs one of the scripts on this volseed, below a sandbox of its own.
@@ -37,6 +37,6 @@ fn where_gnu_tar_and_python_agree_so_does_volseed() {
 #[test]
 fn hostile_archives_touch_nothing_and_spoil_nothing() {
     if needs::root() && needs::tools(&["python3"]) {
-        holds("hostile.py", &[&SOMEBODY.to_string()]);
+        holds("hostile.py", &[&PROBE_ID.to_string()]);
     }
 }

@@ -87,7 +87,7 @@ fn names_that_meet_in_a_directory_of_the_volume_are_found_before_the_seal() {
     assert!(!volume.path().join("index").exists());
 }
 
-/// As on exFAT and FAT, which drop a final dot without a word.
+/// As on exFAT and FAT, which silently drop a final dot.
 #[test]
 fn a_name_of_which_the_volume_drops_the_end_is_refused() {
     for (name, end) in [("doc/etc.", "a dot at its end"), ("doc/blank ", "a blank at its end")] {

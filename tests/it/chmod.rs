@@ -5,7 +5,7 @@ use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::Path;
 use std::process::Command;
 
-use crate::kit::sandbox::SOMEBODY;
+use crate::kit::sandbox::PROBE_ID;
 use crate::kit::{Sandbox, Snapshot, Tarball, Tree, assert_same_tree, needs, seed, volseed};
 
 fn mode(path: &Path) -> u32 {
@@ -73,10 +73,10 @@ fn a_mode_that_closes_directories_to_their_owner_is_given_at_the_end() {
     }
     for text in ["000", "a-x", "0444"] {
         let sandbox = Sandbox::new();
-        let tree = Tree::new().owner(SOMEBODY, SOMEBODY).file("a/b/f", "x").file("top", "x");
+        let tree = Tree::new().owner(PROBE_ID, PROBE_ID).file("a/b/f", "x").file("top", "x");
         let source = tree.write_to(&sandbox.directory("source"));
-        let volume = sandbox.volume_of(SOMEBODY);
-        let start = || seed(&source, &volume).started_by(SOMEBODY, SOMEBODY).option("--chmod", text);
+        let volume = sandbox.volume_of(PROBE_ID);
+        let start = || seed(&source, &volume).started_by(PROBE_ID, PROBE_ID).option("--chmod", text);
         start().ends().exits(0);
         assert_eq!(mode(&volume.join("a/b")) & 0o111, 0, "{text}");
         assert_eq!(fs::read(volume.join("a/b/f")).unwrap(), b"x");

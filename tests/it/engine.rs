@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use nix::mount::MsFlags;
 
 use crate::kit::nested::with_files;
-use crate::kit::sandbox::SOMEBODY;
+use crate::kit::sandbox::PROBE_ID;
 use crate::kit::{
     Packing, Sandbox, Tree, assert_nothing_published, assert_same_tree, eventually, mount, needs, run, seed,
     staged,
@@ -151,7 +151,7 @@ fn a_volume_that_somebody_may_not_write_exits_77() {
     let sandbox = Sandbox::new();
     let source = Tree::sample().write_to(&sandbox.directory("source"));
     let volume = sandbox.volume();
-    seed(source, &volume).started_by(SOMEBODY, SOMEBODY).ends().fails(77, "permission denied");
+    seed(source, &volume).started_by(PROBE_ID, PROBE_ID).ends().fails(77, "permission denied");
     assert_eq!(fs::read_dir(volume).unwrap().count(), 0);
 }
 

@@ -7,7 +7,7 @@ use std::process::Command;
 use nix::sys::signal::Signal;
 
 use crate::kit::app::{APP, PATIENT};
-use crate::kit::sandbox::SOMEBODY;
+use crate::kit::sandbox::PROBE_ID;
 use crate::kit::{Outcome, Sandbox, Tree, Volseed, mount, needs, run, volseed};
 
 /// A sandbox on disk, where programs may be executed, with a source and an empty volume.
@@ -108,7 +108,7 @@ fn the_app_has_no_file_of_ours_open() {
     let open = |printed: &str| -> Vec<String> {
         printed.lines().filter_map(|line| line.strip_prefix("open: ")).map(str::to_owned).collect()
     };
-    // Whoever started this test may have left files open to us, and to the app.
+    // The parent of this test may have left files open to us, and to the app.
     let without = Command::new("sh").args(["-c", APP]).output().unwrap();
     let outcome = handed_over(&["sh", "-c", APP], |_, it| it.listening()).exits(0);
     assert_eq!(open(&outcome.stdout), open(&String::from_utf8_lossy(&without.stdout)));
@@ -237,10 +237,10 @@ fn a_user_that_is_already_ours_needs_no_privileges() {
         return;
     }
     let (sandbox, source, _) = sandbox();
-    let volume = sandbox.volume_of(SOMEBODY);
-    let own = format!("{SOMEBODY}:{SOMEBODY}");
+    let volume = sandbox.volume_of(PROBE_ID);
+    let own = format!("{PROBE_ID}:{PROBE_ID}");
     let start = |user: &str| {
-        run(&source, &volume, ["id", "-u"]).option("--user", user).started_by(SOMEBODY, SOMEBODY).ends()
+        run(&source, &volume, ["id", "-u"]).option("--user", user).started_by(PROBE_ID, PROBE_ID).ends()
     };
     start(&own).exits(0).prints("12345");
     start("1:1").fails(77, "1");

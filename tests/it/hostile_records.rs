@@ -38,7 +38,7 @@ fn case(
 }
 
 #[test]
-fn a_complete_record_is_believed_whoever_owns_it() {
+fn a_complete_record_counts_whoever_owns_it() {
     table(|states| {
         let all = HANDS.into_iter().flat_map(|hands| RootOf::ALL.map(|root| (hands, root)));
         let cases = all.map(|(hands, root)| Case {

@@ -8,10 +8,10 @@ use std::path::{Path, PathBuf};
 use rustix::fs::XattrFlags;
 
 use crate::kit::forge::chown_all;
-use crate::kit::sandbox::SOMEBODY;
+use crate::kit::sandbox::PROBE_ID;
 use crate::kit::{Sandbox, Tarball, Tree, Volseed, assert_same_tree, mount, needs, seed};
 
-/// The group of a team, of which `SOMEBODY` is a member where a test says so.
+/// The group of a team, of which `PROBE_ID` is a member where a test says so.
 const TEAM: u32 = 2000;
 const ACCESS: &str = "system.posix_acl_access";
 const DEFAULT: &str = "system.posix_acl_default";
@@ -45,7 +45,7 @@ fn source(sandbox: &Sandbox) -> PathBuf {
         Tree::new().file("top", "x").mode(0o664).directory("d").mode(0o775).file("d/f", "x").mode(0o640);
     let tree = tree.file("d/sg", "x").mode(0o755).symlink("link", "top").fifo("fifo");
     let source = tree.directory("closed").mode(0o555).write_to(&sandbox.directory("source"));
-    chown_all(&source, SOMEBODY);
+    chown_all(&source, PROBE_ID);
     fs::set_permissions(source.join("d/sg"), fs::Permissions::from_mode(0o2755)).unwrap();
     source
 }
@@ -58,10 +58,10 @@ fn team_volume(sandbox: &Sandbox, owner: u32, mode: u32) -> PathBuf {
     volume
 }
 
-/// As `SOMEBODY`, a member of the team or not.
+/// As `PROBE_ID`, a member of the team or not.
 fn as_somebody(seed: Volseed, is_member: bool) -> Volseed {
-    let groups = if is_member { format!("{SOMEBODY},{TEAM}") } else { SOMEBODY.to_string() };
-    let (user, group) = (SOMEBODY.to_string(), SOMEBODY.to_string());
+    let groups = if is_member { format!("{PROBE_ID},{TEAM}") } else { PROBE_ID.to_string() };
+    let (user, group) = (PROBE_ID.to_string(), PROBE_ID.to_string());
     seed.under(["setpriv", "--reuid", &user, "--regid", &group, "--groups", &groups])
 }
 
@@ -70,7 +70,7 @@ fn group_and_setgid_of_the_root_are_inherited_by_who_is_in_the_group_and_who_is_
     if !needs::root() || !needs::tools(&["setpriv"]) {
         return;
     }
-    for (is_member, owner, mode) in [(true, 0, 0o2775), (true, SOMEBODY, 0o2770), (false, 0, 0o2777)] {
+    for (is_member, owner, mode) in [(true, 0, 0o2775), (true, PROBE_ID, 0o2770), (false, 0, 0o2777)] {
         for archived in [false, true] {
             let sandbox = Sandbox::new();
             let (source, volume) = (source(&sandbox), team_volume(&sandbox, owner, mode));
@@ -143,7 +143,7 @@ fn the_default_acl_of_the_root_is_inherited_and_modes_are_not_widened() {
                 [("top", 0o664), ("d", 0o775), ("d/f", 0o640), ("d/sg", 0o2755), ("closed", 0o555)]
             {
                 let path = volume.join(path);
-                assert_eq!(is(&path), (mode & limit, SOMEBODY), "{path:?}");
+                assert_eq!(is(&path), (mode & limit, PROBE_ID), "{path:?}");
                 let found = xattr(&path, ACCESS).unwrap();
                 assert_eq!((found[4 + 8 + 2], found[4 + 8 + 4]), (default[4 + 8 + 2], 33));
                 assert_eq!(u32::from(found[4 + 3 * 8 + 2]), mode >> 3 & mask, "{path:?}");
@@ -161,9 +161,9 @@ fn the_acl_that_a_user_s_own_root_has_is_inherited_too() {
         return;
     }
     let sandbox = Sandbox::new();
-    let (source, volume) = (source(&sandbox), sandbox.volume_of(SOMEBODY));
+    let (source, volume) = (source(&sandbox), sandbox.volume_of(PROBE_ID));
     rustix::fs::lsetxattr(&volume, DEFAULT, &acl([7, 7, 5, 7, 5]), XattrFlags::empty()).unwrap();
-    seed(&source, &volume).started_by(SOMEBODY, SOMEBODY).ends().exits(0);
+    seed(&source, &volume).started_by(PROBE_ID, PROBE_ID).ends().exits(0);
     assert!(xattr(&volume.join("d/f"), ACCESS).is_some());
     let before = is(&volume);
     assert_eq!(xattr(&volume.join("d"), DEFAULT), xattr(&volume, DEFAULT));

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use nix::mount::MsFlags;
 
 use crate::kit::mount::{Mount, bind, tmpfs};
-use crate::kit::sandbox::SOMEBODY;
+use crate::kit::sandbox::PROBE_ID;
 use crate::kit::{Sandbox, Tree, needs, seed};
 use crate::order::{names, read, sandbox};
 
@@ -195,9 +195,9 @@ fn a_mount_of_another_users_is_left_out() {
         return;
     }
     let (_sandbox, source, volume) = sandbox(&Tree::new().file("a", "x").file("m/sub/b", "x"));
-    chown(&volume, Some(SOMEBODY), Some(SOMEBODY)).unwrap();
+    chown(&volume, Some(PROBE_ID), Some(PROBE_ID)).unwrap();
     let _mount = tmpfs(&volume.join("m"), "size=1m,mode=0755");
-    let outcome = seed(&source, &volume).started_by(SOMEBODY, SOMEBODY).ends().exits(0);
+    let outcome = seed(&source, &volume).started_by(PROBE_ID, PROBE_ID).ends().exits(0);
     outcome.says("'m/sub'");
     assert_eq!((read(volume.join("a")), names(&volume.join("m")).len()), ("x".into(), 0));
 }
@@ -208,13 +208,13 @@ fn a_directory_that_may_not_be_written_is_named_before_the_seal() {
         return;
     }
     let (_sandbox, source, volume) = sandbox(&Tree::new().file("a", "x").file("d/deep/b", "x"));
-    chown(&volume, Some(SOMEBODY), Some(SOMEBODY)).unwrap();
+    chown(&volume, Some(PROBE_ID), Some(PROBE_ID)).unwrap();
     fs::create_dir_all(volume.join("d/deep")).unwrap();
-    chown(volume.join("d"), Some(SOMEBODY), Some(SOMEBODY)).unwrap();
-    seed(&source, &volume).started_by(SOMEBODY, SOMEBODY).ends().fails(77, "d/deep");
+    chown(volume.join("d"), Some(PROBE_ID), Some(PROBE_ID)).unwrap();
+    seed(&source, &volume).started_by(PROBE_ID, PROBE_ID).ends().fails(77, "d/deep");
     assert!(!volume.join("a").exists());
     fs::set_permissions(volume.join("d/deep"), fs::Permissions::from_mode(0o777)).unwrap();
-    seed(&source, &volume).started_by(SOMEBODY, SOMEBODY).ends().exits(0);
+    seed(&source, &volume).started_by(PROBE_ID, PROBE_ID).ends().exits(0);
     assert_eq!(read(volume.join("d/deep/b")), "x");
 }
 

@@ -15,9 +15,9 @@ use crate::kit::{
 
 /// What a seed costs beside its entries: the claim with its heartbeat, four records, the renames to their
 /// places, a look at other claims, and the removal of its own. Each of them is one round trip of a protocol
-/// that bears a kill between any two, and other replicas.
+/// that survives a kill between any two, and other replicas.
 const BESIDES: u64 = 56;
-/// The same for one that goes on with what another left.
+/// The same for one that resumes what another left.
 const RESUMED: u64 = 40;
 
 const DIRECTORIES: usize = 12;
@@ -163,7 +163,7 @@ fn resumed_after(end: impl FnOnce(Running), calls_a_file: u64) {
     let waited =
         if outcome.has_line("waited") { outcome.line("waited")["seconds"].as_f64().unwrap() } else { 0.0 };
     let (left, counts) = (FILES as u64 - reused, beside.counts());
-    // What each writer was at work with is removed and begun anew.
+    // What each writer was at work with is removed and begun again.
     let begun = counts[Op::Unlink].min(64 + LINKS as u64);
     // A directory that is there is opened and read, and a look while waiting costs eight calls.
     let looks = 8 * (2.0 * waited + 6.0) as u64;

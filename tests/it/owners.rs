@@ -5,7 +5,7 @@ use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
 use std::path::{Path, PathBuf};
 
 use crate::fidelity::kept;
-use crate::kit::sandbox::SOMEBODY;
+use crate::kit::sandbox::PROBE_ID;
 use crate::kit::{Sandbox, Snapshot, Tree, assert_nothing_published, needs, seed};
 
 #[test]
@@ -52,12 +52,12 @@ fn somebody_else_s_owners_are_one_warning_that_counts_them() {
         return;
     }
     let sandbox = Sandbox::new();
-    let tree = Tree::new().owner(SOMEBODY, SOMEBODY).file("a", "x").file("b", "x").file("c", "x");
+    let tree = Tree::new().owner(PROBE_ID, PROBE_ID).file("a", "x").file("b", "x").file("c", "x");
     let source = tree.write_to(&sandbox.directory("source"));
-    let volume = sandbox.volume_of(SOMEBODY);
-    let outcome = seed(&source, &volume).started_by(SOMEBODY, SOMEBODY).json().ends().exits(0);
+    let volume = sandbox.volume_of(PROBE_ID);
+    let outcome = seed(&source, &volume).started_by(PROBE_ID, PROBE_ID).json().ends().exits(0);
     outcome.warns_once(3);
-    Snapshot::of(&source).owned_by(SOMEBODY, SOMEBODY).assert_same(&Snapshot::of(&volume));
+    Snapshot::of(&source).owned_by(PROBE_ID, PROBE_ID).assert_same(&Snapshot::of(&volume));
 }
 
 #[test]
@@ -66,9 +66,9 @@ fn the_owner_of_the_root_is_counted_with_the_others() {
         return;
     }
     let sandbox = Sandbox::new();
-    let source = Tree::new().file("a", "x").owner(SOMEBODY, SOMEBODY).write_to(&sandbox.directory("source"));
-    let volume = sandbox.volume_of(SOMEBODY);
-    let start = || seed(&source, &volume).started_by(SOMEBODY, SOMEBODY);
+    let source = Tree::new().file("a", "x").owner(PROBE_ID, PROBE_ID).write_to(&sandbox.directory("source"));
+    let volume = sandbox.volume_of(PROBE_ID);
+    let start = || seed(&source, &volume).started_by(PROBE_ID, PROBE_ID);
     start().flag("--strict").ends().fails(77, "owner of '.'");
     assert_nothing_published(&volume);
     start().json().ends().exits(0).warns_once(1);
@@ -81,8 +81,8 @@ fn somebody_else_s_owners_are_an_error_with_strict() {
     }
     let sandbox = Sandbox::new();
     let source = Tree::sample().write_to(&sandbox.directory("source"));
-    let volume = sandbox.volume_of(SOMEBODY);
-    let outcome = seed(&source, &volume).started_by(SOMEBODY, SOMEBODY).flag("--strict").ends();
+    let volume = sandbox.volume_of(PROBE_ID);
+    let outcome = seed(&source, &volume).started_by(PROBE_ID, PROBE_ID).flag("--strict").ends();
     outcome.fails(77, "owner");
     assert_nothing_published(&volume);
 }
@@ -94,8 +94,8 @@ fn setuid_bits_are_not_given_to_another_owner() {
     }
     let sandbox = Sandbox::new();
     let source = Tree::new().file("su", "x").mode(0o4755).write_to(&sandbox.directory("source"));
-    let volume = sandbox.volume_of(SOMEBODY);
-    seed(&source, &volume).started_by(SOMEBODY, SOMEBODY).ends().exits(0);
+    let volume = sandbox.volume_of(PROBE_ID);
+    seed(&source, &volume).started_by(PROBE_ID, PROBE_ID).ends().exits(0);
     assert_eq!(fs::metadata(volume.join("su")).unwrap().mode() & 0o7777, 0o755);
 }
 
@@ -107,9 +107,9 @@ fn a_user_s_own_read_only_directories_are_filled_and_published() {
     let sandbox = Sandbox::new();
     let tree = Tree::new().directory("closed").mode(0o555).file("closed/inner/f", "x").mode(0o444);
     let source = tree.write_to(&sandbox.directory("source"));
-    let volume = sandbox.volume_of(SOMEBODY);
-    seed(&source, &volume).started_by(SOMEBODY, SOMEBODY).ends().exits(0);
-    let expected = Snapshot::of(&source).owned_by(SOMEBODY, SOMEBODY).without_root();
+    let volume = sandbox.volume_of(PROBE_ID);
+    seed(&source, &volume).started_by(PROBE_ID, PROBE_ID).ends().exits(0);
+    let expected = Snapshot::of(&source).owned_by(PROBE_ID, PROBE_ID).without_root();
     expected.assert_same(&Snapshot::of(&volume).without_root());
 }
 
@@ -119,13 +119,13 @@ fn attributes_of_read_only_files_and_directories_are_kept_without_root_too() {
         return;
     }
     let sandbox = Sandbox::new();
-    let tree = Tree::new().owner(SOMEBODY, SOMEBODY).file("f", "x").mode(0o444).attribute("user.a", "1");
+    let tree = Tree::new().owner(PROBE_ID, PROBE_ID).file("f", "x").mode(0o444).attribute("user.a", "1");
     let tree = tree.directory("d").mode(0o555).attribute("user.b", "2").file("d/f", "x").mode(0o400);
-    let tree = tree.owner(SOMEBODY, SOMEBODY).attribute("user.c", "3");
+    let tree = tree.owner(PROBE_ID, PROBE_ID).attribute("user.c", "3");
     let source = tree.write_to(&sandbox.directory("source"));
-    let volume = sandbox.volume_of(SOMEBODY);
-    seed(&source, &volume).started_by(SOMEBODY, SOMEBODY).ends().exits(0);
-    Snapshot::of(&source).owned_by(SOMEBODY, SOMEBODY).assert_same(&Snapshot::of(&volume));
+    let volume = sandbox.volume_of(PROBE_ID);
+    seed(&source, &volume).started_by(PROBE_ID, PROBE_ID).ends().exits(0);
+    Snapshot::of(&source).owned_by(PROBE_ID, PROBE_ID).assert_same(&Snapshot::of(&volume));
 }
 
 /// A volume whose root has this owner, with a file of the user's where it is in use.
@@ -199,8 +199,8 @@ fn an_owner_that_the_root_cannot_have_is_a_loss() {
         let volume = rooted(&sandbox, (0, 0), adopts);
         fs::set_permissions(&volume, fs::Permissions::from_mode(0o777)).unwrap();
         let start = || {
-            let start = seed(&source, &volume).started_by(SOMEBODY, SOMEBODY);
-            start.option("--sentinel", "mine").option("--chown", SOMEBODY.to_string())
+            let start = seed(&source, &volume).started_by(PROBE_ID, PROBE_ID);
+            start.option("--sentinel", "mine").option("--chown", PROBE_ID.to_string())
         };
         start().flag("--strict").ends().fails(77, "owner");
         start().json().ends().exits(0).warns_once(1);

@@ -5,7 +5,7 @@ use std::os::unix::fs::{PermissionsExt, chown};
 use std::path::{Path, PathBuf};
 
 use crate::kit::nested::{DEEP, Nested, with_64_files};
-use crate::kit::sandbox::SOMEBODY;
+use crate::kit::sandbox::PROBE_ID;
 use crate::kit::{Sandbox, Tree, Volseed, assert_same_tree, needs, seed};
 
 /// The tree in the stage of a seed whose archive was cut short.
@@ -46,15 +46,15 @@ fn what_is_left_in_a_stage_is_removed_whatever_its_modes_keep_out() {
         return;
     }
     let sandbox = Sandbox::new();
-    let volume = sandbox.volume_of(SOMEBODY);
-    let tree = failed(&volume, |seed| seed.started_by(SOMEBODY, SOMEBODY));
+    let volume = sandbox.volume_of(PROBE_ID);
+    let tree = failed(&volume, |seed| seed.started_by(PROBE_ID, PROBE_ID));
     let narrow: Vec<_> = (1..40).map(|levels| tree.join("a/".repeat(levels))).collect();
     for (directory, mode) in narrow.iter().rev().zip([0, 0o500, 0o300, 0o100].into_iter().cycle()) {
         fs::create_dir_all(directory).unwrap();
-        chown(directory, Some(SOMEBODY), Some(SOMEBODY)).unwrap();
+        chown(directory, Some(PROBE_ID), Some(PROBE_ID)).unwrap();
         fs::set_permissions(directory, fs::Permissions::from_mode(mode)).unwrap();
     }
-    let again = seed("-", &volume).started_by(SOMEBODY, SOMEBODY).input(Tree::sample().archive());
+    let again = seed("-", &volume).started_by(PROBE_ID, PROBE_ID).input(Tree::sample().archive());
     again.ends().exits(0);
     assert!(!volume.join("a").exists() && volume.join("index.php").exists());
 }

@@ -7,7 +7,7 @@ use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::Path;
 
 use crate::kit::http::{self, closed_port};
-use crate::kit::sandbox::SOMEBODY;
+use crate::kit::sandbox::PROBE_ID;
 use crate::kit::{Sandbox, Tree, Volseed, needs, run, seed, volseed};
 
 fn has_ipv6() -> bool {
@@ -167,12 +167,12 @@ fn a_unix_socket_is_given_to_its_owner() {
     }
     let sandbox = Sandbox::new();
     let socket = sandbox.path("sock");
-    let owner = format!("{SOMEBODY}:4321");
+    let owner = format!("{PROBE_ID}:4321");
     let _running = listening_at(&sandbox, &socket, |it| {
         it.env("VOLSEED_LISTEN_OWNER", &owner).env("VOLSEED_LISTEN_MODE", "0660")
     });
     let found = fs::metadata(&socket).unwrap();
-    assert_eq!((found.uid(), found.gid(), found.mode() & 0o777), (SOMEBODY, 4321, 0o660));
+    assert_eq!((found.uid(), found.gid(), found.mode() & 0o777), (PROBE_ID, 4321, 0o660));
     let start = seed("-", sandbox.volume()).option("--listen", ":0").option("--listen-owner", "nosuchuser");
     start.ends().fails(64, "--listen-owner");
 }

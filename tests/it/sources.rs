@@ -8,7 +8,7 @@ use std::process::Command;
 
 use crate::kit::compress::pipe;
 use crate::kit::nested::{DEEP, Nested, with_64_files};
-use crate::kit::sandbox::SOMEBODY;
+use crate::kit::sandbox::PROBE_ID;
 use crate::kit::{
     Packing, Sandbox, Snapshot, Tarball, Tree, assert_nothing_published, assert_same_tree, needs, seed,
 };
@@ -229,7 +229,7 @@ fn an_unreadable_source_exits_77_and_is_named() {
     let sandbox = Sandbox::new();
     let archive = sandbox.file("seed.tar", Tree::sample().archive());
     fs::set_permissions(&archive, Permissions::from_mode(0o600)).unwrap();
-    let outcome = seed(archive, sandbox.volume_of(SOMEBODY)).started_by(SOMEBODY, SOMEBODY).ends();
+    let outcome = seed(archive, sandbox.volume_of(PROBE_ID)).started_by(PROBE_ID, PROBE_ID).ends();
     outcome.fails(77, "seed.tar").says("permission denied");
 }
 
@@ -241,8 +241,8 @@ fn an_unreadable_file_in_a_directory_exits_77_and_nothing_is_published() {
     let sandbox = Sandbox::new();
     let tree = Tree::new().file("releases/secret", "x").mode(0o600);
     let source = tree.write_to(&sandbox.directory("source"));
-    let volume = sandbox.volume_of(SOMEBODY);
-    seed(source, &volume).started_by(SOMEBODY, SOMEBODY).ends().fails(77, "releases/secret");
+    let volume = sandbox.volume_of(PROBE_ID);
+    seed(source, &volume).started_by(PROBE_ID, PROBE_ID).ends().fails(77, "releases/secret");
     assert_nothing_published(&volume);
 }
 

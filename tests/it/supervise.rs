@@ -40,7 +40,7 @@ fn containers() -> bool {
     needs::root() && needs::tools(&["unshare", "python3"])
 }
 
-/// An app that says what it gets, supervised as process 1.
+/// An app that says what it gets, supervised as PID 1.
 #[track_caller]
 fn echoing(stage: &Stage, with: impl FnOnce(Volseed) -> Volseed) -> Running {
     let running = with(stage.supervise(&["python3", "-c", ECHOES_SIGNALS]).in_container()).start();
@@ -363,7 +363,7 @@ fn an_idle_supervisor_is_small_and_holds_nothing_of_the_app_s() {
         .map(|entry| fs::read_link(entry.unwrap().path()).unwrap().display().to_string())
         .collect();
     open.sort();
-    // Standard error is for its last words, the other pipe tells it when the app was started.
+    // Standard error is for its last lines, the other pipe tells it when the app was started.
     assert_eq!(open[..2], ["/dev/null", "/dev/null"], "{open:?}");
     assert!(open.len() == 4 && open[2..].iter().all(|file| file.starts_with("pipe:")), "{open:?}");
     let name = fs::read_to_string(proc.join("comm")).unwrap();
@@ -458,7 +458,7 @@ fn admin_without_supervise_is_wrong_usage() {
     stage.run(&["true"]).option("--admin", ":0").ends().fails(64, "--admin");
 }
 
-/// A terminal of its own around `volseed run --supervise -- APP` as process 1; what is fed is typed.
+/// A terminal of its own around `volseed run --supervise -- APP` as PID 1; what is fed is typed.
 #[track_caller]
 fn on_a_terminal(stage: &Stage, app: &str) -> Running {
     let words = [

@@ -9,7 +9,7 @@ use std::str::FromStr;
 
 use toml::{Table, Value};
 
-use super::File;
+use super::ConfigFile;
 use crate::cli::{AppArgs, AppCheckArgs, CopyArgs, LogArgs, ServerArgs, VolumeArgs};
 use crate::error::{Context, Error, Quoted, Result};
 use crate::exit::Exit;
@@ -18,13 +18,15 @@ use crate::exit::Exit;
 const DEFAULT: &str = "/etc/volseed.toml";
 
 /// The largest file that is read, in bytes: a thousand volumes.
-const LARGEST: u64 = 1 << 20;
+const MAX_BYTES: u64 = 1 << 20;
 
-pub(crate) fn read(named: Option<&Path>) -> Result<File> {
+pub(crate) fn read(named: Option<&Path>) -> Result<ConfigFile> {
     let path = named.unwrap_or(Path::new(DEFAULT));
     let text = match load(path) {
         Ok(text) => text,
-        Err(error) if named.is_none() && error.kind() == ErrorKind::NotFound => return Ok(File::default()),
+        Err(error) if named.is_none() && error.kind() == ErrorKind::NotFound => {
+            return Ok(ConfigFile::default());
+        }
         Err(error) if error.kind() == ErrorKind::NotFound => {
             return Err(error).context("read configuration", path).map_err(|error| error.exit(Exit::Source));
         }
@@ -38,7 +40,7 @@ pub(crate) fn read(named: Option<&Path>) -> Result<File> {
 fn load(path: &Path) -> std::io::Result<String> {
     use std::io::Read;
     let mut text = String::new();
-    std::fs::File::open(path)?.take(LARGEST).read_to_string(&mut text)?;
+    std::fs::File::open(path)?.take(MAX_BYTES).read_to_string(&mut text)?;
     Ok(text)
 }
 
@@ -47,7 +49,7 @@ struct Reader<'a> {
 }
 
 impl Reader<'_> {
-    fn file(&self, table: &Table) -> Result<File> {
+    fn file(&self, table: &Table) -> Result<ConfigFile> {
         let (mut server, mut app, mut log) = (ServerArgs::default(), AppArgs::default(), LogArgs::default());
         let mut app_check = AppCheckArgs::default();
         let mut volumes = Vec::new();
@@ -85,7 +87,7 @@ impl Reader<'_> {
                 _ => return Err(at.error("unknown key".into())),
             }
         }
-        Ok(File { path: self.path.to_owned(), volumes, server, app_check, app, log })
+        Ok(ConfigFile { path: self.path.to_owned(), volumes, server, app_check, app, log })
     }
 
     fn volumes(&self, value: &Value) -> Result<Vec<(VolumeArgs, CopyArgs)>> {

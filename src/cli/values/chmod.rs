@@ -18,12 +18,12 @@ pub struct ModeChange(Change);
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Change {
     Octal(u32),
-    Symbolic(String, Vec<Step>),
+    Symbolic(String, Vec<Clause>),
 }
 
 /// One operator and what follows it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Step {
+struct Clause {
     /// The bits of the users that it is about.
     who: u32,
     operator: Operator,
@@ -58,7 +58,7 @@ impl ModeChange {
     }
 }
 
-impl Step {
+impl Clause {
     fn apply(self, mode: u32, is_directory: bool) -> u32 {
         let (bits, mentioned) = match self.bits {
             Bits::Given { bits, or_searchable } => {
@@ -101,7 +101,7 @@ impl fmt::Display for ModeChange {
     }
 }
 
-fn steps(text: &str) -> Option<Vec<Step>> {
+fn steps(text: &str) -> Option<Vec<Clause>> {
     let mut steps = Vec::new();
     for clause in text.split(',') {
         let (users, mut rest) = split(clause, "ugoa");
@@ -129,7 +129,7 @@ fn bits_of(user: u8) -> u32 {
     }
 }
 
-fn step(who: u32, text: &str) -> Option<(Step, &str)> {
+fn step(who: u32, text: &str) -> Option<(Clause, &str)> {
     let operator = match text.bytes().next()? {
         b'+' => Operator::Add,
         b'-' => Operator::Remove,
@@ -143,7 +143,7 @@ fn step(who: u32, text: &str) -> Option<(Step, &str)> {
         _ => None,
     };
     if let Some(shift) = copied {
-        return Some((Step { who, operator, bits: Bits::Copied(shift) }, &text[2..]));
+        return Some((Clause { who, operator, bits: Bits::Copied(shift) }, &text[2..]));
     }
     let (letters, rest) = split(&text[1..], "rwxXst");
     let bits = letters.bytes().fold(0, |bits, letter| {
@@ -157,7 +157,7 @@ fn step(who: u32, text: &str) -> Option<(Step, &str)> {
         }
     });
     let bits = Bits::Given { bits, or_searchable: letters.contains('X') };
-    Some((Step { who, operator, bits }, rest))
+    Some((Clause { who, operator, bits }, rest))
 }
 
 /// The longest beginning of `text` that has only such letters, and the rest.

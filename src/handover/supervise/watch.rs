@@ -235,7 +235,7 @@ impl Supervisor<'_> {
         }
         let leads_session = getsid(None).is_ok_and(|session| session == getpid());
         if leads_session || getpid() == Pid::from_raw(1) {
-            // Ctrl-Z, and no shell that could continue it: process 1 would not have stopped either.
+            // Ctrl-Z, and no shell that could continue it: PID 1 would not have stopped either.
             let by_terminal = signal == libc::SIGTSTP && !self.stop_passed_on;
             if by_terminal && terminal::is_with(self.child) {
                 let _ = kernel::send(-self.child.as_raw(), CONT);
@@ -300,7 +300,7 @@ impl Supervisor<'_> {
     }
 
     /// Sends to every descendant that is `wanted`, and returns all; where `/proc` does not say who they are, to the
-    /// app's group, or as process 1 to everyone.
+    /// app's group, or as PID 1 to every process.
     fn send_to_all(&mut self, signal: u8, wanted: impl Fn(&Process) -> bool) -> Vec<Process> {
         let Some(found) = descendants::find() else {
             let to = if getpid() == Pid::from_raw(1) { -1 } else { -self.child.as_raw() };

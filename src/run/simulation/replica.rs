@@ -19,7 +19,7 @@ use crate::error::{Context, Error};
 use crate::exit::Exit;
 use crate::run::protocol::{Event, Whole, Work};
 use crate::volume::records::{
-    Complete, FORMAT, Kept, Name, Public, Sealed, Settings, Staged, TREE, Totals, to_bytes,
+    Complete, Durability, FORMAT, Name, Public, Sealed, Settings, Staged, TREE, Totals, to_bytes,
 };
 use crate::volume::{Privacy, Wall};
 
@@ -533,7 +533,7 @@ impl SmallSeed {
 
     fn trusts(&self, earlier: Option<&Staged>) -> bool {
         let remote = self.calls.sim.world.borrow().kind.is_remote();
-        let kept = if remote { Kept::ByServer } else { Kept::BySync };
+        let kept = if remote { Durability::ByServer } else { Durability::BySync };
         earlier.is_some_and(|earlier| earlier.distrusted_by(&self.new_stage(), kept).is_none())
     }
 

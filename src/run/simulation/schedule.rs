@@ -29,7 +29,7 @@ const END: u64 = 400_000_000_000;
 /// How long a server keeps a lock for a client that it does not hear from.
 const LEASE: u64 = 9_000_000_000;
 /// The most replicas that a schedule starts, restarts included.
-const MOST_REPLICAS: usize = 9;
+const MAX_REPLICAS: usize = 9;
 
 /// What may befall a call.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -429,7 +429,7 @@ impl Schedule {
         let alive = self.sim.lives.borrow()[replica].alive;
         if !alive {
             self.tasks[number] = None;
-            let restarts = self.sim.lives.borrow().len() < MOST_REPLICAS;
+            let restarts = self.sim.lives.borrow().len() < MAX_REPLICAS;
             if restarts && !self.sim.chance(4) {
                 let after = self.sim.random(5_000_000_000);
                 self.start_replica(self.sim.now.get() + after, self.some_user());

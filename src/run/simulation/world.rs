@@ -161,7 +161,7 @@ impl World {
         let found = self.look_up(host, dir, name, believes)?;
         match &self.nodes[found] {
             Node::File { .. } => return Err(Errno::NOTDIR),
-            // Opening asks the server, who does not know it any more: then the name is looked up anew.
+            // Opening asks the server, which does not know it any more: then the name is looked up again.
             Node::Directory { removed: true, .. } => {
                 if let Some((_, names)) = self.cached.get_mut(&(host, dir)) {
                     names.remove(name);

@@ -6,11 +6,11 @@ use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
-use super::schedule::{Number, Place};
+use super::schedule::{Number, Slot};
 use super::workers::Flush;
 use crate::seed::source::entry::{Meta, Xattrs};
 use crate::seed::source::slab::{Charge, Piece};
-use crate::seed::stage::metadata::Birth;
+use crate::seed::stage::metadata::InitialAttrs;
 use crate::seed::stage::tree::Dir;
 
 /// Files from here on are cut into chunks of this size, so that one does not hold up the end. In
@@ -19,7 +19,7 @@ pub const CHUNK: u64 = 8 << 20;
 
 /// A file as its producer describes it.
 #[derive(Debug)]
-pub struct File {
+pub struct FileJob {
     /// Where it goes.
     pub dir: Arc<Dir>,
     /// Its name there.
@@ -34,7 +34,7 @@ pub struct File {
     pub _charge: Option<Charge>,
 }
 
-impl File {
+impl FileJob {
     /// Its path below the root.
     pub fn path(&self) -> Vec<u8> {
         self.dir.child_path(&self.name)
@@ -56,9 +56,9 @@ pub enum Job {
     /// A directory in which everything is done, to be finished.
     Finish(Arc<Dir>),
     /// A whole file out of the source.
-    Copy(File, Data),
+    Copy(FileJob, Data),
     /// A whole file out of a slab.
-    Write(File, Piece),
+    Write(FileJob, Piece),
     /// A large file, to be created.
     Large(Arc<LargeFile>),
     /// A part of it.
@@ -89,17 +89,17 @@ impl Job {
     }
 
     /// Where it belongs in the schedule.
-    pub fn place(&self) -> Place {
+    pub fn place(&self) -> Slot {
         match self {
-            Job::Finish(_) => Place::Free,
-            Job::Large(large) => Place::File { parent: large.file.dir.number(), own: large.number },
-            Job::Chunk(large, _) => Place::Part(large.number),
+            Job::Finish(_) => Slot::Free,
+            Job::Large(large) => Slot::File { parent: large.file.dir.number(), own: large.number },
+            Job::Chunk(large, _) => Slot::Part(large.number),
             Job::Directory(dir) => match dir.parent() {
-                Some(parent) => Place::Directory { parent: parent.number(), own: dir.number() },
-                None => Place::Free,
+                Some(parent) => Slot::Directory { parent: parent.number(), own: dir.number() },
+                None => Slot::Free,
             },
-            Job::Copy(file, _) | Job::Write(file, _) => Place::In(file.dir.number()),
-            Job::Symlink(entry, _) | Job::Fifo(entry) | Job::Link(entry, ..) => Place::In(entry.dir.number()),
+            Job::Copy(file, _) | Job::Write(file, _) => Slot::In(file.dir.number()),
+            Job::Symlink(entry, _) | Job::Fifo(entry) | Job::Link(entry, ..) => Slot::In(entry.dir.number()),
         }
     }
 }
@@ -144,7 +144,7 @@ pub enum Chunk {
 #[derive(Debug)]
 pub struct LargeFile {
     /// What it is.
-    pub file: File,
+    pub file: FileJob,
     /// Its own number in the schedule.
     pub number: Number,
     /// Whether its data is in a file of its own in the source.
@@ -179,7 +179,7 @@ pub struct Target {
     /// Its descriptor.
     pub fd: OwnedFd,
     /// What it was born with.
-    pub birth: Birth,
+    pub birth: InitialAttrs,
     /// The mode that it may have, by its owner.
     pub mode: u32,
     /// The source's, where it is a directory.
@@ -191,7 +191,7 @@ pub struct Target {
 impl LargeFile {
     /// A file of which chunks will come, and [`Chunk::Last`] last; `number` is its own in the
     /// schedule.
-    pub fn new(file: File, number: Number, has_source: bool) -> Arc<LargeFile> {
+    pub fn new(file: FileJob, number: Number, has_source: bool) -> Arc<LargeFile> {
         let pending = AtomicU64::new(1);
         Arc::new(LargeFile { file, number, has_source, pending, opened: Mutex::default() })
     }

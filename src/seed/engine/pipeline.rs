@@ -9,14 +9,14 @@ use std::time::{Duration, Instant};
 
 use rustix::fs::Stat;
 
-use super::job::{CHUNK, Chunk, Entry, File, Job, LargeFile};
+use super::job::{CHUNK, Chunk, Entry, FileJob, Job, LargeFile};
 use super::queue::Queue;
-use super::schedule::{Number, Place};
-use super::workers::Crew;
+use super::schedule::{Number, Slot};
+use super::workers::Parallelism;
 use crate::error::{Context, Error, Result};
 use crate::exit::Exit;
 use crate::seed::source::entry::Meta;
-use crate::seed::stage::case::Names;
+use crate::seed::stage::case::NameCheck;
 use crate::seed::stage::space::Space;
 use crate::seed::stage::tree::Dir;
 use crate::seed::stage::writer::{Shared, Writer};
@@ -30,11 +30,11 @@ const MAX_BYTES: u64 = i64::MAX as u64;
 /// Stack of a writer, in bytes: its deepest call is the making of a directory with all its parents.
 const STACK: usize = 512 << 10;
 /// The smallest buffer that a writer reads a file through, in bytes.
-const LEAST_BUFFER: u64 = 4096;
+const MIN_BUFFER: u64 = 4096;
 
 /// What a pipeline did.
 #[derive(Debug, Clone, Default)]
-pub struct Work {
+pub struct WorkDone {
     /// What it was given.
     pub totals: Totals,
     /// What the writers took together, waiting for the volume included.
@@ -49,19 +49,19 @@ pub struct Work {
 pub struct Feed<'a> {
     shared: &'a Shared<'a>,
     queue: &'a Queue<Job>,
-    batch: Vec<(Place, Job)>,
-    links: Vec<(Place, Job)>,
-    work: Work,
+    batch: Vec<(Slot, Job)>,
+    links: Vec<(Slot, Job)>,
+    work: WorkDone,
     most_entries: u64,
     space: &'a mut Space,
-    names: Names,
+    names: NameCheck,
 }
 
 /// What a pipeline may use.
 #[derive(Debug, Clone, Copy)]
-pub struct Limits {
+pub struct Budget {
     /// Who writes, and how.
-    pub crew: Crew,
+    pub crew: Parallelism,
     /// Bytes of all buffers together.
     pub memory: u64,
     /// Entries that the producer may feed.
@@ -74,14 +74,14 @@ pub struct Limits {
 /// The first error of any of them, which stops the rest.
 pub fn run(
     shared: &Shared<'_>,
-    limits: Limits,
+    limits: Budget,
     space: &mut Space,
     producer: impl FnOnce(&mut Feed<'_>) -> Result<()>,
-) -> Result<Work> {
-    let Limits { crew: Crew { writers, pace, call, .. }, memory, entries: most_entries } = limits;
+) -> Result<WorkDone> {
+    let Budget { crew: Parallelism { writers, pace, call, .. }, memory, entries: most_entries } = limits;
     let queue = Queue::new(writers, pace);
     let busy = Busy::default();
-    let most_buffer = usize::try_from((memory / writers as u64).min(call).max(LEAST_BUFFER));
+    let most_buffer = usize::try_from((memory / writers as u64).min(call).max(MIN_BUFFER));
     let most_buffer = most_buffer.unwrap_or(usize::MAX);
     let work = std::thread::scope(|scope| {
         let mut started = 0;
@@ -104,10 +104,10 @@ pub fn run(
             queue: &queue,
             batch: Vec::new(),
             links: Vec::new(),
-            work: Work::default(),
+            work: WorkDone::default(),
             most_entries,
             space,
-            names: Names::new(shared.ignores_case),
+            names: NameCheck::new(shared.ignores_case),
         };
         let fed = producer(&mut feed).and_then(|()| feed.finish());
         match fed {
@@ -122,7 +122,7 @@ pub fn run(
         None => {
             let [busy, busy_with_files] =
                 [busy.all, busy.files].map(|time| Duration::from_nanos(time.into_inner()));
-            Ok(Work { busy, busy_with_files, ..work })
+            Ok(WorkDone { busy, busy_with_files, ..work })
         }
     }
 }
@@ -203,14 +203,14 @@ impl Feed<'_> {
     /// # Errors
     /// When a writer has failed.
     pub fn directory_done(&mut self, dir: Arc<Dir>) -> Result<()> {
-        if dir.let_go() { self.push(Job::Finish(dir)) } else { Ok(()) }
+        if dir.release() { self.push(Job::Finish(dir)) } else { Ok(()) }
     }
 
     /// A file whose data is in `job`, which `make` builds.
     ///
     /// # Errors
     /// When there are too many entries, the end was asked for, or a writer has failed.
-    pub fn file(&mut self, file: File, make: impl FnOnce(File) -> Job) -> Result<()> {
+    pub fn file(&mut self, file: FileJob, make: impl FnOnce(FileJob) -> Job) -> Result<()> {
         self.begin_file(&file)?;
         self.push(make(file))
     }
@@ -220,7 +220,7 @@ impl Feed<'_> {
     ///
     /// # Errors
     /// When there are too many entries, the end was asked for, or a writer has failed.
-    pub fn large_file(&mut self, file: File, has_source: bool) -> Result<Arc<LargeFile>> {
+    pub fn large_file(&mut self, file: FileJob, has_source: bool) -> Result<Arc<LargeFile>> {
         self.begin_file(&file)?;
         let large = LargeFile::new(file, self.shared.tree.number(), has_source);
         self.push(Job::Large(Arc::clone(&large)))?;
@@ -298,7 +298,7 @@ impl Feed<'_> {
     /// When a writer has failed.
     pub fn make_link(&mut self, entry: Entry, dir: Arc<Dir>, name: Box<[u8]>) -> Result<()> {
         self.check_name(&entry.path())?;
-        entry.dir.hold();
+        entry.dir.retain();
         self.push(Job::Link(entry, dir, name))
     }
 
@@ -362,7 +362,7 @@ impl Feed<'_> {
         self.queue.drain().map_err(|_| Error::cancelled())
     }
 
-    fn begin_file(&mut self, file: &File) -> Result<()> {
+    fn begin_file(&mut self, file: &FileJob) -> Result<()> {
         self.count()?;
         let bytes = self.work.totals.bytes.checked_add(file.size).filter(|bytes| *bytes <= MAX_BYTES);
         self.work.totals.bytes = bytes.ok_or_else(|| {
@@ -370,7 +370,7 @@ impl Feed<'_> {
         })?;
         self.space.take(file.stored)?;
         self.check_name(&file.path())?;
-        file.dir.hold();
+        file.dir.retain();
         self.work.totals.files += 1;
         self.shared.progress.file_found(file.size);
         Ok(())
@@ -379,7 +379,7 @@ impl Feed<'_> {
     fn begin(&mut self, entry: &Entry) -> Result<()> {
         self.count()?;
         self.check_name(&entry.path())?;
-        entry.dir.hold();
+        entry.dir.retain();
         self.work.totals.links += 1;
         Ok(())
     }

@@ -5,21 +5,21 @@
 //! comes next is the schedule's business. It bounds entries; the bytes that they carry are bounded
 //! where the buffers are handed out (`slab`).
 
-use super::schedule::{Number, Pace, Place, Schedule, Turn};
+use super::schedule::{Number, Pace, Schedule, Slot, Turn};
 use super::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use crate::error::Error;
 
 /// The most entries that wait. A directory with fewer is known whole before its first file is
 /// written, so that percent and time left are true from the start; at about 150 bytes each it is
 /// 10 MB at the most.
-const MOST_ENTRIES: usize = 65_536;
+const MAX_ENTRIES: usize = 65_536;
 
 /// How a push or a drain failed: somebody poisoned the queue, and its error is kept there.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Poisoned;
 
 #[derive(Debug)]
-struct State<T> {
+struct QueueState<T> {
     schedule: Schedule<T>,
     idle_writers: usize,
     in_flight: usize,
@@ -28,7 +28,7 @@ struct State<T> {
     poisoned: bool,
 }
 
-impl<T> State<T> {
+impl<T> QueueState<T> {
     fn is_drained(&self) -> bool {
         self.in_flight == 0 && self.schedule.is_empty()
     }
@@ -38,7 +38,7 @@ impl<T> State<T> {
 #[derive(Debug)]
 pub struct Queue<T> {
     writers: usize,
-    state: Mutex<State<T>>,
+    state: Mutex<QueueState<T>>,
     /// Something to write, or the end.
     filled: Condvar,
     /// Room for more, or nothing left in flight.
@@ -48,7 +48,7 @@ pub struct Queue<T> {
 impl<T> Queue<T> {
     /// An empty queue for so many writers.
     pub fn new(writers: usize, pace: Pace) -> Queue<T> {
-        let state = State {
+        let state = QueueState {
             schedule: Schedule::new(pace),
             idle_writers: 0,
             in_flight: 0,
@@ -64,9 +64,9 @@ impl<T> Queue<T> {
     ///
     /// # Errors
     /// When the queue is poisoned.
-    pub fn push(&self, entries: &mut Vec<(Place, T)>) -> Result<(), Poisoned> {
+    pub fn push(&self, entries: &mut Vec<(Slot, T)>) -> Result<(), Poisoned> {
         let mut state = self.lock();
-        while state.schedule.len() >= MOST_ENTRIES && !state.poisoned {
+        while state.schedule.len() >= MAX_ENTRIES && !state.poisoned {
             state = self.emptied.wait(state).unwrap_or_else(PoisonError::into_inner);
         }
         if state.poisoned {
@@ -79,7 +79,7 @@ impl<T> Queue<T> {
     }
 
     /// Takes what to write next into `entries`, which is empty; blocks until there is something.
-    /// `None` is the end. Whoever takes some says [`Queue::done`] when they are written.
+    /// `None` is the end. The taker calls [`Queue::done`] when they are written.
     ///
     /// When little is left, nobody takes more than his share.
     pub fn take(&self, entries: &mut Vec<T>) -> Option<Hold<'_, T>> {
@@ -92,7 +92,7 @@ impl<T> Queue<T> {
             let share = (waiting / self.writers).max(1);
             if let Some(turn) = state.schedule.take(share, entries) {
                 state.in_flight += entries.len();
-                if waiting >= MOST_ENTRIES && state.schedule.len() < MOST_ENTRIES {
+                if waiting >= MAX_ENTRIES && state.schedule.len() < MAX_ENTRIES {
                     self.emptied.notify_all();
                 }
                 return Some(Hold { queue: self, turn: Some(turn) });
@@ -126,7 +126,7 @@ impl<T> Queue<T> {
     }
 
     /// Wakes as many writers as there are turns to take, and no more than `most`.
-    fn wake(&self, state: &State<T>, most: usize) {
+    fn wake(&self, state: &QueueState<T>, most: usize) {
         let wake = state.idle_writers.min(state.schedule.turns()).min(most);
         (0..wake).for_each(|_| self.filled.notify_one());
     }
@@ -175,7 +175,7 @@ impl<T> Queue<T> {
         self.state.into_inner().unwrap_or_else(PoisonError::into_inner).error
     }
 
-    fn lock(&self) -> MutexGuard<'_, State<T>> {
+    fn lock(&self) -> MutexGuard<'_, QueueState<T>> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

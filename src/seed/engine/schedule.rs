@@ -3,8 +3,8 @@
 //! Pure: it knows neither threads nor files. The kernel holds a directory's lock while something is
 //! created in it, so creations in one directory happen one after the other, and nothing is created in
 //! a directory before the directory itself. What decides when the seed is done is therefore the
-//! longest chain of creations, and the next turn goes to the directory at whose end the longest one
-//! still hangs. One that nobody is creating in comes before one that somebody is: a second writer
+//! longest chain of dependent creates, the critical path, and the next turn goes to the directory with
+//! the longest one below it. One that nobody is creating in comes before one that somebody is: a second writer
 //! there only waits, so that the lock is never idle.
 //!
 //! Entries may be added while others are taken; what is not known yet is not reckoned with.
@@ -23,7 +23,7 @@ pub const ROOT: Number = 0;
 
 /// Where an entry belongs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Place {
+pub enum Slot {
     /// Created in this directory.
     In(Number),
     /// A directory itself: created in its parent, and everything in it after it.
@@ -85,13 +85,13 @@ struct Node<T> {
     file: bool,
     /// The entry that makes it, while that waits, and the chain that it waits with in its parent.
     making: Option<T>,
-    hangs: usize,
+    subtree_path: usize,
     entries: VecDeque<T>,
-    /// Directories in it that wait to be made, with the chain that hangs at each.
+    /// Directories in it that wait to be made, with the critical path of each.
     directories: BTreeSet<(usize, Number)>,
-    /// Everything ever added to it, and the longest chain that hangs at a directory in it.
+    /// Everything ever added to it, and the critical path of any directory in it.
     added: usize,
-    deepest: usize,
+    critical_path: usize,
     turns: usize,
     /// Whether a turn was given back.
     begun: bool,
@@ -105,11 +105,11 @@ impl<T> Node<T> {
             made: false,
             file: false,
             making: None,
-            hangs: 0,
+            subtree_path: 0,
             entries: VecDeque::new(),
             directories: BTreeSet::new(),
             added: 0,
-            deepest: 0,
+            critical_path: 0,
             turns: 0,
             begun: false,
             rank: None,
@@ -118,7 +118,7 @@ impl<T> Node<T> {
 
     /// Creations one after the other from when it is made until all below it is created.
     fn chain(&self) -> usize {
-        if self.file { 0 } else { self.added.max(self.deepest) }
+        if self.file { 0 } else { self.added.max(self.critical_path) }
     }
 
     /// The same for what is left.
@@ -138,34 +138,34 @@ impl<T> Schedule<T> {
     }
 
     /// Adds entries. Neighbours of one directory are cheapest together.
-    pub fn push(&mut self, entries: impl IntoIterator<Item = (Place, T)>) {
+    pub fn push(&mut self, entries: impl IntoIterator<Item = (Slot, T)>) {
         let mut open = None;
         for (place, entry) in entries {
             self.waiting += 1;
             let number = match place {
-                Place::Free => {
+                Slot::Free => {
                     self.free.push_back(entry);
                     continue;
                 }
-                Place::In(number) => number,
-                Place::Part(number) => {
+                Slot::In(number) => number,
+                Slot::Part(number) => {
                     self.node(number).file = true;
                     number
                 }
-                Place::Directory { parent, .. } | Place::File { parent, .. } => parent,
+                Slot::Directory { parent, .. } | Slot::File { parent, .. } => parent,
             };
             if open != Some(number) {
                 open.into_iter().for_each(|open| self.settle(open));
                 open = Some(number);
             }
             let added = match place {
-                Place::Directory { parent, own } | Place::File { parent, own } => {
+                Slot::Directory { parent, own } | Slot::File { parent, own } => {
                     let node = self.node(own);
                     let chain = node.chain();
-                    (node.parent, node.making, node.hangs) = (Some(parent), Some(entry), chain);
+                    (node.parent, node.making, node.subtree_path) = (Some(parent), Some(entry), chain);
                     let parent = self.node(parent);
                     parent.directories.insert((chain, own));
-                    parent.deepest = parent.deepest.max(chain + 1);
+                    parent.critical_path = parent.critical_path.max(chain + 1);
                     parent
                 }
                 _ => {
@@ -192,7 +192,7 @@ impl<T> Schedule<T> {
         let before = taken.len();
         while taken.len() - before < most {
             let node = &mut self.nodes[number];
-            // What hangs at a directory can only begin once it is made.
+            // What is below a directory can only begin once it is made.
             let entry = match node.directories.pop_last() {
                 Some((_, directory)) => self.nodes[directory].making.take(),
                 None => node.entries.pop_front(),
@@ -270,24 +270,24 @@ impl<T> Schedule<T> {
         &mut self.nodes[number]
     }
 
-    /// Carries what was added to a directory up to all that it hangs at.
+    /// Carries what was added to a directory up to all its parents.
     fn settle(&mut self, number: Number) {
         self.rank(number);
         let mut number = number;
         while let Some(parent) = self.nodes[number].parent {
             let node = &mut self.nodes[number];
             let chain = node.chain();
-            let (hung, waits) = (std::mem::replace(&mut node.hangs, chain), node.making.is_some());
+            let (hung, waits) = (std::mem::replace(&mut node.subtree_path, chain), node.making.is_some());
             let above = &mut self.nodes[parent];
             if waits && hung != chain {
                 above.directories.remove(&(hung, number));
                 above.directories.insert((chain, number));
             }
-            if chain < above.deepest {
+            if chain < above.critical_path {
                 self.rank(parent);
                 return;
             }
-            above.deepest = chain + 1;
+            above.critical_path = chain + 1;
             self.rank(parent);
             number = parent;
         }
@@ -316,7 +316,7 @@ mod tests {
     const ONE_BY_ONE: Pace = Pace { entries_a_turn: 1, first_turns: 1, turns_a_directory: 2 };
 
     #[track_caller]
-    fn check(pace: Pace, entries: &[(Place, &'static str)], expected: &[&[&str]]) {
+    fn check(pace: Pace, entries: &[(Slot, &'static str)], expected: &[&[&str]]) {
         let mut schedule = Schedule::new(pace);
         schedule.push(entries.iter().copied());
         assert_eq!(schedule.len(), entries.len());
@@ -335,20 +335,20 @@ mod tests {
         assert_eq!(turns, expected);
     }
 
-    fn directory(parent: Number, own: Number) -> Place {
-        Place::Directory { parent, own }
+    fn directory(parent: Number, own: Number) -> Slot {
+        Slot::Directory { parent, own }
     }
 
     #[test]
     fn the_directory_with_the_longest_chain_comes_first() {
         let entries = [
-            (Place::In(ROOT), "file"),
+            (Slot::In(ROOT), "file"),
             (directory(ROOT, 2), "short/"),
-            (Place::In(2), "a"),
+            (Slot::In(2), "a"),
             (directory(ROOT, 1), "long/"),
-            (Place::In(1), "b"),
-            (Place::In(1), "c"),
-            (Place::In(1), "d"),
+            (Slot::In(1), "b"),
+            (Slot::In(1), "c"),
+            (Slot::In(1), "d"),
         ];
         let order = [["long/"], ["b"], ["short/"], ["c"], ["file"], ["d"], ["a"]];
         check(ONE_BY_ONE, &entries, &order.each_ref().map(|turn| &turn[..]));
@@ -358,7 +358,7 @@ mod tests {
     fn a_turn_takes_neighbours_of_one_directory() {
         let pace = Pace { entries_a_turn: 2, first_turns: 2, turns_a_directory: 2 };
         let entries =
-            [(directory(ROOT, 1), "x/"), (Place::In(ROOT), "a"), (Place::In(ROOT), "b"), (Place::In(1), "c")];
+            [(directory(ROOT, 1), "x/"), (Slot::In(ROOT), "a"), (Slot::In(ROOT), "b"), (Slot::In(1), "c")];
         check(pace, &entries, &[&["x/", "a"], &["b"], &["c"]]);
         check(pace, &[], &[]);
     }
@@ -366,7 +366,7 @@ mod tests {
     #[test]
     fn a_directory_gives_no_more_turns_than_its_pace() {
         let mut schedule = Schedule::new(ONE_BY_ONE);
-        schedule.push((0..4).map(|number| (Place::In(ROOT), number)));
+        schedule.push((0..4).map(|number| (Slot::In(ROOT), number)));
         let mut taken = Vec::new();
         let mut turn = schedule.take(1, &mut taken).unwrap();
         assert_eq!((schedule.take(1, &mut taken), schedule.turns()), (None, 0));
@@ -383,7 +383,7 @@ mod tests {
     #[test]
     fn what_is_in_a_directory_waits_until_it_is_made() {
         let mut schedule = Schedule::new(ONE_BY_ONE);
-        schedule.push([(Place::In(1), "file"), (directory(ROOT, 1), "directory")]);
+        schedule.push([(Slot::In(1), "file"), (directory(ROOT, 1), "directory")]);
         let mut taken = Vec::new();
         assert!(schedule.take(1, &mut taken).is_some());
         assert_eq!(schedule.take(1, &mut taken), None);
@@ -395,8 +395,8 @@ mod tests {
     #[test]
     fn parts_of_a_large_file_are_taken_by_any_number_once_it_is_made() {
         let mut schedule = Schedule::new(ONE_BY_ONE);
-        schedule.push([(directory(ROOT, 1), "in/"), (Place::File { parent: 1, own: 2 }, "file")]);
-        schedule.push(["a", "b", "c", "d"].map(|part| (Place::Part(2), part)));
+        schedule.push([(directory(ROOT, 1), "in/"), (Slot::File { parent: 1, own: 2 }, "file")]);
+        schedule.push(["a", "b", "c", "d"].map(|part| (Slot::Part(2), part)));
         assert_eq!(schedule.longest_chain(), 2);
         let mut taken = Vec::new();
         for made in 1..=2 {
@@ -475,7 +475,7 @@ mod tests {
                     jobs.push((directory(parent, number), Job { directory: parent, makes: Some(number) }));
                 }
                 let job = Job { directory: number, makes: None };
-                jobs.extend(std::iter::repeat_n((Place::In(number), job), *files));
+                jobs.extend(std::iter::repeat_n((Slot::In(number), job), *files));
             }
             let mut unfinished: Vec<usize> = self.files.iter().map(|files| files + 1).collect();
             self.parents.iter().skip(1).for_each(|parent| unfinished[*parent] += 1);

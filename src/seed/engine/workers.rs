@@ -6,11 +6,11 @@ use crate::cli::values::Workers;
 use crate::system::limits;
 use crate::system::limits::{FileBudget, Limits};
 use crate::system::nfs;
-use crate::volume::{Kind, Place};
+use crate::volume::{FileSystem, Storage};
 
 /// The least on NFS, however few slots its session has: a client of version 3 has none and sends
 /// more. Processors play no part: a writer mostly waits.
-const LEAST_NFS: usize = 32;
+const MIN_NFS_WRITERS: usize = 32;
 /// On other network file systems: what a Linux NFS client has in flight for one mount by default.
 const NETWORK: usize = 64;
 /// On a file system whose place is not known, FUSE above all: it may be a network's, and a daemon on
@@ -25,7 +25,7 @@ const OVERHEAD: u64 = 64 << 10;
 
 /// How a seed is worked on.
 #[derive(Debug, Clone, Copy)]
-pub struct Crew {
+pub struct Parallelism {
     /// Threads that write.
     pub writers: usize,
     /// How many entries of one directory they work on at once.
@@ -63,15 +63,15 @@ pub enum Flush {
 /// The crew for a file system of this kind. Says so where a limit of the container leaves fewer than
 /// the kind asks for; a number that was requested is kept. Directories are kept open for so many uses:
 /// the stage, and what is copied or taken from.
-pub fn crew(requested: Workers, kind: Kind, uses: u64) -> Crew {
+pub fn crew(requested: Workers, kind: FileSystem, uses: u64) -> Parallelism {
     let limits = Limits::read();
-    let remote = matches!(kind.place, Place::Network | Place::Unknown);
+    let remote = matches!(kind.place, Storage::Network | Storage::Unknown);
     let processors = std::thread::available_parallelism().map_or(1, usize::from);
     let auto = match kind.place {
-        Place::Memory | Place::Local => (2 * processors).clamp(LOCAL.0, LOCAL.1),
-        Place::Network if kind.name == "nfs" => nfs::session_slots().max(LEAST_NFS),
-        Place::Network => NETWORK,
-        Place::Unknown => UNKNOWN,
+        Storage::Memory | Storage::Local => (2 * processors).clamp(LOCAL.0, LOCAL.1),
+        Storage::Network if kind.name == "nfs" => nfs::session_slots().max(MIN_NFS_WRITERS),
+        Storage::Network => NETWORK,
+        Storage::Unknown => UNKNOWN,
     };
     let writers = match requested {
         Workers::Count(count) => count,
@@ -83,7 +83,7 @@ pub fn crew(requested: Workers, kind: Kind, uses: u64) -> Crew {
             writers
         }
     };
-    Crew {
+    Parallelism {
         writers,
         pace: if remote { REMOTE_PACE } else { LOCAL_PACE },
         call: if remote { REMOTE_CALL } else { LOCAL_CALL },
@@ -91,9 +91,9 @@ pub fn crew(requested: Workers, kind: Kind, uses: u64) -> Crew {
         direct: kind.name == "nfs",
         exclusive: kind.name != "nfs",
         flush: match kind.place {
-            Place::Memory | Place::Local => Flush::Sync,
-            Place::Network => Flush::Close,
-            Place::Unknown => Flush::OnlyClose,
+            Storage::Memory | Storage::Local => Flush::Sync,
+            Storage::Network => Flush::Close,
+            Storage::Unknown => Flush::OnlyClose,
         },
         open_directories: FileBudget::of(limits.open_files).directories(writers, uses),
     }

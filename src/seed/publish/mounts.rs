@@ -20,16 +20,18 @@ use crate::error::{Context, Error, Result};
 use crate::exit::Exit;
 use crate::seed::engine::workers;
 use crate::seed::publish;
-use crate::seed::source::Content;
+use crate::seed::source::SourceContent;
 use crate::seed::source::entry::{Meta, Time};
-use crate::seed::stage::common::{Crossing, Next, Pair, Purpose, Rules, Walk, full_path, join, look};
+use crate::seed::stage::common::{
+    CommonWalk, Crossing, Next, Pair, Purpose, WalkRules, full_path, join, look,
+};
 use crate::seed::stage::durable;
 use crate::seed::stage::inheritance::Inheritance;
 use crate::seed::stage::losses::{Loss, Losses, Lost};
 use crate::seed::stage::metadata::Fidelity;
 use crate::seed::stage::overrides::Overrides;
 use crate::seed::stage::space::Space;
-use crate::seed::{Site, TREE, kept, open_directory};
+use crate::seed::{StageJob, TREE, kept, open_directory};
 use crate::volume;
 use crate::volume::records::Root;
 use crate::volume::{
@@ -96,14 +98,14 @@ struct Surveyed {
     missing: Missing,
 }
 
-impl Site<'_> {
+impl StageJob<'_> {
     /// Looks at everything that the stage and the volume have in common, and stages what mounts lack. Nothing else
     /// is changed.
     ///
     /// # Errors
     /// Exit 78 on a conflict, 77 where this user may not write, and what staging at a mount says.
     pub(crate) fn check(&self, staged: BorrowedFd<'_>, losses: &Losses) -> Result<Mounts> {
-        let rules = Rules {
+        let rules = WalkRules {
             path: self.volume.path(),
             existing: self.config.existing,
             below: &self.below,
@@ -111,7 +113,7 @@ impl Site<'_> {
             purpose: Purpose::Check,
             losses: Some(losses),
         };
-        let mut walk = Walk::new(staged, self.volume.root(), rules)?;
+        let mut walk = CommonWalk::new(staged, self.volume.root(), rules)?;
         let mut crossings = Vec::new();
         while let Some(next) = walk.next()? {
             match next {
@@ -195,7 +197,7 @@ impl Site<'_> {
         remove_left_over(&mounted);
         let is_empty = mounted.first_content(&mounted.names()?)?.is_none();
         let below = join(&self.below, &crossing.path);
-        let rules = Rules {
+        let rules = WalkRules {
             path: &path,
             existing: self.config.existing,
             below: &below,
@@ -204,7 +206,7 @@ impl Site<'_> {
             losses: Some(losses),
         };
         let before = losses.lost().count(Loss::LeftOut);
-        let mut walk = Walk::new(crossing.staged.as_fd(), mounted.root(), rules)?;
+        let mut walk = CommonWalk::new(crossing.staged.as_fd(), mounted.root(), rules)?;
         let mut missing = Missing::default();
         while let Some(next) = walk.next()? {
             match next {
@@ -292,7 +294,7 @@ impl Site<'_> {
             ..self.config.clone()
         };
         let below = join(&self.below, &crossing.path);
-        let rules = Rules {
+        let rules = WalkRules {
             path,
             existing: config.existing,
             below: &below,
@@ -301,7 +303,7 @@ impl Site<'_> {
             losses: None,
         };
         let wanted = |path: &[u8]| wanted(&rules, crossing, path);
-        let nested = Site {
+        let nested = StageJob {
             volume: mounted,
             stage: stage.as_fd(),
             stage_path,
@@ -319,7 +321,7 @@ impl Site<'_> {
             .fd;
         let (kind, found) = mounted.look()?;
         let crew = workers::crew(config.workers, kind, 2);
-        let source = Content::Directory(crossing.staged.try_clone().context("open staged", path)?);
+        let source = SourceContent::Directory(crossing.staged.try_clone().context("open staged", path)?);
         let naming = nested.naming(kind);
         let tree = nested.tree(tree, naming.clone(), false, crew, &source)?;
         let fidelity = Fidelity::new(Losses::new(config.strict, naming));
@@ -376,7 +378,7 @@ impl Site<'_> {
         if let Some((stage, name)) = stage {
             let stage_path = mounted.path().join(name);
             let tree = open_directory(stage.as_fd(), TREE).context("open directory", stage_path.as_path())?;
-            let rules = Rules {
+            let rules = WalkRules {
                 path: mounted.path(),
                 existing: self.config.existing,
                 below: &below,
@@ -422,7 +424,7 @@ impl Prepared {
 }
 
 /// The names in the staged directory at `path` that are missing at a mount, and the directories that both have.
-fn wanted(rules: &Rules<'_>, crossing: &Crossing, path: &[u8]) -> Result<Option<HashSet<Box<[u8]>>>> {
+fn wanted(rules: &WalkRules<'_>, crossing: &Crossing, path: &[u8]) -> Result<Option<HashSet<Box<[u8]>>>> {
     let here = if path.is_empty() { &b"."[..] } else { path };
     let flags = OFlags::DIRECTORY | OFlags::RDONLY;
     let to = match open_in_mount(crossing.mounted.as_fd(), here, flags) {

@@ -10,11 +10,11 @@ use crate::seed::source::entry::{Meta, Naming};
 use crate::seed::stage::inheritance::Inheritance;
 use crate::seed::stage::losses::Losses;
 use crate::seed::stage::metadata::Fidelity;
-use crate::seed::{Site, TREE, open_directory};
+use crate::seed::{StageJob, TREE, open_directory};
 use crate::volume::Volume;
 use crate::volume::records::Root;
 
-impl Site<'_> {
+impl StageJob<'_> {
     /// What the root of `volume`, this one or a mount below it, passes on. Its group only where nobody says whose
     /// the seed is: not `--chown`, and not root, who keeps the source's owners.
     pub(crate) fn inherited(&self, volume: &Volume) -> Result<Inheritance> {
@@ -78,12 +78,12 @@ pub fn own_adopted_root(volume: &Volume, config: &VolumeConfig) -> Result<()> {
 ///
 /// # Errors
 /// Exit 77 under `--strict` where something is refused.
-pub fn finish_root(volume: &Volume, wished: &Root, fidelity: &Fidelity) -> Result<()> {
-    if let Some((uid, gid)) = fidelity.finish_root(volume.root(), wished)? {
+pub fn finish_root(volume: &Volume, wanted: &Root, fidelity: &Fidelity) -> Result<()> {
+    if let Some((uid, gid)) = fidelity.finish_root(volume.root(), wanted)? {
         tracing::warn!(
             volume = %volume.path().display(),
             owner = format!("{uid}:{gid}"),
-            chown = format!("{}:{}", wished.uid, wished.gid),
+            chown = format!("{}:{}", wanted.uid, wanted.gid),
             "the volume's root belongs neither to root:root nor to the --chown owner: left as it is"
         );
     }

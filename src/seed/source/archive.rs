@@ -13,19 +13,19 @@ use std::sync::Arc;
 
 use rustix::fs::FileType;
 
-use data::Slab;
+use data::FillingSlab;
 use excluded::{Instead, LeftOut};
 
 use super::entry::Meta;
 use super::exclude::Excluding;
 use super::headers::Segment;
 use super::links::{Link, Links};
-use super::members::{Fault, Kind, Member, Stream, Tar};
-use super::names::{LONGEST_PATH, Names, components, split};
-use super::slab::{Budget, Charge, Pool};
+use super::members::{Fault, Member, MemberKind, Stream, Tar};
+use super::names::{LONGEST_PATH, NameFilter, components, split};
+use super::slab::{Charge, MemoryShares, Pool};
 use crate::error::{Error, Quoted, Result, lowercase_first, printable};
 use crate::exit::Exit;
-use crate::seed::engine::job::{Entry, File};
+use crate::seed::engine::job::{Entry, FileJob};
 use crate::seed::engine::pipeline::Feed;
 use crate::seed::engine::schedule::Number;
 use crate::seed::stage::overrides::Overrides;
@@ -53,7 +53,7 @@ pub fn produce(
     source: Stream,
     path: &Path,
     (overrides, excluding): (Overrides<'_>, &mut Excluding),
-    (pool, budget): (&Arc<Pool>, Budget),
+    (pool, budget): (&Arc<Pool>, MemoryShares),
     links: Links<'_>,
     idle: &dyn Fn() -> bool,
     feed: &mut Feed<'_>,
@@ -63,14 +63,14 @@ pub fn produce(
         tar: Tar::new(source),
         overrides,
         feed,
-        names: Names::new(budget.names),
+        names: NameFilter::new(budget.names),
         dirs: Dirs::default(),
         max_dirs: usize::try_from(budget.directories).unwrap_or(usize::MAX),
         links,
-        waiting: Names::new(WAITING),
+        waiting: NameFilter::new(WAITING),
         linking: None,
         root: None,
-        slab: Slab::new(pool),
+        slab: FillingSlab::new(pool),
         left_out: LeftOut::new(excluding),
     };
     while let Some(member) = reading.tar.next().map_err(|fault| reading.refused(fault))? {
@@ -121,8 +121,8 @@ impl Dirs {
 }
 
 /// What a member is, with all but its name.
-pub(crate) struct Content {
-    kind: Kind,
+pub(crate) struct MemberContent {
+    kind: MemberKind,
     link: Vec<u8>,
     meta: Meta,
     /// Where its data begins, and how much of it there is, in bytes.
@@ -136,17 +136,17 @@ struct Reading<'a, 'f> {
     tar: Tar,
     overrides: Overrides<'a>,
     feed: &'a mut Feed<'f>,
-    names: Names,
+    names: NameFilter,
     dirs: Dirs,
     /// Bytes that they may take.
     max_dirs: usize,
     links: Links<'a>,
     /// The names of those links.
-    waiting: Names,
+    waiting: NameFilter,
     /// The link that is being made, for messages.
     linking: Option<Vec<u8>>,
     root: Option<Meta>,
-    slab: Slab<'a>,
+    slab: FillingSlab<'a>,
     left_out: LeftOut<'a>,
 }
 
@@ -162,21 +162,21 @@ impl Reading<'_, '_> {
         self.overrides.apply(
             &mut meta,
             match kind {
-                Kind::Directory => FileType::Directory,
-                Kind::Symlink => FileType::Symlink,
+                MemberKind::Directory => FileType::Directory,
+                MemberKind::Symlink => FileType::Symlink,
                 _ => FileType::RegularFile,
             },
         );
-        let content = Content { kind, link, meta, start: self.tar.position(), data, sparse };
+        let content = MemberContent { kind, link, meta, start: self.tar.position(), data, sparse };
         if self.left_out.leaves_out(&parts, kind) {
             return self.leave_out(&parts.join(&b'/'), content);
         }
-        if kind == Kind::Device {
+        if kind == MemberKind::Device {
             return Err(self.refused("a device node"));
         }
         let parts = components(&path).map_err(|cause| self.refused(cause))?;
         let Some((name, parents)) = parts.split_last() else {
-            if kind == Kind::Directory && !path.is_empty() {
+            if kind == MemberKind::Directory && !path.is_empty() {
                 self.root = Some(content.meta);
                 return Ok(());
             }
@@ -184,33 +184,33 @@ impl Reading<'_, '_> {
         };
         let dir = self.parent(parents)?;
         match kind {
-            Kind::Directory => self.directory(&dir, name, Some(content.meta)).map(drop),
-            Kind::Link => self.link(&dir, name, &content),
+            MemberKind::Directory => self.directory(&dir, name, Some(content.meta)).map(drop),
+            MemberKind::Link => self.link(&dir, name, &content),
             _ => self.entry(dir, name, content),
         }
     }
 
     /// A file, a symbolic link or a FIFO.
-    fn entry(&mut self, dir: Arc<Dir>, name: &[u8], content: Content) -> Result<()> {
-        let Content { kind, link, meta, start, data, sparse } = content;
+    fn entry(&mut self, dir: Arc<Dir>, name: &[u8], content: MemberContent) -> Result<()> {
+        let MemberContent { kind, link, meta, start, data, sparse } = content;
         let file_type = match kind {
-            Kind::Symlink => FileType::Symlink,
-            Kind::Fifo => FileType::Fifo,
+            MemberKind::Symlink => FileType::Symlink,
+            MemberKind::Fifo => FileType::Fifo,
             _ => FileType::RegularFile,
         };
-        if kind == Kind::Symlink && (link.is_empty() || link.len() > LONGEST_PATH) {
+        if kind == MemberKind::Symlink && (link.is_empty() || link.len() > LONGEST_PATH) {
             return Err(self.refused("a link to an impossible name"));
         }
         self.begin(&dir, name, Some(file_type))?;
         let charge = self.charge(name.len() + link.len() + size_of_xattrs(&meta))?;
         let name = name.into();
         match kind {
-            Kind::Symlink => self.feed.symlink(Entry { dir, name, meta, _charge: charge }, link.into()),
-            Kind::Fifo => self.feed.fifo(Entry { dir, name, meta, _charge: charge }),
+            MemberKind::Symlink => self.feed.symlink(Entry { dir, name, meta, _charge: charge }, link.into()),
+            MemberKind::Fifo => self.feed.fifo(Entry { dir, name, meta, _charge: charge }),
             _ => {
                 let size = sparse.as_ref().map_or(data, |(_, size)| *size);
                 self.file(
-                    File { dir, name, meta, size, stored: data, _charge: charge },
+                    FileJob { dir, name, meta, size, stored: data, _charge: charge },
                     (start, data),
                     sparse,
                 )
@@ -290,7 +290,7 @@ impl Reading<'_, '_> {
         }
     }
 
-    fn link(&mut self, dir: &Arc<Dir>, name: &[u8], link: &Content) -> Result<()> {
+    fn link(&mut self, dir: &Arc<Dir>, name: &[u8], link: &MemberContent) -> Result<()> {
         let parts = split(&link.link).map_err(|cause| self.refused(cause))?;
         let (path, mut target) = (dir.child_path(name), parts.join(&b'/'));
         if self.left_out.covers(&target) {
@@ -329,7 +329,7 @@ impl Reading<'_, '_> {
         self.flush()?;
         self.feed.settle(Vec::new())?;
         let (mut links, mut borrowed) = (self.links.take()?, Dirs::default());
-        self.waiting = Names::new(WAITING);
+        self.waiting = NameFilter::new(WAITING);
         while let Some(Link { path, target, owner: (uid, gid), waits }) = links.next()? {
             self.linking = Some(path.clone());
             if borrowed.bytes > BORROWED {
@@ -420,7 +420,7 @@ impl Reading<'_, '_> {
             None => self.tar.place(),
         };
         let act = format!("archive {}{place}", shown(self.path).as_slice().quoted());
-        Error::new(Exit::Archive, act, cause).help("nothing of it was published; build the archive anew")
+        Error::new(Exit::Archive, act, cause).help("nothing of it was published; build the archive again")
     }
 }
 

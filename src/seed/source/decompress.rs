@@ -27,7 +27,7 @@ const ZSTD_WINDOW: u64 = 128 << 20;
 
 /// What an archive is packed in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Packing {
+pub enum Compression {
     /// Nothing.
     Plain,
     /// gzip (RFC 1952).
@@ -40,17 +40,17 @@ pub enum Packing {
     Xz,
 }
 
-impl Packing {
+impl Compression {
     /// Tells it by the first bytes; `None` where they are not those of any archive.
-    pub fn of(start: &[u8]) -> Option<Packing> {
+    pub fn of(start: &[u8]) -> Option<Compression> {
         let skippable = start.len() >= 4 && start[1..4] == [0x2a, 0x4d, 0x18] && start[0] & 0xf0 == 0x50;
         match start {
-            [0x1f, 0x8b, ..] => Some(Packing::Gzip),
-            [0x28, 0xb5, 0x2f, 0xfd, ..] => Some(Packing::Zstd),
-            _ if skippable => Some(Packing::Zstd),
-            [0xfd, b'7', b'z', b'X', b'Z', 0, ..] => Some(Packing::Xz),
-            [b'B', b'Z', b'h', b'1'..=b'9', ..] => Some(Packing::Bzip2),
-            _ if looks_like_tar(start) => Some(Packing::Plain),
+            [0x1f, 0x8b, ..] => Some(Compression::Gzip),
+            [0x28, 0xb5, 0x2f, 0xfd, ..] => Some(Compression::Zstd),
+            _ if skippable => Some(Compression::Zstd),
+            [0xfd, b'7', b'z', b'X', b'Z', 0, ..] => Some(Compression::Xz),
+            [b'B', b'Z', b'h', b'1'..=b'9', ..] => Some(Compression::Bzip2),
+            _ if looks_like_tar(start) => Some(Compression::Plain),
             _ => None,
         }
     }
@@ -63,7 +63,7 @@ impl Packing {
 pub fn open_file(file: File, size: u64, progress: Arc<Progress>) -> io::Result<Stream> {
     let mut start = [0; 512];
     match file.read_exact_at(&mut start, 0) {
-        Ok(()) if Packing::of(&start) == Some(Packing::Plain) => return Ok(Stream::file(file, size)),
+        Ok(()) if Compression::of(&start) == Some(Compression::Plain) => return Ok(Stream::file(file, size)),
         _ => {}
     }
     progress.set_source_size(size);
@@ -79,7 +79,7 @@ pub fn open(source: Box<dyn Read>, progress: Arc<Progress>) -> io::Result<Box<dy
     // One read of a pipe may bring less than a header.
     let mut start = Vec::new();
     (&mut source).take(512).read_to_end(&mut start)?;
-    let packing = Packing::of(&start).ok_or_else(|| {
+    let packing = Compression::of(&start).ok_or_else(|| {
         invalid(if start.is_empty() {
             "it is empty"
         } else {
@@ -88,11 +88,11 @@ pub fn open(source: Box<dyn Read>, progress: Arc<Progress>) -> io::Result<Box<dy
     })?;
     let source = io::Cursor::new(start).chain(source);
     Ok(match packing {
-        Packing::Plain => Box::new(source),
-        Packing::Gzip => Box::new(MultiGzDecoder::new(source)),
-        Packing::Bzip2 => Box::new(MultiBzDecoder::new(source)),
-        Packing::Xz => Box::new(XzReader::new_mem_limit(source, true, XZ_MEMORY_KIB)),
-        Packing::Zstd => Box::new(Zstd::new(source)),
+        Compression::Plain => Box::new(source),
+        Compression::Gzip => Box::new(MultiGzDecoder::new(source)),
+        Compression::Bzip2 => Box::new(MultiBzDecoder::new(source)),
+        Compression::Xz => Box::new(XzReader::new_mem_limit(source, true, XZ_MEMORY_KIB)),
+        Compression::Zstd => Box::new(Zstd::new(source)),
     })
 }
 
@@ -200,18 +200,18 @@ mod tests {
         header.set_size(0);
         header.set_cksum();
         for (start, expected) in [
-            (&[0x1f, 0x8b, 8][..], Some(Packing::Gzip)),
-            (&[0x28, 0xb5, 0x2f, 0xfd][..], Some(Packing::Zstd)),
-            (&[0x5a, 0x2a, 0x4d, 0x18][..], Some(Packing::Zstd)),
-            (b"BZh91", Some(Packing::Bzip2)),
-            (b"\xfd7zXZ\0", Some(Packing::Xz)),
-            (&header.as_bytes()[..], Some(Packing::Plain)),
-            (&[0; 512][..], Some(Packing::Plain)),
+            (&[0x1f, 0x8b, 8][..], Some(Compression::Gzip)),
+            (&[0x28, 0xb5, 0x2f, 0xfd][..], Some(Compression::Zstd)),
+            (&[0x5a, 0x2a, 0x4d, 0x18][..], Some(Compression::Zstd)),
+            (b"BZh91", Some(Compression::Bzip2)),
+            (b"\xfd7zXZ\0", Some(Compression::Xz)),
+            (&header.as_bytes()[..], Some(Compression::Plain)),
+            (&[0; 512][..], Some(Compression::Plain)),
             (b"PK\x03\x04", None),
             (b"", None),
             (&[b'x'; 600][..], None),
         ] {
-            assert_eq!(Packing::of(start), expected, "{start:?}");
+            assert_eq!(Compression::of(start), expected, "{start:?}");
         }
     }
 }

@@ -15,7 +15,7 @@ use super::exclude::Excluding;
 use super::names::{LONGEST_PATH, is_reserved};
 use crate::error::{Context, Error, Result, printable};
 use crate::exit::Exit;
-use crate::seed::engine::job::{CHUNK, Data, Entry, File, Job};
+use crate::seed::engine::job::{CHUNK, Data, Entry, FileJob, Job};
 use crate::seed::engine::pipeline::Feed;
 use crate::seed::stage::overrides::Overrides;
 use crate::seed::stage::tree::Dir;
@@ -74,7 +74,7 @@ pub fn removed(path: &Path) -> Error {
 }
 
 /// A directory of the seed and a name in it.
-type Place = (Arc<Dir>, Box<[u8]>);
+type EntryRef = (Arc<Dir>, Box<[u8]>);
 
 struct Walk<'a, 'f> {
     root: &'a OwnedFd,
@@ -85,7 +85,7 @@ struct Walk<'a, 'f> {
     only: Option<Wanted<'a>>,
     feed: &'a mut Feed<'f>,
     /// Where a file with several names was met first, by device and inode.
-    linked: HashMap<(u64, u64), Place>,
+    linked: HashMap<(u64, u64), EntryRef>,
     skipped: u64,
 }
 
@@ -188,7 +188,7 @@ impl Walk<'_, '_> {
         // stat(2) counts blocks of 512 bytes.
         let stored = (stat.st_blocks as u64).saturating_mul(512).min(size);
         let holes = stored < size;
-        let file = File { dir: Arc::clone(dir), name, meta: self.meta(stat), size, stored, _charge: None };
+        let file = FileJob { dir: Arc::clone(dir), name, meta: self.meta(stat), size, stored, _charge: None };
         if holes || size <= CHUNK {
             let data = if holes { Data::WithHoles } else { Data::Whole };
             return self.feed.file(file, |file| Job::Copy(file, data));

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use rustix::fs::{Stat, Timespec, Timestamps};
 
 use crate::error::Quoted;
-use crate::volume::Kind;
+use crate::volume::FileSystem;
 
 /// Extended attributes: names and values.
 pub type Xattrs = Vec<(Vec<u8>, Vec<u8>)>;
@@ -62,13 +62,13 @@ impl Time {
 #[derive(Debug, Clone)]
 pub struct Naming {
     volume: PathBuf,
-    kind: Kind,
+    kind: FileSystem,
     below: Vec<u8>,
 }
 
 impl Naming {
     /// For a stage of the whole seed.
-    pub fn new(volume: &Path, kind: Kind) -> Naming {
+    pub fn new(volume: &Path, kind: FileSystem) -> Naming {
         Naming { volume: volume.to_owned(), kind, below: Vec::new() }
     }
 
@@ -78,7 +78,7 @@ impl Naming {
     }
 
     /// The file system.
-    pub fn kind(&self) -> Kind {
+    pub fn kind(&self) -> FileSystem {
         self.kind
     }
 

@@ -10,14 +10,14 @@ use std::sync::Arc;
 
 use super::decompress;
 use super::headers::{Extension, Records};
-use super::names::{LONGEST_PATH, Names, components, is_reserved};
+use super::names::{LONGEST_PATH, NameFilter, components, is_reserved};
 use crate::cancel::Cancel;
 use crate::cli::config::VolumeConfig;
 use crate::cli::values::{Existing, LockMode, Workers};
 use crate::error::Result;
 use crate::exit::Exit;
 use crate::progress::Progress;
-use crate::seed::{Site, Source};
+use crate::seed::{Source, StageJob};
 use crate::volume::Volume;
 
 /// The most that is read of what a decoder gives, in bytes.
@@ -84,7 +84,7 @@ fn stage(archive: &Path, volume: &Path, into_pipe: bool) -> Result<()> {
     };
     let volume = Volume::open(volume, None)?;
     let source = Source::open(&config, &volume)?;
-    let site = Site {
+    let site = StageJob {
         volume: &volume,
         stage: stage.as_fd(),
         stage_path: config.to.join("stage"),
@@ -145,7 +145,7 @@ pub fn extension(data: &[u8]) {
 
 /// Names, one after the other.
 pub fn names(data: &[u8]) {
-    let mut names = Names::new(64 << 10);
+    let mut names = NameFilter::new(64 << 10);
     for path in data.split(|byte| *byte == b'\n') {
         if let Ok(parts) = components(path) {
             assert!(!path.starts_with(b"/") && path.len() <= LONGEST_PATH);

@@ -5,7 +5,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use super::decompress;
-use super::members::{Kind, Member, Tar};
+use super::members::{Member, MemberKind, Tar};
 use crate::progress::Progress;
 
 /// The bytes of the regular file `path` in an archive, where it has one of at most `largest` bytes and can be read
@@ -21,7 +21,7 @@ pub fn archived_file(archive: &Path, path: &Path, largest: u64) -> Option<Vec<u8
             continue;
         }
         found = None;
-        if member.kind == Kind::File && member.sparse.is_none() && member.data <= largest {
+        if member.kind == MemberKind::File && member.sparse.is_none() && member.data <= largest {
             let mut data = Vec::new();
             tar.read(&mut data, member.data as usize).ok()?;
             found = Some(data);

@@ -44,7 +44,7 @@ pub enum Fault {
 
 /// What a member is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Kind {
+pub enum MemberKind {
     /// A directory.
     Directory,
     /// A regular file.
@@ -67,7 +67,7 @@ pub struct Member {
     /// What it links to; empty where it is no link.
     pub link: Vec<u8>,
     /// What it is.
-    pub kind: Kind,
+    pub kind: MemberKind,
     /// What it carries.
     pub meta: Meta,
     /// Length of its data in the archive, in bytes.
@@ -244,9 +244,9 @@ impl Tar {
         // Both read it, also where an extended header says another.
         let size = pax.size.unwrap_or(size_of(header)?);
         let data = match kind {
-            Kind::File => size,
+            MemberKind::File => size,
             // That of the file which it names.
-            Kind::Link if pax.size.is_none() => 0,
+            MemberKind::Link if pax.size.is_none() => 0,
             _ if size == 0 => 0,
             _ => return Err("data, which only a file may have".into()),
         };
@@ -255,7 +255,7 @@ impl Tar {
         let sparse = match (old.linkflag[0], pax.sparse.take()) {
             (b'S', None) if pax.size.is_none() => Some(self.gnu_map(header)?),
             (_, None) if old.linkflag[0] != b'S' => None,
-            (b'0' | 0, Some(sparse)) if kind == Kind::File => Some(sparse),
+            (b'0' | 0, Some(sparse)) if kind == MemberKind::File => Some(sparse),
             _ => return Err("an extended header that does not fit its type".into()),
         };
         self.next = self
@@ -384,16 +384,16 @@ fn header_path(header: &Header) -> Vec<u8> {
     if prefix.is_empty() { name } else { [prefix, name].join(&b'/') }
 }
 
-fn kind_of(type_flag: u8, has_slash: bool) -> Result<Kind, Fault> {
+fn kind_of(type_flag: u8, has_slash: bool) -> Result<MemberKind, Fault> {
     match type_flag {
         // Before POSIX a slash at the end was what made a directory.
-        0 | b'0' | b'7' if has_slash => Ok(Kind::Directory),
-        0 | b'0' | b'7' | b'S' => Ok(Kind::File),
-        b'1' => Ok(Kind::Link),
-        b'2' => Ok(Kind::Symlink),
-        b'3' | b'4' => Ok(Kind::Device),
-        b'5' => Ok(Kind::Directory),
-        b'6' => Ok(Kind::Fifo),
+        0 | b'0' | b'7' if has_slash => Ok(MemberKind::Directory),
+        0 | b'0' | b'7' | b'S' => Ok(MemberKind::File),
+        b'1' => Ok(MemberKind::Link),
+        b'2' => Ok(MemberKind::Symlink),
+        b'3' | b'4' => Ok(MemberKind::Device),
+        b'5' => Ok(MemberKind::Directory),
+        b'6' => Ok(MemberKind::Fifo),
         other => Err(format!("a member of unknown type {:?}", char::from(other)).into()),
     }
 }
@@ -410,8 +410,8 @@ fn meta_of(header: &Header, pax: &mut Records) -> Result<Meta, Fault> {
     let time = || field(&old.mtime, "time").map(|seconds| Time { seconds, nanoseconds: 0 });
     Ok(Meta {
         mode: (field(&old.mode, "mode")? & 0o7777) as u32,
-        uid: owner(pax.uid, &old.uid, "user number")?,
-        gid: owner(pax.gid, &old.gid, "group number")?,
+        uid: owner(pax.uid, &old.uid, "UID")?,
+        gid: owner(pax.gid, &old.gid, "GID")?,
         mtime: Some(pax.mtime.map_or_else(time, Ok)?),
         xattrs: (!pax.xattrs.is_empty()).then(|| Box::new(std::mem::take(&mut pax.xattrs))),
     })

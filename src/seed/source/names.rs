@@ -75,7 +75,7 @@ fn is_ignorable(c: char) -> bool {
 /// a cache line with a bit of each word for every name (Putze, Sanders, Singler: "Cache-, Hash- and
 /// Space-Efficient Bloom Filters"); the key of the hash is secret, so that no archive can aim at it.
 #[derive(Debug)]
-pub struct Names {
+pub struct NameFilter {
     /// Each four times as large as the one before, at eight bytes a name.
     levels: Vec<Vec<Block>>,
     room: usize,
@@ -88,12 +88,12 @@ type Block = [u64; 8];
 /// Blocks of the first level, for 8192 names.
 const FIRST_LEVEL: usize = 1024;
 
-impl Names {
+impl NameFilter {
     /// None yet; they take `memory` bytes at the most. Beyond a name for each eight, more and more are
     /// known that were not added.
-    pub fn new(memory: u64) -> Names {
+    pub fn new(memory: u64) -> NameFilter {
         let max_blocks = usize::try_from(memory).unwrap_or(usize::MAX) / size_of::<Block>();
-        Names { levels: Vec::new(), room: 0, max_blocks, key: RandomState::new() }
+        NameFilter { levels: Vec::new(), room: 0, max_blocks, key: RandomState::new() }
     }
 
     /// Whether this name may have been added.
@@ -177,7 +177,7 @@ mod tests {
 
     #[test]
     fn names_that_were_added_are_known_and_few_others() {
-        let mut names = Names::new(1 << 20);
+        let mut names = NameFilter::new(1 << 20);
         let name = |number: u32| number.to_string().into_bytes();
         let again = (0..100_000).filter(|number| names.add(&name(*number))).count();
         assert!(again < 10, "{again}");

@@ -30,7 +30,7 @@ struct Free {
 
 /// How `--memory` is divided for an archive, in bytes.
 #[derive(Debug, Clone, Copy)]
-pub struct Budget {
+pub struct MemoryShares {
     /// File data in flight.
     pub data: u64,
     /// Names, attributes and targets in the queue.
@@ -41,11 +41,11 @@ pub struct Budget {
     pub names: u64,
 }
 
-impl Budget {
+impl MemoryShares {
     /// Of so many bytes. What is not data gets five sixteenths, of which the first 8 MiB come on top, so
     /// that 64 writers still have nearly a whole request each.
-    pub fn new(memory: u64) -> Budget {
-        Budget {
+    pub fn new(memory: u64) -> MemoryShares {
+        MemoryShares {
             data: memory - (memory / 16 * 5).saturating_sub(8 << 20),
             queued: memory / 16,
             directories: memory / 8,
@@ -86,7 +86,7 @@ impl Piece {
 
 impl Pool {
     /// A pool of as many slabs as the budget for data holds, one at least.
-    pub fn new(budget: Budget) -> Arc<Pool> {
+    pub fn new(budget: MemoryShares) -> Arc<Pool> {
         let [data, queued] =
             [budget.data, budget.queued].map(|bytes| usize::try_from(bytes).unwrap_or(usize::MAX));
         let free = Free { buffers: Vec::new(), unmade: (data / SLAB).max(1), charged: 0 };
@@ -120,7 +120,7 @@ impl Pool {
         self.free.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// An empty buffer with room for [`SLAB`] bytes. Blocks until one is free: whoever takes one has
+    /// An empty buffer with room for [`SLAB`] bytes. Blocks until one is free: a caller has
     /// handed over all that it filled before.
     pub fn take(&self) -> Vec<u8> {
         let mut free = self.lock();

@@ -84,17 +84,17 @@ pub fn folds(directory: BorrowedFd<'_>, there: &HashSet<Box<[u8]>>) -> bool {
 
 /// Looks at each path of a seed before it is made.
 #[derive(Debug)]
-pub struct Names {
+pub struct NameCheck {
     /// On a volume that ignores case.
     spellings: Option<Spellings>,
     /// Ends of names that the volume was seen to keep.
     kept_ends: Vec<u8>,
 }
 
-impl Names {
+impl NameCheck {
     /// For one seed.
-    pub fn new(ignores_case: bool) -> Names {
-        Names { spellings: ignores_case.then(Spellings::default), kept_ends: Vec::new() }
+    pub fn new(ignores_case: bool) -> NameCheck {
+        NameCheck { spellings: ignores_case.then(Spellings::default), kept_ends: Vec::new() }
     }
 
     /// Looks at the next path of the seed, whose tree is in `stage`.

@@ -18,7 +18,9 @@ use super::losses::{Loss, Losses};
 use crate::cli::values::Existing;
 use crate::error::{Context, Error, Result, printable};
 use crate::exit::Exit;
-use crate::volume::{Found, is_type, look_at, names, open_beneath, open_in_mount, refuses_names, stat_entry};
+use crate::volume::{
+    FoundEntry, is_type, look_at, names, open_beneath, open_in_mount, refuses_names, stat_entry,
+};
 
 /// Levels of which both directories stay open. Real trees are hardly deeper; what is below is opened from the
 /// last of them.
@@ -26,7 +28,7 @@ const OPEN_LEVELS: usize = 16;
 
 /// What a walk goes by.
 #[derive(Clone, Copy)]
-pub struct Rules<'a> {
+pub struct WalkRules<'a> {
     /// Where it begins, for messages.
     pub path: &'a Path,
     /// What becomes of files that are there.
@@ -52,7 +54,7 @@ pub enum Purpose {
     Publish,
 }
 
-impl Rules<'_> {
+impl WalkRules<'_> {
     fn note(&self, loss: Loss, path: &[u8], cause: Errno) -> Result<()> {
         let Some(losses) = self.losses else { return Ok(()) };
         let path = join(self.below, path);
@@ -126,21 +128,25 @@ struct Common {
 }
 
 /// Goes through the directories that stage and volume have in common, the deepest first.
-pub struct Walk<'a> {
-    rules: Rules<'a>,
+pub struct CommonWalk<'a> {
+    rules: WalkRules<'a>,
     left: Vec<Common>,
 }
 
-impl<'a> Walk<'a> {
+impl<'a> CommonWalk<'a> {
     /// Begins at these two.
     ///
     /// # Errors
     /// Without a descriptor for them.
-    pub fn new(stage: BorrowedFd<'_>, volume: BorrowedFd<'_>, rules: Rules<'a>) -> Result<Walk<'a>> {
+    pub fn new(
+        stage: BorrowedFd<'_>,
+        volume: BorrowedFd<'_>,
+        rules: WalkRules<'a>,
+    ) -> Result<CommonWalk<'a>> {
         let from = stage.try_clone_to_owned().context("open stage of", rules.path)?;
         let to = volume.try_clone_to_owned().context("open volume", rules.path)?;
         let root = Common { path: Vec::new(), level: 0, near: (Rc::new(Pair { from, to }), 0) };
-        Ok(Walk { rules, left: vec![root] })
+        Ok(CommonWalk { rules, left: vec![root] })
     }
 
     /// Opens the next directory.
@@ -205,7 +211,7 @@ impl<'a> Walk<'a> {
 ///
 /// # Errors
 /// On a conflict, before the seal.
-pub fn look(rules: &Rules<'_>, path: &[u8], pair: &Pair) -> Result<Looked> {
+pub fn look(rules: &WalkRules<'_>, path: &[u8], pair: &Pair) -> Result<Looked> {
     let (from, to) = (pair.from.as_fd(), pair.to.as_fd());
     // One look at the whole directory instead of one at each name.
     let there = names(to).context("read directory", || rules.full(path))?;
@@ -248,7 +254,7 @@ pub fn look(rules: &Rules<'_>, path: &[u8], pair: &Pair) -> Result<Looked> {
 }
 
 /// Two names of the seed that are one in a directory of the volume.
-fn one_name(rules: &Rules<'_>, path: &[u8], (name, other): (&[u8], &[u8])) -> Result<()> {
+fn one_name(rules: &WalkRules<'_>, path: &[u8], (name, other): (&[u8], &[u8])) -> Result<()> {
     let (child, other) = (join(path, name), join(path, other));
     if rules.purpose == Purpose::Publish {
         tracing::warn!(
@@ -271,7 +277,12 @@ enum Decided {
 }
 
 /// What becomes of an entry at `path` that both have.
-fn decide(rules: &Rules<'_>, path: &[u8], staged_is_directory: bool, there: &Found) -> Result<Decided> {
+fn decide(
+    rules: &WalkRules<'_>,
+    path: &[u8],
+    staged_is_directory: bool,
+    there: &FoundEntry,
+) -> Result<Decided> {
     if let Some(cause) = there.closed {
         rules.note(Loss::LeftOut, path, cause)?;
         return Ok(Decided::Keep);
@@ -328,7 +339,7 @@ fn decide(rules: &Rules<'_>, path: &[u8], staged_is_directory: bool, there: &Fou
 /// Before the seal it is refused; what gets in the way after it must not keep the volume from ever being
 /// complete.
 fn refuse_or_keep(
-    rules: &Rules<'_>,
+    rules: &WalkRules<'_>,
     path: &[u8],
     cause: &str,
     help: &'static str,
@@ -344,7 +355,7 @@ fn refuse_or_keep(
     Ok(Decided::Keep)
 }
 
-fn warn_of_type(rules: &Rules<'_>, path: &[u8], staged_is_directory: bool) {
+fn warn_of_type(rules: &WalkRules<'_>, path: &[u8], staged_is_directory: bool) {
     tracing::warn!(
         path = rules.full(path).display().to_string(),
         seed = if staged_is_directory { "a directory" } else { "a file" },
@@ -353,7 +364,7 @@ fn warn_of_type(rules: &Rules<'_>, path: &[u8], staged_is_directory: bool) {
 }
 
 /// A directory in which nothing may be made: in a mount what is missing is left out, elsewhere it is refused.
-fn leave_out(rules: &Rules<'_>, path: &[u8], to: BorrowedFd<'_>, looked: &mut Looked) -> Result<()> {
+fn leave_out(rules: &WalkRules<'_>, path: &[u8], to: BorrowedFd<'_>, looked: &mut Looked) -> Result<()> {
     let Some(cause) = refuses_names(to) else { return Ok(()) };
     if !rules.is_mount {
         let missing = printable(&looked.moves[0].0);

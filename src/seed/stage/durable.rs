@@ -14,7 +14,7 @@ use rustix::io::Errno;
 
 use crate::error::{Context, Result};
 use crate::seed::{TREE, open_directory};
-use crate::volume::records::Kept;
+use crate::volume::records::Durability;
 use crate::volume::{change_mode, entries_with_types, open_beneath, openat, stat_entry};
 
 /// Files of one directory that a thread takes at once.
@@ -38,12 +38,12 @@ pub fn sync(
     root: BorrowedFd<'_>,
     stage: BorrowedFd<'_>,
     path: &Path,
-    kept: Kept,
+    kept: Durability,
     threads: usize,
 ) -> Result<Synced> {
     match fs::syncfs(root) {
         Ok(()) => Ok(Synced::AtOnce),
-        Err(Errno::PERM | Errno::NOSYS) if kept != Kept::BySync => Ok(Synced::AtOnce),
+        Err(Errno::PERM | Errno::NOSYS) if kept != Durability::BySync => Ok(Synced::AtOnce),
         Err(Errno::PERM | Errno::NOSYS) => {
             let count = one_by_one(stage, threads).context("sync file of stage on", path)?;
             fs::fsync(stage).context("sync stage on", path)?;
@@ -61,7 +61,7 @@ enum Task {
 }
 
 #[derive(Default)]
-struct Work {
+struct SyncQueue {
     tasks: VecDeque<Task>,
     /// Tasks that are not done.
     open: usize,
@@ -74,7 +74,7 @@ fn one_by_one(stage: BorrowedFd<'_>, threads: usize) -> rustix::io::Result<u64> 
         Err(Errno::NOENT) => return Ok(0),
         tree => tree?,
     };
-    let first = Work { tasks: [Task::Directory(Vec::new())].into(), open: 1, ..Work::default() };
+    let first = SyncQueue { tasks: [Task::Directory(Vec::new())].into(), open: 1, ..SyncQueue::default() };
     let (work, changed) = (Mutex::new(first), Condvar::new());
     std::thread::scope(|scope| {
         let run = || run(tree.as_fd(), &work, &changed);
@@ -88,7 +88,7 @@ fn one_by_one(stage: BorrowedFd<'_>, threads: usize) -> rustix::io::Result<u64> 
     work.failed.map_or(Ok(work.done), Err)
 }
 
-fn run(tree: BorrowedFd<'_>, work: &Mutex<Work>, changed: &Condvar) {
+fn run(tree: BorrowedFd<'_>, work: &Mutex<SyncQueue>, changed: &Condvar) {
     let lock = || work.lock().unwrap_or_else(PoisonError::into_inner);
     let mut state = lock();
     loop {

@@ -15,7 +15,7 @@ const DEFAULT_ACL: &str = "system.posix_acl_default";
 /// The bit of a directory that passes its group on.
 const SET_GROUP_ID: u32 = 0o2000;
 /// As large as an attribute can be (xattr(7)).
-const LARGEST_ACL: usize = 65_536;
+const MAX_ACL: usize = 65_536;
 
 /// What is passed on.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -59,7 +59,7 @@ impl Inheritance {
         &mut self,
         (stage, name): (BorrowedFd<'_>, &[u8]),
         root: BorrowedFd<'_>,
-    ) -> rustix::io::Result<volume::Made> {
+    ) -> rustix::io::Result<volume::PrivateDirectory> {
         let made = volume::make_private(stage, name)?;
         if !made.is_new || self.is_nothing() {
             return Ok(made);
@@ -69,7 +69,7 @@ impl Inheritance {
         {
             fs::unlinkat(stage, name, AtFlags::REMOVEDIR)?;
             if let Some(fd) = make_in_root(root, (stage, name), group) {
-                return Ok(volume::Made { fd, is_new: true });
+                return Ok(volume::PrivateDirectory { fd, is_new: true });
             }
             self.group = None;
             return self.make((stage, name), root);
@@ -114,7 +114,7 @@ fn make_in_root(root: BorrowedFd<'_>, (stage, name): (BorrowedFd<'_>, &[u8]), gr
 
 /// A directory's default ACL. A refusal is as none: it is asked of every kind of file system.
 fn default_acl(directory: BorrowedFd<'_>) -> Option<Vec<u8>> {
-    let mut acl = vec![0; LARGEST_ACL];
+    let mut acl = vec![0; MAX_ACL];
     let length = fs::fgetxattr(directory, DEFAULT_ACL, &mut acl).ok()?;
     acl.truncate(length);
     limit(&acl).map(|_| acl)

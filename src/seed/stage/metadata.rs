@@ -1,4 +1,4 @@
-//! Owner, mode, extended attributes and times: what an entry was born with against what it shall
+//! Owner, mode, extended attributes and times: the attributes an entry was created with, and those that it should
 //! have, and what the volume refuses to keep.
 //!
 //! Only what differs is set. Order: owner (it clears set-user-ID and capabilities), attributes (a file
@@ -14,7 +14,7 @@ use rustix::io::Errno;
 
 use super::losses::{Loss, Losses, Lost};
 use super::owner::Owner;
-use super::refusals::{Answer, Answers, Ask, is_refusal};
+use super::refusals::{Answers, Ask, VolumeAnswer, is_refusal};
 use crate::error::{Context, Error, Result};
 use crate::exit::Exit;
 use crate::seed::source::entry::{EntryName, Meta, Time, Xattrs, carried};
@@ -28,16 +28,16 @@ const COARSEST_TIME: u64 = 2;
 
 /// Owner and mode that an entry has on the volume.
 #[derive(Debug, Clone, Copy, Default)]
-pub struct Birth {
+pub struct InitialAttrs {
     uid: u32,
     gid: u32,
     mode: u32,
 }
 
-impl Birth {
+impl InitialAttrs {
     /// As `stat` tells.
-    pub fn of(stat: &Stat) -> Birth {
-        Birth { uid: stat.st_uid, gid: stat.st_gid, mode: stat.st_mode & 0o7777 }
+    pub fn of(stat: &Stat) -> InitialAttrs {
+        InitialAttrs { uid: stat.st_uid, gid: stat.st_gid, mode: stat.st_mode & 0o7777 }
     }
 
     /// Whether it has just this mode.
@@ -87,16 +87,16 @@ impl Fidelity {
     ///
     /// # Errors
     /// Exit 77 under `--strict`.
-    pub fn check_root(&self, root: BorrowedFd<'_>, wished: &Root) -> Result<()> {
-        let birth = Birth::of(&fs::fstat(root).context("stat", || self.named(Vec::new))?);
-        if wished.asked && !birth.takes((wished.uid, wished.gid)) {
+    pub fn check_root(&self, root: BorrowedFd<'_>, wanted: &Root) -> Result<()> {
+        let birth = InitialAttrs::of(&fs::fstat(root).context("stat", || self.named(Vec::new))?);
+        if wanted.asked && !birth.takes((wanted.uid, wanted.gid)) {
             return Ok(());
         }
         let ours = rustix::process::geteuid();
-        if !ours.is_root() && birth.uid != wished.uid {
+        if !ours.is_root() && birth.uid != wanted.uid {
             return self.losses.note(Loss::Owner, b"", Errno::PERM);
         }
-        let keeps_mode = wished.mode.is_none_or(|mode| birth.has_mode(mode));
+        let keeps_mode = wanted.mode.is_none_or(|mode| birth.has_mode(mode));
         if ours.is_root() || ours.as_raw() == birth.uid || keeps_mode {
             return Ok(());
         }
@@ -108,20 +108,20 @@ impl Fidelity {
     ///
     /// # Errors
     /// When something is refused and may not be.
-    pub fn finish_root(&self, root: BorrowedFd<'_>, wished: &Root) -> Result<Option<Owner>> {
+    pub fn finish_root(&self, root: BorrowedFd<'_>, wanted: &Root) -> Result<Option<Owner>> {
         let path = Vec::new;
-        let mut birth = Birth::of(&fs::fstat(root).context("stat", || self.named(path))?);
-        let owner = (wished.uid, wished.gid);
-        if wished.asked && !birth.takes(owner) {
+        let mut birth = InitialAttrs::of(&fs::fstat(root).context("stat", || self.named(path))?);
+        let owner = (wanted.uid, wanted.gid);
+        if wanted.asked && !birth.takes(owner) {
             return Ok(Some((birth.uid, birth.gid)));
         }
         self.own_directory(root, owner, &mut birth, path)?;
-        if let Some(mode) = wished.mode {
-            let meta = Meta { mode, uid: wished.uid, gid: wished.gid, mtime: None, xattrs: None };
+        if let Some(mode) = wanted.mode {
+            let meta = Meta { mode, uid: wanted.uid, gid: wanted.gid, mtime: None, xattrs: None };
             let mode = self.mode_for(&meta, birth, path)?;
             self.finish_attributes(root, &meta, mode, birth, path)?;
         }
-        let mtime = wished.mtime.map(|(seconds, nanoseconds)| Time { seconds, nanoseconds });
+        let mtime = wanted.mtime.map(|(seconds, nanoseconds)| Time { seconds, nanoseconds });
         match mtime.map(|mtime| fs::futimens(root, &mtime.timestamps())) {
             // Only its owner may; nothing depends on it.
             Some(Err(error)) if !is_refusal(error) => Err(error).context("set time of", || self.named(path)),
@@ -148,7 +148,7 @@ impl Fidelity {
         &self,
         fd: impl AsFd,
         meta: &Meta,
-        mut birth: Birth,
+        mut birth: InitialAttrs,
         path: impl Fn() -> Vec<u8>,
     ) -> Result<u32> {
         let (set, look) = (|uid, gid| fs::fchown(&fd, uid, gid), || fs::fstat(&fd));
@@ -164,7 +164,7 @@ impl Fidelity {
         &self,
         fd: impl AsFd,
         owner: Owner,
-        birth: &mut Birth,
+        birth: &mut InitialAttrs,
         path: impl Fn() -> Vec<u8>,
     ) -> Result<()> {
         let set = |uid, gid| fs::chownat(&fd, "", uid, gid, AtFlags::EMPTY_PATH);
@@ -180,7 +180,7 @@ impl Fidelity {
         directory: BorrowedFd<'_>,
         name: &[u8],
         meta: &Meta,
-        birth: &mut Birth,
+        birth: &mut InitialAttrs,
         special: bool,
         path: impl Fn() -> Vec<u8>,
     ) -> Result<()> {
@@ -193,7 +193,7 @@ impl Fidelity {
     fn own(
         &self,
         owner: Owner,
-        birth: &mut Birth,
+        birth: &mut InitialAttrs,
         special: bool,
         (set, look): (
             impl Fn(Option<Uid>, Option<Gid>) -> rustix::io::Result<()>,
@@ -207,7 +207,7 @@ impl Fidelity {
         let (uid, gid) = owner;
         let ask = Ask { loss: Loss::Owner, special, of: owner };
         let set = || set(Some(Uid::from_raw(uid)), Some(Gid::from_raw(gid)));
-        let is_right = || look().map(|found| Birth::of(&found).has_owner(owner));
+        let is_right = || look().map(|found| InitialAttrs::of(&found).has_owner(owner));
         if self.ask(ask, set, is_right, path)? {
             (birth.uid, birth.gid) = owner;
         }
@@ -219,7 +219,12 @@ impl Fidelity {
     ///
     /// # Errors
     /// Exit 77 under `--strict` where it does not.
-    pub fn directory_mode_for(&self, meta: &Meta, birth: Birth, path: impl Fn() -> Vec<u8>) -> Result<u32> {
+    pub fn directory_mode_for(
+        &self,
+        meta: &Meta,
+        birth: InitialAttrs,
+        path: impl Fn() -> Vec<u8>,
+    ) -> Result<u32> {
         if birth.gid == meta.gid && meta.mode & 0o4000 == 0 {
             return Ok(meta.mode);
         }
@@ -231,7 +236,7 @@ impl Fidelity {
     ///
     /// # Errors
     /// Exit 77 under `--strict` where it does.
-    pub fn mode_for(&self, meta: &Meta, birth: Birth, path: impl Fn() -> Vec<u8>) -> Result<u32> {
+    pub fn mode_for(&self, meta: &Meta, birth: InitialAttrs, path: impl Fn() -> Vec<u8>) -> Result<u32> {
         if birth.has_owner((meta.uid, meta.gid)) || meta.mode & 0o6000 == 0 {
             return Ok(meta.mode);
         }
@@ -248,7 +253,7 @@ impl Fidelity {
         fd: impl AsFd,
         meta: &Meta,
         mode: u32,
-        birth: Birth,
+        birth: InitialAttrs,
         path: impl Fn() -> Vec<u8>,
     ) -> Result<()> {
         self.finish_attributes(&fd, meta, mode, birth, &path)?;
@@ -323,7 +328,7 @@ impl Fidelity {
         fd: impl AsFd,
         meta: &Meta,
         mode: u32,
-        birth: Birth,
+        birth: InitialAttrs,
         path: impl Fn() -> Vec<u8>,
     ) -> Result<()> {
         let fd = fd.as_fd();
@@ -347,11 +352,11 @@ impl Fidelity {
         path: impl Fn() -> Vec<u8>,
     ) -> Result<()> {
         let ask = Ask { loss: Loss::Mode, special, of: (owner, mode) };
-        let is_right = || look().map(|found| Birth::of(&found).has_mode(mode));
+        let is_right = || look().map(|found| InitialAttrs::of(&found).has_mode(mode));
         self.ask(ask, set, is_right, path).map(drop)
     }
 
-    /// Gives a symbolic link or a FIFO, which was just made, what it shall have.
+    /// Gives a symbolic link or a FIFO, which was just made, its attributes.
     ///
     /// # Errors
     /// When something is refused and may not be.
@@ -364,7 +369,7 @@ impl Fidelity {
         path: impl Fn() -> Vec<u8>,
     ) -> Result<()> {
         let look = || fs::statat(directory, name, AtFlags::SYMLINK_NOFOLLOW);
-        let mut birth = Birth::of(&look().context("stat", || self.named(&path))?);
+        let mut birth = InitialAttrs::of(&look().context("stat", || self.named(&path))?);
         self.own_entry(directory, name, meta, &mut birth, true, &path)?;
         let mode = if is_link { birth.mode } else { self.mode_for(meta, birth, &path)? };
         if birth.mode != mode {
@@ -376,7 +381,7 @@ impl Fidelity {
     /// The cause that hard links, or FIFOs, were refused with, where that holds for all of them.
     pub fn refused(&self, loss: Loss) -> Option<Errno> {
         match self.answers.to(Ask { loss, special: false, of: (0, 0) }) {
-            Some(Answer::Refused(cause)) => cause,
+            Some(VolumeAnswer::Refused(cause)) => cause,
             _ => None,
         }
     }
@@ -387,7 +392,8 @@ impl Fidelity {
     /// Exit 77 under `--strict`.
     pub fn note(&self, loss: Loss, cause: Errno, of_all: bool, path: &[u8]) -> Result<()> {
         if of_all {
-            self.answers.remember(Ask { loss, special: false, of: (0, 0) }, Answer::Refused(Some(cause)));
+            self.answers
+                .remember(Ask { loss, special: false, of: (0, 0) }, VolumeAnswer::Refused(Some(cause)));
         }
         self.losses.note(loss, path, cause)
     }
@@ -466,7 +472,7 @@ impl Fidelity {
         for (name, value) in xattrs {
             let loss = if name == CAPABILITY { Loss::Capability } else { Loss::Xattr };
             let ask = Ask { loss, special: false, of: (0, 0) };
-            if let Some(Answer::Refused(cause)) = self.answers.to(ask) {
+            if let Some(VolumeAnswer::Refused(cause)) = self.answers.to(ask) {
                 self.losses.note(loss, &path(), cause)?;
                 continue;
             }
@@ -474,7 +480,7 @@ impl Fidelity {
                 Ok(()) => {}
                 Err(cause) if ask.is_refused_by(cause) => {
                     if matches!(cause, Errno::NOTSUP | Errno::NOSYS) {
-                        self.answers.remember(ask, Answer::Refused(Some(cause)));
+                        self.answers.remember(ask, VolumeAnswer::Refused(Some(cause)));
                     }
                     self.losses.note(loss, &path(), cause)?;
                 }
@@ -495,13 +501,13 @@ impl Fidelity {
         path: impl Fn() -> Vec<u8>,
     ) -> Result<bool> {
         let before = self.answers.to(ask);
-        if let Some(Answer::Refused(cause)) = before {
+        if let Some(VolumeAnswer::Refused(cause)) = before {
             return self.losses.note(ask.loss, &path(), cause).map(|()| false);
         }
         let cause = match set() {
             Ok(()) if before.is_some() => return Ok(true),
             Ok(()) if is_right() != Ok(false) => {
-                self.answers.remember(ask, Answer::Kept);
+                self.answers.remember(ask, VolumeAnswer::Kept);
                 return Ok(true);
             }
             Ok(()) => None,
@@ -511,7 +517,7 @@ impl Fidelity {
             Err(_) if is_right() == Ok(true) => return Ok(true),
             Err(cause) => Some(cause),
         };
-        self.answers.remember(ask, Answer::Refused(cause));
+        self.answers.remember(ask, VolumeAnswer::Refused(cause));
         self.losses.note(ask.loss, &path(), cause).map(|()| false)
     }
 

@@ -28,7 +28,7 @@ pub struct Ask {
 
 /// What a volume answered.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Answer {
+pub enum VolumeAnswer {
     /// It keeps that.
     Kept,
     /// It does not; without a cause where the call succeeded and had no effect.
@@ -37,16 +37,16 @@ pub enum Answer {
 
 /// The answers so far.
 #[derive(Debug, Default)]
-pub struct Answers(RwLock<HashMap<Ask, Answer>>);
+pub struct Answers(RwLock<HashMap<Ask, VolumeAnswer>>);
 
 impl Answers {
     /// The answer to the same question.
-    pub fn to(&self, ask: Ask) -> Option<Answer> {
+    pub fn to(&self, ask: Ask) -> Option<VolumeAnswer> {
         self.0.read().unwrap_or_else(PoisonError::into_inner).get(&ask).copied()
     }
 
     /// Remembers it.
-    pub fn remember(&self, ask: Ask, answer: Answer) {
+    pub fn remember(&self, ask: Ask, answer: VolumeAnswer) {
         let mut answers = self.0.write().unwrap_or_else(PoisonError::into_inner);
         if answers.len() < MAX_ANSWERS {
             answers.insert(ask, answer);

@@ -15,7 +15,7 @@ use crate::seed::source::entry::Time;
 use crate::volume::records;
 use crate::volume::{change_mode, openat, stat_entry};
 
-/// Stages an empty sentinel in `tree` where one is wished for and the seed has none. Directories that
+/// Stages an empty sentinel in `tree` where `--sentinel` names one and the seed has none. Directories that
 /// it needs are made; those that are finished keep their time.
 ///
 /// # Errors

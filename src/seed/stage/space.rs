@@ -11,7 +11,7 @@ use rustix::fs::StatFs;
 use crate::error::{Error, Result};
 use crate::exit::Exit;
 use crate::text::byte_size;
-use crate::volume::{Kind, Place};
+use crate::volume::{FileSystem, Storage};
 
 /// How much smaller a server may store what it is sent: more than text that is compressed with zstd.
 const SHRINKS: u64 = 4;
@@ -36,7 +36,7 @@ struct Account {
 
 impl Space {
     /// Of the volume at `path`, which `found` was just said of.
-    pub fn new(path: PathBuf, kind: Kind, found: &StatFs) -> Space {
+    pub fn new(path: PathBuf, kind: FileSystem, found: &StatFs) -> Space {
         Space::of(path, kind, &Numbers::from(found), rustix::process::geteuid().is_root())
     }
 
@@ -45,8 +45,8 @@ impl Space {
         Space { volume: PathBuf::new(), block: 1, bytes: Account::default(), inodes: Account::default() }
     }
 
-    fn of(volume: PathBuf, kind: Kind, found: &Numbers, is_root: bool) -> Space {
-        let is_certain = matches!(kind.place, Place::Local | Place::Memory);
+    fn of(volume: PathBuf, kind: FileSystem, found: &Numbers, is_root: bool) -> Space {
+        let is_certain = matches!(kind.place, Storage::Local | Storage::Memory);
         // An overlay is as its upper layer.
         let shrinks = if is_certain && kind.name != "overlay" { 1 } else { SHRINKS };
         // What is kept for root counts for root.
@@ -139,10 +139,10 @@ impl From<&StatFs> for Numbers {
 mod tests {
     use super::*;
 
-    const LOCAL: Kind = Kind { name: "ext4", place: Place::Local };
-    const SERVER: Kind = Kind { name: "nfs", place: Place::Network };
+    const LOCAL: FileSystem = FileSystem { name: "ext4", place: Storage::Local };
+    const SERVER: FileSystem = FileSystem { name: "nfs", place: Storage::Network };
 
-    fn space(kind: Kind, is_root: bool, blocks: Option<u64>, inodes: Option<u64>) -> Space {
+    fn space(kind: FileSystem, is_root: bool, blocks: Option<u64>, inodes: Option<u64>) -> Space {
         let numbers = Numbers {
             block: 4096,
             blocks_free: blocks.map(|it| it.saturating_add(10)),
@@ -172,7 +172,7 @@ mod tests {
     #[test]
     fn what_may_be_stored_smaller_is_not_refused() {
         assert_eq!(fit(space(SERVER, false, Some(100), None), 4096), 400);
-        assert_eq!(fit(space(Kind { name: "zfs", ..LOCAL }, false, Some(100), None), 4096), 1000);
+        assert_eq!(fit(space(FileSystem { name: "zfs", ..LOCAL }, false, Some(100), None), 4096), 1000);
         assert_eq!(fit(space(SERVER, false, Some(0), Some(0)), 4096), 1000);
         assert_eq!(fit(space(LOCAL, false, None, None), 4096), 1000);
         assert_eq!(fit(Space::unknown(), 4096), 1000);

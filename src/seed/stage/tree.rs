@@ -15,7 +15,7 @@ use rustix::fs::{self, FileType, Gid, Mode, OFlags, Stat, Uid};
 use rustix::io::Errno;
 
 use super::case;
-use super::metadata::{Birth, Fidelity};
+use super::metadata::{Fidelity, InitialAttrs};
 use super::owner::{Owner, create_as};
 use super::refused;
 use crate::error::{Context, Error, Result, printable};
@@ -37,10 +37,10 @@ pub struct Dir {
     open: Mutex<Option<Arc<OwnedFd>>>,
     /// Whether it was used since the last look for descriptors to close.
     used: AtomicBool,
-    made: OnceLock<Made>,
+    made: OnceLock<MadeDirectory>,
     /// What the first file in it was born with, and what was asked for: where owners and modes come
     /// from is the same for all files of a directory.
-    file_birth: OnceLock<((u32, Option<Owner>), Birth)>,
+    file_birth: OnceLock<((u32, Option<Owner>), InitialAttrs)>,
     /// What an earlier run left in it and the seed was not seen to have.
     found: Mutex<HashMap<Box<[u8]>, Stat>>,
     /// Whether anything was created or removed in it.
@@ -53,7 +53,7 @@ pub struct Dir {
     pending: AtomicUsize,
 }
 
-/// A directory of which only whole files may be taken: whoever made it may still write there.
+/// A directory of which only whole files may be taken: its holder may still write there.
 #[derive(Debug, Clone)]
 struct Remains {
     directory: Arc<OwnedFd>,
@@ -69,8 +69,8 @@ impl Remains {
 
 /// What a directory had once it was made.
 #[derive(Debug, Clone, Copy, Default)]
-struct Made {
-    birth: Birth,
+struct MadeDirectory {
+    birth: InitialAttrs,
     /// Who was to own it.
     owner: Option<Owner>,
     /// Its time, where an earlier run made it.
@@ -122,7 +122,7 @@ impl Dir {
         path
     }
 
-    /// Says what the directory shall carry. The last word counts.
+    /// Sets the attributes of the directory. The last call counts.
     pub fn set_meta(&self, meta: Meta) {
         *lock(&self.meta) = Some(meta);
     }
@@ -133,12 +133,12 @@ impl Dir {
     }
 
     /// One more thing to wait for before the directory is finished.
-    pub fn hold(&self) {
+    pub fn retain(&self) {
         self.pending.fetch_add(1, Ordering::Relaxed);
     }
 
     /// One thing less to wait for; whether it was the last.
-    pub fn let_go(&self) -> bool {
+    pub fn release(&self) -> bool {
         self.pending.fetch_sub(1, Ordering::AcqRel) == 1
     }
 
@@ -147,8 +147,8 @@ impl Dir {
         lock(&self.found).get(name).copied()
     }
 
-    /// What was found under this name is reused or removed. Not before: whoever is interrupted by a
-    /// stale handle begins anew and has to know of it again.
+    /// What was found under this name is reused or removed. Not before: a writer that is interrupted by a
+    /// stale handle begins again and has to know of it.
     pub fn settled(&self, name: &[u8]) {
         lock(&self.found).remove(name);
     }
@@ -170,11 +170,16 @@ impl Dir {
     ///
     /// # Errors
     /// As `fstat`.
-    pub fn file_birth(&self, file: &OwnedFd, mode: u32, owner: Option<Owner>) -> rustix::io::Result<Birth> {
+    pub fn file_birth(
+        &self,
+        file: &OwnedFd,
+        mode: u32,
+        owner: Option<Owner>,
+    ) -> rustix::io::Result<InitialAttrs> {
         match self.file_birth.get() {
             Some((asked, birth)) if *asked == (mode, owner) => Ok(*birth),
             _ => {
-                let birth = Birth::of(&fs::fstat(file)?);
+                let birth = InitialAttrs::of(&fs::fstat(file)?);
                 let _ = self.file_birth.set(((mode, owner), birth));
                 Ok(birth)
             }
@@ -198,10 +203,10 @@ impl Drop for Dir {
 
 /// What a tree may do on its volume.
 #[derive(Debug, Clone, Copy)]
-pub struct Means {
+pub struct TreeOptions {
     /// Whether an earlier run may have left something in it.
     pub resumed: bool,
-    /// Whether things may be created as the user who shall own them.
+    /// Whether things may be created as their future owner.
     pub owners: bool,
     /// The most descriptors that are kept.
     pub open_directories: usize,
@@ -213,7 +218,7 @@ pub struct Tree {
     root: Arc<Dir>,
     root_fd: Arc<OwnedFd>,
     naming: Naming,
-    means: Means,
+    means: TreeOptions,
     numbers: AtomicUsize,
     /// Numbers that stand for nothing any more.
     spare: Mutex<Vec<Number>>,
@@ -227,14 +232,14 @@ impl Tree {
     ///
     /// # Errors
     /// When the root cannot be looked at.
-    pub fn new(root: OwnedFd, naming: Naming, means: Means, owner: Option<Owner>) -> Result<Tree> {
+    pub fn new(root: OwnedFd, naming: Naming, means: TreeOptions, owner: Option<Owner>) -> Result<Tree> {
         let dir = Dir::new(ROOT, None, Box::default(), 1);
         if let Some((uid, gid)) = owner.filter(|_| means.owners) {
             // So that its owner may create in it; where that is refused, we do.
             let _ = fs::fchown(&root, Some(Uid::from_raw(uid)), Some(Gid::from_raw(gid)));
         }
-        let birth = Birth::of(&fs::fstat(&root).context("stat", || naming.entry(b""))?);
-        let _ = dir.made.set(Made { birth, ..Made::default() });
+        let birth = InitialAttrs::of(&fs::fstat(&root).context("stat", || naming.entry(b""))?);
+        let _ = dir.made.set(MadeDirectory { birth, ..MadeDirectory::default() });
         let tree = Tree {
             root: Arc::new(dir),
             root_fd: Arc::new(root),
@@ -348,7 +353,7 @@ impl Tree {
     /// When it cannot be opened.
     pub fn adopt(&self, parent: &Arc<Dir>, name: &[u8], stat: &Stat, times: bool) -> Result<Arc<Dir>> {
         let dir = Dir::new(self.number(), Some(Arc::clone(parent)), parent.child_path(name).into(), 1);
-        parent.hold();
+        parent.retain();
         let (owner, mtime) = ((stat.st_uid, stat.st_gid), times.then(|| Time::of(stat)));
         let meta = Meta { mode: stat.st_mode & 0o7777, uid: owner.0, gid: owner.1, mtime, xattrs: None };
         let path = || self.entry(&dir.path);
@@ -361,8 +366,8 @@ impl Tree {
             let creator = self.creator(parent, owner);
             create_as(creator, || open_place(&above, name)).context("open directory", path)
         })?;
-        let birth = Birth::of(&fs::fstat(&fd).context("stat", path)?);
-        let _ = dir.made.set(Made { birth, owner: Some(owner), mtime });
+        let birth = InitialAttrs::of(&fs::fstat(&fd).context("stat", path)?);
+        let _ = dir.made.set(MadeDirectory { birth, owner: Some(owner), mtime });
         dir.set_meta(meta);
         let dir = Arc::new(dir);
         self.keep(&dir, fd);
@@ -372,12 +377,12 @@ impl Tree {
     /// A new directory in `parent`, held by its producer and by its making until each calls
     /// [`Tree::release`]. Nothing is done on the volume yet.
     pub fn directory(&self, parent: &Arc<Dir>, name: &[u8]) -> Arc<Dir> {
-        parent.hold();
+        parent.retain();
         let path = parent.child_path(name).into();
         Arc::new(Dir::new(self.number(), Some(Arc::clone(parent)), path, 2))
     }
 
-    /// As whom something in `dir` that shall belong to `owner` is created; `None` is ourselves.
+    /// The user that creates something in `dir` that will belong to `owner`; `None` is ourselves.
     pub fn creator(&self, dir: &Dir, owner: Owner) -> Option<Owner> {
         let made = dir.made.get().filter(|_| self.means.owners)?;
         made.birth.lets_create(owner).then_some(owner)
@@ -431,14 +436,14 @@ impl Tree {
             }
         };
         let mut birth = match there {
-            Some(there) if !dir.changed.load(Ordering::Relaxed) => Birth::of(&there),
-            _ => Birth::of(&fs::fstat(&fd).context("stat", path)?),
+            Some(there) if !dir.changed.load(Ordering::Relaxed) => InitialAttrs::of(&there),
+            _ => InitialAttrs::of(&fs::fstat(&fd).context("stat", path)?),
         };
         if let Some(owner) = owner {
             // Now, so that what is in it can be created by its owner.
             fidelity.own_directory(&fd, owner, &mut birth, || dir.path.to_vec())?;
         }
-        let _ = dir.made.set(Made { birth, owner, mtime: there.as_ref().map(Time::of) });
+        let _ = dir.made.set(MadeDirectory { birth, owner, mtime: there.as_ref().map(Time::of) });
         self.keep(dir, fd);
         if there.is_some() {
             self.list(dir, fidelity)?;
@@ -448,7 +453,7 @@ impl Tree {
         Ok(())
     }
 
-    /// Finds what an earlier holder left in the same directory. What cannot be read is written anew.
+    /// Finds what an earlier holder left in the same directory. What cannot be read is written again.
     fn open_remains(&self, dir: &Dir, parent: &Dir) {
         let Some((above, stat)) = parent.remaining(dir.name()) else { return };
         if !is_type(&stat, FileType::Directory)
@@ -497,7 +502,7 @@ impl Tree {
     }
 
     /// Does `act`, and does it again where the server has forgotten the handle of `dir`: it is opened
-    /// anew from further and further up, at last from the root. `act` must bear to be repeated.
+    /// again from further and further up, at last from the root. `act` must be idempotent.
     ///
     /// # Errors
     /// Those of `act`.
@@ -544,7 +549,7 @@ impl Tree {
     /// # Errors
     /// When its owner, mode, attributes or time cannot be set and must be.
     pub fn release(&self, dir: &Arc<Dir>, fidelity: &Fidelity) -> Result<()> {
-        if dir.let_go() { self.finish_filled(dir, fidelity) } else { Ok(()) }
+        if dir.release() { self.finish_filled(dir, fidelity) } else { Ok(()) }
     }
 
     /// Finishes a directory in which everything is done, and those above it of which it was the last.
@@ -559,7 +564,7 @@ impl Tree {
             lock(&dir.open).take();
             self.close_source(dir);
             self.close_remains(dir);
-            if !parent.let_go() {
+            if !parent.release() {
                 return Ok(());
             }
             dir = parent;
@@ -574,12 +579,12 @@ impl Tree {
         self.prune(&self.root)
     }
 
-    /// Gives a directory that is filled what it could not be made with. Bears to be repeated.
+    /// Gives a directory that is filled what it could not be made with. Idempotent.
     fn finish(&self, dir: &Arc<Dir>, fidelity: &Fidelity) -> Result<()> {
         let path = || dir.path.to_vec();
         self.prune(dir)?;
         let Some(meta) = lock(&dir.meta).clone() else { return Ok(()) };
-        let Made { mut birth, owner, mtime } = dir.made.get().copied().unwrap_or_default();
+        let MadeDirectory { mut birth, owner, mtime } = dir.made.get().copied().unwrap_or_default();
         // An archive may say later whose it is.
         if owner != Some((meta.uid, meta.gid)) {
             fidelity.own_directory(&*self.open(dir)?, (meta.uid, meta.gid), &mut birth, path)?;

@@ -16,14 +16,14 @@ use rustix::fs::{self, AtFlags, FileType, Mode, OFlags, SeekFrom, Stat};
 use rustix::io::Errno;
 
 use super::losses::Loss;
-use super::metadata::{Birth, Fidelity};
+use super::metadata::{Fidelity, InitialAttrs};
 use super::owner::{Owner, create_as};
 use super::tree::{Dir, Tree};
 use crate::cancel::Cancel;
 use crate::error::{Context, Error, Result, printable};
 use crate::exit::Exit;
 use crate::progress::{Operation, Progress};
-use crate::seed::engine::job::{Chunk, Data, Entry, File, Handles, Job, LargeFile, Opened, Target};
+use crate::seed::engine::job::{Chunk, Data, Entry, FileJob, Handles, Job, LargeFile, Opened, Target};
 use crate::seed::engine::queue::{Hold, Queue};
 use crate::seed::engine::workers::Flush;
 use crate::seed::source::entry::{EntryName, Meta, Time, Xattrs};
@@ -112,7 +112,7 @@ impl<'a> Writer<'a> {
                 let parent = dir.parent().unwrap_or(dir);
                 let began = Instant::now();
                 tree.unless_stale(parent, || tree.make(dir, fidelity, &mut *created))?;
-                self.shared.progress.took(Operation::Directory, began);
+                self.shared.progress.observe(Operation::Directory, began);
                 self.shared.progress.touch();
                 self.queue.made(dir.number());
                 dir
@@ -130,7 +130,7 @@ impl<'a> Writer<'a> {
         tree.release(dir, fidelity)
     }
 
-    fn write_file(&mut self, job: &Job, file: &File, created: Created<'_>) -> Result<()> {
+    fn write_file(&mut self, job: &Job, file: &FileJob, created: Created<'_>) -> Result<()> {
         if self.reusable(file)? {
             return Ok(());
         }
@@ -175,7 +175,7 @@ impl<'a> Writer<'a> {
                 Chunk::Last => {}
             }
         }
-        // Before this chunk counts as done: whoever finishes the file must be its only user.
+        // Before this chunk counts as done: the writer that finishes the file must be its only user.
         drop(opened);
         if large.pending.fetch_sub(1, Ordering::AcqRel) > 1 {
             return Ok(());
@@ -207,7 +207,7 @@ impl<'a> Writer<'a> {
     }
 
     /// Whether an earlier run has finished this very file. What else stands in its place is removed.
-    fn reusable(&self, file: &File) -> Result<bool> {
+    fn reusable(&self, file: &FileJob) -> Result<bool> {
         let Some(found) = file.dir.found(&file.name) else { return self.taken(file) };
         let directory = self.shared.tree.open(&file.dir)?;
         if is_whole(file, &found) {
@@ -224,7 +224,7 @@ impl<'a> Writer<'a> {
     /// Whether an earlier holder, who may still be at work, has finished this very file: then it is taken.
     /// Linked and not renamed, since the kernel lets one rename between two directories happen at a time.
     /// Its time was set after its last byte was written: no more comes.
-    fn taken(&self, file: &File) -> Result<bool> {
+    fn taken(&self, file: &FileJob) -> Result<bool> {
         let Some((from, found)) = file.dir.remaining(&file.name) else { return Ok(false) };
         if !is_whole(file, &found) {
             return Ok(false);
@@ -246,9 +246,9 @@ impl<'a> Writer<'a> {
         Ok(true)
     }
 
-    fn reuse(&self, file: &File, directory: BorrowedFd<'_>, found: &Stat) -> Result<()> {
+    fn reuse(&self, file: &FileJob, directory: BorrowedFd<'_>, found: &Stat) -> Result<()> {
         // The volume may refuse the owner: then it did so before, and this counts it again.
-        let mut birth = Birth::of(found);
+        let mut birth = InitialAttrs::of(found);
         let (fidelity, path) = (self.shared.fidelity, || file.path());
         fidelity.own_entry(directory, &file.name, &file.meta, &mut birth, false, path)?;
         self.shared.reused.fetch_add(1, Ordering::Relaxed);
@@ -257,7 +257,7 @@ impl<'a> Writer<'a> {
         Ok(())
     }
 
-    fn open_source(&self, file: &File) -> Result<(OwnedFd, Option<Box<Xattrs>>)> {
+    fn open_source(&self, file: &FileJob) -> Result<(OwnedFd, Option<Box<Xattrs>>)> {
         let fd = match self.shared.tree.source(&file.dir) {
             Some(directory) => openat(directory.as_fd(), &file.name, OFlags::RDONLY, Mode::empty()),
             None => {
@@ -271,7 +271,7 @@ impl<'a> Writer<'a> {
     }
 
     /// Creates the file with its owner.
-    fn create(&self, file: &File, xattrs: Option<Box<Xattrs>>, created: Created<'_>) -> Result<Target> {
+    fn create(&self, file: &FileJob, xattrs: Option<Box<Xattrs>>, created: Created<'_>) -> Result<Target> {
         let directory = self.shared.tree.open(&file.dir)?;
         let creator = self.creator(&file.dir, &file.meta);
         let exclusive = if self.shared.exclusive { OFlags::EXCL } else { OFlags::empty() };
@@ -299,7 +299,7 @@ impl<'a> Writer<'a> {
             new = open(flags);
         }
         created();
-        self.shared.progress.took(Operation::Create, began);
+        self.shared.progress.observe(Operation::Create, began);
         let fd = new.map_err(|cause| self.shared.tree.not_made("create file", &file.path(), cause))?;
         let birth = file.dir.file_birth(&fd, mode, creator).context("stat", || self.named(file))?;
         let mode = self.shared.fidelity.own_file(&fd, &file.meta, birth, || file.path())?;
@@ -312,7 +312,7 @@ impl<'a> Writer<'a> {
 
     /// Gives a file the rest. Its time comes after the call that is the last to report a loss: a later run
     /// takes a file with the right time for whole.
-    fn finish(&self, file: &File, target: Target) -> Result<()> {
+    fn finish(&self, file: &FileJob, target: Target) -> Result<()> {
         let Target { fd, birth, mode, xattrs, flush } = target;
         let with_xattrs = xattrs.map(|xattrs| Meta { xattrs: Some(xattrs), ..file.meta.clone() });
         let meta = with_xattrs.as_ref().unwrap_or(&file.meta);
@@ -336,7 +336,7 @@ impl<'a> Writer<'a> {
                 fidelity.set_entry_time(directory.as_fd(), &file.name, meta, false, path)?;
             }
         }
-        self.shared.progress.took(Operation::Close, began);
+        self.shared.progress.observe(Operation::Close, began);
         self.shared.progress.file_done();
         tracing::debug!(path = %printable(&file.path()), bytes = file.size, "file");
         Ok(())
@@ -345,7 +345,7 @@ impl<'a> Writer<'a> {
     /// Copies so many bytes from the first offset of `source` to the second of `target`.
     fn copy_range(
         &mut self,
-        file: &File,
+        file: &FileJob,
         source: BorrowedFd<'_>,
         target: &OwnedFd,
         (mut from, mut to): (u64, u64),
@@ -365,7 +365,7 @@ impl<'a> Writer<'a> {
                 rustix::io::retry_on_intr(|| rustix::io::pread(source, &mut self.buffer[..room], from))
                     .context("read", || self.source_path(file))?;
             if read == 0 {
-                return Err(Error::new(Exit::Io, "read", "it became shorter while it was read")
+                return Err(Error::new(Exit::Io, "read", "file was truncated while being read")
                     .on(self.source_path(file).as_path()));
             }
             self.write_at(file, target, &self.buffer[..read], to)?;
@@ -379,7 +379,7 @@ impl<'a> Writer<'a> {
     }
 
     /// Copies what is not a hole (lseek(2), `SEEK_DATA`).
-    fn copy_data_only(&mut self, file: &File, source: &OwnedFd, target: &OwnedFd) -> Result<()> {
+    fn copy_data_only(&mut self, file: &FileJob, source: &OwnedFd, target: &OwnedFd) -> Result<()> {
         let seek = |position| match fs::seek(source, position) {
             Ok(offset) => Ok(Some(offset.min(file.size))),
             Err(Errno::NXIO) => Ok(None),
@@ -399,7 +399,7 @@ impl<'a> Writer<'a> {
         fs::ftruncate(target, file.size).context("set size of", || self.named(file))
     }
 
-    fn write_at(&self, file: &File, target: &OwnedFd, bytes: &[u8], offset: u64) -> Result<()> {
+    fn write_at(&self, file: &FileJob, target: &OwnedFd, bytes: &[u8], offset: u64) -> Result<()> {
         let (mut rest, mut offset) = (bytes, offset);
         while !rest.is_empty() {
             let written = rustix::io::retry_on_intr(|| rustix::io::pwrite(target, rest, offset))
@@ -411,7 +411,7 @@ impl<'a> Writer<'a> {
         Ok(())
     }
 
-    fn named(&self, file: &File) -> EntryName {
+    fn named(&self, file: &FileJob) -> EntryName {
         self.shared.tree.entry(&file.path())
     }
 
@@ -419,7 +419,7 @@ impl<'a> Writer<'a> {
         self.shared.tree.entry(&entry.path())
     }
 
-    fn source_path(&self, file: &File) -> PathBuf {
+    fn source_path(&self, file: &FileJob) -> PathBuf {
         use std::os::unix::ffi::OsStrExt;
         self.shared.source_path.join(std::ffi::OsStr::from_bytes(&file.path()))
     }
@@ -427,7 +427,7 @@ impl<'a> Writer<'a> {
 
 /// Whether what was found is this very file, finished. One of another mode, with further names or with
 /// attributes may be another image's.
-fn is_whole(file: &File, found: &Stat) -> bool {
+fn is_whole(file: &FileJob, found: &Stat) -> bool {
     let Meta { mtime, mode, xattrs, .. } = &file.meta;
     *mtime == Some(Time::of(found))
         && is_type(found, FileType::RegularFile)

@@ -1,7 +1,7 @@
 //! What this process was started with, written down before `main`.
 //!
 //! Rust's runtime ignores SIGPIPE and opens `/dev/null` in place of a standard descriptor that is
-//! closed (`std::rt`, "sanitize_standard_fds"), both before `main`. The app shall find neither.
+//! closed (`std::rt`, "sanitize_standard_fds"), both before `main`. The app must see neither.
 
 use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 

@@ -23,7 +23,7 @@ use crate::volume::{foreign_state, is_lone_file, is_type, remove_tree};
 const CHECKSUM: &str = "checksum";
 
 /// The largest record that is read, in bytes: it lists at most [`super::TOP_LISTED`] names of 255 bytes.
-const LARGEST: u64 = 1 << 20;
+const MAX_BYTES: u64 = 1 << 20;
 
 /// A record as it is written: JSON, with a checksum of all its other fields.
 pub fn to_bytes<T: Serialize>(record: &T) -> Vec<u8> {
@@ -93,7 +93,7 @@ pub fn read_whole(directory: BorrowedFd<'_>, name: &str) -> rustix::io::Result<V
         return Err(Errno::LOOP);
     }
     let size = u64::try_from(stat.st_size).unwrap_or(u64::MAX);
-    if size > LARGEST {
+    if size > MAX_BYTES {
         return Err(Errno::FBIG);
     }
     let mut bytes = vec![0; size as usize];

@@ -33,7 +33,7 @@ pub struct Staged {
 
 /// When a staged file with the right size and time is sure to hold its data.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Kept {
+pub enum Durability {
     /// At once: a server said so before the time was set.
     ByServer,
     /// While the kernel runs: nothing that it does later can report a loss.
@@ -110,7 +110,7 @@ impl Staged {
 
     /// Why what was staged may not be continued by the run that would begin `new`; `None` where it may: it is
     /// the same seed, and every file that looks whole is.
-    pub fn distrusted_by(&self, new: &Staged, kept: Kept) -> Option<&'static str> {
+    pub fn distrusted_by(&self, new: &Staged, kept: Durability) -> Option<&'static str> {
         let same_kernel = self.boot.is_some() && self.boot == new.boot;
         let same_mount = self.mount.is_some() && self.mount == new.mount;
         let is_unheard = self.syncing;
@@ -118,12 +118,14 @@ impl Staged {
             return Some("the source or the options are others");
         }
         match kept {
-            Kept::ByServer => None,
-            Kept::WhileUp | Kept::BySync if !same_kernel => Some("the machine was started again since"),
-            Kept::WhileUp => None,
-            Kept::BySync if !same_mount => Some("it was staged through another mount and not synced"),
-            Kept::BySync if is_unheard => Some("whether its sync kept everything is not known"),
-            Kept::BySync => None,
+            Durability::ByServer => None,
+            Durability::WhileUp | Durability::BySync if !same_kernel => {
+                Some("the machine was started again since")
+            }
+            Durability::WhileUp => None,
+            Durability::BySync if !same_mount => Some("it was staged through another mount and not synced"),
+            Durability::BySync if is_unheard => Some("whether its sync kept everything is not known"),
+            Durability::BySync => None,
         }
     }
 }

@@ -12,7 +12,7 @@ const MEMORY: &str = "/dev/shm";
 const ROOM_NEEDED: u64 = 512 << 20;
 
 /// A user that no machine has, for tests that give root up.
-pub const SOMEBODY: u32 = 12345;
+pub const PROBE_ID: u32 = 12345;
 
 pub struct Sandbox {
     directory: TempDir,

@@ -113,7 +113,7 @@ impl Volseed {
         self
     }
 
-    /// As process 1 of a PID namespace with a `/proc` of its own, like in a container. Needs root.
+    /// As PID 1 of a PID namespace with a `/proc` of its own, like in a container. Needs root.
     pub fn in_container(mut self) -> Self {
         self.in_namespace = true;
         self.under(["unshare", "--pid", "--fork", "--mount-proc", "--kill-child"])
@@ -210,7 +210,7 @@ impl Running {
         }
         let children = format!("/proc/{started}/task/{started}/children");
         let mut inner = None;
-        eventually("a process 1 in the namespace", || {
+        eventually("a PID 1 in the namespace", || {
             let text = std::fs::read_to_string(&children).unwrap_or_default();
             inner = text.split_whitespace().next().and_then(|pid| pid.parse().ok());
             inner.is_some()

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use super::{DIR_COST, Reading};
 use crate::error::Result;
-use crate::seed::engine::job::{CHUNK, Chunk, Data, File, Job, LargeFile};
+use crate::seed::engine::job::{CHUNK, Chunk, Data, FileJob, Job, LargeFile};
 use crate::seed::source::headers::Segment;
 use crate::seed::source::slab::{Piece, Pool, SLAB};
 
@@ -15,16 +15,16 @@ const SLAB_PATIENCE: Duration = Duration::from_millis(50);
 const MAX_FILES: usize = 4096;
 
 /// The slab that is being filled, and the jobs that wait for it to be full.
-pub(crate) struct Slab<'a> {
+pub(crate) struct FillingSlab<'a> {
     pub(crate) pool: &'a Arc<Pool>,
     buffer: Option<Vec<u8>>,
-    files: Vec<(File, std::ops::Range<usize>)>,
+    files: Vec<(FileJob, std::ops::Range<usize>)>,
     since: Instant,
 }
 
-impl<'a> Slab<'a> {
-    pub(crate) fn new(pool: &'a Arc<Pool>) -> Slab<'a> {
-        Slab { pool, buffer: None, files: Vec::new(), since: Instant::now() }
+impl<'a> FillingSlab<'a> {
+    pub(crate) fn new(pool: &'a Arc<Pool>) -> FillingSlab<'a> {
+        FillingSlab { pool, buffer: None, files: Vec::new(), since: Instant::now() }
     }
 }
 
@@ -35,7 +35,7 @@ impl Reading<'_, '_> {
     /// A file whose data begins there in the archive and has so many bytes, and where they go if it has holes.
     pub(crate) fn file(
         &mut self,
-        file: File,
+        file: FileJob,
         (start, data): (u64, u64),
         sparse: Option<(Vec<Segment>, u64)>,
     ) -> Result<()> {
@@ -48,7 +48,7 @@ impl Reading<'_, '_> {
     }
 
     /// A file whose data writers read where it is.
-    fn file_in_archive(&mut self, file: File, start: u64) -> Result<()> {
+    fn file_in_archive(&mut self, file: FileJob, start: u64) -> Result<()> {
         let size = file.size;
         if size <= CHUNK {
             return self.feed.file(file, |file| Job::Copy(file, Data::At(start)));
@@ -57,7 +57,7 @@ impl Reading<'_, '_> {
         self.feed.copy_chunks(&large, size, start)
     }
 
-    fn small_file(&mut self, file: File, size: usize) -> Result<()> {
+    fn small_file(&mut self, file: FileJob, size: usize) -> Result<()> {
         let full = self.slab.buffer.as_ref().is_some_and(|buffer| buffer.len() + size > SLAB);
         if full || self.slab.files.len() >= MAX_FILES || self.slab.since.elapsed() > SLAB_PATIENCE {
             self.flush()?;
@@ -77,7 +77,7 @@ impl Reading<'_, '_> {
     }
 
     /// A file with data in these places.
-    fn large_file(&mut self, file: File, start: u64, segments: &[Segment]) -> Result<()> {
+    fn large_file(&mut self, file: FileJob, start: u64, segments: &[Segment]) -> Result<()> {
         self.flush()?;
         let large = self.large(file)?;
         let (mut buffer, mut parts, mut from) = (Vec::new(), Vec::new(), start);
@@ -109,7 +109,7 @@ impl Reading<'_, '_> {
         self.feed.chunk(&large, Chunk::Last)
     }
 
-    fn large(&mut self, file: File) -> Result<Arc<LargeFile>> {
+    fn large(&mut self, file: FileJob) -> Result<Arc<LargeFile>> {
         let large = self.feed.large_file(file, false)?;
         self.dirs.bytes += DIR_COST;
         self.dirs.large_files.push(large.number);

@@ -6,11 +6,11 @@
 
 use std::collections::HashMap;
 
-use super::{Content, Reading, size_of_xattrs};
+use super::{MemberContent, Reading, size_of_xattrs};
 use crate::error::{Error, Quoted, Result};
 use crate::seed::source::exclude::Excluding;
 use crate::seed::source::headers::Segment;
-use crate::seed::source::members::Kind;
+use crate::seed::source::members::MemberKind;
 use crate::seed::source::names::split;
 
 /// The most that members that are left out take in memory, in bytes. A link to one beyond them is refused.
@@ -31,7 +31,7 @@ pub(crate) struct LeftOut<'a> {
 /// What a hard link to a name that is left out becomes.
 pub(crate) enum Instead {
     /// What the name stands for.
-    Content(Content),
+    Content(MemberContent),
     /// A hard link to this name of the same.
     Kept(Vec<u8>),
 }
@@ -42,10 +42,10 @@ impl<'a> LeftOut<'a> {
     }
 
     /// Whether a member is left out; counts it then.
-    pub(crate) fn leaves_out(&mut self, parts: &[&[u8]], kind: Kind) -> bool {
+    pub(crate) fn leaves_out(&mut self, parts: &[&[u8]], kind: MemberKind) -> bool {
         let Some((name, parents)) = parts.split_last() else { return false };
         self.excluding.enter(&parents.join(&b'/'));
-        self.excluding.leaves_out(name, kind == Kind::Directory)
+        self.excluding.leaves_out(name, kind == MemberKind::Directory)
     }
 
     /// Whether a file of this name is left out.
@@ -77,7 +77,7 @@ impl Instead {
     fn size(&self) -> usize {
         match self {
             Instead::Kept(path) => path.len(),
-            Instead::Content(Content { link, meta, sparse, .. }) => {
+            Instead::Content(MemberContent { link, meta, sparse, .. }) => {
                 let segments = sparse.as_ref().map_or(0, |(segments, _)| segments.len());
                 link.len() + size_of_xattrs(meta) + segments * size_of::<Segment>()
             }
@@ -87,16 +87,16 @@ impl Instead {
 
 impl Reading<'_, '_> {
     /// A member that is left out, and may be named by a link that is not.
-    pub(crate) fn leave_out(&mut self, path: &[u8], content: Content) -> Result<()> {
+    pub(crate) fn leave_out(&mut self, path: &[u8], content: MemberContent) -> Result<()> {
         if self.feed.shared().cancel.is_set() {
             return Err(Error::cancelled());
         }
         let in_stream = content.data > 0 && !self.tar.is_file();
         let instead = match content.kind {
-            Kind::Directory | Kind::Device => None,
-            Kind::File if in_stream => None,
-            Kind::File | Kind::Symlink | Kind::Fifo => Some(Instead::Content(content)),
-            Kind::Link => {
+            MemberKind::Directory | MemberKind::Device => None,
+            MemberKind::File if in_stream => None,
+            MemberKind::File | MemberKind::Symlink | MemberKind::Fifo => Some(Instead::Content(content)),
+            MemberKind::Link => {
                 let parts = split(&content.link).map_err(|cause| self.refused(cause))?;
                 Some(Instead::Kept(parts.join(&b'/')))
             }

@@ -12,7 +12,7 @@ use rustix::io::Errno;
 use super::{Created, Writer};
 use crate::error::{Context, Error, Result};
 use crate::exit::Exit;
-use crate::seed::engine::job::{Entry, File, Job};
+use crate::seed::engine::job::{Entry, FileJob, Job};
 use crate::seed::source::entry::{Meta, Time, Xattrs};
 use crate::seed::stage::losses::Loss;
 use crate::seed::stage::owner::{as_owner, create_as};
@@ -127,7 +127,7 @@ impl Writer<'_> {
             FileType::Fifo => self.fifo(&Entry { dir, name, meta, _charge: None }, created),
             _ => {
                 let size = found.st_size as u64;
-                let file = File { dir, name, meta, size, stored: size, _charge: None };
+                let file = FileJob { dir, name, meta, size, stored: size, _charge: None };
                 self.shared.progress.file_found(size);
                 if self.reusable(&file)? {
                     return Ok(());
@@ -147,7 +147,7 @@ impl Writer<'_> {
     /// Opens a staged file to be read: also one that its owner may not read, where that is us.
     fn open_staged(
         &self,
-        file: &File,
+        file: &FileJob,
         (directory, name): (&OwnedFd, &[u8]),
         found: &Stat,
     ) -> Result<(OwnedFd, Option<Box<Xattrs>>)> {
