@@ -28,8 +28,8 @@ impl States {
         let running = seed("-", &begun).fed().start();
         running.feed(image.tree.members().unfinished());
         let tree = begun.join(".volseed/claims/1/stage/tree");
-        let last = tree.join("conf/app.ini");
-        eventually("all of it is staged", || fs::metadata(&last).is_ok_and(|file| file.len() > 0));
+        let is_written = |name: &&str| fs::metadata(tree.join(name)).is_ok_and(|file| file.len() > 0);
+        eventually("all of it is staged", || FALSIFIED.iter().map(|(name, _)| name).all(is_written));
         running.stopped_by(Signal::SIGTERM).0.exits(143);
         image.seed(&complete).ends().exits(0);
         States { staged: begun.join(".volseed"), complete }
@@ -231,9 +231,12 @@ fn sealed() -> Value {
     })
 }
 
+/// The files of the image that are falsified, and their modes.
+const FALSIFIED: [(&str, u32); 3] = [("index.php", 0o644), ("bin/tool", 0o755), ("conf/app.ini", 0o644)];
+
 /// Files of the image's sizes and times, and of other bytes.
 pub fn falsify(tree: &Path) {
-    for (name, mode) in [("index.php", 0o644), ("bin/tool", 0o755), ("conf/app.ini", 0o644)] {
+    for (name, mode) in FALSIFIED {
         let path = tree.join(name);
         let metadata = fs::metadata(&path).unwrap();
         let mut file = fs::File::options().write(true).open(&path).unwrap();
