@@ -6,6 +6,7 @@
 pub(crate) mod command;
 pub(crate) mod config;
 pub mod environment;
+mod file;
 pub(crate) mod install;
 mod only_for;
 pub(crate) mod values;
@@ -14,9 +15,9 @@ pub(crate) mod words;
 use std::ffi::OsString;
 use std::path::PathBuf;
 
-use clap::{Arg, ArgAction, Args, Command, CommandFactory, FromArgMatches, Parser, Subcommand};
+use clap::{Arg, ArgAction, Args, Command, CommandFactory, Parser, Subcommand};
 
-use crate::error::{Error, Result};
+use crate::error::Error;
 use crate::exit::Exit;
 use crate::system::users::Spec;
 use values::{
@@ -25,8 +26,8 @@ use values::{
     SocketMode, Span, StopSignal, Workers,
 };
 
-/// Seeds a container's persistent volume before its app starts: in parallel, once, and with health
-/// answers all the way.
+/// Seeds a container's persistent volume before its app starts: in parallel, once, and answering health
+/// checks meanwhile.
 #[derive(Debug, Parser)]
 #[command(name = "volseed", version, disable_help_subcommand = true, args_override_self = true)]
 pub struct Cli {
@@ -44,9 +45,9 @@ pub enum Verb {
     Seed(SeedArgs),
     /// Never seed: exit once the volume is seeded
     Wait(WaitArgs),
-    /// Ask the volseed in this container how it is: exit 0 or 1
+    /// Check the health of this container: exit 0 or 1
     Health(HealthArgs),
-    /// Say what the volume's state records
+    /// Print what is recorded of the volume
     Status(StatusArgs),
     /// Copy this binary to a directory that another container mounts
     Install(InstallArgs),
@@ -107,7 +108,7 @@ pub struct WaitArgs {
 }
 
 /// `volseed health`.
-#[derive(Debug, Args)]
+#[derive(Debug, Args, Clone)]
 pub struct HealthArgs {
     /// Is it alive? (the default)
     #[arg(long, group = "probe", help_heading = "Question")]
@@ -118,9 +119,9 @@ pub struct HealthArgs {
     /// Is the app ready?
     #[arg(long, group = "probe", help_heading = "Question")]
     pub ready: bool,
-    /// Timeout [3s]
-    #[arg(long, value_name = "DUR", help_heading = "Question")]
-    pub timeout: Option<Span>,
+    /// Timeout
+    #[arg(long, value_name = "DUR", help_heading = "Question", default_value = "3s")]
+    pub timeout: Span,
     #[command(flatten)]
     #[allow(missing_docs)]
     pub app: AppCheckArgs,
@@ -152,7 +153,7 @@ pub struct InstallArgs {
 }
 
 /// Which volume, and how its state is recognised.
-#[derive(Debug, Args, Default, Clone)]
+#[derive(Debug, Args, Clone)]
 #[command(next_help_heading = "Volume")]
 pub struct VolumeArgs {
     /// Root of the volume
@@ -168,7 +169,7 @@ pub struct VolumeArgs {
     /// parent must exist. All replicas, `wait` and `status` need the same.
     #[arg(long, env = "VOLSEED_STATE_DIR", value_name = "DIR")]
     pub state_dir: Option<PathBuf>,
-    /// File that shows it is seeded
+    /// File that marks it as seeded
     ///
     /// Relative to the volume's root. Where it is present without volseed's own state, the volume was
     /// seeded before volseed came, and is adopted as it is. In the seed it is published last; where
@@ -181,13 +182,13 @@ pub struct VolumeArgs {
     /// warning that names both; what a replica of another version had begun to stage is not resumed.
     #[arg(long, env = "VOLSEED_SEED_VERSION", value_name = "TEXT")]
     pub seed_version: Option<SeedVersion>,
-    /// auto, lease or none [auto]
+    /// auto, lease or none
     ///
     /// How replicas agree who seeds: by the file system's lock where all of them see it, and by
     /// heartbeats (`auto`), by heartbeats alone (`lease`), or not at all, where there is only one (`none`).
-    #[arg(long, env = "VOLSEED_LOCK", value_name = "HOW")]
-    pub lock: Option<LockMode>,
-    /// Longest wait for a replica
+    #[arg(long, env = "VOLSEED_LOCK", value_name = "HOW", default_value = "auto")]
+    pub lock: LockMode,
+    /// Maximum wait for a replica
     ///
     /// Then volseed exits with 75. Without it volseed waits for as long as the other replica works;
     /// `run` and `seed` wait 15 minutes for what only another user can complete.
@@ -205,7 +206,7 @@ pub struct VolumeArgs {
 const SWITCH: &str = "true|false";
 
 /// What is copied, and how.
-#[derive(Debug, Args, Default, Clone)]
+#[derive(Debug, Args, Clone)]
 #[command(next_help_heading = "Copying")]
 pub struct CopyArgs {
     /// Directory, archive, - for stdin
@@ -214,20 +215,20 @@ pub struct CopyArgs {
     /// or in gzip, zstd, bzip2 or xz. `-` reads an archive from standard input.
     #[arg(long, env = "VOLSEED_FROM", value_name = "PATH")]
     pub from: Option<PathBuf>,
-    /// What of it is left out
+    /// What to leave out of it
     ///
     /// Shell patterns on paths below the source's root: `*` and `?` stay within a name, `**` is any number
     /// of directories (`**/*.log`), and what is below a directory goes with it. With a `/` at the end,
     /// only directories match. Repeatable, or with commas.
     #[arg(long, env = "VOLSEED_EXCLUDE", value_name = "GLOB", value_delimiter = ',')]
     pub exclude: Vec<Exclude>,
-    /// keep, overwrite or fail [keep]
+    /// keep, overwrite or fail
     ///
     /// What happens to files that are already on an unseeded volume: they stay and the seed's are
     /// left out (`keep`), the seed's replace them (`overwrite`), or a volume that is not empty is
     /// refused with exit code 78 (`fail`).
-    #[arg(long, env = "VOLSEED_EXISTING", value_name = "WHAT")]
-    pub existing: Option<Existing>,
+    #[arg(long, env = "VOLSEED_EXISTING", value_name = "WHAT", default_value = "keep")]
+    pub existing: Existing,
     /// Owner of everything seeded
     ///
     /// `USER` or `USER:GROUP`, by name or number, spelled like Docker's `COPY --chown`. A user alone
@@ -244,34 +245,34 @@ pub struct CopyArgs {
     /// Leave modification times alone
     ///
     /// Saves a round trip a file on a network volume. An interrupted seed then starts again from the beginning.
-    #[arg(long, env = "VOLSEED_NO_TIMES", value_name = SWITCH, num_args = 0..=1, require_equals = true, default_missing_value = "true", value_parser = clap::builder::BoolishValueParser::new())]
-    pub no_times: Option<bool>,
-    /// What cannot be kept is an error
+    #[arg(long, env = "VOLSEED_NO_TIMES", value_name = SWITCH, action = ArgAction::Set, default_value = "false", num_args = 0..=1, require_equals = true, default_missing_value = "true", value_parser = clap::builder::BoolishValueParser::new())]
+    pub no_times: bool,
+    /// Fail where something is not kept
     ///
     /// Owners, modes and extended attributes that the volume refuses to keep end the seed with exit
     /// code 77. Without it they are counted in one warning.
-    #[arg(long, env = "VOLSEED_STRICT", value_name = SWITCH, num_args = 0..=1, require_equals = true, default_missing_value = "true", value_parser = clap::builder::BoolishValueParser::new())]
-    pub strict: Option<bool>,
-    /// Writers, or auto [auto]
+    #[arg(long, env = "VOLSEED_STRICT", value_name = SWITCH, action = ArgAction::Set, default_value = "false", num_args = 0..=1, require_equals = true, default_missing_value = "true", value_parser = clap::builder::BoolishValueParser::new())]
+    pub strict: bool,
+    /// Writers, or auto
     ///
     /// 1 to 1024. `auto` goes by the kind of the volume's file system: on NFS the session's slots; and it stays within the container's limits of processes, memory and open files.
     /// 64 open files are enough for any seed, 32 for a small one.
-    #[arg(long, env = "VOLSEED_WORKERS", value_name = "N")]
-    pub workers: Option<Workers>,
-    /// Memory in flight [64MiB]
+    #[arg(long, env = "VOLSEED_WORKERS", value_name = "N", default_value = "auto")]
+    pub workers: Workers,
+    /// Memory in flight
     ///
     /// For file data and metadata; from 4 MiB. What volseed needs besides is under 32 MiB, and an archive's decompression window (docs/sources.md).
-    #[arg(long, env = "VOLSEED_MEMORY", value_name = "SIZE")]
-    pub memory: Option<Size>,
-    /// Maximum of entries [2000000]
+    #[arg(long, env = "VOLSEED_MEMORY", value_name = "SIZE", default_value = "64MiB")]
+    pub memory: Size,
+    /// Maximum number of entries
     ///
     /// A seed with more is refused with exit code 65: an archive of a few kilobytes may have any number.
-    #[arg(long, env = "VOLSEED_MAX_ENTRIES", value_name = "N")]
-    pub max_entries: Option<u64>,
+    #[arg(long, env = "VOLSEED_MAX_ENTRIES", value_name = "N", default_value = "2000000")]
+    pub max_entries: u64,
 }
 
 /// The health server.
-#[derive(Debug, Args, Default, Clone)]
+#[derive(Debug, Args, Clone)]
 #[command(next_help_heading = "Health")]
 pub struct ServerArgs {
     /// Health server, such as :80
@@ -282,43 +283,43 @@ pub struct ServerArgs {
     /// and what begins with `/` a Unix socket. `volseed health` asks the first. Repeatable, or with commas.
     #[arg(long, env = "VOLSEED_LISTEN", value_name = "ADDR", value_delimiter = ',')]
     pub listen: Vec<Address>,
-    /// Unix sockets' mode [0666]
+    /// Unix sockets' mode
     ///
     /// In octal. The default lets every user of the container ask, a proxy's for instance. Where the
     /// socket is handed to the app, it is what php-fpm's `listen.mode` would be: 0660, with `--listen-owner`.
-    #[arg(long, env = "VOLSEED_LISTEN_MODE", value_name = "MODE")]
-    pub listen_mode: Option<SocketMode>,
+    #[arg(long, env = "VOLSEED_LISTEN_MODE", value_name = "MODE", default_value = "0666")]
+    pub listen_mode: SocketMode,
     /// Unix sockets' owner
     ///
     /// By name or number; a user alone brings its group. Without it, who volseed runs as.
     #[arg(long, env = "VOLSEED_LISTEN_OWNER", value_name = "USER[:GROUP]")]
     pub listen_owner: Option<Spec>,
-    /// Live paths [/livez, /healthz]
+    /// Live paths
     ///
     /// 200 while the work moves, 503 once it stalls. `/healthz` is always one. Repeatable, or with
     /// commas.
-    #[arg(long, env = "VOLSEED_LIVE_PATH", value_name = "PATH", value_delimiter = ',')]
+    #[arg(long, env = "VOLSEED_LIVE_PATH", value_name = "PATH", value_delimiter = ',', default_values = ["/livez", "/healthz"])]
     pub live_path: Vec<ProbePath>,
-    /// Readiness paths [/readyz]
+    /// Readiness paths
     ///
     /// 503 until the app answers in volseed's place. Repeatable, or with commas.
-    #[arg(long, env = "VOLSEED_READY_PATH", value_name = "PATH", value_delimiter = ',')]
+    #[arg(long, env = "VOLSEED_READY_PATH", value_name = "PATH", value_delimiter = ',', default_values = ["/readyz"])]
     pub ready_path: Vec<ProbePath>,
-    /// Startup paths [/startupz]
+    /// Startup paths
     ///
     /// 503 until the app answers in volseed's place. Repeatable, or with commas.
-    #[arg(long, env = "VOLSEED_STARTED_PATH", value_name = "PATH", value_delimiter = ',')]
+    #[arg(long, env = "VOLSEED_STARTED_PATH", value_name = "PATH", value_delimiter = ',', default_values = ["/startupz"])]
     pub started_path: Vec<ProbePath>,
-    /// Answer on other paths [503]
+    /// Answer on other paths
     ///
     /// 200 to 599: what every path answers that is no probe's while the volume is seeded.
-    #[arg(long, env = "VOLSEED_SEEDING_STATUS", value_name = "CODE")]
-    pub seeding_status: Option<HttpStatus>,
-    /// Metrics path [/metrics]
+    #[arg(long, env = "VOLSEED_SEEDING_STATUS", value_name = "CODE", default_value = "503")]
+    pub seeding_status: HttpStatus,
+    /// Metrics path
     ///
     /// OpenMetrics text, for Prometheus.
-    #[arg(long, env = "VOLSEED_METRICS_PATH", value_name = "PATH")]
-    pub metrics_path: Option<ProbePath>,
+    #[arg(long, env = "VOLSEED_METRICS_PATH", value_name = "PATH", default_value = "/metrics")]
+    pub metrics_path: ProbePath,
     /// HTML for browsers
     ///
     /// Shown on every path that is no probe's in place of the page that volseed brings. `{{percent}}`,
@@ -326,26 +327,26 @@ pub struct ServerArgs {
     /// are replaced. At most 1 MiB.
     #[arg(long, env = "VOLSEED_PAGE", value_name = "FILE")]
     pub page: Option<PathBuf>,
-    /// Not live when stalled [2m]
+    /// Not live when stalled
     ///
     /// Live turns to 503 after this long without progress.
-    #[arg(long, env = "VOLSEED_STALL", value_name = "DUR")]
-    pub stall: Option<Span>,
+    #[arg(long, env = "VOLSEED_STALL", value_name = "DUR", default_value = "2m")]
+    pub stall: Span,
 }
 
 /// How the app is asked, and who may ask for its whole life.
-#[derive(Debug, Args, Default, Clone)]
+#[derive(Debug, Args, Clone)]
 #[command(next_help_heading = "Health")]
 pub struct AppCheckArgs {
-    /// http://…, tcp:PORT or none
+    /// http://…, tcp:PORT, none
     ///
     /// How `volseed health` asks the app after the hand-over: by a URL, which has to answer with a status
     /// below 400, or by a port (`tcp:9000`, `tcp:HOST:9000`), which has to accept a connection. A port
     /// alone and `localhost` are 127.0.0.1 and ::1. With `none`, which is the default, the container is
     /// healthy once its main process is another program. Best set with `ENV`: `volseed health` has to
     /// know it when no volseed is there any more.
-    #[arg(long, env = "VOLSEED_APP_CHECK", value_name = "HOW")]
-    pub app_check: Option<AppCheck>,
+    #[arg(long, env = "VOLSEED_APP_CHECK", value_name = "HOW", default_value = "none")]
+    pub app_check: AppCheck,
     /// Health for the app's life
     ///
     /// With `--supervise`: an address of its own that answers the probes' paths and the metrics for the
@@ -355,10 +356,10 @@ pub struct AppCheckArgs {
 }
 
 /// The app.
-#[derive(Debug, Args, Default, Clone)]
+#[derive(Debug, Args, Clone)]
 #[command(next_help_heading = "App")]
 pub struct AppArgs {
-    /// Who the app runs as
+    /// User that the app runs as
     ///
     /// By name or number, from the image's `/etc/passwd` and `/etc/group`. A user alone brings all
     /// its groups. `HOME` is set. Replaces gosu and su-exec.
@@ -384,27 +385,27 @@ pub struct AppArgs {
     ///
     /// volseed stays as the container's main process: it passes signals on, reaps, ends what the app
     /// leaves behind, and exits as the app did. Without it, the app itself becomes the main process.
-    #[arg(long, env = "VOLSEED_SUPERVISE", value_name = SWITCH, num_args = 0..=1, require_equals = true, default_missing_value = "true", value_parser = clap::builder::BoolishValueParser::new())]
-    pub supervise: Option<bool>,
-    /// Grace after SIGTERM [8s]
+    #[arg(long, env = "VOLSEED_SUPERVISE", value_name = SWITCH, action = ArgAction::Set, default_value = "false", num_args = 0..=1, require_equals = true, default_missing_value = "true", value_parser = clap::builder::BoolishValueParser::new())]
+    pub supervise: bool,
+    /// Grace after SIGTERM
     ///
     /// With `--supervise`: how long after a SIGTERM the app may take. Then every process that is left
     /// gets SIGTERM, a second, and SIGKILL. With `0` nothing but that second is waited, and a second
     /// SIGTERM cuts that short. The default stays within the 10 s of `docker stop`.
-    #[arg(long, env = "VOLSEED_GRACE", value_name = "DUR")]
-    pub grace: Option<Grace>,
-    /// Ends it, as SIGTERM does
+    #[arg(long, env = "VOLSEED_GRACE", value_name = "DUR", default_value = "8s")]
+    pub grace: Grace,
+    /// Stops the app, as SIGTERM does
     ///
     /// With `--supervise`: what the image has as STOPSIGNAL, such as WINCH for apache or QUIT for nginx and
     /// php-fpm. It is passed on like any other signal, and starts the grace.
     #[arg(long, env = "VOLSEED_STOP_SIGNAL", value_name = "SIGNAL")]
     pub stop_signal: Option<StopSignal>,
-    /// group or child [group]
+    /// group or child
     ///
     /// With `--supervise`: who gets a signal that is passed on, the app's process group or its main
     /// process alone.
-    #[arg(long, env = "VOLSEED_SIGNAL_SCOPE", value_name = "WHO")]
-    pub signal_scope: Option<SignalScope>,
+    #[arg(long, env = "VOLSEED_SIGNAL_SCOPE", value_name = "WHO", default_value = "group")]
+    pub signal_scope: SignalScope,
     /// Pass a signal on as another
     ///
     /// With `--supervise`: `TERM:QUIT` for nginx and php-fpm, which end gracefully on SIGQUIT. 0 drops
@@ -423,57 +424,23 @@ pub struct AppArgs {
 }
 
 /// What is logged.
-#[derive(Debug, Args, Default, Clone)]
+#[derive(Debug, Args, Clone)]
 #[command(next_help_heading = "Log, on standard error")]
 pub struct LogArgs {
-    /// text or json [text]
+    /// text or json
     ///
     /// `json` writes one object a line.
-    #[arg(long, env = "VOLSEED_LOG", value_name = "FORMAT")]
-    pub log: Option<LogFormat>,
-    /// error, warn, info, debug [info]
-    #[arg(long, env = "VOLSEED_LOG_LEVEL", value_name = "LEVEL")]
-    pub log_level: Option<LogLevel>,
-    /// auto or none [auto]
+    #[arg(long, env = "VOLSEED_LOG", value_name = "FORMAT", default_value = "text")]
+    pub log: LogFormat,
+    /// error, warn, info, debug
+    #[arg(long, env = "VOLSEED_LOG_LEVEL", value_name = "LEVEL", default_value = "info")]
+    pub log_level: LogLevel,
+    /// auto or none
     ///
     /// `auto` draws a bar where standard error is a terminal and the log is text. `none` writes the log's
     /// progress lines there, too.
-    #[arg(long, env = "VOLSEED_PROGRESS", value_name = "WHEN")]
-    pub progress: Option<ShowProgress>,
-}
-
-/// What a command line asks for.
-#[derive(Debug)]
-pub enum Asked {
-    /// A command, parsed.
-    Verb(Box<Verb>),
-    /// A page for standard output: help or version.
-    Page(String),
-}
-
-/// Parses the command line and the environment. `args` begins with the program's name. Without a
-/// command, it is `run`.
-///
-/// # Errors
-/// Exit 64, with what is wrong and where to read on.
-pub fn parse(mut args: Vec<OsString>) -> Result<Asked> {
-    let root = command();
-    if args.get(1).is_some_and(|first| first == "help") {
-        let known = |name: &&str| root.get_subcommands().any(|verb| verb.get_name() == *name);
-        let topic = args.get(2).and_then(|arg| arg.to_str()).filter(known);
-        args = ["volseed"].into_iter().chain(topic).chain(["--help"]).map(OsString::from).collect();
-    }
-    let args = words::with_command(args, &root)?;
-    match root.clone().try_get_matches_from(&args).and_then(|matches| Cli::from_arg_matches(&matches)) {
-        Ok(cli) => {
-            if let Verb::Run(run) = &cli.verb {
-                words::check(&args, &run.app.command, &root)?;
-            }
-            Ok(Asked::Verb(Box::new(cli.verb)))
-        }
-        Err(error) if !error.use_stderr() => Ok(Asked::Page(error.to_string())),
-        Err(error) => Err(usage_error(&error)),
-    }
+    #[arg(long, env = "VOLSEED_PROGRESS", value_name = "WHEN", default_value = "auto")]
+    pub progress: ShowProgress,
 }
 
 /// The name of every environment variable that volseed reads.
@@ -501,7 +468,7 @@ pub fn command() -> Command {
     root.override_help(page)
 }
 
-fn usage_error(error: &clap::Error) -> Error {
+pub(crate) fn usage_error(error: &clap::Error) -> Error {
     let text = error.to_string();
     let text = text.strip_prefix("error: ").unwrap_or(&text);
     // clap's first paragraph is the message; its tips and usage follow.
@@ -518,7 +485,7 @@ fn root_page(root: &Command) -> String {
     let mut page = format!(
         "volseed {}\n{}\n\nUsage: volseed [run] [OPTIONS] -- CMD [ARG]...\n       volseed COMMAND [OPTIONS]\n\nCommands:\n",
         env!("CARGO_PKG_VERSION"),
-        "Seeds a container's persistent volume before its app starts: in parallel, once,\nand with health answers all the way.",
+        "Seeds a container's persistent volume before its app starts: in parallel, once,\nand answering health checks meanwhile.",
     );
     for verb in root.get_subcommands() {
         let about = verb.get_about().map(ToString::to_string).unwrap_or_default();
@@ -581,11 +548,21 @@ pub fn flag(arg: &Arg) -> String {
     format!("--{}{value}", arg.get_long().unwrap_or_default())
 }
 
+/// What an option is where nothing says it; nothing for a switch.
+pub fn default(arg: &Arg) -> Option<String> {
+    let is_switch = arg.get_value_names().is_some_and(|names| names.iter().any(|name| name == SWITCH));
+    let values: Vec<_> = arg.get_default_values().iter().map(|value| value.to_string_lossy()).collect();
+    (!is_switch && !values.is_empty()).then(|| values.join(", "))
+}
+
 fn option_lines(arg: &Arg) -> String {
     let flag = flag(arg);
     let env = arg.get_env().and_then(|name| name.to_str()).unwrap_or_default();
-    let help = arg.get_help().map(ToString::to_string).unwrap_or_default();
-    let mut lines = format!("  {flag:<FLAG_WIDTH$}{env:<ENV_WIDTH$}");
+    let mut help = arg.get_help().map(ToString::to_string).unwrap_or_default();
+    if let Some(default) = default(arg) {
+        help.push_str(&format!(" [{default}]"));
+    }
+    let mut lines = format!("  {:<FLAG_WIDTH$}{env:<ENV_WIDTH$}", flag + " ");
     let mut column = lines.chars().count();
     for word in help.split(' ') {
         if column + word.chars().count() > PAGE_WIDTH {

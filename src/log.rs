@@ -18,7 +18,7 @@ use tracing_subscriber::fmt::format::Writer;
 use tracing_subscriber::fmt::time::{FormatTime, SystemTime};
 
 use crate::cli::config::LogConfig;
-use crate::cli::values::{LogFormat, ShowProgress};
+use crate::cli::values::{self, LogFormat, ShowProgress};
 use crate::error::Error;
 use crate::progress::Progress;
 use crate::text::{json_line, one_line};
@@ -47,7 +47,7 @@ impl Console {
     pub fn start(config: LogConfig) -> Console {
         let console = Console { config, screen: Arc::default() };
         let builder = tracing_subscriber::fmt()
-            .with_max_level(config.level.0)
+            .with_max_level(tracing::Level::from(config.level))
             .with_target(false)
             .with_ansi(false)
             // It would print to standard error, which is what just failed.
@@ -185,11 +185,7 @@ pub fn early_format(args: &[OsString]) -> LogFormat {
         value => value.strip_prefix('='),
     });
     let environment = std::env::var("VOLSEED_LOG").ok();
-    asked
-        .next_back()
-        .or(environment.as_deref())
-        .and_then(|format| format.parse().ok())
-        .unwrap_or(LogFormat::Text)
+    asked.next_back().or(environment.as_deref()).and_then(values::value).unwrap_or(LogFormat::Text)
 }
 
 /// Writes the lines of an error in volseed itself.

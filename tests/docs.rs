@@ -65,6 +65,9 @@ fn the_page_of_options_is_what_the_command_line_takes() {
                     let _ = write!(page, " · key `{key}`, {place}");
                 }
             }
+            if let Some(default) = cli::default(arg) {
+                let _ = write!(page, " · default `{default}`");
+            }
             let text = arg.get_long_help().or(arg.get_help()).map(ToString::to_string).unwrap_or_default();
             let _ = write!(page, "\n\n{}\n", text.trim());
             told.push(flag);

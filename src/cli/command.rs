@@ -2,12 +2,20 @@
 //! command is said before anything of it is done.
 
 use std::ffi::OsString;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
-use super::config::{self, AppConfig, Config, ConfigFile, HealthConfig, LogConfig, VolumeConfig};
-use super::values::{LogFormat, LogLevel, ShowProgress};
-use super::{AppCheckArgs, Asked, HealthArgs, RunArgs, Verb};
-use crate::error::Result;
+use clap::FromArgMatches;
+use clap::parser::ValueSource;
+
+use super::config::{self, AppConfig, Config, HealthConfig, LogConfig, VolumeConfig};
+use super::file::{File, is_given};
+use super::values::{AppCheck, LogFormat, LogLevel, ShowProgress};
+use super::{Cli, HealthArgs, RunArgs, Verb, usage_error, words};
+use crate::error::{Error, Result};
+use crate::exit::Exit;
+
+/// Options that say something of one volume only.
+const OF_ONE_VOLUME: [&str; 4] = ["to", "from", "sentinel", "state_dir"];
 
 /// What volseed does now.
 #[derive(Debug)]
@@ -35,48 +43,103 @@ pub enum Command {
     Print(String),
 }
 
-/// The command line, parsed, and the configuration file that it names.
+/// The command line, parsed over the environment and the configuration file.
 #[derive(Debug)]
-pub struct Request {
-    asked: Asked,
-    file: ConfigFile,
+pub enum Request {
+    /// Help or version.
+    Page(String),
+    /// A command.
+    Verb(Box<Parsed>),
+}
+
+/// A command as it is for each volume.
+#[derive(Debug)]
+pub struct Parsed {
+    verb: Verb,
+    /// Once for each `[[volume]]` table, with how an error names that.
+    volumes: Vec<(Verb, String)>,
+    is_check_hidden: bool,
 }
 
 impl Request {
-    /// Parses the command line, and reads the file.
+    /// Parses the command line, and reads the file that it names. `args` begins with the program's name; without a
+    /// command, it is `run`.
     ///
     /// # Errors
     /// Exit 64 or 66, with what is wrong and where to read on.
     pub fn read(args: Vec<OsString>) -> Result<Request> {
-        let asked = super::parse(args)?;
-        let file = match &asked {
-            Asked::Page(_) => ConfigFile::default(),
-            Asked::Verb(verb) => match &**verb {
-                Verb::Run(args) => ConfigFile::read(args.volume.config.as_deref())?,
-                Verb::Seed(args) => ConfigFile::read(args.volume.config.as_deref())?,
-                Verb::Wait(args) => ConfigFile::read(args.volume.config.as_deref())?,
-                Verb::Status(args) => ConfigFile::read(args.volume.config.as_deref())?,
-                Verb::Health(args) => ConfigFile::read(args.config.as_deref())?,
-                Verb::Install(_) => ConfigFile::default(),
-            },
+        Request::read_with(args, File::read)
+    }
+
+    fn read_with(
+        mut args: Vec<OsString>,
+        read: impl Fn(Option<&Path>) -> Result<Option<File>>,
+    ) -> Result<Request> {
+        let root = super::command();
+        if args.get(1).is_some_and(|first| first == "help") {
+            let known = |name: &&str| root.get_subcommands().any(|verb| verb.get_name() == *name);
+            let topic = args.get(2).and_then(|arg| arg.to_str()).filter(known);
+            args = ["volseed"].into_iter().chain(topic).chain(["--help"]).map(OsString::from).collect();
+        }
+        let args = words::with_command(args, &root)?;
+        let parsed = |root: clap::Command| -> std::result::Result<_, clap::Error> {
+            let matches = root.try_get_matches_from(&args)?;
+            let verb = Cli::from_arg_matches(&matches)?.verb;
+            Ok((matches, verb))
         };
-        Ok(Request { asked, file })
+        let (matches, verb) = match parsed(root.clone()) {
+            Ok(parsed) => parsed,
+            Err(error) if !error.use_stderr() => return Ok(Request::Page(error.to_string())),
+            Err(error) => return Err(usage_error(&error)),
+        };
+        if let Verb::Run(run) = &verb {
+            words::check(&args, &run.app.command, &root)?;
+        }
+        let (name, given) = matches.subcommand().expect("a command was parsed");
+        let is_check_hidden = matches!(&verb, Verb::Run(run) if run.check.admin.is_empty())
+            && given.value_source("app_check") == Some(ValueSource::CommandLine);
+        let file = match given.try_get_one::<PathBuf>("config") {
+            Ok(named) => read(named.map(PathBuf::as_path))?,
+            // It takes none.
+            Err(_) => None,
+        };
+        let Some(file) = file else {
+            return Ok(Request::Verb(Parsed { verb, volumes: Vec::new(), is_check_hidden }.into()));
+        };
+        if let Some(id) = OF_ONE_VOLUME.iter().find(|id| file.volumes() > 1 && is_given(given, id)) {
+            let cause = format!(
+                "--{} names one volume, but the configuration file has {}",
+                id.replace('_', "-"),
+                file.volumes()
+            );
+            return Err(Error::new(Exit::Usage, "command line", cause));
+        }
+        let with_file = |volume| {
+            let root = root.clone().mut_subcommand(name, |verb| file.defaults(verb, given, volume));
+            parsed(root).map(|(_, verb)| verb).map_err(|error| usage_error(&error))
+        };
+        let volumes = (0..file.volumes()).map(|number| Ok((with_file(Some(number))?, file.place(number))));
+        let volumes = volumes.collect::<Result<Vec<_>>>()?;
+        Ok(Request::Verb(Parsed { verb: with_file(None)?, volumes, is_check_hidden }.into()))
     }
 
     /// What is logged. A command that prints its result logs only errors, in the format `early`.
     pub fn log(&self, early: LogFormat) -> LogConfig {
-        let args = match &self.asked {
-            Asked::Verb(verb) => match &**verb {
+        let args = match self {
+            Request::Verb(parsed) => match &parsed.verb {
                 Verb::Run(args) => Some(&args.log),
                 Verb::Seed(args) => Some(&args.log),
                 Verb::Wait(args) => Some(&args.log),
                 Verb::Status(_) | Verb::Health(_) | Verb::Install(_) => None,
             },
-            Asked::Page(_) => None,
+            Request::Page(_) => None,
         };
-        let errors =
-            LogConfig { format: early, level: LogLevel(tracing::Level::ERROR), progress: ShowProgress::None };
-        args.map_or(errors, |args| config::log(args, &self.file))
+        let errors = LogConfig { format: early, level: LogLevel::Error, progress: ShowProgress::None };
+        args.map_or(errors, |args| LogConfig {
+            format: args.log,
+            level: args.log_level,
+            progress: args.progress,
+        })
     }
 
     /// Resolves the command. Touches no volume and no source.
@@ -84,54 +147,148 @@ impl Request {
     /// # Errors
     /// Exit 64: what is missing, unknown or contradicts itself.
     pub fn resolve(self) -> Result<Command> {
-        let file = &self.file;
-        let verb = match self.asked {
-            Asked::Page(page) => return Ok(Command::Print(page)),
-            Asked::Verb(verb) => *verb,
+        let parsed = match self {
+            Request::Page(page) => return Ok(Command::Print(page)),
+            Request::Verb(parsed) => *parsed,
         };
-        Ok(match verb {
-            Verb::Run(args) => resolve_run(&args, file)?,
-            Verb::Seed(args) => Command::Seed(Config {
-                volumes: config::volumes(&args.volume, Some(&args.copy), file)?,
-                server: config::server(&args.server, &[], file)?,
-            }),
-            Verb::Wait(args) => Command::Wait(Config {
-                volumes: config::volumes(&args.volume, None, file)?,
-                server: config::server(&args.server, &[], file)?,
-            }),
-            Verb::Status(args) => Command::Status(config::volumes(&args.volume, None, file)?, args.json),
-            Verb::Health(args) => {
-                Command::Health(config::health(&args, &args.server, &args.app, file), Box::new(args))
+        let volumes = |verb: &Verb| parsed.volumes(verb);
+        Ok(match &parsed.verb {
+            Verb::Run(args) => parsed.resolve_run(args)?,
+            verb @ Verb::Seed(args) => {
+                Command::Seed(Config { volumes: volumes(verb)?, server: config::server(&args.server, &[])? })
             }
-            Verb::Install(args) => Command::Install(args.directory),
+            verb @ Verb::Wait(args) => {
+                Command::Wait(Config { volumes: volumes(verb)?, server: config::server(&args.server, &[])? })
+            }
+            verb @ Verb::Status(args) => Command::Status(volumes(verb)?, args.json),
+            Verb::Health(args) => {
+                let config = config::health(args, &args.server, &args.app.admin, &args.app.app_check);
+                Command::Health(config, Box::new(args.clone()))
+            }
+            Verb::Install(args) => Command::Install(args.directory.clone()),
         })
     }
 }
 
-fn resolve_run(args: &RunArgs, file: &ConfigFile) -> Result<Command> {
-    let app = config::app(&args.app, &args.check, file)?;
-    let config = || -> Result<Config> {
-        Ok(Config {
-            volumes: config::volumes(&args.volume, Some(&args.copy), file)?,
-            server: config::server(&args.server, &app.admin, file)?,
-        })
-    };
-    let seed = if app.seeds { Some(config()?) } else { None };
-    let is_check_hidden = args.check.app_check.is_some() && args.check.admin.is_empty();
-    Ok(Command::Run { app: Box::new(app), seed, is_check_hidden })
+impl Parsed {
+    fn resolve_run(&self, args: &RunArgs) -> Result<Command> {
+        let app = config::app(&args.app, &args.check)?;
+        let config = || -> Result<Config> {
+            Ok(Config {
+                volumes: self.volumes(&self.verb)?,
+                server: config::server(&args.server, &app.admin)?,
+            })
+        };
+        let seed = if app.seeds { Some(config()?) } else { None };
+        Ok(Command::Run { app: Box::new(app), seed, is_check_hidden: self.is_check_hidden })
+    }
+
+    /// The volumes of the file's tables, or the one of the command line.
+    fn volumes(&self, alone: &Verb) -> Result<Vec<VolumeConfig>> {
+        let volume = |verb: &Verb| match verb {
+            Verb::Run(args) => config::volume(&args.volume, Some(&args.copy)),
+            Verb::Seed(args) => config::volume(&args.volume, Some(&args.copy)),
+            Verb::Wait(args) => config::volume(&args.volume, None),
+            Verb::Status(args) => config::volume(&args.volume, None),
+            Verb::Health(_) | Verb::Install(_) => unreachable!("it has no volume"),
+        };
+        if self.volumes.is_empty() {
+            return Ok(vec![volume(alone)?]);
+        }
+        let of_file = self.volumes.iter();
+        let volumes = of_file.map(|(verb, place)| volume(verb).map_err(|error| error.within(place)));
+        config::distinct(volumes.collect::<Result<_>>()?)
+    }
 }
 
 /// The question `asked`, put to the server of the volseed that has the command line `args`; none where that is
 /// no volseed that seeds or waits.
 pub fn health_of(args: &[OsString], asked: &HealthArgs) -> Option<HealthConfig> {
-    let Ok(Asked::Verb(verb)) = super::parse(args.to_vec()) else { return None };
-    let (server, check, file) = match *verb {
-        Verb::Run(run) => (run.server, run.check, run.volume.config),
-        Verb::Seed(seed) => (seed.server, AppCheckArgs::default(), seed.volume.config),
-        Verb::Wait(wait) => (wait.server, AppCheckArgs::default(), wait.volume.config),
+    // That volseed may run as another user, whose file we may not read.
+    let read = |named: Option<&Path>| Ok(File::read(named).unwrap_or_default());
+    let Ok(Request::Verb(parsed)) = Request::read_with(args.to_vec(), read) else { return None };
+    let (server, admin, check) = match &parsed.verb {
+        Verb::Run(run) => (&run.server, &run.check.admin[..], &run.check.app_check),
+        Verb::Seed(seed) => (&seed.server, &[][..], &AppCheck::None),
+        Verb::Wait(wait) => (&wait.server, &[][..], &AppCheck::None),
         Verb::Health(_) | Verb::Status(_) | Verb::Install(_) => return None,
     };
-    // That volseed may run as another user, whose file we may not read.
-    let file = ConfigFile::read(file.as_deref()).unwrap_or_default();
-    Some(config::health(asked, &server, &check, &file))
+    Some(config::health(asked, server, admin, check))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cli::SeedArgs;
+    use crate::cli::values::{Existing, Size};
+
+    /// What `volseed seed` understands, with the first volume of the file.
+    fn seed(flags: &[&str], file: &str) -> SeedArgs {
+        let args = ["volseed", "seed"].iter().chain(flags).map(OsString::from).collect();
+        let read = |_: Option<&Path>| File::parse(Path::new("volseed.toml"), file).map(Some);
+        let Request::Verb(parsed) = Request::read_with(args, read).unwrap() else { panic!("a page") };
+        let of_volume = parsed.volumes.into_iter().next().map(|(verb, _)| verb);
+        let Verb::Seed(seed) = of_volume.unwrap_or(parsed.verb) else { panic!("another command") };
+        seed
+    }
+
+    /// The default, what the file says, and what a flag says although the file says something.
+    #[track_caller]
+    fn check<T: PartialEq + std::fmt::Debug>(
+        of: fn(SeedArgs) -> T,
+        file: &str,
+        flags: &[&str],
+        expected: [T; 3],
+    ) {
+        assert_eq!([of(seed(&[], "")), of(seed(&[], file)), of(seed(flags, file))], expected, "{file}");
+    }
+
+    #[test]
+    fn a_flag_beats_the_file_and_the_file_beats_the_default() {
+        let volume = |key: &str| format!("[[volume]]\nto = \"/v\"\n{key}\n");
+        check(
+            |seed| seed.copy.memory,
+            &volume("memory = \"8MiB\""),
+            &["--memory=4MiB"],
+            [64, 8, 4].map(|mib| Size(mib << 20)),
+        );
+        check(
+            |seed| seed.copy.max_entries,
+            &volume("max-entries = 7"),
+            &["--max-entries=9"],
+            [2_000_000, 7, 9],
+        );
+        check(
+            |seed| seed.copy.existing,
+            &volume("existing = \"fail\""),
+            &["--existing", "overwrite"],
+            [Existing::Keep, Existing::Fail, Existing::Overwrite],
+        );
+        check(
+            |seed| seed.copy.no_times,
+            &volume("no-times = true"),
+            &["--no-times=false"],
+            [false, true, false],
+        );
+        check(|seed| seed.server.stall.0.as_secs(), "stall = \"9s\"", &["--stall=1m"], [120, 9, 60]);
+        check(
+            |seed| seed.copy.from,
+            &volume("from = \"/f\""),
+            &["--from=/g"],
+            [None, Some("/f".into()), Some("/g".into())],
+        );
+        let names =
+            |seed: SeedArgs| seed.copy.exclude.iter().map(|it| it.as_str().to_owned()).collect::<Vec<_>>();
+        let lists = [vec![], vec!["a,b".to_owned(), "c".to_owned()], vec!["d".to_owned(), "e".to_owned()]];
+        check(names, &volume("exclude = [\"a,b\", \"c\"]"), &["--exclude=d,e"], lists);
+        let paths = |seed: SeedArgs| seed.server.live_path.len();
+        check(paths, "live-path = \"/alive\"", &["--live-path=/a,/b,/c"], [2, 1, 3]);
+    }
+
+    #[test]
+    fn a_key_of_another_command_is_checked_and_left_out() {
+        assert!(seed(&[], "grace = \"3s\"\nuser = \"0\"\n").volume.to.is_none());
+        let file = File::parse(Path::new("volseed.toml"), "grace = \"soon\"\n");
+        assert!(file.unwrap_err().to_string().contains("key 'grace'"));
+    }
 }

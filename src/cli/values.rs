@@ -74,15 +74,6 @@ pub enum LockMode {
     None,
 }
 
-impl FromStr for LockMode {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<LockMode, String> {
-        <LockMode as clap::ValueEnum>::from_str(text, false)
-            .map_err(|_| "expected auto, lease or none".to_owned())
-    }
-}
-
 /// The version of a seed: 1 to 128 characters, none of which is a control character.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SeedVersion(pub String);
@@ -111,21 +102,8 @@ pub enum Existing {
     Fail,
 }
 
-impl FromStr for Existing {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Existing, String> {
-        match text {
-            "keep" => Ok(Existing::Keep),
-            "overwrite" => Ok(Existing::Overwrite),
-            "fail" => Ok(Existing::Fail),
-            _ => Err("expected keep, overwrite or fail".into()),
-        }
-    }
-}
-
 /// How log lines look.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 pub enum LogFormat {
     /// For people.
     Text,
@@ -133,65 +111,41 @@ pub enum LogFormat {
     Json,
 }
 
-impl FromStr for LogFormat {
-    type Err = String;
+/// How much is logged.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub enum LogLevel {
+    /// Why volseed ends.
+    Error,
+    /// What needs a look, too.
+    Warn,
+    /// Phases and the report, too.
+    Info,
+    /// Every entry, too.
+    Debug,
+}
 
-    fn from_str(text: &str) -> Result<LogFormat, String> {
-        match text {
-            "text" => Ok(LogFormat::Text),
-            "json" => Ok(LogFormat::Json),
-            _ => Err("expected text or json".into()),
+impl From<LogLevel> for tracing::Level {
+    fn from(level: LogLevel) -> tracing::Level {
+        match level {
+            LogLevel::Error => tracing::Level::ERROR,
+            LogLevel::Warn => tracing::Level::WARN,
+            LogLevel::Info => tracing::Level::INFO,
+            LogLevel::Debug => tracing::Level::DEBUG,
         }
     }
 }
 
-impl fmt::Display for LogFormat {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            LogFormat::Text => "text",
-            LogFormat::Json => "json",
-        })
-    }
-}
-
-/// How much is logged.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct LogLevel(pub tracing::Level);
-
-impl FromStr for LogLevel {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<LogLevel, String> {
-        let levels = ["error", "warn", "info", "debug"];
-        let known = levels.contains(&text).then(|| text.parse().ok()).flatten();
-        known.map(LogLevel).ok_or_else(|| "expected error, warn, info or debug".into())
-    }
-}
-
 /// Whether progress is shown as a bar.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 pub enum ShowProgress {
     /// On a terminal.
-    #[default]
     Auto,
     /// Never.
     None,
 }
 
-impl FromStr for ShowProgress {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<ShowProgress, String> {
-        match text {
-            "auto" => Ok(ShowProgress::Auto),
-            "none" => Ok(ShowProgress::None),
-            _ => Err("expected auto or none".into()),
-        }
-    }
-}
-
 /// Who gets a signal that is passed on.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, clap::ValueEnum)]
 pub enum SignalScope {
     /// The app's process group.
     #[default]
@@ -200,25 +154,14 @@ pub enum SignalScope {
     Child,
 }
 
-impl FromStr for SignalScope {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<SignalScope, String> {
-        match text {
-            "group" => Ok(SignalScope::Group),
-            "child" => Ok(SignalScope::Child),
-            _ => Err("expected group or child".into()),
-        }
-    }
+/// The word for a value of an option that has a list of them.
+pub fn word(value: impl clap::ValueEnum) -> String {
+    value.to_possible_value().map(|word| word.get_name().to_owned()).unwrap_or_default()
 }
 
-impl fmt::Display for SignalScope {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            SignalScope::Group => "group",
-            SignalScope::Child => "child",
-        })
-    }
+/// The value that a word stands for.
+pub fn value<V: clap::ValueEnum>(word: &str) -> Option<V> {
+    V::from_str(word, false).ok()
 }
 
 /// A signal that asks an app to end: `QUIT`, `SIGRTMIN+3`.
@@ -376,7 +319,7 @@ impl FromStr for SocketMode {
 }
 
 /// How a listening socket is handed to the app.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 pub enum PassSocket {
     /// `LISTEN_FDS` and `LISTEN_PID`, as systemd does (sd_listen_fds(3)).
     ListenFds,
@@ -384,19 +327,6 @@ pub enum PassSocket {
     Nginx,
     /// `FPM_SOCKETS`, as a php-fpm hands them to its successor.
     PhpFpm,
-}
-
-impl FromStr for PassSocket {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<PassSocket, String> {
-        match text {
-            "listen-fds" => Ok(PassSocket::ListenFds),
-            "nginx" => Ok(PassSocket::Nginx),
-            "php-fpm" => Ok(PassSocket::PhpFpm),
-            _ => Err("expected listen-fds, nginx or php-fpm".into()),
-        }
-    }
 }
 
 /// A path that the health server answers: `/livez`.

@@ -209,6 +209,29 @@ fn a_mistake_at_the_top_of_the_file_names_file_and_key() {
 }
 
 #[test]
+fn a_mistyped_key_is_answered_with_the_right_one() {
+    let sandbox = Sandbox::new();
+    configured(&sandbox, "listn = \":80\"\n").ends().fails(64, "listn").says("listen");
+    configured(&sandbox, "[[volume]]\nexistng = \"keep\"\n")
+        .ends()
+        .fails(64, "[[volume]] 1")
+        .says("existing");
+}
+
+#[test]
+fn a_key_that_no_command_but_run_has_is_checked_for_all() {
+    let sandbox = Sandbox::new();
+    configured(&sandbox, "grace = \"soon\"\n").ends().fails(64, "grace");
+}
+
+#[test]
+fn a_configuration_file_above_its_limit_is_refused_and_not_cut() {
+    let sandbox = Sandbox::new();
+    let text = format!("log = \"text\"\n{}", "# more\n".repeat(200_000));
+    configured(&sandbox, &text).ends().fails(64, "volseed.toml").says("1 MiB");
+}
+
+#[test]
 fn a_configuration_file_that_was_asked_for_has_to_be_there() {
     let outcome = volseed(["seed", "--config", "/nowhere/volseed.toml"]).ends();
     outcome.fails(66, "/nowhere/volseed.toml");

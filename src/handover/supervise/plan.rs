@@ -6,7 +6,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::time::Duration;
 
 use crate::cli::config::{LogConfig, SUPERVISOR, SuperviseConfig};
-use crate::cli::values::{ExitMap, LogFormat, LogLevel, Rewrite, ShowProgress, SignalScope};
+use crate::cli::values::{self, ExitMap, LogFormat, LogLevel, Rewrite, ShowProgress};
 
 /// See above.
 #[derive(Debug)]
@@ -42,9 +42,9 @@ impl Plan {
             SUPERVISOR.into(),
             format!("child={}", self.child),
             format!("grace={}ms", config.grace.as_millis()),
-            format!("scope={}", config.scope),
-            format!("log={}", self.log.format),
-            format!("level={}", self.log.level.0.as_str().to_lowercase()),
+            format!("scope={}", values::word(config.scope)),
+            format!("log={}", values::word(self.log.format)),
+            format!("level={}", values::word(self.log.level)),
         ];
         words.extend(config.stop_signal.map(|signal| format!("stop={signal}")));
         if self.terminal {
@@ -70,11 +70,7 @@ impl Plan {
             child,
             config: SuperviseConfig::default(),
             terminal: false,
-            log: LogConfig {
-                format: LogFormat::Text,
-                level: LogLevel(tracing::Level::INFO),
-                progress: ShowProgress::None,
-            },
+            log: LogConfig { format: LogFormat::Text, level: LogLevel::Info, progress: ShowProgress::None },
             command: Vec::new(),
         };
         for word in words.by_ref().take_while(|word| *word != "--") {
@@ -91,9 +87,9 @@ impl Plan {
                 self.config.grace = Duration::from_millis(value.strip_suffix("ms")?.parse().ok()?);
             }
             "stop" => self.config.stop_signal = Some(value.parse().ok()?),
-            "scope" => self.config.scope = value.parse::<SignalScope>().ok()?,
-            "log" => self.log.format = value.parse().ok()?,
-            "level" => self.log.level = value.parse().ok()?,
+            "scope" => self.config.scope = values::value(value)?,
+            "log" => self.log.format = values::value(value)?,
+            "level" => self.log.level = values::value(value)?,
             "terminal" => self.terminal = true,
             "rewrite" => self.config.rewrite.push(value.parse::<Rewrite>().ok()?),
             "exit-map" => self.config.exit_map.push(value.parse::<ExitMap>().ok()?),
@@ -106,6 +102,7 @@ impl Plan {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::cli::values::SignalScope;
 
     #[test]
     fn the_supervisor_reads_what_was_written_for_it() {
@@ -116,11 +113,7 @@ mod tests {
             grace: Duration::from_millis(1500),
             stop_signal: Some(28),
         };
-        let log = LogConfig {
-            format: LogFormat::Json,
-            level: LogLevel(tracing::Level::WARN),
-            progress: ShowProgress::None,
-        };
+        let log = LogConfig { format: LogFormat::Json, level: LogLevel::Warn, progress: ShowProgress::None };
         let command = ["nginx".into(), OsStr::from_bytes(b"caf\xe9 --").into()];
         let written = Plan::new(7, &config, true, log, &command);
         let words: Vec<OsString> =
