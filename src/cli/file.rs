@@ -32,7 +32,8 @@ pub struct File {
 #[derive(Debug)]
 struct Setting {
     option: String,
-    values: Vec<String>,
+    /// As clap takes a default without a feature of 70 KiB: the file is read once in a process.
+    values: Vec<&'static str>,
 }
 
 impl File {
@@ -130,6 +131,7 @@ impl File {
             Some(cause) => wrong(&cause.to_string()),
             None => wrong(&expected(option)),
         })?;
+        let values = values.into_iter().map(|value| &*value.leak()).collect();
         Ok(Setting { option: key.to_owned(), values })
     }
 
