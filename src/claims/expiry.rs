@@ -16,7 +16,7 @@ pub const SILENCE: Duration = Duration::from_secs(15);
 /// after a partition too, when its lease is over.
 pub const SILENCE_WITH_LOCK: Duration = Duration::from_secs(3);
 /// A holder that could not beat for this long moves nothing to its place until it can again: less than
-/// [`SILENCE`], since others may believe it dead then.
+/// [`SILENCE`], since others may count it as dead then.
 pub const STALE: Duration = Duration::from_secs(10);
 
 /// What the file system's locks are worth.

@@ -27,7 +27,7 @@ impl Pulse {
         Arc::new(pulse)
     }
 
-    /// Whether others still believe the holder alive.
+    /// Whether others still count the holder as alive.
     pub fn is_fresh(&self, now: Duration) -> bool {
         now.saturating_sub(Duration::from_millis(self.beat.load(Relaxed))) < STALE
     }

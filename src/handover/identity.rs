@@ -56,8 +56,12 @@ pub fn assume(user: &Identity) -> Result<()> {
             Error::os("become user", name.as_str(), std::io::Error::from(error)).exit(Exit::Permission).help(help)
         })?;
     if !is(user) {
-        return Err(Error::new(Exit::System, "become user", "the system said yes and did otherwise")
-            .on(name.as_str()));
+        return Err(Error::new(
+            Exit::System,
+            "become user",
+            "the IDs did not change although the calls succeeded",
+        )
+        .on(name.as_str()));
     }
     Ok(())
 }

@@ -1,7 +1,7 @@
 //! The PROXY protocol, versions 1 and 2, in front of a request: what a load balancer puts there for the
 //! app, AWS' NLB with its own health checks too.
 //!
-//! It is passed over, bounded in length, and believed in nothing: no answer depends on who asks. What
+//! It is passed over, bounded in length, and not trusted: no answer depends on who asks. What
 //! is no such header is the request and goes on unchanged.
 
 use std::io::{self, ErrorKind};

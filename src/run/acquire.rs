@@ -324,7 +324,7 @@ impl<F: Files, C: Clock, W: Work<F>> Replica<'_, F, C, W> {
         beat: Option<&Beat>,
     ) -> bool {
         if found.is_some_and(|found| matches!(found.privacy, Privacy::Foreign(_))) {
-            // Nothing that another user says of its claim is believed.
+            // Nothing that another user says of its claim is trusted.
             return true;
         }
         let seen = found.map(|found| self.seen(found, beat));

@@ -40,7 +40,7 @@ impl std::fmt::Display for Spec {
 /// A user as a process or a file has one.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Identity {
-    /// User number.
+    /// UID.
     pub uid: u32,
     /// Primary group number.
     pub gid: u32,

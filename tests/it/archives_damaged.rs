@@ -7,7 +7,7 @@ use std::path::Path;
 use tar::EntryType;
 
 use crate::archives_refused::{begun, refused};
-use crate::kit::{Packing, Sandbox, Tarball, assert_nothing_published, seed};
+use crate::kit::{Compression, Sandbox, Tarball, assert_nothing_published, seed};
 
 /// An archive file whose member of this type claims, and has, 64 MiB of zeros.
 fn oversize(path: &Path, kind: EntryType, begin: &[u8]) {
@@ -63,7 +63,7 @@ fn an_archive_that_stops_early_is_refused() {
 
 #[test]
 fn a_packed_archive_that_stops_early_is_refused() {
-    for packing in Packing::COMPRESSED {
+    for packing in Compression::COMPRESSED {
         let Some(packed) = packing.pack(&begun().build()) else {
             continue;
         };
@@ -77,7 +77,7 @@ fn a_packed_archive_that_stops_early_is_refused() {
 fn a_packed_archive_whose_check_does_not_match_is_refused() {
     // How far before the end a byte of the check stands in each packing.
     for (packing, from_end) in
-        [(Packing::Gzip, 8), (Packing::Gzip, 1), (Packing::Zstd, 1), (Packing::Bzip2, 4)]
+        [(Compression::Gzip, 8), (Compression::Gzip, 1), (Compression::Zstd, 1), (Compression::Bzip2, 4)]
     {
         let Some(mut packed) = packing.pack(&begun().build()) else {
             continue;
@@ -92,7 +92,7 @@ fn a_packed_archive_whose_check_does_not_match_is_refused() {
 fn a_packed_archive_with_a_flipped_byte_within_is_refused() {
     let noise: Vec<u8> =
         (0..20_000_u32).map(|number| (number.wrapping_mul(2_654_435_761) >> 24) as u8).collect();
-    for packing in Packing::COMPRESSED {
+    for packing in Compression::COMPRESSED {
         let Some(mut packed) = packing.pack(&begun().file("noise", &noise).build()) else {
             continue;
         };

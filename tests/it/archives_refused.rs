@@ -4,7 +4,7 @@ use std::fs::{self};
 
 use tar::{EntryType, Header};
 
-use crate::kit::{Packing, Sandbox, Tarball, Tree, assert_nothing_published, assert_same_tree, seed};
+use crate::kit::{Compression, Sandbox, Tarball, Tree, assert_nothing_published, assert_same_tree, seed};
 
 /// The archive is refused with the member named, shows nothing, and does not spoil the volume.
 #[track_caller]
@@ -134,7 +134,7 @@ fn what_an_archive_says_is_escaped_on_one_line() {
     let size = begun().file(evil, "x").edit(|header| header.as_old_mut().size = *b"zz\nzz\x1b[1mz\0\0");
     let sum = begun().file(evil, "x").damage(|bytes| bytes[148..156].copy_from_slice(b"q\nz\x1b[1m "));
     let link = begun().hard_link("evil", evil);
-    let text = Packing::Gzip.pack("hello\nworld\u{1b}[31m\n".repeat(100).as_bytes());
+    let text = Compression::Gzip.pack("hello\nworld\u{1b}[31m\n".repeat(100).as_bytes());
     for archive in [Some(size.build()), Some(sum.build()), Some(link.build()), text].into_iter().flatten() {
         let sandbox = Sandbox::new();
         let outcome = seed("-", sandbox.volume()).input(archive).ends().exits(65);

@@ -3,13 +3,12 @@
 
 use std::fs::File;
 use std::path::PathBuf;
-use std::time::Duration;
 
 use nix::sys::signal::Signal;
 
 use crate::kit::mount::{self, Mount};
 use crate::kit::unread::{KINDS, Unread};
-use crate::kit::{Running, Sandbox, Tree, Volseed, eventually, needs, run, seed, staged, volseed};
+use crate::kit::{Running, SOON, Sandbox, Tree, Volseed, eventually, needs, run, seed, staged, volseed};
 
 struct Stage {
     _sandbox: Sandbox,
@@ -93,7 +92,7 @@ fn probes_are_answered_and_term_ends_a_seed_though_nobody_reads_the_log() {
             volseed(["health"]).option("--listen", stage.socket()).ends().exits(0);
             let (outcome, took) = running.stopped_by(Signal::SIGTERM);
             outcome.exits(143);
-            assert!(took < Duration::from_secs(2), "{kind}: {took:?}");
+            assert!(took < SOON, "{kind}: {took:?}");
         }
     }
 }

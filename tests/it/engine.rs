@@ -8,8 +8,8 @@ use nix::mount::MsFlags;
 use crate::kit::nested::with_files;
 use crate::kit::sandbox::PROBE_ID;
 use crate::kit::{
-    Packing, Sandbox, Tree, assert_nothing_published, assert_same_tree, eventually, mount, needs, run, seed,
-    staged,
+    Compression, Sandbox, Tree, assert_nothing_published, assert_same_tree, eventually, mount, needs, run,
+    seed, staged,
 };
 
 /// Bytes that differ everywhere, so that a chunk in the wrong place shows.
@@ -164,7 +164,7 @@ fn small() -> Tree {
 fn thirty_two_open_files_are_enough_for_a_small_seed() {
     let sandbox = Sandbox::new();
     let source = small().write_to(&sandbox.directory("source"));
-    for packing in Packing::ALL {
+    for packing in Compression::ALL {
         let Some(archive) = packing.pack(&small().archive()) else { continue };
         let volume = sandbox.directory(&format!("{packing:?}"));
         with_files(seed(sandbox.file("seed", archive), &volume), 32).ends().exits(0);

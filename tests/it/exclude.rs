@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use tar::{EntryType, Header};
 
 use crate::kit::{
-    Outcome, Packing, Sandbox, Tarball, Tree, Volseed, assert_nothing_published, assert_same_tree, seed,
+    Compression, Outcome, Sandbox, Tarball, Tree, Volseed, assert_nothing_published, assert_same_tree, seed,
     volseed,
 };
 
@@ -70,7 +70,7 @@ fn a_directory_is_seeded_without_what_matches() {
 
 #[test]
 fn an_archive_is_seeded_without_what_matches_however_it_is_packed() {
-    for packing in Packing::ALL {
+    for packing in Compression::ALL {
         let sandbox = Sandbox::new();
         let Some(archive) = packing.pack(&app().archive()) else { continue };
         leaves_out(sandbox.file("seed", archive), &sandbox.volume());
@@ -180,7 +180,7 @@ fn links_over_names_that_are_left_out_are_followed() {
         .symlink("out/link", "anywhere")
         .hard_link("link", "out/link")
         .build();
-    for packing in [Packing::ALL[0], Packing::COMPRESSED[0]] {
+    for packing in [Compression::ALL[0], Compression::COMPRESSED[0]] {
         let Some(archive) = packing.pack(&archive) else { continue };
         let sandbox = Sandbox::new();
         let volume = sandbox.volume();
@@ -196,7 +196,7 @@ fn links_over_names_that_are_left_out_are_followed() {
 
 #[test]
 fn a_link_to_a_file_that_has_gone_by_names_both() {
-    for packing in Packing::COMPRESSED {
+    for packing in Compression::COMPRESSED {
         let sandbox = Sandbox::new();
         let Some(archive) = packing.pack(&linked().archive()) else { continue };
         let volume = sandbox.volume();

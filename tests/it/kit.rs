@@ -26,7 +26,7 @@ pub mod volseed;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-pub use compress::Packing;
+pub use compress::Compression;
 pub use outcome::Outcome;
 pub use sandbox::Sandbox;
 pub use snapshot::{Snapshot, assert_same_tree};
@@ -36,6 +36,10 @@ pub use volseed::{Running, Volseed, health, run, seed, volseed};
 
 /// Long enough for anything that is not broken, also on a loaded machine with two cores.
 pub const PATIENCE: Duration = Duration::from_secs(30);
+
+/// What volseed promises within a second, with room for two loaded cores. What the promise guards against, a volume
+/// that hangs or a holder that is silent, takes 10 s and more.
+pub const SOON: Duration = Duration::from_secs(5);
 
 /// Waits until the condition holds; the test fails where it does not in time.
 #[track_caller]

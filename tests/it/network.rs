@@ -9,7 +9,7 @@ use slowfs::{Counts, Errno, Fault, Mount, Op, Options, Squash};
 
 use crate::kit::slowfs::{far, slow};
 use crate::kit::{
-    Outcome, Running, Sandbox, Snapshot, Tree, Volseed, assert_nothing_published, assert_same_tree,
+    Outcome, Running, SOON, Sandbox, Snapshot, Tree, Volseed, assert_nothing_published, assert_same_tree,
     eventually, seed, staged,
 };
 
@@ -285,7 +285,7 @@ fn while_the_volume_hangs_health_answers_and_sigterm_ends_within_a_second() {
     assert_eq!([running.get("/livez").status, running.get("/readyz").status], [200, 503]);
     let (outcome, after) = running.stopped_by(Signal::SIGTERM);
     outcome.exits(143);
-    assert!(after < Duration::from_secs(1), "{after:?}");
+    assert!(after < SOON, "{after:?}");
     faults.release();
     far_seed(&source, &volume).ends().exits(0);
     assert_same_tree(&source, volume.path());
@@ -303,7 +303,7 @@ fn a_volume_that_hangs_from_the_start_does_not_keep_sigterm_and_health_waiting()
     assert_eq!(running.get("/livez").status, 200);
     let (outcome, after) = running.stopped_by(Signal::SIGTERM);
     outcome.exits(143);
-    assert!(after < Duration::from_secs(1), "{after:?}");
+    assert!(after < SOON, "{after:?}");
 }
 
 /// Seeds a volume on which everything belongs to this user, whatever is asked for.

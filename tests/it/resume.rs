@@ -7,8 +7,8 @@ use std::time::Duration;
 use nix::sys::signal::Signal;
 
 use crate::kit::{
-    Running, Sandbox, Snapshot, Tree, assert_nothing_published, assert_same_tree, eventually, needs, run,
-    seed, staged, volseed,
+    Running, SOON, Sandbox, Snapshot, Tree, assert_nothing_published, assert_same_tree, eventually, needs,
+    run, seed, staged, volseed,
 };
 use crate::order::names;
 
@@ -174,7 +174,7 @@ fn stops_resumable(signal: Signal, code: i32) {
     let (running, volume) = nearly_seeded(&sandbox, &tree);
     let (outcome, after) = running.stopped_by(signal);
     outcome.exits(code);
-    assert!(after < Duration::from_secs(1), "{after:?}");
+    assert!(after < SOON, "{after:?}");
     assert_nothing_published(&volume);
     assert!(restarted(&tree, &volume, &[]) > 0);
     assert_same_tree(&reference(&sandbox, &tree), &volume);
@@ -198,7 +198,7 @@ fn sigterm_stops_a_seed_that_waits_for_a_silent_standard_input() {
         running.says("listening");
         let (outcome, after) = running.stopped_by(Signal::SIGTERM);
         outcome.exits(143);
-        assert!(after < Duration::from_secs(1), "{after:?}");
+        assert!(after < SOON, "{after:?}");
     }
 }
 
@@ -210,7 +210,7 @@ fn sigterm_stops_a_replica_that_waits_for_another() {
     second.says("waiting for another replica");
     let (outcome, after) = second.stopped_by(Signal::SIGTERM);
     outcome.exits(143);
-    assert!(after < Duration::from_secs(1), "{after:?}");
+    assert!(after < SOON, "{after:?}");
 }
 
 #[test]
@@ -220,7 +220,7 @@ fn sigterm_stops_a_wait() {
     waiting.says("waiting");
     let (outcome, after) = waiting.stopped_by(Signal::SIGTERM);
     outcome.exits(143);
-    assert!(after < Duration::from_secs(1), "{after:?}");
+    assert!(after < SOON, "{after:?}");
 }
 
 #[test]

@@ -10,7 +10,7 @@ use crate::kit::compress::pipe;
 use crate::kit::nested::{DEEP, Nested, with_64_files};
 use crate::kit::sandbox::PROBE_ID;
 use crate::kit::{
-    Packing, Sandbox, Snapshot, Tarball, Tree, assert_nothing_published, assert_same_tree, needs, seed,
+    Compression, Sandbox, Snapshot, Tarball, Tree, assert_nothing_published, assert_same_tree, needs, seed,
 };
 
 /// A sandbox with the sample tree as a directory and an empty volume.
@@ -47,7 +47,7 @@ fn a_deep_directory_is_seeded_whole_and_one_whose_paths_are_too_long_is_refused(
 
 #[test]
 fn an_archive_is_known_by_its_magic_whatever_it_is_called() {
-    for packing in Packing::ALL {
+    for packing in Compression::ALL {
         let Some(archive) = packing.pack(&Tree::sample().archive()) else {
             continue;
         };
@@ -61,7 +61,7 @@ fn an_archive_is_known_by_its_magic_whatever_it_is_called() {
 
 #[test]
 fn every_packing_comes_through_standard_input() {
-    for packing in Packing::ALL {
+    for packing in Compression::ALL {
         let Some(archive) = packing.pack(&Tree::sample().archive()) else {
             continue;
         };
@@ -73,7 +73,7 @@ fn every_packing_comes_through_standard_input() {
 
 #[test]
 fn packed_streams_one_after_another_are_one_archive() {
-    for packing in Packing::COMPRESSED {
+    for packing in Compression::COMPRESSED {
         let archive = Tree::sample().archive();
         let (front, back) = archive.split_at(archive.len() / 2);
         let (Some(mut packed), Some(rest)) = (packing.pack(front), packing.pack(back)) else {

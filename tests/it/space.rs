@@ -9,7 +9,7 @@ use slowfs::Options;
 use crate::kit::mount::{self, Mount};
 use crate::kit::slowfs::{far, slow};
 use crate::kit::{
-    Packing, Sandbox, Tarball, Tree, assert_nothing_published, assert_same_tree, eventually, needs, seed,
+    Compression, Sandbox, Tarball, Tree, assert_nothing_published, assert_same_tree, eventually, needs, seed,
     staged,
 };
 
@@ -60,7 +60,7 @@ fn an_archive_that_does_not_fit_is_refused() {
     if !needs::root() {
         return;
     }
-    for packing in Packing::ALL {
+    for packing in Compression::ALL {
         let sandbox = Sandbox::new();
         let Some(archive) = packing.pack(&large().archive()) else { continue };
         let (volume, _mount) = small_volume(&sandbox, "size=8m");

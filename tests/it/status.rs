@@ -128,7 +128,7 @@ fn a_symlink_in_the_place_of_the_record_is_not_followed() {
 
 /// With this in the place of `.volseed`, nothing is written anywhere.
 #[track_caller]
-fn not_ours(make: impl FnOnce(&Path, &Path)) {
+fn foreign_state(make: impl FnOnce(&Path, &Path)) {
     let (sandbox, source, volume) = sandbox();
     let outside = sandbox.directory("outside");
     make(&volume.join(".volseed"), &outside);
@@ -139,13 +139,13 @@ fn not_ours(make: impl FnOnce(&Path, &Path)) {
 
 #[test]
 fn a_symlink_in_the_place_of_our_directory_is_not_followed() {
-    not_ours(|path, outside| symlink(outside, path).unwrap());
-    not_ours(|path, outside| symlink(outside.join("missing"), path).unwrap());
+    foreign_state(|path, outside| symlink(outside, path).unwrap());
+    foreign_state(|path, outside| symlink(outside.join("missing"), path).unwrap());
 }
 
 #[test]
 fn a_file_in_the_place_of_our_directory_is_refused() {
-    not_ours(|path, _| fs::write(path, "x").unwrap());
+    foreign_state(|path, _| fs::write(path, "x").unwrap());
 }
 
 #[test]

@@ -8,7 +8,7 @@ use nix::sys::signal::Signal;
 
 use crate::kit::http::{self, closed_port};
 use crate::kit::python::{DIES_OF, ECHOES_SIGNALS, ORPHAN, ORPHANS};
-use crate::kit::{Running, Sandbox, Tree, Volseed, eventually, needs, run};
+use crate::kit::{Running, SOON, Sandbox, Tree, Volseed, eventually, needs, run};
 
 /// A sandbox on disk, where programs may be executed, with a source and an empty volume.
 struct Stage {
@@ -293,7 +293,7 @@ fn while_seeding_stop_signals_end_it_and_all_others_are_left_alone() {
             send(&running, signal);
             running.ends().exits(128 + signal);
             let took = sent.elapsed();
-            assert!(took < Duration::from_secs(2), "supervise {supervise}, signal {signal}: {took:?}");
+            assert!(took < SOON, "supervise {supervise}, signal {signal}: {took:?}");
         }
         let stage = Stage::new();
         let mut running = seeding(&stage, supervise);

@@ -242,7 +242,7 @@ impl Supervisor<'_> {
             }
             return;
         }
-        // A job of a shell's, which watches our group: it stops with its app, and goes on with it.
+        // A job of a shell's, which watches our group: it stops with its app, and continues with it.
         terminal::give_to(getpgrp());
         let _ = kernel::send(-getpgrp().as_raw(), TSTP);
         let _ = kernel::send(getpid().as_raw(), STOP);

@@ -5,7 +5,7 @@
 //! comes next is the schedule's business. It bounds entries; the bytes that they carry are bounded
 //! where the buffers are handed out (`slab`).
 
-use super::schedule::{Number, Pace, Schedule, Slot, Turn};
+use super::schedule::{Batch, Number, Pace, Schedule, Slot};
 use super::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use crate::error::Error;
 
@@ -184,7 +184,7 @@ impl<T> Queue<T> {
 #[derive(Debug)]
 pub struct Hold<'a, T> {
     queue: &'a Queue<T>,
-    turn: Option<Turn>,
+    turn: Option<Batch>,
 }
 
 impl<T> Hold<'_, T> {

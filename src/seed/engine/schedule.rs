@@ -60,7 +60,7 @@ pub struct Pace {
 /// Some entries of one directory or large file, taken by one writer: to be given back as soon as the
 /// lock is no longer needed.
 #[derive(Debug, PartialEq, Eq)]
-pub struct Turn(Option<Number>);
+pub struct Batch(Option<Number>);
 
 /// The entries that are found and not yet begun.
 #[derive(Debug)]
@@ -180,14 +180,14 @@ impl<T> Schedule<T> {
     }
 
     /// Moves the best turn's entries to `taken`; `None` when there is nothing that may be begun now.
-    pub fn take(&mut self, most: usize, taken: &mut Vec<T>) -> Option<Turn> {
+    pub fn take(&mut self, most: usize, taken: &mut Vec<T>) -> Option<Batch> {
         let most = most.min(self.pace.entries_a_turn).max(1);
         let best = self.ready.first().copied();
         let Some((_, _, number)) = best.filter(|(turns, ..)| *turns == 0 || self.free.is_empty()) else {
             let turn = self.free.len().min(most);
             taken.extend(self.free.drain(..turn));
             self.waiting -= turn;
-            return (turn > 0).then_some(Turn(None));
+            return (turn > 0).then_some(Batch(None));
         };
         let before = taken.len();
         while taken.len() - before < most {
@@ -208,12 +208,12 @@ impl<T> Schedule<T> {
             node.entries = VecDeque::new();
         }
         self.rank(number);
-        Some(Turn(Some(number)))
+        Some(Batch(Some(number)))
     }
 
     /// The lock that the turn stood for is no longer needed.
-    pub fn give_back(&mut self, turn: Turn) {
-        if let Turn(Some(number)) = turn {
+    pub fn give_back(&mut self, turn: Batch) {
+        if let Batch(Some(number)) = turn {
             let node = &mut self.nodes[number];
             (node.turns, node.begun) = (node.turns - 1, true);
             self.rank(number);
@@ -526,7 +526,7 @@ mod tests {
                 self.now = now;
                 match event {
                     Event::Created(job) => {
-                        self.schedule.give_back(Turn(Some(job.directory)));
+                        self.schedule.give_back(Batch(Some(job.directory)));
                         let after = AFTER[usize::from(job.makes.is_none())];
                         self.events.push((Reverse(now + after), Event::Ended(job)));
                     }

@@ -15,9 +15,9 @@ pub type Xattrs = Vec<(Vec<u8>, Vec<u8>)>;
 pub struct Meta {
     /// Permission bits with set-user-ID, set-group-ID and sticky: 0 to 0o7777.
     pub mode: u32,
-    /// User number.
+    /// UID.
     pub uid: u32,
-    /// Group number.
+    /// GID.
     pub gid: u32,
     /// Modification time; `None` leaves it alone.
     pub mtime: Option<Time>,

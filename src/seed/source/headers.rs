@@ -48,9 +48,9 @@ pub struct Records {
     pub link: Option<Vec<u8>>,
     /// Length of the data in the archive, in bytes.
     pub size: Option<u64>,
-    /// User number.
+    /// UID.
     pub uid: Option<u64>,
-    /// Group number.
+    /// GID.
     pub gid: Option<u64>,
     /// Modification time.
     pub mtime: Option<Time>,

@@ -2,7 +2,7 @@
 //! ends the seed, before most of it is written.
 //!
 //! Only what is sure is refused. What a file system says may be no number at all, and what it holds may be
-//! smaller there: those that compress are not asked, and a server is believed to make a quarter of it.
+//! smaller there: those that compress are not asked, and a server is taken to make a quarter of it.
 
 use std::path::PathBuf;
 

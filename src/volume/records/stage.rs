@@ -70,9 +70,9 @@ pub struct Root {
     /// Whether `--chown` asks for this owner: a root that is neither its nor root's then stays as it is.
     #[serde(default)]
     pub asked: bool,
-    /// User number.
+    /// UID.
     pub uid: u32,
-    /// Group number.
+    /// GID.
     pub gid: u32,
     /// Permission bits, where the seed says.
     pub mode: Option<u32>,

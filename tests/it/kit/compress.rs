@@ -7,7 +7,7 @@ use super::needs;
 
 /// How an archive is packed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Packing {
+pub enum Compression {
     Plain,
     Gzip,
     Zstd,
@@ -15,7 +15,7 @@ pub enum Packing {
     Bzip2,
 }
 
-impl Packing {
+impl Compression {
     pub const ALL: [Self; 5] = [Self::Plain, Self::Gzip, Self::Zstd, Self::Xz, Self::Bzip2];
     pub const COMPRESSED: [Self; 4] = [Self::Gzip, Self::Zstd, Self::Xz, Self::Bzip2];
 
