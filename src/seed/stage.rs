@@ -2,8 +2,11 @@
 
 pub(crate) mod case;
 pub(crate) mod common;
+pub(crate) mod dir;
+pub(crate) mod dir_cache;
 pub(crate) mod durable;
 pub(crate) mod inheritance;
+pub(crate) mod leftovers;
 pub(crate) mod losses;
 pub(crate) mod metadata;
 pub(crate) mod overrides;

@@ -10,8 +10,8 @@ use super::schedule::{Number, Slot};
 use super::workers::Flush;
 use crate::seed::source::entry::{Meta, Xattrs};
 use crate::seed::source::slab::{Charge, Piece};
+use crate::seed::stage::dir::Dir;
 use crate::seed::stage::metadata::InitialAttrs;
-use crate::seed::stage::tree::Dir;
 
 /// Files from here on are cut into chunks of this size, so that one does not hold up the end. In
 /// bytes; small enough that two writers share a 16 MiB file.

@@ -28,8 +28,8 @@ use crate::exit::Exit;
 use crate::seed::engine::job::{Entry, FileJob};
 use crate::seed::engine::pipeline::Feed;
 use crate::seed::engine::schedule::Number;
+use crate::seed::stage::dir::Dir;
 use crate::seed::stage::overrides::Overrides;
-use crate::seed::stage::tree::Dir;
 use crate::volume::is_type;
 
 /// What a directory or a large file takes besides names and attributes, here, in the tree and in the

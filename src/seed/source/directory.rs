@@ -17,8 +17,8 @@ use crate::error::{Context, Error, Result, printable};
 use crate::exit::Exit;
 use crate::seed::engine::job::{CHUNK, Data, Entry, FileJob, Job};
 use crate::seed::engine::pipeline::Feed;
+use crate::seed::stage::dir::Dir;
 use crate::seed::stage::overrides::Overrides;
-use crate::seed::stage::tree::Dir;
 use crate::volume::{is_type, names, open_beneath, stat_entry};
 
 /// What the files of a mounted ConfigMap or Secret are links into (Kubernetes `pkg/volume/util/atomic_writer.go`).

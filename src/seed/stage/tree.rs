@@ -1,205 +1,25 @@
 //! The staged tree's directories: made before what is in them, finished after it.
 //!
 //! A directory gets its time, and the mode and attributes that it could not be made with, when the
-//! last of its children is done. Descriptors are kept within a limit: one that was not used for long
-//! is closed, and opened again from its parent if it is needed once more. They only stand for a place
-//! (`O_PATH`): opening a directory for reading would cost an NFS client a round trip
-//! (close-to-open, nfs(5)).
+//! last of its children is done.
 
-use std::collections::{HashMap, VecDeque};
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::collections::VecDeque;
+use std::os::fd::{AsFd, OwnedFd};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
 
-use rustix::fs::{self, FileType, Gid, Mode, OFlags, Stat, Uid};
+use rustix::fs::{self, FileType, Gid, Mode, Stat, Uid};
 use rustix::io::Errno;
 
-use super::case;
+use super::dir::{Dir, MadeDirectory, lock};
+use super::dir_cache::open_place;
 use super::metadata::{Fidelity, InitialAttrs};
 use super::owner::{Owner, create_as};
 use super::refused;
-use crate::error::{Context, Error, Result, printable};
+use crate::error::{Context, Error, Result};
 use crate::seed::engine::schedule::{Number, ROOT};
-use crate::seed::source::entry::{EntryName, Meta, Naming, Time, Xattrs};
-use crate::volume::{change_mode, entries, is_type, openat, remove_tree, stat_entry};
-
-/// How often one thing is tried again after the server forgot a directory's handle (`ESTALE`): each
-/// time from a parent further up.
-const STALE_TRIES: usize = 4;
-
-/// A directory of the seed. The root's path is empty.
-#[derive(Debug)]
-pub struct Dir {
-    number: Number,
-    parent: Option<Arc<Dir>>,
-    path: Box<[u8]>,
-    meta: Mutex<Option<Meta>>,
-    open: Mutex<Option<Arc<OwnedFd>>>,
-    /// Whether it was used since the last look for descriptors to close.
-    used: AtomicBool,
-    made: OnceLock<MadeDirectory>,
-    /// What the first file in it was born with, and what was asked for: where owners and modes come
-    /// from is the same for all files of a directory.
-    file_birth: OnceLock<((u32, Option<Owner>), InitialAttrs)>,
-    /// What an earlier run left in it and the seed was not seen to have.
-    found: Mutex<HashMap<Box<[u8]>, Stat>>,
-    /// Whether anything was created or removed in it.
-    changed: AtomicBool,
-    /// The directory of the source, kept open for the writers while few enough are.
-    source: Mutex<Option<Arc<OwnedFd>>>,
-    /// The same directory as an earlier holder staged it, and may still hold it open.
-    remains: Mutex<Option<Remains>>,
-    /// What is not finished yet: children, its making, and the producer while it may add some.
-    pending: AtomicUsize,
-}
-
-/// A directory of which only whole files may be taken: its holder may still write there.
-#[derive(Debug, Clone)]
-struct Remains {
-    directory: Arc<OwnedFd>,
-    entries: Arc<HashMap<Box<[u8]>, Stat>>,
-}
-
-impl Remains {
-    fn of(directory: OwnedFd) -> rustix::io::Result<Remains> {
-        let entries = entries(directory.as_fd())?.into();
-        Ok(Remains { directory: directory.into(), entries })
-    }
-}
-
-/// What a directory had once it was made.
-#[derive(Debug, Clone, Copy, Default)]
-struct MadeDirectory {
-    birth: InitialAttrs,
-    /// Who was to own it.
-    owner: Option<Owner>,
-    /// Its time, where an earlier run made it.
-    mtime: Option<Time>,
-}
-
-impl Dir {
-    fn new(number: Number, parent: Option<Arc<Dir>>, path: Box<[u8]>, pending: usize) -> Dir {
-        Dir {
-            number,
-            parent,
-            path,
-            meta: Mutex::default(),
-            open: Mutex::default(),
-            used: AtomicBool::new(false),
-            made: OnceLock::new(),
-            file_birth: OnceLock::new(),
-            found: Mutex::default(),
-            changed: AtomicBool::new(false),
-            source: Mutex::default(),
-            remains: Mutex::default(),
-            pending: AtomicUsize::new(pending),
-        }
-    }
-
-    /// Its number in the schedule.
-    pub fn number(&self) -> Number {
-        self.number
-    }
-
-    /// The path below the root, without a leading slash.
-    pub fn path(&self) -> &[u8] {
-        &self.path
-    }
-
-    /// What it is in; nothing for the root.
-    pub fn parent(&self) -> Option<&Arc<Dir>> {
-        self.parent.as_ref()
-    }
-
-    /// The path of a child.
-    pub fn child_path(&self, name: &[u8]) -> Vec<u8> {
-        let mut path = Vec::with_capacity(self.path.len() + 1 + name.len());
-        path.extend_from_slice(&self.path);
-        if !path.is_empty() {
-            path.push(b'/');
-        }
-        path.extend_from_slice(name);
-        path
-    }
-
-    /// Sets the attributes of the directory. The last call counts.
-    pub fn set_meta(&self, meta: Meta) {
-        *lock(&self.meta) = Some(meta);
-    }
-
-    /// Adds the extended attributes to what was said before.
-    pub fn set_xattrs(&self, xattrs: Box<Xattrs>) {
-        lock(&self.meta).get_or_insert_default().xattrs = Some(xattrs);
-    }
-
-    /// One more thing to wait for before the directory is finished.
-    pub fn retain(&self) {
-        self.pending.fetch_add(1, Ordering::Relaxed);
-    }
-
-    /// One thing less to wait for; whether it was the last.
-    pub fn release(&self) -> bool {
-        self.pending.fetch_sub(1, Ordering::AcqRel) == 1
-    }
-
-    /// What an earlier run left under this name, until it is [`settled`](Dir::settled).
-    pub fn found(&self, name: &[u8]) -> Option<Stat> {
-        lock(&self.found).get(name).copied()
-    }
-
-    /// What was found under this name is reused or removed. Not before: a writer that is interrupted by a
-    /// stale handle begins again and has to know of it.
-    pub fn settled(&self, name: &[u8]) {
-        lock(&self.found).remove(name);
-    }
-
-    /// What an earlier holder left under this name in a directory that it may still hold open, and that
-    /// directory.
-    pub fn remaining(&self, name: &[u8]) -> Option<(Arc<OwnedFd>, Stat)> {
-        let remains = lock(&self.remains);
-        let remains = remains.as_ref()?;
-        Some((Arc::clone(&remains.directory), *remains.entries.get(name)?))
-    }
-
-    /// Something was created or removed in it: its time has to be set.
-    pub fn mark_changed(&self) {
-        self.changed.store(true, Ordering::Relaxed);
-    }
-
-    /// What a file in here was born with, which was just created with `mode` by `owner`.
-    ///
-    /// # Errors
-    /// As `fstat`.
-    pub fn file_birth(
-        &self,
-        file: &OwnedFd,
-        mode: u32,
-        owner: Option<Owner>,
-    ) -> rustix::io::Result<InitialAttrs> {
-        match self.file_birth.get() {
-            Some((asked, birth)) if *asked == (mode, owner) => Ok(*birth),
-            _ => {
-                let birth = InitialAttrs::of(&fs::fstat(file)?);
-                let _ = self.file_birth.set(((mode, owner), birth));
-                Ok(birth)
-            }
-        }
-    }
-
-    fn name(&self) -> &[u8] {
-        self.path.rsplit(|byte| *byte == b'/').next().unwrap_or_default()
-    }
-}
-
-impl Drop for Dir {
-    /// One directory after the other: a call for each level could be more than a stack holds.
-    fn drop(&mut self) {
-        let mut above = self.parent.take();
-        while let Some(dir) = above {
-            above = Arc::into_inner(dir).and_then(|mut dir| dir.parent.take());
-        }
-    }
-}
+use crate::seed::source::entry::{EntryName, Meta, Naming, Time};
+use crate::volume::{change_mode, entries, is_type, remove_tree, stat_entry};
 
 /// What a tree may do on its volume.
 #[derive(Debug, Clone, Copy)]
@@ -215,16 +35,16 @@ pub struct TreeOptions {
 /// All directories of one stage.
 #[derive(Debug)]
 pub struct Tree {
-    root: Arc<Dir>,
-    root_fd: Arc<OwnedFd>,
-    naming: Naming,
-    means: TreeOptions,
-    numbers: AtomicUsize,
+    pub(super) root: Arc<Dir>,
+    pub(super) root_fd: Arc<OwnedFd>,
+    pub(super) naming: Naming,
+    pub(super) means: TreeOptions,
+    pub(super) numbers: AtomicUsize,
     /// Numbers that stand for nothing any more.
-    spare: Mutex<Vec<Number>>,
-    open: Mutex<VecDeque<Arc<Dir>>>,
-    open_sources: AtomicUsize,
-    open_remains: AtomicUsize,
+    pub(super) spare: Mutex<Vec<Number>>,
+    pub(super) open: Mutex<VecDeque<Arc<Dir>>>,
+    pub(super) open_sources: AtomicUsize,
+    pub(super) open_remains: AtomicUsize,
 }
 
 impl Tree {
@@ -253,16 +73,9 @@ impl Tree {
         };
         if means.resumed {
             let found = entries(tree.root_fd.as_fd()).context("read directory", || tree.entry(b""))?;
-            *lock(&tree.root.found) = found;
+            lock(&tree.root.facts).found = found;
         }
         Ok(tree)
-    }
-
-    /// The same tree, to which whole files are taken from `remains`, an earlier holder's. Where it cannot
-    /// be read, nothing is.
-    pub fn taking_from(self, remains: Option<OwnedFd>) -> Tree {
-        *lock(&self.root.remains) = remains.and_then(|remains| Remains::of(remains).ok());
-        self
     }
 
     /// The root.
@@ -300,23 +113,6 @@ impl Tree {
         refused::end_dropped(&self.naming, path)
     }
 
-    /// Makes way for `name`, which could not be made since it is there: an earlier try of ours, or of an earlier
-    /// run under another spelling, is removed.
-    ///
-    /// # Errors
-    /// Exit 78 where it is another name of the seed, which the volume does not tell apart.
-    pub fn make_way(&self, dir: &Dir, directory: BorrowedFd<'_>, name: &[u8]) -> Result<()> {
-        let path = || self.entry(&dir.child_path(name));
-        if let Some(other) = case::other_spelling(directory, name).context("read directory", path)? {
-            if dir.found(&other).is_none() {
-                let other = if other.is_empty() { Vec::new() } else { dir.child_path(&other) };
-                return Err(self.same_name(&dir.child_path(name), &other));
-            }
-            dir.settled(&other);
-        }
-        remove_tree(directory, name).context("remove", path)
-    }
-
     fn longest_name(&self) -> Option<u64> {
         fs::fstatfs(&self.root_fd).ok().and_then(|found| u64::try_from(found.f_namelen).ok())
     }
@@ -329,7 +125,7 @@ impl Tree {
     /// Takes the numbers of what is finished, and forgets it.
     pub fn recycle(&self, numbers: Vec<Number>) {
         lock(&self.spare).extend(numbers);
-        lock(&self.open).retain(|dir| lock(&dir.open).is_some());
+        lock(&self.open).retain(|dir| lock(&dir.descriptors).open.is_some());
     }
 
     /// What the stage has of the seed under this name. Nothing of a directory that is not made yet.
@@ -399,10 +195,11 @@ impl Tree {
         let path = || self.entry(&dir.path);
         let parent = self.open(parent_dir)?;
         let (mode, owner) = {
-            let meta = lock(&dir.meta);
-            let owner = meta.as_ref().map(|meta| (meta.uid, meta.gid));
+            let facts = lock(&dir.facts);
+            let meta = facts.meta.as_ref();
+            let owner = meta.map(|meta| (meta.uid, meta.gid));
             // Wide enough for us to fill it; a narrow mode and the special bits come last.
-            (meta.as_ref().map_or(0o755, |meta| meta.mode) & 0o777 | 0o700, owner)
+            (meta.map_or(0o755, |meta| meta.mode) & 0o777 | 0o700, owner)
         };
         let found = parent_dir.found(dir.name());
         let there = found.filter(|found| is_type(found, FileType::Directory));
@@ -453,97 +250,6 @@ impl Tree {
         Ok(())
     }
 
-    /// Finds what an earlier holder left in the same directory. What cannot be read is written again.
-    fn open_remains(&self, dir: &Dir, parent: &Dir) {
-        let Some((above, stat)) = parent.remaining(dir.name()) else { return };
-        if !is_type(&stat, FileType::Directory)
-            || self.open_remains.load(Ordering::Relaxed) >= self.means.open_directories
-        {
-            return;
-        }
-        let flags = OFlags::DIRECTORY | OFlags::RDONLY;
-        let opened = openat(above.as_fd(), dir.name(), flags, Mode::empty()).and_then(Remains::of);
-        if let Ok(remains) = opened {
-            self.open_remains.fetch_add(1, Ordering::Relaxed);
-            *lock(&dir.remains) = Some(remains);
-        }
-    }
-
-    /// What is left there is nobody's, and goes with the rest.
-    fn close_remains(&self, dir: &Dir) {
-        if lock(&dir.remains).take().is_some() {
-            self.open_remains.fetch_sub(1, Ordering::Relaxed);
-        }
-    }
-
-    /// The descriptor of a directory that is made; it stands for the place only (`O_PATH`).
-    ///
-    /// # Errors
-    /// When it has to be opened again and cannot be.
-    pub fn open(&self, dir: &Arc<Dir>) -> Result<Arc<OwnedFd>> {
-        // Not by a call for each level: a seed may be deeper than a writer's stack.
-        let (mut above, mut closed) = (dir, Vec::new());
-        let mut fd = loop {
-            let Some(parent) = &above.parent else { break Arc::clone(&self.root_fd) };
-            if let Some(fd) = &*lock(&above.open) {
-                above.used.store(true, Ordering::Relaxed);
-                break Arc::clone(fd);
-            }
-            closed.push((above, parent));
-            above = parent;
-        };
-        while let Some((dir, parent)) = closed.pop() {
-            let owner = dir.made.get().and_then(|made| made.owner);
-            let creator = owner.and_then(|owner| self.creator(parent, owner));
-            let opened = create_as(creator, || open_place(&fd, dir.name()));
-            fd = self.keep(dir, opened.context("open directory", || self.entry(&dir.path))?);
-        }
-        Ok(fd)
-    }
-
-    /// Does `act`, and does it again where the server has forgotten the handle of `dir`: it is opened
-    /// again from further and further up, at last from the root. `act` must be idempotent.
-    ///
-    /// # Errors
-    /// Those of `act`.
-    pub fn unless_stale<T>(&self, dir: &Arc<Dir>, mut act: impl FnMut() -> Result<T>) -> Result<T> {
-        let mut tries = 0;
-        loop {
-            match act() {
-                Err(error) if error.is_stale() && tries < STALE_TRIES => {
-                    tries += 1;
-                    tracing::debug!(directory = %printable(&dir.path), "its handle is stale");
-                    let mut forgotten = Some(dir);
-                    for _ in 0..1 << tries {
-                        let Some(dir) = forgotten else { break };
-                        lock(&dir.open).take();
-                        forgotten = dir.parent.as_ref();
-                    }
-                }
-                result => return result,
-            }
-        }
-    }
-
-    /// Keeps the source's directory open for the writers, unless too many are.
-    pub fn keep_source(&self, dir: &Dir, fd: &Arc<OwnedFd>) {
-        if self.open_sources.load(Ordering::Relaxed) < self.means.open_directories {
-            self.open_sources.fetch_add(1, Ordering::Relaxed);
-            *lock(&dir.source) = Some(Arc::clone(fd));
-        }
-    }
-
-    /// The source's directory, where it is kept open.
-    pub fn source(&self, dir: &Dir) -> Option<Arc<OwnedFd>> {
-        lock(&dir.source).clone()
-    }
-
-    fn close_source(&self, dir: &Dir) {
-        if lock(&dir.source).take().is_some() {
-            self.open_sources.fetch_sub(1, Ordering::Relaxed);
-        }
-    }
-
     /// One thing less to wait for. The last one finishes the directory, and so on upwards.
     ///
     /// # Errors
@@ -561,7 +267,7 @@ impl Tree {
         loop {
             let Some(parent) = &dir.parent else { return Ok(()) };
             self.unless_stale(dir, || self.finish(dir, fidelity))?;
-            lock(&dir.open).take();
+            lock(&dir.descriptors).open.take();
             self.close_source(dir);
             self.close_remains(dir);
             if !parent.release() {
@@ -583,7 +289,7 @@ impl Tree {
     fn finish(&self, dir: &Arc<Dir>, fidelity: &Fidelity) -> Result<()> {
         let path = || dir.path.to_vec();
         self.prune(dir)?;
-        let Some(meta) = lock(&dir.meta).clone() else { return Ok(()) };
+        let Some(meta) = lock(&dir.facts).meta.clone() else { return Ok(()) };
         let MadeDirectory { mut birth, owner, mtime } = dir.made.get().copied().unwrap_or_default();
         // An archive may say later whose it is.
         if owner != Some((meta.uid, meta.gid)) {
@@ -601,86 +307,4 @@ impl Tree {
         }
         fidelity.finish_file(&self.open_to_read(dir)?, &meta, mode, birth, path)
     }
-
-    /// Finds out what an earlier run left in a directory: names, sizes and times come together from
-    /// an NFS server, so that no file of them has to be asked about.
-    fn list(&self, dir: &Arc<Dir>, fidelity: &Fidelity) -> Result<()> {
-        let path = || self.entry(&dir.path);
-        // As its owner, who will create in it: the server is asked once what that user may do.
-        let owner = dir.made.get().and_then(|made| made.owner);
-        let creator = owner.and_then(|owner| self.creator(dir, owner));
-        let place = self.open(dir)?;
-        let (fd, found) = create_as(creator, || {
-            let fd = openat(place.as_fd(), b".", OFlags::DIRECTORY | OFlags::RDONLY, Mode::empty())?;
-            let found = entries(fd.as_fd())?;
-            Ok((fd, found))
-        })
-        .context("read directory", path)?;
-        *lock(&dir.found) = found;
-        match &*lock(&dir.meta) {
-            Some(meta) => fidelity.drop_other_xattrs(&fd, meta, || dir.path.to_vec()),
-            None => Ok(()),
-        }
-    }
-
-    /// Removes what an earlier run left and the seed does not have.
-    fn prune(&self, dir: &Arc<Dir>) -> Result<()> {
-        let left: Vec<Box<[u8]>> = lock(&dir.found).keys().cloned().collect();
-        for name in left {
-            let fd = self.open(dir)?;
-            dir.mark_changed();
-            remove_tree(fd.as_fd(), &name).context("remove", || self.entry(&dir.child_path(&name)))?;
-            dir.settled(&name);
-        }
-        Ok(())
-    }
-
-    /// A directory that is there already: made before the server forgot its parent, or another name.
-    fn make_again(&self, above: &Dir, parent: &OwnedFd, dir: &Dir, mode: u32) -> Result<()> {
-        let path = || self.entry(&dir.path);
-        let found = stat_entry(parent.as_fd(), dir.name()).context("stat", path)?;
-        let is_directory = found.is_some_and(|found| is_type(&found, FileType::Directory));
-        let other = case::other_spelling(parent.as_fd(), dir.name()).context("read directory", path)?;
-        if is_directory && other.is_none() {
-            return Ok(());
-        }
-        self.make_way(above, parent.as_fd(), dir.name())?;
-        let made = fs::mkdirat(parent, dir.name(), Mode::from_raw_mode(mode));
-        made.map_err(|cause| self.not_made("create directory", &dir.path, cause))
-    }
-
-    fn open_to_read(&self, dir: &Arc<Dir>) -> Result<OwnedFd> {
-        openat(self.open(dir)?.as_fd(), b".", OFlags::DIRECTORY | OFlags::RDONLY, Mode::empty())
-            .context("open directory", || self.entry(&dir.path))
-    }
-
-    /// Keeps a descriptor, and closes one that was not used for long where there are too many.
-    fn keep(&self, dir: &Arc<Dir>, fd: OwnedFd) -> Arc<OwnedFd> {
-        let fd = Arc::new(fd);
-        dir.used.store(true, Ordering::Relaxed);
-        let before = lock(&dir.open).replace(Arc::clone(&fd));
-        let mut open = lock(&self.open);
-        if before.is_none() {
-            open.push_back(Arc::clone(dir));
-        }
-        while open.len() > self.means.open_directories {
-            let Some(oldest) = open.pop_front() else { break };
-            if oldest.used.swap(false, Ordering::Relaxed) && lock(&oldest.open).is_some() {
-                // A second chance.
-                open.push_back(oldest);
-            } else {
-                lock(&oldest.open).take();
-            }
-        }
-        fd
-    }
-}
-
-/// A descriptor that stands for a directory's place; nothing can be read from it.
-fn open_place(parent: &OwnedFd, name: &[u8]) -> rustix::io::Result<OwnedFd> {
-    openat(parent.as_fd(), name, OFlags::DIRECTORY | OFlags::PATH, Mode::empty())
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

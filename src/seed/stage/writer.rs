@@ -15,10 +15,11 @@ use std::time::Instant;
 use rustix::fs::{self, AtFlags, FileType, Mode, OFlags, SeekFrom, Stat};
 use rustix::io::Errno;
 
+use super::dir::Dir;
 use super::losses::Loss;
 use super::metadata::{Fidelity, InitialAttrs};
 use super::owner::{Owner, create_as};
-use super::tree::{Dir, Tree};
+use super::tree::Tree;
 use crate::cancel::Cancel;
 use crate::error::{Context, Error, Result, printable};
 use crate::exit::Exit;

@@ -14,10 +14,10 @@ use crate::error::{Context, Error, Result};
 use crate::exit::Exit;
 use crate::seed::engine::job::{Entry, FileJob, Job};
 use crate::seed::source::entry::{Meta, Time, Xattrs};
+use crate::seed::stage::dir::Dir;
 use crate::seed::stage::losses::Loss;
 use crate::seed::stage::owner::{as_owner, create_as};
 use crate::seed::stage::refusals::{is_link_refusal, is_refusal};
-use crate::seed::stage::tree::Dir;
 use crate::volume::{change_mode, is_type, openat, remove_tree, stat_entry};
 
 impl Writer<'_> {
