@@ -55,24 +55,29 @@ pub enum Job {
     Directory(Arc<Dir>),
     /// A directory in which everything is done, to be finished.
     Finish(Arc<Dir>),
-    /// A whole file out of the source.
-    Copy(FileJob, Data),
-    /// A whole file out of a slab.
-    Write(FileJob, Piece),
+    /// A whole file.
+    File(FileJob, Data),
     /// A large file, to be created.
     Large(Arc<LargeFile>),
     /// A part of it.
     Chunk(Arc<LargeFile>, Chunk),
-    /// A symbolic link and where it points.
-    Symlink(Entry, Box<[u8]>),
-    /// A FIFO.
-    Fifo(Entry),
-    /// Another name for the file at a place that is already written.
-    Link(Entry, Arc<Dir>, Box<[u8]>),
+    /// An entry without data.
+    Special(Entry, Special),
 }
 
-/// Where in the source a file's data is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// What an entry without data is.
+#[derive(Debug)]
+pub enum Special {
+    /// A symbolic link to this path.
+    Symlink(Box<[u8]>),
+    /// A FIFO.
+    Fifo,
+    /// Another name for the file of this name in that directory, which is already written.
+    Link(Arc<Dir>, Box<[u8]>),
+}
+
+/// Where a file's data is.
+#[derive(Debug)]
 pub enum Data {
     /// A file of its own.
     Whole,
@@ -80,12 +85,14 @@ pub enum Data {
     WithHoles,
     /// In the archive, from this byte on.
     At(u64),
+    /// In a slab.
+    Slab(Piece),
 }
 
 impl Job {
     /// Whether it writes a file.
     pub fn has_data(&self) -> bool {
-        matches!(self, Job::Copy(..) | Job::Write(..) | Job::Large(_) | Job::Chunk(..))
+        matches!(self, Job::File(..) | Job::Large(_) | Job::Chunk(..))
     }
 
     /// Where it belongs in the schedule.
@@ -98,8 +105,8 @@ impl Job {
                 Some(parent) => Slot::Directory { parent: parent.number(), own: dir.number() },
                 None => Slot::Free,
             },
-            Job::Copy(file, _) | Job::Write(file, _) => Slot::In(file.dir.number()),
-            Job::Symlink(entry, _) | Job::Fifo(entry) | Job::Link(entry, ..) => Slot::In(entry.dir.number()),
+            Job::File(file, _) => Slot::In(file.dir.number()),
+            Job::Special(entry, _) => Slot::In(entry.dir.number()),
         }
     }
 }

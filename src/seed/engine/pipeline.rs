@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use rustix::fs::Stat;
 
-use super::job::{CHUNK, Chunk, Entry, FileJob, Job, LargeFile};
+use super::job::{CHUNK, Chunk, Data, Entry, FileJob, Job, LargeFile, Special};
 use super::queue::Queue;
 use super::schedule::{Number, Slot};
 use super::workers::Parallelism;
@@ -206,13 +206,13 @@ impl Feed<'_> {
         if dir.release() { self.push(Job::Finish(dir)) } else { Ok(()) }
     }
 
-    /// A file whose data is in `job`, which `make` builds.
+    /// A file, and where its data is.
     ///
     /// # Errors
     /// When there are too many entries, the end was asked for, or a writer has failed.
-    pub fn file(&mut self, file: FileJob, make: impl FnOnce(FileJob) -> Job) -> Result<()> {
+    pub fn file(&mut self, file: FileJob, data: Data) -> Result<()> {
         self.begin_file(&file)?;
-        self.push(make(file))
+        self.push(Job::File(file, data))
     }
 
     /// A large file, of which chunks follow; [`Chunk::Last`] must come after them. `has_source` says
@@ -258,7 +258,7 @@ impl Feed<'_> {
     pub fn symlink(&mut self, entry: Entry, target: Box<[u8]>) -> Result<()> {
         self.space.take(0)?;
         self.begin(&entry)?;
-        self.push(Job::Symlink(entry, target))
+        self.push(Job::Special(entry, Special::Symlink(target)))
     }
 
     /// A FIFO.
@@ -268,7 +268,7 @@ impl Feed<'_> {
     pub fn fifo(&mut self, entry: Entry) -> Result<()> {
         self.space.take(0)?;
         self.begin(&entry)?;
-        self.push(Job::Fifo(entry))
+        self.push(Job::Special(entry, Special::Fifo))
     }
 
     /// Another name for what was given as `name` in `dir`; made once that is written.
@@ -277,7 +277,7 @@ impl Feed<'_> {
     /// As [`Feed::file`].
     pub fn link(&mut self, entry: Entry, dir: Arc<Dir>, name: Box<[u8]>) -> Result<()> {
         self.begin(&entry)?;
-        let job = Job::Link(entry, dir, name);
+        let job = Job::Special(entry, Special::Link(dir, name));
         self.links.push((job.place(), job));
         Ok(())
     }
@@ -299,7 +299,7 @@ impl Feed<'_> {
     pub fn make_link(&mut self, entry: Entry, dir: Arc<Dir>, name: Box<[u8]>) -> Result<()> {
         self.check_name(&entry.path())?;
         entry.dir.retain();
-        self.push(Job::Link(entry, dir, name))
+        self.push(Job::Special(entry, Special::Link(dir, name)))
     }
 
     /// Removes what has this name; all that was fed is written. `size` is what it had, where it had no other

@@ -15,7 +15,7 @@ use super::exclude::Excluding;
 use super::names::{LONGEST_PATH, is_reserved};
 use crate::error::{Context, Error, Result, printable};
 use crate::exit::Exit;
-use crate::seed::engine::job::{CHUNK, Data, Entry, FileJob, Job};
+use crate::seed::engine::job::{CHUNK, Data, Entry, FileJob};
 use crate::seed::engine::pipeline::Feed;
 use crate::seed::stage::dir::Dir;
 use crate::seed::stage::overrides::Overrides;
@@ -191,7 +191,7 @@ impl Walk<'_, '_> {
         let file = FileJob { dir: Arc::clone(dir), name, meta: self.meta(stat), size, stored, _charge: None };
         if holes || size <= CHUNK {
             let data = if holes { Data::WithHoles } else { Data::Whole };
-            return self.feed.file(file, |file| Job::Copy(file, data));
+            return self.feed.file(file, data);
         }
         let large = self.feed.large_file(file, true)?;
         self.feed.copy_chunks(&large, size, 0)

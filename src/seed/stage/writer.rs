@@ -118,12 +118,12 @@ impl<'a> Writer<'a> {
                 self.queue.made(dir.number());
                 dir
             }
-            Job::Copy(file, _) | Job::Write(file, _) => {
-                tree.unless_stale(&file.dir, || self.write_file(job, file, created))?;
+            Job::File(file, data) => {
+                tree.unless_stale(&file.dir, || self.write_file(file, data, created))?;
                 &file.dir
             }
-            Job::Symlink(entry, _) | Job::Fifo(entry) | Job::Link(entry, ..) => {
-                tree.unless_stale(&entry.dir, || self.make_special(job, created))?;
+            Job::Special(entry, special) => {
+                tree.unless_stale(&entry.dir, || self.make_special(entry, special, created))?;
                 self.shared.progress.touch();
                 &entry.dir
             }
@@ -131,26 +131,26 @@ impl<'a> Writer<'a> {
         tree.release(dir, fidelity)
     }
 
-    fn write_file(&mut self, job: &Job, file: &FileJob, created: Created<'_>) -> Result<()> {
+    fn write_file(&mut self, file: &FileJob, data: &Data, created: Created<'_>) -> Result<()> {
         if self.reusable(file)? {
             return Ok(());
         }
-        let target = match job {
-            Job::Write(_, piece) => {
+        let target = match data {
+            Data::Slab(piece) => {
                 let target = self.create(file, None, created)?;
                 self.write_at(file, &target.fd, piece.bytes(), 0)?;
                 target
             }
-            Job::Copy(_, Data::At(start)) => {
+            Data::At(start) => {
                 let archive = self.shared.source.expect("an archive with data to copy is open");
                 let target = self.create(file, None, created)?;
                 self.copy_range(file, archive, &target.fd, (*start, 0), file.size)?;
                 target
             }
-            _ => {
+            Data::Whole | Data::WithHoles => {
                 let (source, xattrs) = self.open_source(file)?;
                 let target = self.create(file, xattrs, created)?;
-                if matches!(job, Job::Copy(_, Data::WithHoles)) {
+                if matches!(data, Data::WithHoles) {
                     self.copy_data_only(file, &source, &target.fd)?;
                 } else {
                     self.copy_range(file, source.as_fd(), &target.fd, (0, 0), file.size)?;

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use super::{DIR_COST, Reading};
 use crate::error::Result;
-use crate::seed::engine::job::{CHUNK, Chunk, Data, FileJob, Job, LargeFile};
+use crate::seed::engine::job::{CHUNK, Chunk, Data, FileJob, LargeFile};
 use crate::seed::source::headers::Segment;
 use crate::seed::source::slab::{Piece, Pool, SLAB};
 
@@ -51,7 +51,7 @@ impl Reading<'_, '_> {
     fn file_in_archive(&mut self, file: FileJob, start: u64) -> Result<()> {
         let size = file.size;
         if size <= CHUNK {
-            return self.feed.file(file, |file| Job::Copy(file, Data::At(start)));
+            return self.feed.file(file, Data::At(start));
         }
         let large = self.large(file)?;
         self.feed.copy_chunks(&large, size, start)
@@ -139,7 +139,7 @@ impl Reading<'_, '_> {
             let slab = self.slab.pool.seal(buffer);
             for (file, range) in self.slab.files.drain(..) {
                 let piece = Piece { slab: Arc::clone(&slab), range };
-                self.feed.file(file, |file| Job::Write(file, piece))?;
+                self.feed.file(file, Data::Slab(piece))?;
             }
         }
         self.feed.flush()

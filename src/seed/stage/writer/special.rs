@@ -12,7 +12,7 @@ use rustix::io::Errno;
 use super::{Created, Writer};
 use crate::error::{Context, Error, Result};
 use crate::exit::Exit;
-use crate::seed::engine::job::{Entry, FileJob, Job};
+use crate::seed::engine::job::{Entry, FileJob, Special};
 use crate::seed::source::entry::{Meta, Time, Xattrs};
 use crate::seed::stage::dir::Dir;
 use crate::seed::stage::losses::Loss;
@@ -25,12 +25,11 @@ impl Writer<'_> {
     ///
     /// # Errors
     /// The first thing that went wrong with it.
-    pub fn make_special(&mut self, job: &Job, created: Created<'_>) -> Result<()> {
-        match job {
-            Job::Symlink(entry, target) => self.symlink(entry, target, created),
-            Job::Fifo(entry) => self.fifo(entry, created),
-            Job::Link(entry, dir, first) => self.link(entry, (dir, first), created),
-            _ => Ok(()),
+    pub fn make_special(&mut self, entry: &Entry, special: &Special, created: Created<'_>) -> Result<()> {
+        match special {
+            Special::Symlink(target) => self.symlink(entry, target, created),
+            Special::Fifo => self.fifo(entry, created),
+            Special::Link(dir, first) => self.link(entry, (dir, first), created),
         }
     }
 
