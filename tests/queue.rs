@@ -48,7 +48,10 @@ fn write(queue: &Queue<u32>, written: &Mutex<Vec<u32>>) {
     let mut entries = Vec::new();
     while let Some(mut hold) = queue.take(&mut entries) {
         let taken = entries.len();
-        hold.give_back();
+        for _ in &entries {
+            hold.next();
+            hold.created();
+        }
         written.lock().unwrap().append(&mut entries);
         queue.done(taken);
     }

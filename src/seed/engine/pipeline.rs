@@ -134,12 +134,10 @@ fn write(shared: &Shared<'_>, queue: &Queue<Job>, (writers, most_buffer): (usize
     while let Some(mut hold) = queue.take(&mut jobs) {
         let taken = jobs.len();
         let mut began = Instant::now();
-        for (number, job) in jobs.drain(..).enumerate() {
-            let result = if shared.cancel.is_set() {
-                Err(Error::cancelled())
-            } else {
-                writer.run(&job, number + 1 == taken, &mut hold)
-            };
+        for job in jobs.drain(..) {
+            hold.next();
+            let result =
+                if shared.cancel.is_set() { Err(Error::cancelled()) } else { writer.run(&job, &mut hold) };
             let ended = Instant::now();
             all += ended - began;
             files += if job.has_data() { ended - began } else { Duration::ZERO };

@@ -90,12 +90,12 @@ impl<T> Queue<T> {
             }
             let waiting = state.schedule.len();
             let share = (waiting / self.writers).max(1);
-            if let Some(turn) = state.schedule.take(share, entries) {
+            if let Some(batch) = state.schedule.take(share, entries) {
                 state.in_flight += entries.len();
                 if waiting >= MAX_ENTRIES && state.schedule.len() < MAX_ENTRIES {
                     self.emptied.notify_all();
                 }
-                return Some(Hold { queue: self, turn: Some(turn) });
+                return Some(Hold { queue: self, batch: Some(batch), left: entries.len() });
             }
             if state.closed {
                 return None;
@@ -180,20 +180,33 @@ impl<T> Queue<T> {
     }
 }
 
-/// A turn that was taken, as long as its directory's lock is needed for it.
+/// A batch that was taken, as long as its directory's lock is needed for it.
 #[derive(Debug)]
 pub struct Hold<'a, T> {
     queue: &'a Queue<T>,
-    turn: Option<Batch>,
+    batch: Option<Batch>,
+    /// Entries after the one in hand.
+    left: usize,
 }
 
 impl<T> Hold<'_, T> {
-    /// Everything of the turn is created: another writer may create in its directory. Saying so again
-    /// does nothing.
-    pub fn give_back(&mut self) {
-        if let Some(turn) = self.turn.take() {
+    /// The next entry of the batch is in hand.
+    pub fn next(&mut self) {
+        self.left = self.left.saturating_sub(1);
+    }
+
+    /// What the entry in hand creates is created. With the last one another writer may create in the directory.
+    /// Idempotent.
+    pub fn created(&mut self) {
+        if self.left == 0 {
+            self.give_back();
+        }
+    }
+
+    fn give_back(&mut self) {
+        if let Some(batch) = self.batch.take() {
             let mut state = self.queue.lock();
-            state.schedule.give_back(turn);
+            state.schedule.give_back(batch);
             self.queue.wake(&state, 1);
         }
     }

@@ -74,9 +74,6 @@ pub struct Writer<'a> {
     kept_buffer: usize,
 }
 
-/// Called when what a job creates is created.
-type Created<'c> = &'c mut dyn FnMut();
-
 impl<'a> Writer<'a> {
     /// One of `writers`, whose buffer grows to `most_buffer` bytes at the most.
     pub fn new(
@@ -89,21 +86,16 @@ impl<'a> Writer<'a> {
         Writer { shared, queue, buffer: Vec::new(), most_buffer, kept_buffer }
     }
 
-    /// Does one job. Where it is the last of its turn, `hold` is given back as early as can be.
+    /// Does the job in hand.
     ///
     /// # Errors
     /// The first thing that went wrong with it.
-    pub fn run(&mut self, job: &Job, is_last: bool, hold: &mut Hold<'_, Job>) -> Result<()> {
+    pub fn run(&mut self, job: &Job, hold: &mut Hold<'_, Job>) -> Result<()> {
         let tree = self.shared.tree;
         let fidelity = self.shared.fidelity;
-        let created: Created<'_> = &mut || {
-            if is_last {
-                hold.give_back();
-            }
-        };
         let dir = match job {
             Job::Large(large) => {
-                self.open_large(large, created)?;
+                self.open_large(large, hold)?;
                 self.queue.made(large.number);
                 return Ok(());
             }
@@ -112,18 +104,18 @@ impl<'a> Writer<'a> {
             Job::Directory(dir) => {
                 let parent = dir.parent().unwrap_or(dir);
                 let began = Instant::now();
-                tree.unless_stale(parent, || tree.make(dir, fidelity, &mut *created))?;
+                tree.unless_stale(parent, || tree.make(dir, fidelity, || hold.created()))?;
                 self.shared.progress.observe(Operation::Directory, began);
                 self.shared.progress.touch();
                 self.queue.made(dir.number());
                 dir
             }
             Job::File(file, data) => {
-                tree.unless_stale(&file.dir, || self.write_file(file, data, created))?;
+                tree.unless_stale(&file.dir, || self.write_file(file, data, hold))?;
                 &file.dir
             }
             Job::Special(entry, special) => {
-                tree.unless_stale(&entry.dir, || self.make_special(entry, special, created))?;
+                tree.unless_stale(&entry.dir, || self.make_special(entry, special, hold))?;
                 self.shared.progress.touch();
                 &entry.dir
             }
@@ -131,25 +123,25 @@ impl<'a> Writer<'a> {
         tree.release(dir, fidelity)
     }
 
-    fn write_file(&mut self, file: &FileJob, data: &Data, created: Created<'_>) -> Result<()> {
+    fn write_file(&mut self, file: &FileJob, data: &Data, hold: &mut Hold<'_, Job>) -> Result<()> {
         if self.reusable(file)? {
             return Ok(());
         }
         let target = match data {
             Data::Slab(piece) => {
-                let target = self.create(file, None, created)?;
+                let target = self.create(file, None, hold)?;
                 self.write_at(file, &target.fd, piece.bytes(), 0)?;
                 target
             }
             Data::At(start) => {
                 let archive = self.shared.source.expect("an archive with data to copy is open");
-                let target = self.create(file, None, created)?;
+                let target = self.create(file, None, hold)?;
                 self.copy_range(file, archive, &target.fd, (*start, 0), file.size)?;
                 target
             }
             Data::Whole | Data::WithHoles => {
                 let (source, xattrs) = self.open_source(file)?;
-                let target = self.create(file, xattrs, created)?;
+                let target = self.create(file, xattrs, hold)?;
                 if matches!(data, Data::WithHoles) {
                     self.copy_data_only(file, &source, &target.fd)?;
                 } else {
@@ -192,7 +184,7 @@ impl<'a> Writer<'a> {
         self.shared.tree.release(&large.file.dir, self.shared.fidelity)
     }
 
-    fn open_large(&mut self, large: &LargeFile, created: Created<'_>) -> Result<()> {
+    fn open_large(&mut self, large: &LargeFile, hold: &mut Hold<'_, Job>) -> Result<()> {
         let file = &large.file;
         let opened = self.shared.tree.unless_stale(&file.dir, || {
             if self.reusable(file)? {
@@ -200,7 +192,7 @@ impl<'a> Writer<'a> {
             }
             let (source, xattrs) =
                 if large.has_source { Some(self.open_source(file)?) } else { None }.unzip();
-            let target = self.create(file, xattrs.flatten(), created)?;
+            let target = self.create(file, xattrs.flatten(), hold)?;
             Ok(Opened::Open(Arc::new(Handles { source, target })))
         })?;
         *large.opened.lock().unwrap_or_else(PoisonError::into_inner) = Some(opened);
@@ -272,7 +264,12 @@ impl<'a> Writer<'a> {
     }
 
     /// Creates the file with its owner.
-    fn create(&self, file: &FileJob, xattrs: Option<Box<Xattrs>>, created: Created<'_>) -> Result<Target> {
+    fn create(
+        &self,
+        file: &FileJob,
+        xattrs: Option<Box<Xattrs>>,
+        hold: &mut Hold<'_, Job>,
+    ) -> Result<Target> {
         let directory = self.shared.tree.open(&file.dir)?;
         let creator = self.creator(&file.dir, &file.meta);
         let exclusive = if self.shared.exclusive { OFlags::EXCL } else { OFlags::empty() };
@@ -299,7 +296,7 @@ impl<'a> Writer<'a> {
             self.shared.tree.make_way(&file.dir, directory.as_fd(), &file.name)?;
             new = open(flags);
         }
-        created();
+        hold.created();
         self.shared.progress.observe(Operation::Create, began);
         let fd = new.map_err(|cause| self.shared.tree.not_made("create file", &file.path(), cause))?;
         let birth = file.dir.file_birth(&fd, mode, creator).context("stat", || self.named(file))?;

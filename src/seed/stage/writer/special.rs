@@ -9,10 +9,11 @@ use std::sync::Arc;
 use rustix::fs::{self, AtFlags, FileType, Mode, OFlags, Stat};
 use rustix::io::Errno;
 
-use super::{Created, Writer};
+use super::Writer;
 use crate::error::{Context, Error, Result};
 use crate::exit::Exit;
-use crate::seed::engine::job::{Entry, FileJob, Special};
+use crate::seed::engine::job::{Entry, FileJob, Job, Special};
+use crate::seed::engine::queue::Hold;
 use crate::seed::source::entry::{Meta, Time, Xattrs};
 use crate::seed::stage::dir::Dir;
 use crate::seed::stage::losses::Loss;
@@ -25,26 +26,26 @@ impl Writer<'_> {
     ///
     /// # Errors
     /// The first thing that went wrong with it.
-    pub fn make_special(&mut self, entry: &Entry, special: &Special, created: Created<'_>) -> Result<()> {
+    pub fn make_special(&mut self, entry: &Entry, special: &Special, hold: &mut Hold<'_, Job>) -> Result<()> {
         match special {
-            Special::Symlink(target) => self.symlink(entry, target, created),
-            Special::Fifo => self.fifo(entry, created),
-            Special::Link(dir, first) => self.link(entry, (dir, first), created),
+            Special::Symlink(target) => self.symlink(entry, target, hold),
+            Special::Fifo => self.fifo(entry, hold),
+            Special::Link(dir, first) => self.link(entry, (dir, first), hold),
         }
     }
 
-    fn symlink(&self, entry: &Entry, target: &[u8], created: Created<'_>) -> Result<()> {
-        let made = self.make(entry, created, |directory, name| fs::symlinkat(target, directory, name))?;
+    fn symlink(&self, entry: &Entry, target: &[u8], hold: &mut Hold<'_, Job>) -> Result<()> {
+        let made = self.make(entry, hold, |directory, name| fs::symlinkat(target, directory, name))?;
         made.map_err(|cause| self.shared.tree.no_symbolic_link(&entry.path(), target, cause))?;
         self.finish_special(entry, true)
     }
 
     /// One that the volume refuses is left out.
-    fn fifo(&self, entry: &Entry, created: Created<'_>) -> Result<()> {
+    fn fifo(&self, entry: &Entry, hold: &mut Hold<'_, Job>) -> Result<()> {
         let (fidelity, tree) = (self.shared.fidelity, self.shared.tree);
         let mode = Mode::from_raw_mode(entry.meta.mode & 0o777);
-        let made = self
-            .make(entry, created, |directory, name| fs::mknodat(directory, name, FileType::Fifo, mode, 0))?;
+        let made =
+            self.make(entry, hold, |directory, name| fs::mknodat(directory, name, FileType::Fifo, mode, 0))?;
         match made {
             Ok(()) => self.finish_special(entry, false),
             Err(cause) => {
@@ -60,13 +61,13 @@ impl Writer<'_> {
     }
 
     /// Another name for what is staged as `first`; a copy of it where the volume refuses that.
-    fn link(&mut self, entry: &Entry, first: (&Arc<Dir>, &[u8]), created: Created<'_>) -> Result<()> {
+    fn link(&mut self, entry: &Entry, first: (&Arc<Dir>, &[u8]), hold: &mut Hold<'_, Job>) -> Result<()> {
         let (tree, fidelity) = (self.shared.tree, self.shared.fidelity);
         let target = tree.open(first.0)?;
         let cause = match fidelity.refused(Loss::HardLink) {
             Some(cause) => cause,
             None => {
-                let made = self.make(entry, &mut *created, |directory, name| {
+                let made = self.make(entry, hold, |directory, name| {
                     fs::linkat(&*target, first.1, directory, name, AtFlags::empty())
                 })?;
                 match made {
@@ -99,7 +100,7 @@ impl Writer<'_> {
             _ => false,
         };
         fidelity.note(Loss::HardLink, cause, of_all, &entry.path())?;
-        self.copy(entry, (&target, first.1), &found, created)
+        self.copy(entry, (&target, first.1), &found, hold)
     }
 
     /// Makes a copy of what is staged as `first`, as which it was `found`.
@@ -108,7 +109,7 @@ impl Writer<'_> {
         entry: &Entry,
         first: (&OwnedFd, &[u8]),
         found: &Stat,
-        created: Created<'_>,
+        hold: &mut Hold<'_, Job>,
     ) -> Result<()> {
         let is_directory = |source| fs::fstat(source).is_ok_and(|it| is_type(&it, FileType::Directory));
         let has_source = self.shared.source.is_some_and(is_directory);
@@ -121,9 +122,9 @@ impl Writer<'_> {
             FileType::Symlink => {
                 let target = fs::readlinkat(first.0, first.1, Vec::new());
                 let target = target.context("read link", || self.named_entry(entry))?;
-                self.symlink(&Entry { dir, name, meta, _charge: None }, target.as_bytes(), created)
+                self.symlink(&Entry { dir, name, meta, _charge: None }, target.as_bytes(), hold)
             }
-            FileType::Fifo => self.fifo(&Entry { dir, name, meta, _charge: None }, created),
+            FileType::Fifo => self.fifo(&Entry { dir, name, meta, _charge: None }, hold),
             _ => {
                 let size = found.st_size as u64;
                 let file = FileJob { dir, name, meta, size, stored: size, _charge: None };
@@ -136,7 +137,7 @@ impl Writer<'_> {
                 } else {
                     self.open_staged(&file, first, found)?
                 };
-                let target = self.create(&file, xattrs, created)?;
+                let target = self.create(&file, xattrs, hold)?;
                 self.copy_data_only(&file, &source, &target.fd)?;
                 self.finish(&file, target)
             }
@@ -170,7 +171,7 @@ impl Writer<'_> {
     fn make(
         &self,
         entry: &Entry,
-        created: Created<'_>,
+        hold: &mut Hold<'_, Job>,
         make: impl Fn(BorrowedFd<'_>, &[u8]) -> rustix::io::Result<()>,
     ) -> Result<rustix::io::Result<()>> {
         let (name, path) = (&*entry.name, || self.named_entry(entry));
@@ -188,7 +189,7 @@ impl Writer<'_> {
             self.shared.tree.make_way(&entry.dir, directory.as_fd(), name)?;
             made = attempt();
         }
-        created();
+        hold.created();
         Ok(made)
     }
 
