@@ -172,10 +172,6 @@ impl Volseed {
             Input::Nothing => Stdio::null(),
             _ => Stdio::piped(),
         });
-        // A test that is killed leaves nothing behind. SAFETY: one system call, between fork and exec.
-        unsafe {
-            command.pre_exec(|| Ok(nix::sys::prctl::set_pdeathsig(Signal::SIGKILL)?));
-        }
         let mut child = command.spawn().unwrap();
         let feeder = child.stdin.take().map(Feeder::start);
         let mut running = Running {
