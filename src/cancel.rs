@@ -9,7 +9,7 @@ use std::time::Duration;
 
 /// Shared by `run/control`, which sets it, and the seeding thread, which reads it between two steps.
 #[derive(Debug, Default)]
-pub struct Cancel {
+pub(crate) struct Cancel {
     set: AtomicBool,
     lock: Mutex<()>,
     changed: Condvar,
@@ -18,12 +18,12 @@ pub struct Cancel {
 
 impl Cancel {
     /// A wish for a part of what `whole` stops.
-    pub fn child_of(whole: &Arc<Cancel>) -> Cancel {
+    pub(crate) fn child_of(whole: &Arc<Cancel>) -> Cancel {
         Cancel { whole: Some(Arc::clone(whole)), ..Cancel::default() }
     }
 
     /// Asks for the end. Does not block for longer than a sleeper takes to notice.
-    pub fn set(&self) {
+    pub(crate) fn set(&self) {
         self.set.store(true, Ordering::Release);
         // Taking the lock orders this before a sleeper's check: no wake-up is lost.
         drop(self.lock.lock().unwrap_or_else(PoisonError::into_inner));
@@ -31,13 +31,13 @@ impl Cancel {
     }
 
     /// Whether the end was asked for.
-    pub fn is_set(&self) -> bool {
+    pub(crate) fn is_set(&self) -> bool {
         self.set.load(Ordering::Acquire) || self.whole.as_ref().is_some_and(|whole| whole.is_set())
     }
 
     /// Blocks for `time` or until the end is asked for; says whether it was. What the whole is asked for
     /// does not wake a sleeper of a part.
-    pub fn sleep(&self, time: Duration) -> bool {
+    pub(crate) fn sleep(&self, time: Duration) -> bool {
         let guard = self.lock.lock().unwrap_or_else(PoisonError::into_inner);
         let _guard = self
             .changed

@@ -22,13 +22,13 @@ pub(crate) mod sealing;
 pub(crate) mod store;
 pub(crate) mod takeover;
 
-pub use identity::Me;
+pub(crate) use identity::Me;
 
 use crate::progress::Snapshot;
 use beat::Beat;
 
 /// What a holder's heartbeat says, out of its progress.
-pub fn beat_of(snapshot: &Snapshot) -> Beat {
+pub(crate) fn beat_of(snapshot: &Snapshot) -> Beat {
     Beat {
         files: snapshot.files,
         files_total: snapshot.files_total,

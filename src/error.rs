@@ -11,10 +11,10 @@ use std::path::{Path, PathBuf};
 
 use crate::exit::Exit;
 use crate::text::one_line;
-pub use crate::text::printable;
+pub(crate) use crate::text::printable;
 
 /// What every fallible function of volseed returns.
-pub type Result<T> = std::result::Result<T, Error>;
+pub(crate) type Result<T> = std::result::Result<T, Error>;
 
 /// An error that a person can act on: `act 'object': cause`, then what to do.
 #[derive(Debug)]
@@ -120,7 +120,7 @@ impl fmt::Display for Error {
 impl std::error::Error for Error {}
 
 /// Gives a result of the operating system its act and object.
-pub trait Context<T> {
+pub(crate) trait Context<T> {
     /// `act` is a verb phrase such as `create directory`; `object` is quoted when it is printed.
     ///
     /// # Errors
@@ -191,7 +191,7 @@ impl Quoted for String {
 
 /// The cause of an operating system's error in the words and the case of our messages: `No such file`
 /// loses its capital, musl's `I/O error` keeps it.
-pub fn lowercase_first(text: &str) -> String {
+pub(crate) fn lowercase_first(text: &str) -> String {
     let mut chars = text.chars();
     match chars.next() {
         Some(first) if chars.clone().next().is_none_or(|second| second.is_lowercase()) => {

@@ -4,7 +4,7 @@
 pub(crate) mod exec;
 pub(crate) mod identity;
 pub(crate) mod sockets;
-pub mod supervise;
+pub(crate) mod supervise;
 
 use std::os::fd::OwnedFd;
 
@@ -26,7 +26,7 @@ use supervise::Lifeline;
 /// # Errors
 /// Exit 77 when the user cannot be changed, 71 when a socket cannot be handed over, 126 or 127 when the command cannot be executed, 128+n
 /// after signal n.
-pub fn become_app(
+pub(crate) fn become_app(
     app: &AppConfig,
     mut environment: Environment,
     listening: Vec<(Address, OwnedFd)>,

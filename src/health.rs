@@ -13,4 +13,4 @@ pub(crate) mod proxy;
 pub(crate) mod server;
 
 /// The `Server` header of every answer: how the client tells ours from the app's.
-pub const SERVER: &str = "volseed";
+pub(crate) const SERVER: &str = "volseed";

@@ -26,7 +26,7 @@ use standard_error::StandardError;
 
 /// Standard error, shared by the log and the bar.
 #[derive(Debug, Clone)]
-pub struct Console {
+pub(crate) struct Console {
     config: LogConfig,
     screen: Arc<Mutex<Screen>>,
 }
@@ -44,7 +44,7 @@ struct Screen {
 
 impl Console {
     /// Starts logging. A second time, in a supervisor that could not execute itself, the log goes on as it is.
-    pub fn start(config: LogConfig) -> Console {
+    pub(crate) fn start(config: LogConfig) -> Console {
         let console = Console { config, screen: Arc::default() };
         let builder = tracing_subscriber::fmt()
             .with_max_level(tracing::Level::from(config.level))
@@ -63,12 +63,12 @@ impl Console {
     }
 
     /// What it was started with.
-    pub fn config(&self) -> LogConfig {
+    pub(crate) fn config(&self) -> LogConfig {
         self.config
     }
 
     /// Whether there is a terminal that a bar can be drawn on.
-    pub fn has_bar(&self) -> bool {
+    pub(crate) fn has_bar(&self) -> bool {
         let is_dumb = std::env::var_os("TERM").is_none_or(|name| name.is_empty() || name == "dumb");
         self.config.progress == ShowProgress::Auto
             && self.config.format == LogFormat::Text
@@ -77,17 +77,17 @@ impl Console {
     }
 
     /// Draws the bar as the progress is now, or takes it away when nothing is being seeded.
-    pub fn draw(&self, progress: &Progress) {
+    pub(crate) fn draw(&self, progress: &Progress) {
         self.show(bar::bar(&progress.volume(), &progress.snapshot()));
     }
 
     /// Takes the bar away.
-    pub fn clear(&self) {
+    pub(crate) fn clear(&self) {
         self.show(None);
     }
 
     /// Writes what is left of a line that was taken in part, and how many lines were lost.
-    pub fn catch_up(&self) {
+    pub(crate) fn catch_up(&self) {
         let mut screen = self.screen();
         if screen.lost > 0 || screen.standard_error.is_torn() {
             self.write_lines(&mut screen, "");
@@ -95,7 +95,7 @@ impl Console {
     }
 
     /// Writes the line that says why volseed ends, and what to do about it.
-    pub fn error(&self, error: &Error) {
+    pub(crate) fn error(&self, error: &Error) {
         match self.config.format {
             LogFormat::Text => self.write_lines(&mut self.screen(), &error_lines(error)),
             LogFormat::Json => {
@@ -156,7 +156,7 @@ impl Console {
 }
 
 /// Writes an error's lines, before there is a log.
-pub fn print_error(error: &Error, format: LogFormat) {
+pub(crate) fn print_error(error: &Error, format: LogFormat) {
     let text = match format {
         LogFormat::Text => error_lines(error),
         LogFormat::Json => {
@@ -177,7 +177,7 @@ pub fn print_error(error: &Error, format: LogFormat) {
 
 /// The format that errors have before the command line is understood: what it asks for as far as that can be seen,
 /// else the environment.
-pub fn early_format(args: &[OsString]) -> LogFormat {
+pub(crate) fn early_format(args: &[OsString]) -> LogFormat {
     let ours = args.iter().take_while(|word| *word != "--").filter_map(|word| word.to_str());
     let ours: Vec<&str> = ours.collect();
     let mut asked = ours.iter().enumerate().filter_map(|(place, word)| match word.strip_prefix("--log")? {
@@ -189,7 +189,7 @@ pub fn early_format(args: &[OsString]) -> LogFormat {
 }
 
 /// Writes the lines of an error in volseed itself.
-pub fn print_panic(panic: &PanicHookInfo<'_>) {
+pub(crate) fn print_panic(panic: &PanicHookInfo<'_>) {
     let help = "this is an error in volseed; please report it with this line";
     StandardError::default().write(format!("error: volseed: {panic}\nhelp: {help}\n").as_bytes());
 }
@@ -204,7 +204,7 @@ fn error_lines(error: &Error) -> String {
 }
 
 /// Logs how far the seed is.
-pub fn progress(progress: &Progress) {
+pub(crate) fn progress(progress: &Progress) {
     let snapshot = progress.snapshot();
     tracing::info!(
         phase = format!("{:?}", snapshot.phase).to_lowercase(),

@@ -13,7 +13,7 @@ use serde::Serialize;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 #[repr(u8)]
-pub enum Phase {
+pub(crate) enum Phase {
     /// The volume's state is being read.
     Checking,
     /// Another replica holds the volume.
@@ -42,7 +42,7 @@ const PHASES: [Phase; 7] = [
 
 impl Phase {
     /// Its name in answers, log lines and metrics.
-    pub fn name(self) -> &'static str {
+    pub(crate) fn name(self) -> &'static str {
         match self {
             Phase::Checking => "checking",
             Phase::Waiting => "waiting",
@@ -57,7 +57,7 @@ impl Phase {
 
 /// A call on the volume whose time is told.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Operation {
+pub(crate) enum Operation {
     /// A file is created.
     Create,
     /// A file is closed: where a network volume says whether its data is durable.
@@ -70,7 +70,7 @@ const OPERATIONS: [Operation; 3] = [Operation::Create, Operation::Close, Operati
 
 impl Operation {
     /// Its name in metrics.
-    pub fn name(self) -> &'static str {
+    pub(crate) fn name(self) -> &'static str {
         match self {
             Operation::Create => "create",
             Operation::Close => "close",
@@ -80,7 +80,7 @@ impl Operation {
 }
 
 /// Upper bounds of the times that are told apart: from a local disk's to a server's that is almost gone.
-pub const BOUNDS_SECONDS: [f64; 13] =
+pub(crate) const BOUNDS_SECONDS: [f64; 13] =
     [0.00005, 0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.1, 0.5, 2.5, 10.0];
 
 #[derive(Debug, Default)]
@@ -91,7 +91,7 @@ struct Latency {
 
 /// How long the calls of one kind took.
 #[derive(Debug)]
-pub struct Times {
+pub(crate) struct Times {
     /// Which.
     pub operation: Operation,
     /// Calls up to each bound, and above the last.
@@ -102,7 +102,7 @@ pub struct Times {
 
 /// Everything that is counted, for the metrics.
 #[derive(Debug)]
-pub struct Measured {
+pub(crate) struct Measured {
     /// How far it is.
     pub snapshot: Snapshot,
     /// Time in each phase.
@@ -117,7 +117,7 @@ pub struct Measured {
 
 /// The counters of one run. Times are milliseconds since `started`.
 #[derive(Debug)]
-pub struct Progress {
+pub(crate) struct Progress {
     started: Instant,
     phase: AtomicU8,
     changed: AtomicU64,
@@ -142,7 +142,7 @@ pub struct Progress {
 
 /// How far another replica is, by what it says.
 #[derive(Debug, Clone, Copy, Default)]
-pub struct Followed {
+pub(crate) struct Followed {
     /// Files finished.
     pub files: u64,
     /// Files in the seed.
@@ -158,7 +158,7 @@ pub struct Followed {
 /// What [`Progress`] looked like at one moment, with what follows from it. Its fields are the
 /// health answer's.
 #[derive(Debug, Clone, Serialize)]
-pub struct Snapshot {
+pub(crate) struct Snapshot {
     /// Where the work is.
     pub phase: Phase,
     /// Files finished.
@@ -214,7 +214,7 @@ impl Default for Progress {
 
 impl Progress {
     /// Goes to a phase. Entering [`Phase::Seeding`] resets the counters.
-    pub fn enter(&self, phase: Phase) {
+    pub(crate) fn enter(&self, phase: Phase) {
         self.followed.store(UNKNOWN, Relaxed);
         if phase == Phase::Seeding {
             for counter in [
@@ -240,31 +240,31 @@ impl Progress {
     }
 
     /// The phase now.
-    pub fn phase(&self) -> Phase {
+    pub(crate) fn phase(&self) -> Phase {
         PHASES[usize::from(self.phase.load(Relaxed)).min(PHASES.len() - 1)]
     }
 
     /// Names the volume that is worked on, for the log and the bar.
-    pub fn set_volume(&self, name: String) {
+    pub(crate) fn set_volume(&self, name: String) {
         if let Ok(mut volume) = self.volume.lock() {
             *volume = name;
         }
     }
 
     /// Names the replica that is waited for.
-    pub fn wait_for(&self, holder: Option<String>) {
+    pub(crate) fn wait_for(&self, holder: Option<String>) {
         if let Ok(mut waiting_for) = self.waiting_for.lock() {
             *waiting_for = holder;
         }
     }
 
     /// A claim was taken over from another replica.
-    pub fn took_over(&self) {
+    pub(crate) fn took_over(&self) {
         self.takeovers.fetch_add(1, Relaxed);
     }
 
     /// A call on the volume that began then is over.
-    pub fn observe(&self, operation: Operation, began: Instant) {
+    pub(crate) fn observe(&self, operation: Operation, began: Instant) {
         let time = began.elapsed();
         let bucket = BOUNDS_SECONDS.partition_point(|bound| *bound < time.as_secs_f64());
         let latency = &self.latencies[operation as usize];
@@ -273,7 +273,7 @@ impl Progress {
     }
 
     /// Everything that is counted. Never blocks.
-    pub fn measured(&self) -> Measured {
+    pub(crate) fn measured(&self) -> Measured {
         let snapshot = self.snapshot();
         let in_phase = self.now().saturating_sub(self.phase_since.load(Relaxed));
         let time = |(phase, time): (Phase, &AtomicU64)| {
@@ -295,40 +295,40 @@ impl Progress {
     }
 
     /// The volume that is worked on.
-    pub fn volume(&self) -> String {
+    pub(crate) fn volume(&self) -> String {
         self.volume.lock().map(|name| name.clone()).unwrap_or_default()
     }
 
     /// One more file is finished.
-    pub fn file_done(&self) {
+    pub(crate) fn file_done(&self) {
         self.files.fetch_add(1, Relaxed);
         self.touch();
     }
 
     /// So many more bytes are written.
-    pub fn bytes_done(&self, bytes: u64) {
+    pub(crate) fn bytes_done(&self, bytes: u64) {
         self.bytes.fetch_add(bytes, Relaxed);
         self.touch();
     }
 
     /// The source was found to hold one more file of so many bytes.
-    pub fn file_found(&self, bytes: u64) {
+    pub(crate) fn file_found(&self, bytes: u64) {
         self.files_total.fetch_add(1, Relaxed);
         self.bytes_total.fetch_add(bytes, Relaxed);
     }
 
     /// Everything in the source has been found: the totals are final.
-    pub fn all_found(&self) {
+    pub(crate) fn all_found(&self) {
         self.totals_known.store(true, Relaxed);
     }
 
     /// The size of the archive file in bytes, where it is one.
-    pub fn set_source_size(&self, bytes: u64) {
+    pub(crate) fn set_source_size(&self, bytes: u64) {
         self.source_size.store(bytes, Relaxed);
     }
 
     /// Another replica is so far, and lives.
-    pub fn follow(&self, beat: &Followed) {
+    pub(crate) fn follow(&self, beat: &Followed) {
         self.files.store(beat.files, Relaxed);
         self.bytes.store(beat.bytes, Relaxed);
         self.files_total.store(beat.files_total.unwrap_or(0), Relaxed);
@@ -339,22 +339,22 @@ impl Progress {
     }
 
     /// So many more bytes of the archive file are read.
-    pub fn source_read(&self, bytes: u64) {
+    pub(crate) fn source_read(&self, bytes: u64) {
         self.source_read.fetch_add(bytes, Relaxed);
     }
 
     /// Writers at work from now on.
-    pub fn set_writers(&self, writers: u32) {
+    pub(crate) fn set_writers(&self, writers: u32) {
         self.writers.store(writers, Relaxed);
     }
 
     /// Something moved that is neither a file nor a byte: not stalled.
-    pub fn touch(&self) {
+    pub(crate) fn touch(&self) {
         self.changed.store(self.now(), Relaxed);
     }
 
     /// The counters as they are now. Never blocks.
-    pub fn snapshot(&self) -> Snapshot {
+    pub(crate) fn snapshot(&self) -> Snapshot {
         let now = self.now();
         let (files, bytes) = (self.files.load(Relaxed), self.bytes.load(Relaxed));
         let known = self.totals_known.load(Relaxed);
@@ -409,7 +409,7 @@ impl Progress {
 }
 
 /// Seconds for a log line, to the millisecond.
-pub fn seconds(time: Duration) -> f64 {
+pub(crate) fn seconds(time: Duration) -> f64 {
     (time.as_secs_f64() * 1000.0).round() / 1000.0
 }
 

@@ -40,21 +40,21 @@ use crate::volume::records::{Durability, Name, Public, Sealed, Staged, TREE};
 use crate::volume::{FileSystem, PrivateDirectory, Storage, Volume, openat, remove_tree};
 use engine::pipeline::Budget;
 use engine::workers::Parallelism;
-pub use publish::Published;
+pub(crate) use publish::Published;
 use publish::mounts::Mounts;
-pub use source::Source;
-pub use source::directory::Wanted;
+pub(crate) use source::Source;
+pub(crate) use source::directory::Wanted;
 use source::entry::{Meta, Naming};
 use source::exclude::Excluding;
 use source::links::Links;
-pub use source::lookup::archived_file;
+pub(crate) use source::lookup::archived_file;
 use source::members::Stream;
 use source::{SourceContent, Stdin, stdin_is_silent};
 use stage::common::{Purpose, WalkRules};
-pub use stage::durable::Synced;
+pub(crate) use stage::durable::Synced;
 use stage::inheritance::Inheritance;
 use stage::losses::Losses;
-pub use stage::losses::Lost;
+pub(crate) use stage::losses::Lost;
 use stage::metadata::Fidelity;
 use stage::overrides::Overrides;
 use stage::space::Space;
@@ -76,7 +76,7 @@ fn kept(kind: FileSystem) -> Durability {
 }
 
 /// Where a seed is made, and from what.
-pub struct StageJob<'a> {
+pub(crate) struct StageJob<'a> {
     /// The volume.
     pub volume: &'a Volume,
     /// The private stage on it.
@@ -101,7 +101,7 @@ pub struct StageJob<'a> {
 
 /// What staging did, for the report.
 #[derive(Debug)]
-pub struct Staging {
+pub(crate) struct Staging {
     /// What was staged.
     pub sealed: Sealed,
     /// The record of its stage, not sealed yet.
@@ -134,7 +134,7 @@ pub struct Staging {
 
 impl Staging {
     /// Whether nothing but a sync says that what is staged is kept.
-    pub fn is_kept_by_sync(&self) -> bool {
+    pub(crate) fn is_kept_by_sync(&self) -> bool {
         self.kept == Durability::BySync
     }
 
@@ -142,7 +142,7 @@ impl Staging {
     ///
     /// # Errors
     /// What the file system reports as lost.
-    pub fn sync(&self, root: BorrowedFd<'_>, stage: BorrowedFd<'_>, path: &Path) -> Result<Synced> {
+    pub(crate) fn sync(&self, root: BorrowedFd<'_>, stage: BorrowedFd<'_>, path: &Path) -> Result<Synced> {
         durable::sync(root, stage, path, self.kept, self.writers)
     }
 
@@ -150,7 +150,7 @@ impl Staging {
     ///
     /// # Errors
     /// When it could not be made durable.
-    pub fn mark_syncing(&self, stage: BorrowedFd<'_>, path: &Path) -> Result<()> {
+    pub(crate) fn mark_syncing(&self, stage: BorrowedFd<'_>, path: &Path) -> Result<()> {
         Staged { syncing: true, ..self.staged.clone() }.write(stage, path)
     }
 
@@ -158,7 +158,7 @@ impl Staging {
     ///
     /// # Errors
     /// When it could not be made durable.
-    pub fn note(&self, stage: BorrowedFd<'_>, path: &Path) -> Result<()> {
+    pub(crate) fn note(&self, stage: BorrowedFd<'_>, path: &Path) -> Result<()> {
         Staged { sealed: Some(self.sealed.clone()), ..self.staged.clone() }.write(stage, path)
     }
 }
@@ -177,7 +177,7 @@ impl StageJob<'_> {
     ///
     /// # Errors
     /// The first thing that went wrong. The stage stays for the next run.
-    pub fn stage(
+    pub(crate) fn stage(
         &self,
         source: Source,
         after: Option<&Public>,
@@ -281,7 +281,7 @@ impl StageJob<'_> {
     ///
     /// # Errors
     /// Exit 78 on a conflict with what is on the volume; that of `go_on`; else what the file system says.
-    pub fn publish(
+    pub(crate) fn publish(
         &self,
         sealed: &Sealed,
         staging: Option<&mut Staging>,

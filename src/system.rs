@@ -3,5 +3,5 @@
 pub(crate) mod commands;
 pub(crate) mod limits;
 pub(crate) mod nfs;
-pub mod signals;
+pub(crate) mod signals;
 pub(crate) mod users;

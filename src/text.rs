@@ -21,11 +21,11 @@ const MAX_SHOWN: usize = 256;
 /// is, and displayed on one line, at most 256 characters of it.
 #[derive(Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(transparent)]
-pub struct Untrusted(String);
+pub(crate) struct Untrusted(String);
 
 impl Untrusted {
     /// The text as it is: to be compared, never to be shown.
-    pub fn raw(&self) -> &str {
+    pub(crate) fn raw(&self) -> &str {
         &self.0
     }
 }
@@ -49,7 +49,7 @@ impl fmt::Debug for Untrusted {
 }
 
 /// [`printable`], cut with an ellipsis where it is longer than 256 characters.
-pub fn shown(bytes: &[u8]) -> String {
+pub(crate) fn shown(bytes: &[u8]) -> String {
     let text = printable(bytes);
     match text.char_indices().nth(MAX_SHOWN) {
         Some((end, _)) => format!("{}…", &text[..end]),
@@ -59,7 +59,7 @@ pub fn shown(bytes: &[u8]) -> String {
 
 /// A name without quotes, printable on one line and told from every other one: bytes that are not UTF-8
 /// as `\xNN`, backslashes and what [`one_line`] escapes escaped.
-pub fn printable(bytes: &[u8]) -> String {
+pub(crate) fn printable(bytes: &[u8]) -> String {
     let mut text = String::with_capacity(bytes.len());
     for chunk in bytes.utf8_chunks() {
         for c in chunk.valid().chars() {
@@ -78,12 +78,12 @@ pub fn printable(bytes: &[u8]) -> String {
 
 /// The text with every character escaped that ends a line, steers a terminal, reorders what stands beside
 /// it, or is not seen: `\n`, `\u{1b}`. What is escaped already stays as it is.
-pub fn one_line(text: &str) -> Cow<'_, str> {
+pub(crate) fn one_line(text: &str) -> Cow<'_, str> {
     escaped(text, |c, line| line.extend(c.escape_default()))
 }
 
 /// JSON with the same characters escaped as JSON does: its values stay what they are.
-pub fn json_line(json: &str) -> Cow<'_, str> {
+pub(crate) fn json_line(json: &str) -> Cow<'_, str> {
     escaped(json, |c, line| {
         for unit in c.encode_utf16(&mut [0; 2]) {
             // Writing to a string does not fail.
@@ -117,7 +117,7 @@ fn is_unsafe(c: char) -> bool {
 }
 
 /// A number of bytes as people read it: `17 B`, `1.25 MiB`.
-pub fn byte_size(bytes: u64) -> String {
+pub(crate) fn byte_size(bytes: u64) -> String {
     const UNITS: [&str; 6] = ["KiB", "MiB", "GiB", "TiB", "PiB", "EiB"];
     let power = bytes.checked_ilog2().unwrap_or(0) / 10;
     match power {
@@ -131,7 +131,7 @@ pub fn byte_size(bytes: u64) -> String {
 
 /// A time in seconds since 1970, as RFC 3339. A later one than that knows is `@` and the number, as
 /// date(1) takes it.
-pub fn rfc3339(seconds: u64) -> String {
+pub(crate) fn rfc3339(seconds: u64) -> String {
     match seconds {
         ..=LAST_SECOND => {
             humantime::format_rfc3339_seconds(UNIX_EPOCH + Duration::from_secs(seconds)).to_string()

@@ -26,16 +26,16 @@ use rustix::io::Errno;
 use crate::error::{Context, Error, Result};
 use crate::exit::Exit;
 use crate::system::nfs;
-pub use empty::leads_to_mounts;
-pub use found::{FoundEntry, is_refusal, look_at, refuses_names};
-pub use location::Location;
-pub use private::{Ourselves, Privacy, PrivateDirectory, Wall, make, make_private, random};
-pub use removal::{remove_directory, remove_tree};
-pub use state_dir::check_renames;
+pub(crate) use empty::leads_to_mounts;
+pub(crate) use found::{FoundEntry, is_refusal, look_at, refuses_names};
+pub(crate) use location::Location;
+pub(crate) use private::{Ourselves, Privacy, PrivateDirectory, Wall, make, make_private, random};
+pub(crate) use removal::{remove_directory, remove_tree};
+pub(crate) use state_dir::check_renames;
 
 /// A volume, held by a descriptor of its root: a rename of the mount point does not move it.
 #[derive(Debug)]
-pub struct Volume {
+pub(crate) struct Volume {
     path: PathBuf,
     root: Arc<OwnedFd>,
     state: Location<Arc<OwnedFd>>,
@@ -47,7 +47,7 @@ impl Volume {
     ///
     /// # Errors
     /// Exit 73 when it is not there or not a directory, 64 when it is `/`, or the state cannot be there.
-    pub fn open(path: &Path, state_dir: Option<&Path>) -> Result<Volume> {
+    pub(crate) fn open(path: &Path, state_dir: Option<&Path>) -> Result<Volume> {
         let flags = OFlags::DIRECTORY | OFlags::RDONLY | OFlags::CLOEXEC;
         let root =
             fs::open(path, flags, Mode::empty()).context("open volume", path).map_err(|error| match path
@@ -81,34 +81,34 @@ impl Volume {
 
     /// Whether it is no volume at all, but a directory of the container's own layer, which is removed with the
     /// container. The storage drivers overlay and fuse-overlayfs are known.
-    pub fn is_container_layer(&self) -> bool {
+    pub(crate) fn is_container_layer(&self) -> bool {
         target::is_container_layer(self.root.as_fd())
     }
 
     /// The volume whose root is open already; `path` is for messages.
-    pub fn adopt(path: &Path, root: OwnedFd) -> Volume {
+    pub(crate) fn adopt(path: &Path, root: OwnedFd) -> Volume {
         let root = Arc::new(root);
         let state = Location::in_root(Arc::clone(&root), path);
         Volume { path: path.to_owned(), root, state }
     }
 
     /// The root as it was named.
-    pub fn path(&self) -> &Path {
+    pub(crate) fn path(&self) -> &Path {
         &self.path
     }
 
     /// The root's descriptor.
-    pub fn root(&self) -> BorrowedFd<'_> {
+    pub(crate) fn root(&self) -> BorrowedFd<'_> {
         self.root.as_fd()
     }
 
     /// The same, to be kept.
-    pub fn shared_root(&self) -> &Arc<OwnedFd> {
+    pub(crate) fn shared_root(&self) -> &Arc<OwnedFd> {
         &self.root
     }
 
     /// Where the state directory is, or would be.
-    pub fn state(&self) -> &Location<Arc<OwnedFd>> {
+    pub(crate) fn state(&self) -> &Location<Arc<OwnedFd>> {
         &self.state
     }
 
@@ -116,7 +116,7 @@ impl Volume {
     ///
     /// # Errors
     /// When the file system cannot be asked.
-    pub fn kind(&self) -> Result<FileSystem> {
+    pub(crate) fn kind(&self) -> Result<FileSystem> {
         // What is on a server is told without asking it.
         match nfs::file_system(self.root()).as_deref().and_then(FileSystem::of_remote) {
             Some(kind) => Ok(kind),
@@ -128,14 +128,14 @@ impl Volume {
     ///
     /// # Errors
     /// When the file system cannot be asked.
-    pub fn look(&self) -> Result<(FileSystem, fs::StatFs)> {
+    pub(crate) fn look(&self) -> Result<(FileSystem, fs::StatFs)> {
         let found = fs::fstatfs(&self.root).context("statfs", self.path())?;
         Ok((FileSystem::of_magic(found.f_type as u64), found))
     }
 
     /// The number of the mount that the root was opened through, where the kernel has one that it never gives
     /// again (statx(2), `STATX_MNT_ID_UNIQUE`, Linux 6.8).
-    pub fn mount(&self) -> Option<u64> {
+    pub(crate) fn mount(&self) -> Option<u64> {
         let wanted = fs::StatxFlags::from_bits_retain(0x4000);
         let found = fs::statx(&self.root, "", AtFlags::EMPTY_PATH, wanted).ok()?;
         (found.stx_mask & wanted.bits() != 0).then_some(found.stx_mnt_id)
@@ -145,7 +145,7 @@ impl Volume {
     ///
     /// # Errors
     /// When it cannot be told. A missing or linked parent counts as nothing there.
-    pub fn find(&self, path: &Path) -> Result<Option<Stat>> {
+    pub(crate) fn find(&self, path: &Path) -> Result<Option<Stat>> {
         let whole = self.path.join(path);
         let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty());
         let name = path.file_name().unwrap_or_default();
@@ -169,7 +169,7 @@ impl Volume {
     ///
     /// # Errors
     /// When the root cannot be read.
-    pub fn names(&self) -> Result<Vec<Box<[u8]>>> {
+    pub(crate) fn names(&self) -> Result<Vec<Box<[u8]>>> {
         let mut names = names(self.root.as_fd()).context("read directory", self.path())?;
         let is_ours = |name: &[u8]| name == records::DIRECTORY.as_bytes() || is_nested(name);
         names.retain(|name| !is_ours(name));
@@ -182,16 +182,16 @@ impl Volume {
 }
 
 /// How the names begin of stages for mounts below a volume, in the root of each.
-pub const NESTED: &str = ".volseed-";
+pub(crate) const NESTED: &str = ".volseed-";
 
 /// Whether it is the name of such a stage.
-pub fn is_nested(name: &[u8]) -> bool {
+pub(crate) fn is_nested(name: &[u8]) -> bool {
     name.strip_prefix(NESTED.as_bytes()).is_some_and(|rest| rest.len() == 16)
 }
 
 /// The kind of a file system, as far as volseed treats them differently.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct FileSystem {
+pub(crate) struct FileSystem {
     /// The name that `mount` knows it by, or `unknown`.
     pub name: &'static str,
     /// Where the data is kept.
@@ -200,7 +200,7 @@ pub struct FileSystem {
 
 /// Where a file system keeps its data.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Storage {
+pub(crate) enum Storage {
     /// In memory: nothing outlives the machine's boot.
     Memory,
     /// On a device of this machine.
@@ -264,7 +264,7 @@ impl fmt::Display for FileSystem {
 /// # Errors
 /// `ELOOP` or `ENOTDIR` where a component is a link; `EXDEV` where it would leave; the rest as
 /// `openat`.
-pub fn open_beneath(
+pub(crate) fn open_beneath(
     directory: BorrowedFd<'_>,
     path: &[u8],
     flags: OFlags,
@@ -312,7 +312,11 @@ fn open_by_components(
 ///
 /// # Errors
 /// `EXDEV` where another mount is on the way or at its end; the rest as [`open_beneath`].
-pub fn open_in_mount(directory: BorrowedFd<'_>, path: &[u8], flags: OFlags) -> rustix::io::Result<OwnedFd> {
+pub(crate) fn open_in_mount(
+    directory: BorrowedFd<'_>,
+    path: &[u8],
+    flags: OFlags,
+) -> rustix::io::Result<OwnedFd> {
     let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_XDEV;
     loop {
         match fs::openat2(directory, path, flags | OFlags::CLOEXEC, Mode::empty(), resolve) {
@@ -332,7 +336,7 @@ fn open_on_device(directory: BorrowedFd<'_>, path: &[u8], flags: OFlags) -> rust
 ///
 /// # Errors
 /// As `openat`.
-pub fn openat(
+pub(crate) fn openat(
     directory: BorrowedFd<'_>,
     name: &[u8],
     flags: OFlags,
@@ -347,7 +351,7 @@ pub fn openat(
 ///
 /// # Errors
 /// As `fstatat`, but for `ENOENT`.
-pub fn stat_entry(directory: BorrowedFd<'_>, name: &[u8]) -> rustix::io::Result<Option<Stat>> {
+pub(crate) fn stat_entry(directory: BorrowedFd<'_>, name: &[u8]) -> rustix::io::Result<Option<Stat>> {
     match fs::statat(directory, name, AtFlags::SYMLINK_NOFOLLOW) {
         Ok(stat) => Ok(Some(stat)),
         Err(Errno::NOENT) => Ok(None),
@@ -359,7 +363,7 @@ pub fn stat_entry(directory: BorrowedFd<'_>, name: &[u8]) -> rustix::io::Result<
 ///
 /// # Errors
 /// As `fchmodat` with `AT_SYMLINK_NOFOLLOW`, for which the C library needs `fchmodat2` (Linux 6.6) or /proc.
-pub fn change_mode(directory: BorrowedFd<'_>, name: &[u8], mode: u32) -> rustix::io::Result<()> {
+pub(crate) fn change_mode(directory: BorrowedFd<'_>, name: &[u8], mode: u32) -> rustix::io::Result<()> {
     use nix::sys::stat::{FchmodatFlags, Mode, fchmodat};
     let name = std::ffi::OsStr::from_bytes(name);
     let mode = Mode::from_bits_truncate(mode);
@@ -371,7 +375,7 @@ pub fn change_mode(directory: BorrowedFd<'_>, name: &[u8], mode: u32) -> rustix:
 ///
 /// # Errors
 /// As `getdents64`.
-pub fn names(directory: BorrowedFd<'_>) -> rustix::io::Result<Vec<Box<[u8]>>> {
+pub(crate) fn names(directory: BorrowedFd<'_>) -> rustix::io::Result<Vec<Box<[u8]>>> {
     // Some 200 names at once; most directories need one call, and one more that says so.
     let mut buffer = [MaybeUninit::uninit(); 8192];
     let mut names = Vec::new();
@@ -391,7 +395,9 @@ pub fn names(directory: BorrowedFd<'_>) -> rustix::io::Result<Vec<Box<[u8]>>> {
 ///
 /// # Errors
 /// As `getdents64`.
-pub fn entries_with_types(directory: BorrowedFd<'_>) -> rustix::io::Result<Vec<(Box<[u8]>, fs::FileType)>> {
+pub(crate) fn entries_with_types(
+    directory: BorrowedFd<'_>,
+) -> rustix::io::Result<Vec<(Box<[u8]>, fs::FileType)>> {
     let mut buffer = [MaybeUninit::uninit(); 8192];
     let mut found = Vec::new();
     fs::seek(directory, fs::SeekFrom::Start(0))?;
@@ -411,7 +417,7 @@ pub fn entries_with_types(directory: BorrowedFd<'_>) -> rustix::io::Result<Vec<(
 ///
 /// # Errors
 /// As `getdents64` and `fstatat`.
-pub fn entries(directory: BorrowedFd<'_>) -> rustix::io::Result<HashMap<Box<[u8]>, Stat>> {
+pub(crate) fn entries(directory: BorrowedFd<'_>) -> rustix::io::Result<HashMap<Box<[u8]>, Stat>> {
     let mut buffer = [MaybeUninit::uninit(); 8192];
     let mut found = HashMap::new();
     fs::seek(directory, fs::SeekFrom::Start(0))?;
@@ -430,17 +436,17 @@ pub fn entries(directory: BorrowedFd<'_>) -> rustix::io::Result<HashMap<Box<[u8]
 }
 
 /// Whether `stat` is of the type that `type_bits` (`S_IFDIR`, …) names.
-pub fn is_type(stat: &Stat, file_type: rustix::fs::FileType) -> bool {
+pub(crate) fn is_type(stat: &Stat, file_type: rustix::fs::FileType) -> bool {
     rustix::fs::FileType::from_raw_mode(stat.st_mode) == file_type
 }
 
 /// Whether it is a regular file with one name: what is written to it reaches no other.
-pub fn is_lone_file(stat: &Stat) -> bool {
+pub(crate) fn is_lone_file(stat: &Stat) -> bool {
     is_type(stat, fs::FileType::RegularFile) && stat.st_nlink == 1
 }
 
 /// The error for something on the volume that is not what volseed left there.
-pub fn foreign_state(path: &Path, cause: &str) -> Error {
+pub(crate) fn foreign_state(path: &Path, cause: &str) -> Error {
     Error::new(Exit::Refused, "read state", cause.to_owned())
         .on(path)
         .help("look at what is there; remove .volseed from the volume to have it seeded again")

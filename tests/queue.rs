@@ -8,7 +8,7 @@
 
 mod error {
     #[derive(Debug, PartialEq, Eq)]
-    pub struct Error(pub &'static str);
+    pub(crate) struct Error(pub &'static str);
 }
 
 mod sync {

@@ -9,7 +9,7 @@ const BEAT_BYTES: usize = 256;
 
 /// `claim.json`: who claimed the volume.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Holder {
+pub(crate) struct Holder {
     /// Layout of this record.
     pub format: u32,
     /// Number of the claim, from 1.
@@ -34,7 +34,7 @@ pub struct Holder {
 
 /// The heartbeat: changes with every beat, and says how far the holder is.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Beat {
+pub(crate) struct Beat {
     /// Raised with every beat.
     pub count: u64,
     /// Files finished.
@@ -55,7 +55,7 @@ pub struct Beat {
 
 impl Beat {
     /// As it is written: always of the same length, so that no rest of an older one remains.
-    pub fn bytes(&self) -> Vec<u8> {
+    pub(crate) fn bytes(&self) -> Vec<u8> {
         let mut bytes = serde_json::to_vec(self).expect("a heartbeat has string keys only");
         bytes.resize(BEAT_BYTES.max(bytes.len() + 1) - 1, b' ');
         bytes.push(b'\n');
@@ -63,7 +63,7 @@ impl Beat {
     }
 
     /// What can be read of it; one that is torn counts as a beat that says nothing.
-    pub fn parse(bytes: &[u8]) -> Option<Beat> {
+    pub(crate) fn parse(bytes: &[u8]) -> Option<Beat> {
         serde_json::from_slice(bytes).ok()
     }
 }

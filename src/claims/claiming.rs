@@ -18,7 +18,7 @@ impl<F: Files> ClaimStore<'_, F> {
     ///
     /// # Errors
     /// When the claim cannot be made; the volume is then as it was.
-    pub async fn claim(
+    pub(crate) async fn claim(
         &self,
         state: &F::Dir,
         (judged, recorded): (u64, u64),
@@ -46,7 +46,7 @@ impl<F: Files> ClaimStore<'_, F> {
     ///
     /// # Errors
     /// When the volume cannot be asked.
-    pub async fn holds(&self, claim: &mut Claim<F::Dir>) -> Result<bool> {
+    pub(crate) async fn holds(&self, claim: &mut Claim<F::Dir>) -> Result<bool> {
         let Some(state) = self.current(claim).await? else { return Ok(false) };
         let Some(found) = self.find(&state, claim.epoch).await? else { return Ok(false) };
         let ours = found.holder.is_some_and(|holder| holder.nonce == claim.nonce);

@@ -17,7 +17,7 @@ const GONE: &[u8] = b".gone";
 
 impl<F: Files> ClaimStore<'_, F> {
     /// Removes the claim and all that is left in it; whether nothing is.
-    pub async fn drop_claim(&self, claim: &Claim<F::Dir>) -> bool {
+    pub(crate) async fn drop_claim(&self, claim: &Claim<F::Dir>) -> bool {
         let claims = match self.files.open(&claim.state, CLAIMS).await {
             Ok(claims) => claims,
             Err(error) => return is_gone(error),
@@ -31,7 +31,7 @@ impl<F: Files> ClaimStore<'_, F> {
 
     /// Removes what is left of the claims up to `recorded`, whose holder has recorded the volume as
     /// complete: they are over. Whether nothing is left.
-    pub async fn tidy(&self, recorded: u64) -> bool {
+    pub(crate) async fn tidy(&self, recorded: u64) -> bool {
         let state = match self.state().await {
             Ok(Some(State { dir, privacy: Privacy::Private })) => dir,
             Ok(_) => return true,

@@ -20,13 +20,13 @@ use crate::volume::records::Access;
 use crate::volume::{Ourselves, Privacy, Volume, Wall, make_private};
 
 /// The file that is locked: never removed, and without data.
-pub const LOCK: &str = "lock";
+pub(crate) const LOCK: &str = "lock";
 /// A server that has not answered about the lock after this long is taken to have none: twice what a
 /// healthy one takes to be restarted by its host, and less than a waiter's patience.
 const LOCK_ANSWER: Duration = Duration::from_secs(5);
 
 /// Calls on a volume.
-pub struct Disk {
+pub(crate) struct Disk {
     /// Whether the lock is a server's, so that asking for it may hang.
     remote_lock: bool,
     ourselves: Arc<Ourselves>,
@@ -35,7 +35,7 @@ pub struct Disk {
 
 impl Disk {
     /// Calls on a volume whose lock is on a server, or not.
-    pub fn new(ourselves: Arc<Ourselves>, remote_lock: bool) -> Disk {
+    pub(crate) fn new(ourselves: Arc<Ourselves>, remote_lock: bool) -> Disk {
         Disk { remote_lock, ourselves, lock: Mutex::default() }
     }
 
@@ -47,7 +47,7 @@ impl Disk {
 
 impl<'a> ClaimStore<'a, Disk> {
     /// The replicas' directories on a real volume.
-    pub fn on(volume: &'a Volume, disk: &'a Disk) -> ClaimStore<'a, Disk> {
+    pub(crate) fn on(volume: &'a Volume, disk: &'a Disk) -> ClaimStore<'a, Disk> {
         ClaimStore { files: disk, root: volume.shared_root(), volume: volume.path(), state: volume.state() }
     }
 }
@@ -225,7 +225,7 @@ fn try_lock(file: &OwnedFd) -> Result<bool> {
 }
 
 /// This machine's clock, which runs on while it is suspended (clock_gettime(2), `CLOCK_BOOTTIME`).
-pub struct BootClock<'a> {
+pub(crate) struct BootClock<'a> {
     /// Ends every sleep.
     pub cancel: &'a Cancel,
 }
@@ -245,7 +245,7 @@ impl Clock for BootClock<'_> {
 }
 
 /// The time since this machine's boot.
-pub fn boot_time() -> Duration {
+pub(crate) fn boot_time() -> Duration {
     let time = clock_gettime(ClockId::Boottime);
     Duration::new(u64::try_from(time.tv_sec).unwrap_or(0), u32::try_from(time.tv_nsec).unwrap_or(0))
 }

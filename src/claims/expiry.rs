@@ -8,20 +8,20 @@ use std::time::Duration;
 use super::beat::{Beat, Holder};
 
 /// A holder beats so often.
-pub const BEAT: Duration = Duration::from_secs(1);
+pub(crate) const BEAT: Duration = Duration::from_secs(1);
 /// Without a lock, a heartbeat that did not change for this long is a dead holder's. More than a server's
 /// restart takes, and within the 20 s that a takeover may take.
-pub const SILENCE: Duration = Duration::from_secs(15);
+pub(crate) const SILENCE: Duration = Duration::from_secs(15);
 /// With a lock that the server has given back: three beats that did not come. The server gives it back
 /// after a partition too, when its lease is over.
-pub const SILENCE_WITH_LOCK: Duration = Duration::from_secs(3);
+pub(crate) const SILENCE_WITH_LOCK: Duration = Duration::from_secs(3);
 /// A holder that could not beat for this long moves nothing to its place until it can again: less than
 /// [`SILENCE`], since others may count it as dead then.
-pub const STALE: Duration = Duration::from_secs(10);
+pub(crate) const STALE: Duration = Duration::from_secs(10);
 
 /// What the file system's locks are worth.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Sharing {
+pub(crate) enum Sharing {
     /// All replicas share one kernel: a lock that is free had no living holder.
     Local,
     /// The server keeps locks: for as long as it hears from the holder.
@@ -32,7 +32,7 @@ pub enum Sharing {
 
 /// The lock, as it was found.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Lock {
+pub(crate) enum Lock {
     /// We hold it.
     Ours,
     /// Another replica does.
@@ -43,7 +43,7 @@ pub enum Lock {
 
 /// A claim that was found, seen from a replica.
 #[derive(Debug, Clone, Copy)]
-pub struct Seen<'a> {
+pub(crate) struct Seen<'a> {
     /// Whose it is, where that can be read.
     pub holder: Option<&'a Holder>,
     /// Its last heartbeat, where that can be read.
@@ -54,7 +54,7 @@ pub struct Seen<'a> {
 
 /// How long a claim must have been silent before it is taken over; `None` without one, where the
 /// volume is free.
-pub fn patience(sharing: Sharing, lock: Lock, claim: Option<Seen<'_>>) -> Duration {
+pub(crate) fn patience(sharing: Sharing, lock: Lock, claim: Option<Seen<'_>>) -> Duration {
     let Some(claim) = claim else {
         // Somebody who holds the lock is about to claim, unless it froze.
         return if lock == Lock::Theirs { SILENCE } else { Duration::ZERO };
@@ -68,7 +68,7 @@ pub fn patience(sharing: Sharing, lock: Lock, claim: Option<Seen<'_>>) -> Durati
 
 /// Whether the holder is certain to be gone: it said so itself, or a kernel that it must have held the
 /// lock of has given the lock to us. Then no descriptor of its is open any more.
-pub fn is_confirmed_dead(sharing: Sharing, lock: Lock, claim: Seen<'_>) -> bool {
+pub(crate) fn is_confirmed_dead(sharing: Sharing, lock: Lock, claim: Seen<'_>) -> bool {
     if claim.beat.is_some_and(|beat| beat.released) {
         return true;
     }
@@ -83,14 +83,14 @@ pub fn is_confirmed_dead(sharing: Sharing, lock: Lock, claim: Seen<'_>) -> bool 
 
 /// For how long what is seen has not changed.
 #[derive(Debug, Default)]
-pub struct Watch {
+pub(crate) struct Watch {
     seen: Option<(u64, Vec<u8>)>,
     since: Duration,
 }
 
 impl Watch {
     /// What is seen now: a claim's number and its heartbeat as it is. Whether that is new.
-    pub fn see(&mut self, now: Duration, seen: Option<(u64, Vec<u8>)>) -> bool {
+    pub(crate) fn see(&mut self, now: Duration, seen: Option<(u64, Vec<u8>)>) -> bool {
         let is_new = self.since.is_zero() || seen != self.seen;
         if is_new {
             (self.seen, self.since) = (seen, now.max(Duration::from_nanos(1)));
@@ -99,7 +99,7 @@ impl Watch {
     }
 
     /// Since when it has not changed.
-    pub fn silence(&self, now: Duration) -> Duration {
+    pub(crate) fn silence(&self, now: Duration) -> Duration {
         now.saturating_sub(self.since)
     }
 }

@@ -24,7 +24,7 @@ impl<F: Files> ClaimStore<'_, F> {
     ///
     /// # Errors
     /// When it cannot be made. One that is there by now is no error.
-    pub async fn make_state(&self) -> Result<()> {
+    pub(crate) async fn make_state(&self) -> Result<()> {
         match self.files.make_listed(&self.state.parent, &self.state.name).await {
             Err(Errno::EXIST) => Ok(()),
             made => made.map(drop).context("create directory", self.state.path.as_path()),
@@ -36,7 +36,7 @@ impl<F: Files> ClaimStore<'_, F> {
     /// # Errors
     /// Exit 78 where it holds what is not volseed's, or another user's: then it may be anything, and its owner
     /// had no right to it. What may not be had is no error: its owner may still complete the volume.
-    pub async fn seize_state(&self, state: &State<F::Dir>, owner: u32) -> Result<bool> {
+    pub(crate) async fn seize_state(&self, state: &State<F::Dir>, owner: u32) -> Result<bool> {
         match self.files.seize(&state.dir, Wall::Listed).await {
             Err(Errno::PERM | Errno::ACCESS) => return Ok(false),
             seized => seized.context("change owner of", self.state.path.as_path())?,

@@ -13,7 +13,7 @@ use super::store::HEARTBEAT;
 
 /// How a heart is, for the holder whose it is.
 #[derive(Debug, Default)]
-pub struct Pulse {
+pub(crate) struct Pulse {
     /// When it last beat, in milliseconds of the holder's clock.
     beat: AtomicU64,
     lost: AtomicBool,
@@ -21,19 +21,19 @@ pub struct Pulse {
 
 impl Pulse {
     /// A heart that begins to beat.
-    pub fn new(now: Duration) -> Arc<Pulse> {
+    pub(crate) fn new(now: Duration) -> Arc<Pulse> {
         let pulse = Pulse::default();
         pulse.note(now);
         Arc::new(pulse)
     }
 
     /// Whether others still count the holder as alive.
-    pub fn is_fresh(&self, now: Duration) -> bool {
+    pub(crate) fn is_fresh(&self, now: Duration) -> bool {
         now.saturating_sub(Duration::from_millis(self.beat.load(Relaxed))) < STALE
     }
 
     /// Whether the claim is gone: another replica has taken over.
-    pub fn is_lost(&self) -> bool {
+    pub(crate) fn is_lost(&self) -> bool {
         self.lost.load(Relaxed)
     }
 
@@ -44,7 +44,7 @@ impl Pulse {
 
 /// Beats in the claim `dir` until the clock says that it is enough, or the claim is gone. `now` says how
 /// far the holder is.
-pub async fn beat<F: Files>(
+pub(crate) async fn beat<F: Files>(
     files: &F,
     clock: &impl Clock,
     dir: &F::Dir,

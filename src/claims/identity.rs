@@ -6,7 +6,7 @@ use crate::volume::records::FORMAT;
 
 /// This replica.
 #[derive(Debug, Clone)]
-pub struct Me {
+pub(crate) struct Me {
     host: String,
     container: Option<String>,
     boot: Option<String>,
@@ -16,7 +16,7 @@ pub struct Me {
 
 impl Me {
     /// This process, at a volume with this device number.
-    pub fn at(device: u64) -> Me {
+    pub(crate) fn at(device: u64) -> Me {
         let host = nix::unistd::gethostname().unwrap_or_default().to_string_lossy().into_owned();
         let read = |path| std::fs::read_to_string(path).unwrap_or_default();
         let mounts = read("/proc/self/mountinfo");
@@ -26,7 +26,7 @@ impl Me {
     }
 
     /// What a claim of ours says, whose number is not known yet.
-    pub fn holder(&self, locked: bool) -> Holder {
+    pub(crate) fn holder(&self, locked: bool) -> Holder {
         // A number that nobody has had (random(4)).
         let nonce = std::fs::read_to_string("/proc/sys/kernel/random/uuid").unwrap_or_default();
         let nonce = match nonce.trim() {
@@ -50,7 +50,7 @@ impl Me {
     }
 
     /// Whether a claim was made under this kernel, on the file system that is mounted here.
-    pub fn shares_mount_with(&self, holder: &Holder) -> bool {
+    pub(crate) fn shares_mount_with(&self, holder: &Holder) -> bool {
         self.boot.is_some() && self.boot == holder.boot && self.device == holder.device
     }
 }

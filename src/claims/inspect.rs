@@ -13,7 +13,7 @@ use crate::volume::{Ourselves, Volume, stat_entry};
 
 /// The newest claim on a volume.
 #[derive(Debug)]
-pub struct NewestClaim {
+pub(crate) struct NewestClaim {
     /// Its number.
     pub epoch: u64,
     /// Whose it is, where that can be read.
@@ -28,7 +28,7 @@ pub struct NewestClaim {
 
 /// What a look may find.
 #[derive(Debug)]
-pub enum Inspected {
+pub(crate) enum Inspected {
     /// No claim.
     Nothing,
     /// Claims, if there are any, are another user's and not for us to see.
@@ -39,7 +39,7 @@ pub enum Inspected {
 
 impl Inspected {
     /// The newest claim, where it may be seen.
-    pub fn claim(self) -> Option<NewestClaim> {
+    pub(crate) fn claim(self) -> Option<NewestClaim> {
         match self {
             Inspected::Claim(look) => Some(look),
             Inspected::Nothing | Inspected::Hidden => None,
@@ -49,7 +49,7 @@ impl Inspected {
 
 impl NewestClaim {
     /// What the heartbeat says, where it can be read.
-    pub fn beat(&self) -> Option<Beat> {
+    pub(crate) fn beat(&self) -> Option<Beat> {
         Beat::parse(&self.pulse)
     }
 }
@@ -58,7 +58,7 @@ impl NewestClaim {
 ///
 /// # Errors
 /// Exit 78 when what is there is no claim of ours.
-pub fn look(volume: &Volume) -> Result<Inspected> {
+pub(crate) fn look(volume: &Volume) -> Result<Inspected> {
     let disk = Disk::new(Ourselves::onlooker(), false);
     let store = ClaimStore::on(volume, &disk);
     block_on(async {

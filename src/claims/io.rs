@@ -16,7 +16,7 @@ use crate::volume::{Privacy, Wall};
 /// A file system, as far as replicas agree through it. Every name is one component; no link is
 /// followed. Errors are the system's.
 #[allow(async_fn_in_trait)]
-pub trait Files {
+pub(crate) trait Files {
     /// A directory, whatever becomes of its name.
     type Dir: Clone;
 
@@ -78,7 +78,7 @@ pub trait Files {
 
 /// A clock that no other machine's is compared with.
 #[allow(async_fn_in_trait)]
-pub trait Clock {
+pub(crate) trait Clock {
     /// The time since some moment in the past, suspended time included.
     fn now(&self) -> Duration;
     /// Waits. An error (`ECANCELED`) says that the end was asked for meanwhile.
@@ -88,7 +88,7 @@ pub trait Clock {
 }
 
 /// Runs a future whose calls block, as those of a volume do.
-pub fn block_on<T>(future: impl Future<Output = T>) -> T {
+pub(crate) fn block_on<T>(future: impl Future<Output = T>) -> T {
     match pin!(future).poll(&mut Context::from_waker(Waker::noop())) {
         Poll::Ready(value) => value,
         Poll::Pending => unreachable!("calls on a volume block until they are done"),

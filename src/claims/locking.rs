@@ -5,7 +5,7 @@ use crate::volume::{FileSystem, Storage};
 
 /// For a file system of this kind; `options` are those of the mount's file system, as mountinfo has
 /// them (proc(5)), where it is NFS.
-pub fn sharing(kind: FileSystem, options: Option<&str>) -> Sharing {
+pub(crate) fn sharing(kind: FileSystem, options: Option<&str>) -> Sharing {
     match (kind.place, kind.name) {
         (Storage::Memory | Storage::Local, _) => Sharing::Local,
         (_, "nfs") => nfs(options),

@@ -18,7 +18,7 @@ impl<F: Files> ClaimStore<'_, F> {
     ///
     /// # Errors
     /// `ENOENT` or `ESTALE` where the claim is ours no more; exit 75 where others could enter it meanwhile.
-    pub async fn seal<S>(&self, claim: &Claim<F::Dir>, synced: S) -> Result<SealedStage<S>> {
+    pub(crate) async fn seal<S>(&self, claim: &Claim<F::Dir>, synced: S) -> Result<SealedStage<S>> {
         self.stays_private(claim).await?;
         let path = self.claim_path(claim.epoch).join(STAGE);
         self.rename_stage(claim, STAGE, SEALED).await.context("seal", path.as_path())?;
@@ -30,7 +30,7 @@ impl<F: Files> ClaimStore<'_, F> {
     ///
     /// # Errors
     /// `ENOENT` or `ESTALE` where the claim is ours no more.
-    pub async fn begin_publishing<S>(
+    pub(crate) async fn begin_publishing<S>(
         &self,
         claim: &Claim<F::Dir>,
         sealed: SealedStage<S>,
@@ -45,7 +45,7 @@ impl<F: Files> ClaimStore<'_, F> {
     ///
     /// # Errors
     /// As [`ClaimStore::begin_publishing`].
-    pub async fn resume_publishing(
+    pub(crate) async fn resume_publishing(
         &self,
         claim: &Claim<F::Dir>,
         leftover: Leftover,
@@ -70,7 +70,7 @@ impl<F: Files> ClaimStore<'_, F> {
     }
 
     /// Whether nobody else can enter the claim. A volume plug-in or a `chown -R` may have let others in.
-    pub async fn is_private(&self, claim: &Claim<F::Dir>) -> Result<bool> {
+    pub(crate) async fn is_private(&self, claim: &Claim<F::Dir>) -> Result<bool> {
         let privacy = self.files.privacy(&claim.dir, Wall::Closed).await;
         let privacy = privacy.context("stat", || self.claim_path(claim.epoch))?;
         Ok(privacy == Privacy::Private)
@@ -93,7 +93,7 @@ impl<F: Files> ClaimStore<'_, F> {
     ///
     /// # Errors
     /// When one is still there, or the claim is ours no more.
-    pub async fn retire_record(&self, claim: &Claim<F::Dir>) -> Result<()> {
+    pub(crate) async fn retire_record(&self, claim: &Claim<F::Dir>) -> Result<()> {
         for (name, retired) in [Public::FILE, Complete::FILE].into_iter().zip(RETIRED) {
             let path = self.state.path.join(name);
             let moved =
@@ -111,7 +111,7 @@ impl<F: Files> ClaimStore<'_, F> {
     ///
     /// # Errors
     /// When it could not be made durable, or the claim is ours no more.
-    pub async fn complete(&self, claim: &Claim<F::Dir>, record: &Complete) -> Result<()> {
+    pub(crate) async fn complete(&self, claim: &Claim<F::Dir>, record: &Complete) -> Result<()> {
         let private = to_bytes(record);
         let public = to_bytes(&Public::of(record, &private));
         self.put(claim, Complete::FILE, &private).await?;
@@ -122,7 +122,7 @@ impl<F: Files> ClaimStore<'_, F> {
     ///
     /// # Errors
     /// Exit 78 where a directory has the private record's name.
-    pub async fn check_private_place(&self, claim: &Claim<F::Dir>) -> Result<()> {
+    pub(crate) async fn check_private_place(&self, claim: &Claim<F::Dir>) -> Result<()> {
         match self.files.open(&claim.state, Complete::FILE).await {
             Ok(_) | Err(Errno::ACCESS | Errno::XDEV) => {
                 Err(foreign_state(&self.state.path.join(Complete::FILE), "not a regular file"))

@@ -19,21 +19,21 @@ use crate::volume::records::{Public, Staged};
 use crate::volume::{Location, Privacy, Wall, foreign_state};
 
 /// Where the claims are, below the state directory.
-pub const CLAIMS: &str = "claims";
+pub(crate) const CLAIMS: &str = "claims";
 /// Where they are built.
-pub const BUILDING: &str = "tmp";
+pub(crate) const BUILDING: &str = "tmp";
 /// Whose a claim is.
-pub const HOLDER: &str = "claim.json";
+pub(crate) const HOLDER: &str = "claim.json";
 /// Its heartbeat.
-pub const HEARTBEAT: &str = "heartbeat";
+pub(crate) const HEARTBEAT: &str = "heartbeat";
 /// What is being staged.
-pub const STAGE: &str = "stage";
+pub(crate) const STAGE: &str = "stage";
 /// What is staged, whole and durable.
-pub const SEALED: &str = "sealed";
+pub(crate) const SEALED: &str = "sealed";
 /// What is sealed and perhaps partly moved to its place.
-pub const PUBLISHING: &str = "publishing";
+pub(crate) const PUBLISHING: &str = "publishing";
 /// An earlier holder's stage, of which only whole files may be taken.
-pub const REMAINS: &str = "remains";
+pub(crate) const REMAINS: &str = "remains";
 /// The public and the private record, once they are not true any more.
 pub(crate) const RETIRED: [&str; 2] = ["retired.json", "retired-record.json"];
 
@@ -41,7 +41,7 @@ pub(crate) const RETIRED: [&str; 2] = ["retired.json", "retired-record.json"];
 pub(super) const MAX_EPOCH: u64 = u64::MAX / 2;
 
 /// The replicas' directories on one volume.
-pub struct ClaimStore<'a, F: Files> {
+pub(crate) struct ClaimStore<'a, F: Files> {
     /// The calls.
     pub files: &'a F,
     /// The volume's root.
@@ -53,7 +53,7 @@ pub struct ClaimStore<'a, F: Files> {
 }
 
 /// A claim of our own. Whether it still is one is for [`ClaimStore::holds`] to say.
-pub struct Claim<D> {
+pub(crate) struct Claim<D> {
     /// Its number.
     pub epoch: u64,
     /// Its directory.
@@ -73,7 +73,7 @@ pub struct Claim<D> {
 
 /// How far a whole and durable stage is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Sealing {
+pub(crate) enum Sealing {
     /// Nothing of it is on the volume.
     Sealed,
     /// A part of it may have been moved to its place.
@@ -82,7 +82,7 @@ pub enum Sealing {
 
 impl Sealing {
     /// The name of the stage's directory in a claim.
-    pub const fn name(self) -> &'static str {
+    pub(crate) const fn name(self) -> &'static str {
         match self {
             Sealing::Sealed => SEALED,
             Sealing::Publishing => PUBLISHING,
@@ -92,7 +92,7 @@ impl Sealing {
 
 /// What an earlier holder staged whole and durable, and did not publish to the end.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Leftover {
+pub(crate) struct Leftover {
     /// How far it was.
     pub sealing: Sealing,
     /// What its stage says of itself.
@@ -100,13 +100,13 @@ pub struct Leftover {
 }
 
 /// A stage that is sealed: only [`ClaimStore::seal`] makes one.
-pub struct SealedStage<S>(pub(super) S);
+pub(crate) struct SealedStage<S>(pub(super) S);
 
 /// A sealed stage of which a part may be on the volume: only a durable mark of that makes one.
-pub struct Publishing<S>(pub(crate) S);
+pub(crate) struct Publishing<S>(pub(crate) S);
 
 /// What came of claiming a volume.
-pub enum Claimed<D> {
+pub(crate) enum Claimed<D> {
     /// It is ours.
     Won(Claim<D>),
     /// Another replica was quicker, and is done or at work; ours is to be dropped.
@@ -116,7 +116,7 @@ pub enum Claimed<D> {
 }
 
 /// A claim that was found on the volume.
-pub struct FoundClaim<D> {
+pub(crate) struct FoundClaim<D> {
     /// Its number.
     pub epoch: u64,
     /// Its directory.
@@ -130,7 +130,7 @@ pub struct FoundClaim<D> {
 }
 
 /// The state directory as it is now.
-pub struct State<D> {
+pub(crate) struct State<D> {
     /// The directory.
     pub dir: D,
     /// Whether it is ours.
@@ -139,7 +139,7 @@ pub struct State<D> {
 
 impl<D> State<D> {
     /// The other user whose it is.
-    pub fn foreign(&self) -> Option<u32> {
+    pub(crate) fn foreign(&self) -> Option<u32> {
         match self.privacy {
             Privacy::Foreign(owner) => Some(owner),
             Privacy::Private | Privacy::Open => None,
@@ -152,7 +152,7 @@ impl<F: Files> ClaimStore<'_, F> {
     ///
     /// # Errors
     /// Exit 77 when it may not be entered, 78 when something else has its name.
-    pub async fn state_dir(&self) -> Result<Option<F::Dir>> {
+    pub(crate) async fn state_dir(&self) -> Result<Option<F::Dir>> {
         records::opened_to_us(self.directory(&self.state.parent, &self.state.name, &self.state.path).await)
     }
 
@@ -160,7 +160,7 @@ impl<F: Files> ClaimStore<'_, F> {
     ///
     /// # Errors
     /// As [`ClaimStore::state_dir`].
-    pub async fn state(&self) -> Result<Option<State<F::Dir>>> {
+    pub(crate) async fn state(&self) -> Result<Option<State<F::Dir>>> {
         match self.state_dir().await? {
             Some(dir) => self.owned(dir).await,
             None => Ok(None),
@@ -171,7 +171,7 @@ impl<F: Files> ClaimStore<'_, F> {
     ///
     /// # Errors
     /// When it cannot be asked.
-    pub async fn owned(&self, dir: F::Dir) -> Result<Option<State<F::Dir>>> {
+    pub(crate) async fn owned(&self, dir: F::Dir) -> Result<Option<State<F::Dir>>> {
         let privacy = self.files.privacy(&dir, Wall::Listed).await;
         let privacy = self.none_if_missing(privacy, "stat", &self.state.path)?;
         Ok(privacy.map(|privacy| State { dir, privacy }))
@@ -181,7 +181,7 @@ impl<F: Files> ClaimStore<'_, F> {
     ///
     /// # Errors
     /// Exit 78 when what is there is no record of ours.
-    pub async fn record(&self, state: &F::Dir) -> Result<Option<Public>> {
+    pub(crate) async fn record(&self, state: &F::Dir) -> Result<Option<Public>> {
         let path = self.state.path.join(Public::FILE);
         let read = self.files.read(state, Public::FILE).await;
         match records::opened_to_us(self.none_if_missing(read, "read record", &path))? {
@@ -195,7 +195,7 @@ impl<F: Files> ClaimStore<'_, F> {
     ///
     /// # Errors
     /// As [`ClaimStore::record`].
-    pub async fn is_current(&self, record: &Public) -> Result<bool> {
+    pub(crate) async fn is_current(&self, record: &Public) -> Result<bool> {
         let Some(state) = self.state_dir().await? else { return Ok(false) };
         Ok(self.record(&state).await?.is_some_and(|now| now.epoch == record.epoch))
     }
@@ -204,7 +204,7 @@ impl<F: Files> ClaimStore<'_, F> {
     ///
     /// # Errors
     /// Exit 78 when something else is in their place.
-    pub async fn epochs(&self, state: &F::Dir) -> Result<Vec<u64>> {
+    pub(crate) async fn epochs(&self, state: &F::Dir) -> Result<Vec<u64>> {
         let path = self.state.path.join(CLAIMS);
         let Some(claims) = self.directory(state, CLAIMS, &path).await? else { return Ok(Vec::new()) };
         let names = self
@@ -219,7 +219,7 @@ impl<F: Files> ClaimStore<'_, F> {
     ///
     /// # Errors
     /// Exit 78 when what is there is no claim of ours.
-    pub async fn find(&self, state: &F::Dir, epoch: u64) -> Result<Option<FoundClaim<F::Dir>>> {
+    pub(crate) async fn find(&self, state: &F::Dir, epoch: u64) -> Result<Option<FoundClaim<F::Dir>>> {
         let path = self.claim_path(epoch);
         let Some(claims) = self.directory(state, CLAIMS, &self.state.path.join(CLAIMS)).await? else {
             return Ok(None);
@@ -242,7 +242,7 @@ impl<F: Files> ClaimStore<'_, F> {
     ///
     /// # Errors
     /// Exit 78 when what is there is no claim of ours.
-    pub async fn newest(&self, state: &F::Dir) -> Result<Option<FoundClaim<F::Dir>>> {
+    pub(crate) async fn newest(&self, state: &F::Dir) -> Result<Option<FoundClaim<F::Dir>>> {
         for epoch in self.epochs(state).await?.into_iter().rev() {
             if let Some(found) = self.find(state, epoch).await? {
                 return Ok(Some(found));
@@ -255,7 +255,7 @@ impl<F: Files> ClaimStore<'_, F> {
     ///
     /// # Errors
     /// When it cannot be read. An invalid record counts as none.
-    pub async fn staged(&self, claim: &F::Dir, name: &str) -> Result<Option<Staged>> {
+    pub(crate) async fn staged(&self, claim: &F::Dir, name: &str) -> Result<Option<Staged>> {
         let path = self.state.path.join(name);
         let Some(wrapper) = self.directory(claim, name, &path).await? else { return Ok(None) };
         let bytes =

@@ -52,7 +52,7 @@ impl<F: Files> ClaimStore<'_, F> {
     /// # Errors
     /// When something could not be moved or removed; exit 78 where another image's seed was half published
     /// and what is left of it cannot be trusted.
-    pub async fn fence(
+    pub(crate) async fn fence(
         &self,
         claim: &mut Claim<F::Dir>,
         is_dead: impl Fn(&FoundClaim<F::Dir>) -> bool,
@@ -105,7 +105,7 @@ impl<F: Files> ClaimStore<'_, F> {
     ///
     /// # Errors
     /// When it cannot be removed.
-    pub async fn discard_sealed(&self, claim: &Claim<F::Dir>) -> Result<()> {
+    pub(crate) async fn discard_sealed(&self, claim: &Claim<F::Dir>) -> Result<()> {
         self.discard(claim, SEALED).await?;
         self.discard(claim, PUBLISHING).await
     }
@@ -115,7 +115,7 @@ impl<F: Files> ClaimStore<'_, F> {
     ///
     /// # Errors
     /// When it cannot be moved or removed.
-    pub async fn give_up_sealed(&self, claim: &Claim<F::Dir>) -> Result<()> {
+    pub(crate) async fn give_up_sealed(&self, claim: &Claim<F::Dir>) -> Result<()> {
         match self.rename_stage(claim, SEALED, REMAINS).await {
             Ok(()) => Ok(()),
             // Of an older claim's stage something remains, too.

@@ -19,7 +19,7 @@ const OF_ONE_VOLUME: [&str; 4] = ["to", "from", "sentinel", "state_dir"];
 
 /// What volseed does now.
 #[derive(Debug)]
-pub enum Command {
+pub(crate) enum Command {
     /// Seed the volumes that the app wants seeded, and become the app.
     Run {
         /// The app.
@@ -45,7 +45,7 @@ pub enum Command {
 
 /// The command line, parsed over the environment and the configuration file.
 #[derive(Debug)]
-pub enum Request {
+pub(crate) enum Request {
     /// Help or version.
     Page(String),
     /// A command.
@@ -54,7 +54,7 @@ pub enum Request {
 
 /// A command as it is for each volume.
 #[derive(Debug)]
-pub struct Parsed {
+pub(crate) struct Parsed {
     verb: Verb,
     /// Once for each `[[volume]]` table, with how an error names that.
     volumes: Vec<(Verb, String)>,
@@ -67,7 +67,7 @@ impl Request {
     ///
     /// # Errors
     /// Exit 64 or 66, with what is wrong and where to read on.
-    pub fn read(args: Vec<OsString>) -> Result<Request> {
+    pub(crate) fn read(args: Vec<OsString>) -> Result<Request> {
         Request::read_with(args, File::read)
     }
 
@@ -124,7 +124,7 @@ impl Request {
     }
 
     /// What is logged. A command that prints its result logs only errors, in the format `early`.
-    pub fn log(&self, early: LogFormat) -> LogConfig {
+    pub(crate) fn log(&self, early: LogFormat) -> LogConfig {
         let args = match self {
             Request::Verb(parsed) => match &parsed.verb {
                 Verb::Run(args) => Some(&args.log),
@@ -146,7 +146,7 @@ impl Request {
     ///
     /// # Errors
     /// Exit 64: what is missing, unknown or contradicts itself.
-    pub fn resolve(self) -> Result<Command> {
+    pub(crate) fn resolve(self) -> Result<Command> {
         let parsed = match self {
             Request::Page(page) => return Ok(Command::Print(page)),
             Request::Verb(parsed) => *parsed,
@@ -203,7 +203,7 @@ impl Parsed {
 
 /// The question `asked`, put to the server of the volseed that has the command line `args`; none where that is
 /// no volseed that seeds or waits.
-pub fn health_of(args: &[OsString], asked: &HealthArgs) -> Option<HealthConfig> {
+pub(crate) fn health_of(args: &[OsString], asked: &HealthArgs) -> Option<HealthConfig> {
     // That volseed may run as another user, whose file we may not read.
     let read = |named: Option<&Path>| Ok(File::read(named).unwrap_or_default());
     let Ok(Request::Verb(parsed)) = Request::read_with(args.to_vec(), read) else { return None };

@@ -20,11 +20,11 @@ use crate::system::users::{Database, Identity};
 /// Minimum of `--memory`: four buffers of 1 MiB keep two processors busy.
 const MIN_MEMORY: Size = Size(4 << 20);
 /// The first word of a supervisor's command line, by which others know it. Not for people.
-pub const SUPERVISOR: &str = "supervise";
+pub(crate) const SUPERVISOR: &str = "supervise";
 
 /// What all volumes of a run have in common, and the volumes.
 #[derive(Debug)]
-pub struct Config {
+pub(crate) struct Config {
     /// In the order in which they are seeded; at least one.
     pub volumes: Vec<VolumeConfig>,
     /// The health server, where one is wanted.
@@ -33,7 +33,7 @@ pub struct Config {
 
 /// One volume and its seed.
 #[derive(Debug, Clone)]
-pub struct VolumeConfig {
+pub(crate) struct VolumeConfig {
     /// The volume's root.
     pub to: PathBuf,
     /// The seed. `-` is standard input.
@@ -77,7 +77,7 @@ impl VolumeConfig {
 
 /// The health server.
 #[derive(Debug, Clone)]
-pub struct ServerConfig {
+pub(crate) struct ServerConfig {
     /// Where it listens until the hand-over.
     pub listen: Vec<Address>,
     /// Who may connect to its Unix sockets.
@@ -102,7 +102,7 @@ pub struct ServerConfig {
 
 /// Mode and owner of a Unix socket's file.
 #[derive(Debug, Clone)]
-pub struct SocketAccess {
+pub(crate) struct SocketAccess {
     /// The permission bits.
     pub mode: u32,
     /// User and group, where it is not to be our own.
@@ -111,7 +111,7 @@ pub struct SocketAccess {
 
 /// The app to become.
 #[derive(Debug)]
-pub struct AppConfig {
+pub(crate) struct AppConfig {
     /// The command and its arguments; not empty.
     pub command: Vec<OsString>,
     /// Who it runs as.
@@ -132,7 +132,7 @@ pub struct AppConfig {
 
 /// How a supervisor treats the app.
 #[derive(Debug, Clone, Default)]
-pub struct SuperviseConfig {
+pub(crate) struct SuperviseConfig {
     /// Who gets a signal that is passed on.
     pub scope: SignalScope,
     /// Signals that are passed on as others; the first that fits.
@@ -147,7 +147,7 @@ pub struct SuperviseConfig {
 
 /// The question of `volseed health`.
 #[derive(Debug)]
-pub struct HealthConfig {
+pub(crate) struct HealthConfig {
     /// Where the server would be.
     pub listen: Option<Address>,
     /// The path to ask.
@@ -160,7 +160,7 @@ pub struct HealthConfig {
 
 /// What is logged.
 #[derive(Debug, Clone, Copy)]
-pub struct LogConfig {
+pub(crate) struct LogConfig {
     /// For people or for machines.
     pub format: LogFormat,
     /// How much.
@@ -173,7 +173,7 @@ pub struct LogConfig {
 ///
 /// # Errors
 /// Exit 64 where two have one root or one state, or more than one reads standard input.
-pub fn distinct(volumes: Vec<VolumeConfig>) -> Result<Vec<VolumeConfig>> {
+pub(crate) fn distinct(volumes: Vec<VolumeConfig>) -> Result<Vec<VolumeConfig>> {
     for (number, volume) in volumes.iter().enumerate() {
         let others = || volumes[..number].iter();
         if others().any(|other| other.to == volume.to) {
@@ -194,7 +194,7 @@ pub fn distinct(volumes: Vec<VolumeConfig>) -> Result<Vec<VolumeConfig>> {
 ///
 /// # Errors
 /// Exit 64 when the sockets' owner is not known.
-pub fn server(args: &ServerArgs, admin: &[Address]) -> Result<Option<ServerConfig>> {
+pub(crate) fn server(args: &ServerArgs, admin: &[Address]) -> Result<Option<ServerConfig>> {
     if args.listen.is_empty() && admin.is_empty() {
         return Ok(None);
     }
@@ -232,7 +232,7 @@ fn live_paths(args: &ServerArgs) -> Vec<String> {
 ///
 /// # Errors
 /// Exit 64 when no command is given or the user is not known.
-pub fn app(args: &AppArgs, check: &AppCheckArgs) -> Result<AppConfig> {
+pub(crate) fn app(args: &AppArgs, check: &AppCheckArgs) -> Result<AppConfig> {
     if args.command.is_empty() {
         return Err(usage("no command to become".into()).help(
             "an image's ENTRYPOINT empties the CMD that it inherits: say CMD again after it, or give it behind --; volseed seed only seeds",
@@ -273,7 +273,7 @@ pub fn app(args: &AppArgs, check: &AppCheckArgs) -> Result<AppConfig> {
 
 /// The question of `volseed health`, put to the server that these options ask for: its own, or those of the
 /// volseed at work.
-pub fn health(
+pub(crate) fn health(
     question: &HealthArgs,
     server: &ServerArgs,
     admin: &[Address],
@@ -297,7 +297,7 @@ pub fn health(
 ///
 /// # Errors
 /// Exit 64: what is missing or contradicts itself.
-pub fn volume(args: &VolumeArgs, copy: Option<&CopyArgs>) -> Result<VolumeConfig> {
+pub(crate) fn volume(args: &VolumeArgs, copy: Option<&CopyArgs>) -> Result<VolumeConfig> {
     let missing =
         |flag: &str, env: &str| usage(format!("{flag} is missing")).help(format!("give {flag} or set {env}"));
     let to = args.to.clone().ok_or_else(|| missing("--to DIR", "VOLSEED_TO"))?;

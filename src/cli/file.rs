@@ -22,7 +22,7 @@ const MAX_BYTES: u64 = 1 << 20;
 
 /// The file, every key of it checked.
 #[derive(Debug)]
-pub struct File {
+pub(super) struct File {
     path: PathBuf,
     top: Vec<Setting>,
     volumes: Vec<Vec<Setting>>,
@@ -41,7 +41,7 @@ impl File {
     ///
     /// # Errors
     /// Exit 64 with table and key, 66 where the file named is not there.
-    pub fn read(named: Option<&Path>) -> Result<Option<File>> {
+    pub(super) fn read(named: Option<&Path>) -> Result<Option<File>> {
         let path = named.unwrap_or(Path::new(DEFAULT));
         let text = match load(path) {
             Ok(text) => text,
@@ -57,7 +57,7 @@ impl File {
 
     /// # Errors
     /// Exit 64 with table and key.
-    pub fn parse(path: &Path, text: &str) -> Result<File> {
+    pub(super) fn parse(path: &Path, text: &str) -> Result<File> {
         if text.len() as u64 > MAX_BYTES {
             let act = format!("read configuration {}", path.quoted());
             return Err(Error::new(Exit::Usage, act, "it is larger than 1 MiB"));
@@ -88,18 +88,18 @@ impl File {
     }
 
     /// How many `[[volume]]` tables it has.
-    pub fn volumes(&self) -> usize {
+    pub(super) fn volumes(&self) -> usize {
         self.volumes.len()
     }
 
     /// How an error names a volume of it, counted from 0.
-    pub fn place(&self, volume: usize) -> String {
+    pub(super) fn place(&self, volume: usize) -> String {
         format!("configuration {}, [[volume]] {}", self.path.as_path().quoted(), volume + 1)
     }
 
     /// `command` with what the file says as defaults, for its top level and that volume. What was `given` otherwise
     /// is left as it is.
-    pub fn defaults(&self, command: Command, given: &ArgMatches, volume: Option<usize>) -> Command {
+    pub(super) fn defaults(&self, command: Command, given: &ArgMatches, volume: Option<usize>) -> Command {
         let of_volume = volume.into_iter().flat_map(|number| &self.volumes[number]);
         self.top.iter().chain(of_volume).fold(command, |command, setting| {
             let option = command.get_arguments().find(|arg| arg.get_long() == Some(&setting.option));
@@ -142,7 +142,7 @@ impl File {
 }
 
 /// Whether the command line or the environment says it.
-pub fn is_given(matches: &ArgMatches, id: &str) -> bool {
+pub(super) fn is_given(matches: &ArgMatches, id: &str) -> bool {
     let source = matches.try_contains_id(id).unwrap_or(false).then(|| matches.value_source(id)).flatten();
     matches!(source, Some(ValueSource::CommandLine | ValueSource::EnvVariable))
 }

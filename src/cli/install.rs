@@ -18,7 +18,7 @@ const MODE: u32 = 0o755;
 ///
 /// # Errors
 /// When the directory is not there or cannot be written to.
-pub fn install(directory: &Path) -> Result<PathBuf> {
+pub(crate) fn install(directory: &Path) -> Result<PathBuf> {
     let to = directory.join(NAME);
     let temporary = directory.join(format!(".{NAME}.{}", std::process::id()));
     let copied = copy(&temporary).and_then(|()| fs::rename(&temporary, &to));

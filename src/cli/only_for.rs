@@ -75,7 +75,7 @@ const WRAPPERS: [Wrapper; 11] = [
 ];
 
 /// The words that stand for programs in `command`: its first, and those that this one starts, and so on.
-pub fn programs(command: &[OsString]) -> Vec<OsString> {
+pub(super) fn programs(command: &[OsString]) -> Vec<OsString> {
     let mut found = Vec::new();
     look(command, MAX_DEPTH, &mut found);
     found

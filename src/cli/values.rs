@@ -16,8 +16,8 @@ use glob::Pattern;
 use nix::sys::signal::Signal;
 
 use crate::system::signals::names;
-pub use chmod::ModeChange;
-pub use exclude::{Exclude, Reached};
+pub(crate) use chmod::ModeChange;
+pub(crate) use exclude::{Exclude, Reached};
 
 /// A size in bytes: `64MiB`, `1G`, `1048576`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -155,12 +155,12 @@ pub enum SignalScope {
 }
 
 /// The word for a value of an option that has a list of them.
-pub fn word(value: impl clap::ValueEnum) -> String {
+pub(crate) fn word(value: impl clap::ValueEnum) -> String {
     value.to_possible_value().map(|word| word.get_name().to_owned()).unwrap_or_default()
 }
 
 /// The value that a word stands for.
-pub fn value<V: clap::ValueEnum>(word: &str) -> Option<V> {
+pub(crate) fn value<V: clap::ValueEnum>(word: &str) -> Option<V> {
     V::from_str(word, false).ok()
 }
 
@@ -362,7 +362,7 @@ impl FromStr for HttpStatus {
 }
 
 /// The machine itself, by whichever of its two addresses.
-pub const LOCALHOST: &str = "localhost";
+pub(crate) const LOCALHOST: &str = "localhost";
 
 /// How `volseed health` asks the app once volseed has handed over.
 #[derive(Debug, Clone, PartialEq, Eq)]

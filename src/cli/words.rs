@@ -60,7 +60,7 @@ pub(super) fn check(args: &[OsString], app: &[OsString], root: &Command) -> Resu
 }
 
 /// The one of `known` that is most like `word`, if any is.
-pub fn nearest<'a>(word: &str, known: impl Iterator<Item = &'a str>) -> Option<&'a str> {
+pub(crate) fn nearest<'a>(word: &str, known: impl Iterator<Item = &'a str>) -> Option<&'a str> {
     let likeness = |candidate: &str| strsim::jaro_winkler(word, candidate);
     let best = known.max_by(|one, other| likeness(one).total_cmp(&likeness(other)))?;
     (likeness(best) > ALIKE).then_some(best)

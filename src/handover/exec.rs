@@ -16,7 +16,7 @@ use crate::system::commands::{DEFAULT_PATH, candidates};
 ///
 /// # Errors
 /// Exit 127 when there is no such command, 126 when it cannot be executed.
-pub fn exec(command: &[OsString], environment: &Environment) -> Result<Infallible> {
+pub(crate) fn exec(command: &[OsString], environment: &Environment) -> Result<Infallible> {
     let name = command[0].as_os_str();
     let nul = |_| Error::new(Exit::NotExecutable, "execute", "a NUL in the command").on(name.as_bytes());
     let arguments =

@@ -14,7 +14,7 @@ use crate::system::users::Identity;
 /// Gives the standard descriptors to the user `uid`, as container runtimes do for the user that they start: an app
 /// opens `/dev/stderr` by its name (php-fpm's `error_log`). Those that everybody uses stay as they are: devices but
 /// terminals, and directories. What refuses does so to the app, too.
-pub fn give_standard_files(uid: u32) {
+pub(crate) fn give_standard_files(uid: u32) {
     let (input, output, error) = (std::io::stdin(), std::io::stdout(), std::io::stderr());
     for file in [input.as_fd(), output.as_fd(), error.as_fd()] {
         let Ok(found) = fs::fstat(file) else { continue };
@@ -37,7 +37,7 @@ pub fn give_standard_files(uid: u32) {
 ///
 /// # Errors
 /// Exit 77 when the system refuses, 71 when it says yes and does otherwise.
-pub fn assume(user: &Identity) -> Result<()> {
+pub(crate) fn assume(user: &Identity) -> Result<()> {
     if is(user) {
         return Ok(());
     }

@@ -26,7 +26,7 @@ const ASIDE: i32 = 64;
 const LOW_ASIDE: i32 = 24;
 
 /// Sockets that came to the supervisor by socket activation are the app's, which has another process number.
-pub fn readdress(environment: &mut Environment, supervisor: u32, app: u32) {
+pub(crate) fn readdress(environment: &mut Environment, supervisor: u32, app: u32) {
     let supervisor = supervisor.to_string();
     let Some((_, pid)) = environment.variables.iter_mut().find(|(name, _)| name == PID) else { return };
     if *pid == *supervisor {
@@ -60,7 +60,11 @@ fn is_open(file: i32) -> bool {
 ///
 /// # Errors
 /// Exit 71 when there are too many open files.
-pub fn pass(how: PassSocket, sockets: Vec<(Address, OwnedFd)>, environment: &mut Environment) -> Result<()> {
+pub(crate) fn pass(
+    how: PassSocket,
+    sockets: Vec<(Address, OwnedFd)>,
+    environment: &mut Environment,
+) -> Result<()> {
     let mut passed = Vec::new();
     let activated = activated(environment);
     let first = FIRST.saturating_add(activated);
@@ -124,7 +128,7 @@ fn names(environment: &Environment, activated: i32, ours: usize) -> Option<Strin
 }
 
 /// A descriptor out of the way of those that are handed over.
-pub fn aside(fd: OwnedFd) -> OwnedFd {
+pub(crate) fn aside(fd: OwnedFd) -> OwnedFd {
     move_aside(&fd, LOW_ASIDE).unwrap_or(fd)
 }
 

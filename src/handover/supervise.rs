@@ -29,8 +29,8 @@ use crate::system::signals;
 use crate::system::signals::kernel;
 use crate::system::signals::kernel::ALL;
 use crate::system::users::Identity;
-pub use plan::Plan;
-pub use watch::watch;
+pub(crate) use plan::Plan;
+pub(crate) use watch::watch;
 
 /// Where the supervisor finds its end of the lifeline.
 const LIFELINE: i32 = 3;
@@ -43,7 +43,7 @@ const FAILED: u8 = b'-';
 
 /// The child's end of a pipe that tells the supervisor whether a code is the app's or ours.
 #[derive(Debug)]
-pub struct Lifeline {
+pub(crate) struct Lifeline {
     pipe: OwnedFd,
     /// Who has the other end.
     supervisor: Pid,
@@ -51,12 +51,12 @@ pub struct Lifeline {
 
 impl Lifeline {
     /// The app is executed now.
-    pub fn app_starts(&self) {
+    pub(crate) fn app_starts(&self) {
         self.tell(STARTS);
     }
 
     /// It was not.
-    pub fn app_failed(&self) {
+    pub(crate) fn app_failed(&self) {
         self.tell(FAILED);
     }
 
@@ -68,7 +68,7 @@ impl Lifeline {
 
 /// Who this process is from here on.
 #[derive(Debug)]
-pub enum Role {
+pub(crate) enum Role {
     /// The child, which seeds and becomes the app.
     App(Lifeline),
     /// The supervisor, and everything is over.
@@ -80,7 +80,7 @@ pub enum Role {
 ///
 /// # Errors
 /// Exit 71 when there may be no further process.
-pub fn split(config: &SuperviseConfig, command: &[OsString], log: LogConfig) -> Result<Role> {
+pub(crate) fn split(config: &SuperviseConfig, command: &[OsString], log: LogConfig) -> Result<Role> {
     let pipe = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC | rustix::pipe::PipeFlags::NONBLOCK);
     let (theirs, ours) = pipe.context("create", "pipe").map_err(|error| error.exit(Exit::System))?;
     let before = kernel::replace_mask(ALL);
@@ -123,7 +123,7 @@ pub fn split(config: &SuperviseConfig, command: &[OsString], log: LogConfig) -> 
 ///
 /// # Errors
 /// Exit 71 when there may be no further process.
-pub fn beside(
+pub(crate) fn beside(
     lifeline: &Lifeline,
     kept: &[RawFd],
     user: Option<&Identity>,

@@ -73,7 +73,7 @@ impl Responder for Admin {
 ///
 /// # Errors
 /// Exit 71 when the runtime cannot be had.
-pub fn run(sockets: Vec<Socket>, seeding: Arc<ProgressProbe>, check: AppCheck) -> Result<()> {
+pub(crate) fn run(sockets: Vec<Socket>, seeding: Arc<ProgressProbe>, check: AppCheck) -> Result<()> {
     let system = |error: Error| error.exit(Exit::System);
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let runtime = runtime.context("start", "runtime").map_err(system)?;

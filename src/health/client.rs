@@ -23,14 +23,14 @@ use crate::cli::config::HealthConfig;
 use crate::cli::values::{Address, AppCheck, LOCALHOST};
 
 /// What is asked for by another's command line, where that is of a volseed that seeds or waits.
-pub type ReadCommand<'a> = &'a dyn Fn(&[OsString]) -> Option<HealthConfig>;
+pub(crate) type ReadCommand<'a> = &'a dyn Fn(&[OsString]) -> Option<HealthConfig>;
 
 /// The most that is read of an answer, in bytes.
 const MAX_BODY: usize = 64 << 10;
 
 /// The verdict and the line that says why.
 #[derive(Debug)]
-pub struct Verdict {
+pub(crate) struct Verdict {
     /// Whether the exit code is 0.
     pub healthy: bool,
     /// For people; Docker keeps it.
@@ -44,7 +44,7 @@ struct Reply {
 }
 
 /// Asks. Takes no longer than the configured timeout.
-pub async fn ask(config: &HealthConfig, read: ReadCommand<'_>) -> Verdict {
+pub(crate) async fn ask(config: &HealthConfig, read: ReadCommand<'_>) -> Verdict {
     match tokio::time::timeout(config.timeout, verdict(config, read)).await {
         Ok(verdict) => verdict,
         Err(_) => unhealthy(format!("no answer within {}", humantime::format_duration(config.timeout))),

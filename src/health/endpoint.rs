@@ -22,7 +22,7 @@ use crate::system::limits::FileBudget;
 
 /// Sockets that listen, and the answers.
 #[derive(Debug)]
-pub struct Endpoint {
+pub(crate) struct Endpoint {
     listening: Vec<Socket>,
     admin: Vec<Socket>,
     seeding: Arc<ProgressProbe>,
@@ -30,7 +30,7 @@ pub struct Endpoint {
 
 /// What is left of an endpoint when volumes are complete.
 #[derive(Debug)]
-pub struct HandoverSockets {
+pub(crate) struct HandoverSockets {
     /// For the app; none where it is not handed any.
     pub listening: Vec<(Address, OwnedFd)>,
     /// For as long as the app lives.
@@ -44,7 +44,7 @@ impl Endpoint {
     ///
     /// # Errors
     /// Exit 66 where the page cannot be read, 71 where an address is taken or may not be had.
-    pub fn bind(config: ServerConfig, progress: &Arc<Progress>) -> Result<Endpoint> {
+    pub(crate) fn bind(config: ServerConfig, progress: &Arc<Progress>) -> Result<Endpoint> {
         let page = Page::read(config.page.as_deref())?;
         let listening = listen::listen(&config.listen, &config.access)?;
         let admin = listen::listen(&config.admin, &config.access)?;
@@ -59,7 +59,10 @@ impl Endpoint {
     ///
     /// # Errors
     /// Exit 71 where there are too many open files.
-    pub fn serve(&self, stop: watch::Receiver<bool>) -> Result<impl Future<Output = ()> + Send + use<>> {
+    pub(crate) fn serve(
+        &self,
+        stop: watch::Receiver<bool>,
+    ) -> Result<impl Future<Output = ()> + Send + use<>> {
         let all = self.listening.iter().chain(&self.admin);
         let sockets = all.map(Socket::try_clone).collect::<io::Result<Vec<_>>>();
         let connections = FileBudget::read().connections();
@@ -69,12 +72,12 @@ impl Endpoint {
     }
 
     /// Closes every socket, of a Unix socket the file first: an app may bind in its place.
-    pub fn close(self) {
+    pub(crate) fn close(self) {
         self.listening.iter().chain(&self.admin).for_each(Socket::remove_file);
     }
 
     /// Closes what the app has no use for.
-    pub fn hand_over(self, keeps_listening: bool) -> HandoverSockets {
+    pub(crate) fn hand_over(self, keeps_listening: bool) -> HandoverSockets {
         let Endpoint { listening, admin, seeding } = self;
         if !keeps_listening {
             listening.iter().for_each(Socket::remove_file);

@@ -24,7 +24,7 @@ const BACKLOG: i32 = 4096;
 
 /// A socket that listens, and where.
 #[derive(Debug)]
-pub struct Socket {
+pub(crate) struct Socket {
     /// The address that it is bound to: the port is the real one where 0 was asked for.
     pub address: Address,
     /// The socket, which does not block.
@@ -55,13 +55,13 @@ impl Socket {
     ///
     /// # Errors
     /// When there are too many open files.
-    pub fn try_clone(&self) -> io::Result<Socket> {
+    pub(crate) fn try_clone(&self) -> io::Result<Socket> {
         let (address, file) = (self.address.clone(), self.file.clone());
         Ok(Socket { address, fd: self.fd.try_clone()?, implied: self.implied, file })
     }
 
     /// Removes the file of a Unix socket, where it is still the one that was made.
-    pub fn remove_file(&self) {
+    pub(crate) fn remove_file(&self) {
         if let Some(file) = &self.file {
             file.remove();
         }
@@ -89,7 +89,7 @@ impl SocketFile {
 ///
 /// # Errors
 /// Exit 71 when one is taken or may not be had.
-pub fn listen(addresses: &[Address], access: &SocketAccess) -> Result<Vec<Socket>> {
+pub(crate) fn listen(addresses: &[Address], access: &SocketAccess) -> Result<Vec<Socket>> {
     let mut sockets = Vec::new();
     for address in addresses {
         let bound = match address {

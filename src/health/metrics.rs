@@ -15,7 +15,7 @@ const OPEN: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 const OLDER: &str = "text/plain; version=0.0.4; charset=utf-8";
 
 /// Its type and the text, for a client that accepts these types; `app_ready` once there is an app to ask.
-pub fn text(measured: Measured, app_ready: Option<bool>, accepts: &str) -> (&'static str, String) {
+pub(crate) fn text(measured: Measured, app_ready: Option<bool>, accepts: &str) -> (&'static str, String) {
     let mut registry = Registry::with_prefix("volseed");
     registry.register_collector(Box::new(Metrics(measured, app_ready)));
     let mut text = String::new();

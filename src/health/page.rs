@@ -16,14 +16,14 @@ const MAX_BYTES: u64 = 1 << 20;
 
 /// A page with places for figures, `{{percent}}` and the like.
 #[derive(Debug)]
-pub struct Page(String);
+pub(crate) struct Page(String);
 
 impl Page {
     /// The page in `path`, or ours.
     ///
     /// # Errors
     /// Exit 66 when it cannot be read, is larger than 1 MiB or no UTF-8.
-    pub fn read(path: Option<&Path>) -> Result<Page> {
+    pub(crate) fn read(path: Option<&Path>) -> Result<Page> {
         let Some(path) = path else { return Ok(Page(OURS.to_owned())) };
         let read = || -> std::io::Result<String> {
             let mut text = String::new();
@@ -42,7 +42,7 @@ impl Page {
     }
 
     /// The page with the figures of this moment.
-    pub fn fill(&self, snapshot: &Snapshot) -> String {
+    pub(crate) fn fill(&self, snapshot: &Snapshot) -> String {
         let known = |figure: Option<u64>| figure.map_or_else(|| "?".to_owned(), |figure| figure.to_string());
         let figures = [
             ("{{percent}}", snapshot.percent.unwrap_or(0).to_string()),

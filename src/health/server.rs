@@ -64,17 +64,17 @@ const CLIENT_CLOSES: Duration = Duration::from_millis(300);
 const METHODS: &str = "GET, HEAD, OPTIONS";
 
 /// Who answers.
-pub trait Responder: Send + Sync + 'static {
+pub(crate) trait Responder: Send + Sync + 'static {
     /// The answer to a request.
     fn answer(&self, request: &Request<Incoming>) -> impl Future<Output = Answer> + Send;
 }
 
 /// What is answered.
-pub type Answer = Response<Full<Bytes>>;
+pub(crate) type Answer = Response<Full<Bytes>>;
 
 /// Answers while volumes are seeded.
 #[derive(Debug)]
-pub struct ProgressProbe {
+pub(crate) struct ProgressProbe {
     /// Paths and statuses.
     pub config: ServerConfig,
     /// For browsers.
@@ -160,7 +160,7 @@ impl Places {
 ///
 /// # Errors
 /// When the runtime cannot watch a socket.
-pub fn serve(
+pub(crate) fn serve(
     sockets: Vec<Socket>,
     site: Arc<impl Responder>,
     connections: usize,

@@ -4,13 +4,13 @@ use crate::progress::{Phase, Snapshot};
 use crate::text::{byte_size, one_line};
 
 /// Takes the bar away.
-pub const CLEAR: &str = "\r\x1b[2K";
+pub(super) const CLEAR: &str = "\r\x1b[2K";
 /// How many characters the bar itself has.
 const WIDTH: usize = 30;
 
 /// The bar as the progress is now; nothing while nothing is seeded. A line that is longer than the
 /// terminal is wide is cut by the terminal (xterm's `DECAWM`), which knows how wide each character is.
-pub fn bar(volume: &str, snapshot: &Snapshot) -> Option<String> {
+pub(super) fn bar(volume: &str, snapshot: &Snapshot) -> Option<String> {
     if !matches!(snapshot.phase, Phase::Seeding | Phase::Syncing | Phase::Publishing) {
         return None;
     }

@@ -21,7 +21,7 @@ const TERMINAL_PIECE: usize = 1;
 
 /// What this process knows of its standard error.
 #[derive(Debug, Default)]
-pub struct StandardError {
+pub(super) struct StandardError {
     /// The end of a text of which only the beginning was taken.
     rest: Vec<u8>,
 }
@@ -29,7 +29,7 @@ pub struct StandardError {
 impl StandardError {
     /// Writes `text`, after what is left of the one before. Returns whether it was taken: whole, or its
     /// beginning, and then what is left is kept for later. Never blocks.
-    pub fn write(&mut self, text: &[u8]) -> bool {
+    pub(super) fn write(&mut self, text: &[u8]) -> bool {
         if !self.rest.is_empty() {
             let count = write_some(&self.rest);
             self.rest.drain(..count);
@@ -45,7 +45,7 @@ impl StandardError {
     }
 
     /// Whether only the beginning of the last text was taken.
-    pub fn is_torn(&self) -> bool {
+    pub(super) fn is_torn(&self) -> bool {
         !self.rest.is_empty()
     }
 }

@@ -38,7 +38,7 @@ const STACK: usize = 2 << 20;
 
 /// How a run ends that did not fail.
 #[derive(Debug)]
-pub enum RunOutcome {
+pub(crate) enum RunOutcome {
     /// Every volume is complete. Nobody accepts a connection of the server's sockets any more; the kernel keeps
     /// those that come.
     Complete(Option<HandoverSockets>),
@@ -52,7 +52,7 @@ pub enum RunOutcome {
 ///
 /// # Errors
 /// The seeding thread's, or exit 71 when the health server cannot listen.
-pub fn run(
+pub(crate) fn run(
     mode: Mode,
     config: Config,
     keeps_listening: bool,

@@ -5,7 +5,7 @@ use crate::volume::records::Public;
 
 /// What was found on a volume once no other replica can change it.
 #[derive(Debug, Clone, Default, PartialEq)]
-pub struct Found {
+pub(crate) struct Found {
     /// The public record.
     pub record: Option<Public>,
     /// That record lists top-level names, and none of them is there any more.
@@ -20,7 +20,7 @@ pub struct Found {
 
 /// What follows, with what it needs.
 #[derive(Debug, Clone, PartialEq)]
-pub enum Decision {
+pub(crate) enum Decision {
     /// Complete by this record.
     Keep(Box<Public>),
     /// Seeded before volseed came: write the record.
@@ -40,7 +40,7 @@ pub enum Decision {
 }
 
 /// The rules, first match wins.
-pub fn decide(found: Found) -> Decision {
+pub(crate) fn decide(found: Found) -> Decision {
     match found {
         Found { record: Some(record), is_emptied: false, .. } => Decision::Keep(record.into()),
         // Seeding begins by removing the record: a stage beside it is what was left of an earlier seed,

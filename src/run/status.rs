@@ -20,7 +20,7 @@ const LOOKED_AT: Duration = Duration::from_millis(100);
 
 /// The state of one volume.
 #[derive(Debug, Serialize)]
-pub struct VolumeStatus {
+pub(crate) struct VolumeStatus {
     /// The volume's root.
     pub volume: String,
     /// `complete`, `pending`, `claimed`, `seeding`, `publishing` or `unseeded`; `incomplete` where only another
@@ -36,7 +36,7 @@ pub struct VolumeStatus {
 
 /// What is recorded of a volume, as far as this user may read it: what is not known is left out.
 #[derive(Debug, Serialize)]
-pub struct RecordStatus {
+pub(crate) struct RecordStatus {
     /// How it came to be complete.
     pub origin: Origin,
     /// The claim that completed it.
@@ -53,7 +53,7 @@ pub struct RecordStatus {
 
 /// What only the record's owner may know.
 #[derive(Debug, Serialize)]
-pub struct Details {
+pub(crate) struct Details {
     /// The version of the seed.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub version: Option<Untrusted>,
@@ -87,7 +87,7 @@ impl RecordStatus {
 
 /// A claim that is not over.
 #[derive(Debug, Serialize)]
-pub struct ClaimStatus {
+pub(crate) struct ClaimStatus {
     /// Its number.
     pub epoch: u64,
     /// Whose it is, where that can be read.
@@ -105,7 +105,7 @@ pub struct ClaimStatus {
 ///
 /// # Errors
 /// Exit 73 when the volume cannot be opened, 78 when what is there is no state of ours.
-pub fn status(config: &VolumeConfig) -> Result<VolumeStatus> {
+pub(crate) fn status(config: &VolumeConfig) -> Result<VolumeStatus> {
     let volume = Volume::open(&config.to, config.state_dir.as_deref())?;
     let state = StateDir::open(&volume)?;
     let record = state.as_ref().map(StateDir::public).transpose()?.flatten();
@@ -153,7 +153,7 @@ fn watched(claim: NewestClaim, volume: &Volume) -> Result<ClaimStatus> {
 }
 
 /// For people: a few lines a volume.
-pub fn text(statuses: &[VolumeStatus]) -> String {
+pub(crate) fn text(statuses: &[VolumeStatus]) -> String {
     let mut text = String::new();
     for status in statuses {
         let _ = writeln!(text, "{}: {}", one_line(&status.volume), status.state);

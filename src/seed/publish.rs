@@ -29,7 +29,7 @@ const MAX_NAMES: usize = 3;
 
 /// What publishing did.
 #[derive(Debug, Default)]
-pub struct Published {
+pub(crate) struct Published {
     /// Renames.
     pub moved: u64,
     /// Entries of the seed that were left out since the volume had something of that name.
@@ -42,7 +42,7 @@ pub struct Published {
 
 impl Published {
     /// Adds what was done at a mount that the seed calls `below`.
-    pub fn add(&mut self, below: &[u8], other: Published) {
+    pub(crate) fn add(&mut self, below: &[u8], other: Published) {
         self.moved += other.moved;
         self.kept += other.kept;
         self.replaced.count += other.replaced.count;
@@ -55,7 +55,7 @@ impl Published {
 
 /// Files that the seed's have taken the place of, and the first of their paths.
 #[derive(Debug, Default)]
-pub struct Replaced {
+pub(crate) struct Replaced {
     /// How many.
     pub count: u64,
     first: Vec<Box<[u8]>>,
@@ -70,7 +70,7 @@ impl Replaced {
     }
 
     /// `'a', 'b', 'c', …`
-    pub fn names(&self) -> String {
+    pub(crate) fn names(&self) -> String {
         let names: Vec<String> = self.first.iter().map(|path| format!("'{}'", printable(path))).collect();
         let more = if self.count > self.first.len() as u64 { ", …" } else { "" };
         format!("{}{more}", names.join(", "))
@@ -103,7 +103,7 @@ enum Moved {
 ///
 /// # Errors
 /// That of `go_on`, or what the file system says. Some may be moved by then.
-pub fn publish(
+pub(crate) fn publish(
     stage: BorrowedFd<'_>,
     volume: BorrowedFd<'_>,
     rules: WalkRules<'_>,

@@ -40,7 +40,7 @@ const LOOK_EVERY: Timespec = Timespec { tv_sec: 0, tv_nsec: 100_000_000 };
 
 /// A source.
 #[derive(Debug)]
-pub struct Source {
+pub(crate) struct Source {
     pub(crate) content: SourceContent,
     /// What it looked like, and the options: a stage of anything else is not resumed.
     pub(crate) fingerprint: String,
@@ -48,7 +48,7 @@ pub struct Source {
 
 /// Where its bytes come from.
 #[derive(Debug)]
-pub enum SourceContent {
+pub(crate) enum SourceContent {
     /// To be walked.
     Directory(OwnedFd),
     /// An archive, and what it looked like where it is a regular file.
@@ -59,7 +59,7 @@ pub enum SourceContent {
 
 /// What tells that a file was written to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct FileLook {
+pub(crate) struct FileLook {
     /// In bytes.
     pub size: u64,
     mtime: Time,
@@ -74,7 +74,7 @@ impl FileLook {
     ///
     /// # Errors
     /// Exit 74 when it looks different.
-    pub fn check(self, file: &File, path: &Path) -> Result<()> {
+    pub(crate) fn check(self, file: &File, path: &Path) -> Result<()> {
         if FileLook::of(&fs::fstat(file).context("stat", path)?) == self {
             return Ok(());
         }
@@ -85,7 +85,7 @@ impl FileLook {
 
 impl Source {
     /// What it looks like from outside, with the options that change what is seeded.
-    pub fn fingerprint(&self) -> &str {
+    pub(crate) fn fingerprint(&self) -> &str {
         &self.fingerprint
     }
 
@@ -93,7 +93,7 @@ impl Source {
     ///
     /// # Errors
     /// Exit 66 when it is not there or a device, 64 when it is the volume.
-    pub fn open(config: &VolumeConfig, volume: &Volume) -> Result<Source> {
+    pub(crate) fn open(config: &VolumeConfig, volume: &Volume) -> Result<Source> {
         let path = config.from.as_path();
         let mut wishes = format!("owner {:?}, version {:?}", config.owner, config.seed_version);
         if let Some(chmod) = &config.chmod {
@@ -146,7 +146,7 @@ impl Source {
 #[cfg(any(fuzzing, test))]
 impl Source {
     /// The same archive, read as if it came through a pipe.
-    pub fn into_pipe(mut self) -> Source {
+    pub(crate) fn into_pipe(mut self) -> Source {
         if let SourceContent::File(_, look) = &mut self.content {
             *look = None;
         }
@@ -155,7 +155,7 @@ impl Source {
 }
 
 /// Standard input, which may stay silent: cancellation ends the wait.
-pub struct Stdin {
+pub(crate) struct Stdin {
     /// That wish.
     pub cancel: Arc<Cancel>,
 }
@@ -181,7 +181,7 @@ impl Read for Stdin {
 }
 
 /// Whether standard input has nothing to read right now.
-pub fn stdin_is_silent() -> bool {
+pub(crate) fn stdin_is_silent() -> bool {
     let stdin = std::io::stdin();
     let mut wait = [PollFd::new(&stdin, PollFlags::IN)];
     matches!(poll(&mut wait, Some(&Timespec::default())), Ok(0))

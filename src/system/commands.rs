@@ -7,10 +7,10 @@ use std::path::PathBuf;
 use rustix::fs::{Access, access};
 
 /// Where commands are looked for when `PATH` is not set (glibc's `_CS_PATH`).
-pub const DEFAULT_PATH: &str = "/bin:/usr/bin";
+pub(crate) const DEFAULT_PATH: &str = "/bin:/usr/bin";
 
 /// The paths that `name` may stand for, in the order in which they are tried.
-pub fn candidates(name: &OsStr, path: &[u8]) -> Vec<Vec<u8>> {
+pub(crate) fn candidates(name: &OsStr, path: &[u8]) -> Vec<Vec<u8>> {
     let name = name.as_bytes();
     if name.is_empty() {
         return Vec::new();
@@ -24,7 +24,7 @@ pub fn candidates(name: &OsStr, path: &[u8]) -> Vec<Vec<u8>> {
 }
 
 /// The program of `name` in this process's `PATH`.
-pub fn find(name: &OsStr) -> Option<PathBuf> {
+pub(crate) fn find(name: &OsStr) -> Option<PathBuf> {
     let path = std::env::var_os("PATH").unwrap_or_else(|| DEFAULT_PATH.into());
     let found =
         candidates(name, path.as_bytes()).into_iter().map(|path| PathBuf::from(OsString::from_vec(path)));

@@ -35,7 +35,7 @@ const MAX_DIRECTORIES: u64 = 4096;
 
 /// What this process may use, as it was found.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Limits {
+pub(crate) struct Limits {
     /// Processors' worth of time: the quota (`docker run --cpus`), or the number that it may run on.
     /// Above 0, with a fraction where there is a quota.
     pub processors: f64,
@@ -52,7 +52,7 @@ pub struct Limits {
 impl Limits {
     /// Reads them. Those of the control groups are the tightest from our own group up to the highest
     /// that can be seen, in either version (cgroups(7)).
-    pub fn read() -> Limits {
+    pub(crate) fn read() -> Limits {
         let memberships = text(Path::new("/proc/self/cgroup")).unwrap_or_default();
         let groups = |controller| groups(Path::new("/sys/fs/cgroup"), &memberships, controller);
         let threads = std::thread::available_parallelism().map_or(1, usize::from) as f64;
@@ -69,7 +69,7 @@ impl Limits {
 
 /// Which limit bit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Limit {
+pub(crate) enum Limit {
     /// Processes and threads.
     Processes,
     /// Memory.
@@ -80,7 +80,7 @@ pub enum Limit {
 
 /// Why there are fewer writers than requested, for one line of the log.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Bound {
+pub(crate) struct Bound {
     /// The tightest limit.
     pub limit: Limit,
     /// How many writers were requested.
@@ -103,7 +103,7 @@ impl fmt::Display for Bound {
 /// How many of the writers that were requested there is room for, never less than 1, and what bounds
 /// them. Some processes are left to others; memory is used up to half of what is left, as the page
 /// cache and the sources need some too; open files as their budget says.
-pub fn bound(requested: usize, limits: &Limits, bytes_per_writer: u64) -> (usize, Option<Bound>) {
+pub(crate) fn bound(requested: usize, limits: &Limits, bytes_per_writer: u64) -> (usize, Option<Bound>) {
     let processes = limits.processes_left.map(|left| left.saturating_sub(RESERVED_PROCESSES));
     let memory = limits.memory_left.and_then(|left| (left / 2).checked_div(bytes_per_writer));
     let open_files = Some(FileBudget::of(limits.open_files).writers());
@@ -121,24 +121,24 @@ pub fn bound(requested: usize, limits: &Limits, bytes_per_writer: u64) -> (usize
 /// How the files that may be open are shared: first the spare ones, then an eighth of the rest for
 /// connections, half of it for writers, and for directories what these two leave.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct FileBudget {
+pub(crate) struct FileBudget {
     /// What is left to share.
     shared: u64,
 }
 
 impl FileBudget {
     /// Of a limit of open files.
-    pub fn of(open_files: u64) -> FileBudget {
+    pub(crate) fn of(open_files: u64) -> FileBudget {
         FileBudget { shared: open_files.saturating_sub(SPARE_FILES) }
     }
 
     /// Of this process, as its limit is now.
-    pub fn read() -> FileBudget {
+    pub(crate) fn read() -> FileBudget {
         FileBudget::of(open_files())
     }
 
     /// Connections of clients at once, on all addresses together, those included that wait for a place.
-    pub fn connections(self) -> usize {
+    pub(crate) fn connections(self) -> usize {
         usize::try_from((self.shared / 8).min(MAX_CONNECTIONS)).unwrap_or(usize::MAX)
     }
 
@@ -149,7 +149,7 @@ impl FileBudget {
 
     /// Directories that may be kept open for each of so many uses beside so many writers. At least 1,
     /// where more writers were requested than there is room for.
-    pub fn directories(self, writers: usize, uses: u64) -> usize {
+    pub(crate) fn directories(self, writers: usize, uses: u64) -> usize {
         let for_writers = (writers as u64).saturating_mul(FILES_PER_WRITER);
         let taken = for_writers.saturating_add(self.connections() as u64);
         let each = self.shared.saturating_sub(taken) / uses.max(1);
@@ -161,14 +161,14 @@ impl FileBudget {
 /// started, by `exec` too, which drops nothing.
 #[derive(Debug)]
 #[must_use = "the limit is restored when this is dropped"]
-pub struct Raised {
+pub(crate) struct Raised {
     former: Option<Rlimit>,
 }
 
 /// Raises the limit of open files to 16,384, or to as many of them as this process may grant itself.
 /// A limit that is higher stays. The app starts with what it was given, commonly 1024: one that
 /// calls select(2) breaks at a descriptor above.
-pub fn raise_open_files() -> Raised {
+pub(crate) fn raise_open_files() -> Raised {
     let former = getrlimit(Resource::Nofile);
     let requested = former.maximum.unwrap_or(u64::MAX).min(MAX_OPEN_FILES);
     let raised = former.current.is_some_and(|current| current < requested)

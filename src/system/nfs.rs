@@ -26,7 +26,7 @@ const MAX_SLOTS: usize = 1024;
 /// They belong to the file system as this machine mounted it: another container that uses the same
 /// one counts here too. A new mount begins at zero.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Counters {
+pub(crate) struct Counters {
     operations: BTreeMap<String, OperationCounts>,
     most_in_flight: Option<u64>,
 }
@@ -44,7 +44,7 @@ struct OperationCounts {
 
 /// What went to a mount's server between two readings.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Traffic {
+pub(crate) struct Traffic {
     /// Calls by operation, as the kernel names it (`OPEN`, `WRITE`, …), the most first and none that
     /// was not called. In NFSv4 one call is one compound request.
     pub calls: Vec<(String, u64)>,
@@ -62,14 +62,14 @@ pub struct Traffic {
 impl Counters {
     /// The counters of the NFS mount that holds `root`; `None` where it is none, or where it cannot
     /// be told. Does not ask the server, nor wait for it.
-    pub fn read(root: BorrowedFd<'_>) -> Option<Counters> {
+    pub(crate) fn read(root: BorrowedFd<'_>) -> Option<Counters> {
         let mounts = text("/proc/self/mountinfo")?;
         let (point, nth) = mount(&mounts, mount_id(root)?)?;
         counters(&text("/proc/self/mountstats")?, point, nth)
     }
 
     /// What went to the server since `earlier`, a reading of the same mount.
-    pub fn since(&self, earlier: &Counters) -> Traffic {
+    pub(crate) fn since(&self, earlier: &Counters) -> Traffic {
         let between = |name: &String, now: &OperationCounts| {
             let then = earlier.operations.get(name).copied().unwrap_or_default();
             OperationCounts {
@@ -100,13 +100,13 @@ impl Counters {
 
 impl Traffic {
     /// All calls together.
-    pub fn total(&self) -> u64 {
+    pub(crate) fn total(&self) -> u64 {
         self.calls.iter().map(|(_, calls)| *calls).fold(0, u64::saturating_add)
     }
 
     /// The average of the operation that was answered soonest: the nearest to the network's own round
     /// trip that the counters tell. `None` where nothing was called 10 times.
-    pub fn shortest_round_trip(&self) -> Option<Duration> {
+    pub(crate) fn shortest_round_trip(&self) -> Option<Duration> {
         self.shortest
     }
 }
@@ -114,19 +114,19 @@ impl Traffic {
 /// How many requests an NFSv4.1 client asks a server to let it have in flight, 1 to 1024: the module
 /// parameter `nfs.max_session_slots` (Linux `Documentation/admin-guide/kernel-parameters.txt`), 64
 /// where it cannot be read. The server may have granted fewer. Does not ask it.
-pub fn session_slots() -> usize {
+pub(crate) fn session_slots() -> usize {
     slots(text("/sys/module/nfs/parameters/max_session_slots").as_deref())
 }
 
 /// The options of the NFS mount that holds `root` (`vers=4.1,local_lock=none,…`), as the kernel has
 /// negotiated them; `None` where they cannot be told. Does not ask the server.
-pub fn mount_options(root: BorrowedFd<'_>) -> Option<String> {
+pub(crate) fn mount_options(root: BorrowedFd<'_>) -> Option<String> {
     options(&text("/proc/self/mountinfo")?, mount_id(root)?)
 }
 
 /// The type of the file system that holds `root` (`ext4`, `nfs4`, `fuse.sshfs`, …), of any mount; `None` where it
 /// cannot be told. Does not ask a server, as statfs(2) would.
-pub fn file_system(root: BorrowedFd<'_>) -> Option<String> {
+pub(crate) fn file_system(root: BorrowedFd<'_>) -> Option<String> {
     kind(&text("/proc/self/mountinfo")?, mount_id(root)?)
 }
 

@@ -45,7 +45,7 @@ const KEPT: [i32; 10] = [
 
 /// The handlers, installed.
 #[derive(Debug)]
-pub struct Signals {
+pub(crate) struct Signals {
     received: Arc<AtomicUsize>,
     wake: UnixStream,
 }
@@ -56,7 +56,7 @@ impl Signals {
     ///
     /// # Errors
     /// Exit 71 when the system refuses.
-    pub fn install() -> Result<Signals> {
+    pub(crate) fn install() -> Result<Signals> {
         let received = Arc::new(AtomicUsize::new(0));
         let install = || -> io::Result<UnixStream> {
             let (wake, handlers) = UnixStream::pair()?;
@@ -101,7 +101,7 @@ impl Signals {
     }
 
     /// The signal that came last, if any did.
-    pub fn received(&self) -> Option<u8> {
+    pub(crate) fn received(&self) -> Option<u8> {
         u8::try_from(self.received.load(Ordering::SeqCst)).ok().filter(|signal| *signal > 0)
     }
 
@@ -109,7 +109,7 @@ impl Signals {
     ///
     /// # Errors
     /// When there are too many open files.
-    pub fn waker(&self) -> io::Result<UnixStream> {
+    pub(crate) fn waker(&self) -> io::Result<UnixStream> {
         self.wake.try_clone()
     }
 }
@@ -124,28 +124,28 @@ fn set(signals: &[i32]) -> Set {
 }
 
 /// Whether a signal ends a volseed that seeds, where a process sends it.
-pub fn ends_a_seed(signal: u8) -> bool {
+pub(crate) fn ends_a_seed(signal: u8) -> bool {
     signal == WINCH || set(&ENDING).has(signal)
 }
 
 /// Ignores the signals that are meant for the app while there is none yet: `docker kill -s USR2` must
 /// not end a seed, nor Ctrl-Z stop it where nobody could continue it. As PID 1 the kernel sees to that.
 /// To be called before there are threads: what a C library needs for them it installs later.
-pub fn ignore_app_signals() {
+pub(crate) fn ignore_app_signals() {
     for signal in ALL.without(set(&ENDING)).without(set(&KEPT)).without(Set::of([WINCH])).iter() {
         kernel::dispose(signal, Disposition::Ignore);
     }
 }
 
 /// Reaps every child that has ended. As PID 1 we are given orphans; without a wait they stay zombies.
-pub fn reap() {
+pub(crate) fn reap() {
     use rustix::process::{WaitOptions, wait};
     while let Ok(Some(_)) | Err(rustix::io::Errno::INTR) = wait(WaitOptions::NOHANG) {}
 }
 
 /// Keeps signals away from threads that are started while the returned guard lives, so that only the
 /// main thread's calls are interrupted.
-pub fn blocked() -> Blocked {
+pub(crate) fn blocked() -> Blocked {
     let mut before = SigSet::empty();
     // Cannot fail with a valid `how` (pthread_sigmask(3)).
     let _ = pthread_sigmask(SigmaskHow::SIG_SETMASK, Some(&SigSet::all()), Some(&mut before));
@@ -153,7 +153,7 @@ pub fn blocked() -> Blocked {
 }
 
 /// See [`blocked`].
-pub struct Blocked {
+pub(crate) struct Blocked {
     before: SigSet,
 }
 
@@ -165,7 +165,7 @@ impl Drop for Blocked {
 
 /// Gives the app the mask and the dispositions that we were started with. A signal that came before is
 /// returned instead, and must end us. To be called last before `exec`, with no other thread left.
-pub fn restore_for_exec(signals: &Signals) -> Option<u8> {
+pub(crate) fn restore_for_exec(signals: &Signals) -> Option<u8> {
     // Blocked until all is reset: what comes meanwhile is pending and found below.
     let before = kernel::replace_mask(ALL);
     reap();
@@ -194,7 +194,7 @@ fn pending_winch() -> Option<u8> {
 }
 
 /// Sets every signal to its default but SIGPIPE, which is ignored, and unblocks all.
-pub fn reset_to_default() {
+pub(crate) fn reset_to_default() {
     for signal in ALL.iter() {
         kernel::dispose(signal, Disposition::Default);
     }
@@ -203,6 +203,6 @@ pub fn reset_to_default() {
 }
 
 /// For what is written after an `exec` that failed: standard error may have no reader any more.
-pub fn ignore_sigpipe() {
+pub(crate) fn ignore_sigpipe() {
     kernel::dispose(libc::SIGPIPE as u8, Disposition::Ignore);
 }

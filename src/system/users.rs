@@ -39,7 +39,7 @@ impl std::fmt::Display for Spec {
 
 /// A user as a process or a file has one.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Identity {
+pub(crate) struct Identity {
     /// UID.
     pub uid: u32,
     /// Primary group number.
@@ -52,7 +52,7 @@ pub struct Identity {
 
 /// Where the entries are read from.
 #[derive(Debug, Clone)]
-pub struct Database {
+pub(crate) struct Database {
     passwd: PathBuf,
     group: PathBuf,
 }
@@ -78,7 +78,7 @@ struct Group {
 
 impl Database {
     /// The database whose `passwd` and `group` are in `directory`.
-    pub fn below(directory: &Path) -> Database {
+    pub(crate) fn below(directory: &Path) -> Database {
         Database { passwd: directory.join("passwd"), group: directory.join("group") }
     }
 
@@ -87,7 +87,7 @@ impl Database {
     ///
     /// # Errors
     /// Says which name is not in which file.
-    pub fn owner(&self, spec: &Spec) -> Result<(u32, u32), String> {
+    pub(crate) fn owner(&self, spec: &Spec) -> Result<(u32, u32), String> {
         let uid = match number(&spec.user) {
             Some(uid) => uid,
             None => self.user_named(&spec.user)?.uid,
@@ -104,7 +104,7 @@ impl Database {
     ///
     /// # Errors
     /// Says which name is not in which file.
-    pub fn identity(&self, spec: &Spec) -> Result<Identity, String> {
+    pub(crate) fn identity(&self, spec: &Spec) -> Result<Identity, String> {
         let user = match number(&spec.user) {
             Some(uid) => self.users().into_iter().find(|user| user.uid == uid).unwrap_or(User {
                 name: String::new(),

@@ -84,7 +84,7 @@ impl Volume {
     ///
     /// # Errors
     /// When a name cannot be looked at.
-    pub fn first_content<'n>(&self, names: &'n [Box<[u8]>]) -> Result<Option<&'n [u8]>> {
+    pub(crate) fn first_content<'n>(&self, names: &'n [Box<[u8]>]) -> Result<Option<&'n [u8]>> {
         let mut budget = MAX_DIRECTORIES;
         for name in names {
             let counts =
@@ -101,14 +101,14 @@ impl Volume {
     ///
     /// # Errors
     /// When it cannot be looked at.
-    pub fn has_content_at(&self, name: &[u8]) -> Result<bool> {
+    pub(crate) fn has_content_at(&self, name: &[u8]) -> Result<bool> {
         let mut budget = self.has_mounts().then_some(MAX_DIRECTORIES);
         counts(self.root(), name, budget.as_mut()).context("stat", || self.path_of(name))
     }
 
     /// The place of the first of these names in the root, all of which are there, that stands for something of a
     /// user's. What cannot be told is something. Costs no call where nothing is mounted below the volume.
-    pub fn first_listed<'n>(&self, mut names: impl Iterator<Item = &'n [u8]>) -> Option<usize> {
+    pub(crate) fn first_listed<'n>(&self, mut names: impl Iterator<Item = &'n [u8]>) -> Option<usize> {
         let has_mounts = self.has_mounts();
         names.position(|name| {
             !(has_mounts || is_of_storage(name, true) || is_of_storage(name, false))
@@ -144,7 +144,7 @@ fn counts(root: BorrowedFd<'_>, name: &[u8], budget: Option<&mut usize>) -> rust
 
 /// Whether a directory holds mount points, or directories that lead to some, and nothing else: a container runtime
 /// makes such ones on the way to what it mounts.
-pub fn leads_to_mounts(directory: BorrowedFd<'_>) -> bool {
+pub(crate) fn leads_to_mounts(directory: BorrowedFd<'_>) -> bool {
     let fd = open_in_mount(directory, b".", OFlags::DIRECTORY | OFlags::RDONLY);
     fd.is_ok_and(|fd| leads_within(fd, &mut MAX_DIRECTORIES.clone()))
 }

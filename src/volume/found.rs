@@ -14,7 +14,7 @@ use super::{open_in_mount, stat_entry};
 
 /// What a name in a directory stands for; a link is not followed.
 #[derive(Debug, Clone, Copy)]
-pub struct FoundEntry {
+pub(crate) struct FoundEntry {
     /// Its type.
     pub file_type: FileType,
     /// Whether something is mounted there.
@@ -27,7 +27,7 @@ pub struct FoundEntry {
 
 impl FoundEntry {
     /// Whether it is a directory.
-    pub fn is_directory(&self) -> bool {
+    pub(crate) fn is_directory(&self) -> bool {
         self.file_type == FileType::Directory
     }
 }
@@ -36,7 +36,7 @@ impl FoundEntry {
 ///
 /// # Errors
 /// As `fstatat`, but for `ENOENT`, and for what a mount refuses.
-pub fn look_at(directory: BorrowedFd<'_>, name: &[u8]) -> rustix::io::Result<Option<FoundEntry>> {
+pub(crate) fn look_at(directory: BorrowedFd<'_>, name: &[u8]) -> rustix::io::Result<Option<FoundEntry>> {
     let flags = AtFlags::SYMLINK_NOFOLLOW | AtFlags::NO_AUTOMOUNT;
     let looked = match fs::statx(directory, name, flags, StatxFlags::BASIC_STATS) {
         Ok(found) => {
@@ -84,7 +84,7 @@ fn is_mount(directory: BorrowedFd<'_>, name: &[u8]) -> bool {
 
 /// Why this process may not make or replace names in `directory`; `None` where nothing is known against it.
 /// Root is told as well of a directory that is immutable, mounted read-only, or closed by a server.
-pub fn refuses_names(directory: BorrowedFd<'_>) -> Option<Errno> {
+pub(crate) fn refuses_names(directory: BorrowedFd<'_>) -> Option<Errno> {
     let wanted = fs::Access::WRITE_OK | fs::Access::EXEC_OK;
     let answer = match fs::accessat(directory, ".", wanted, AtFlags::EACCESS) {
         // A seccomp profile may refuse the newer of the two calls (Linux 5.8), which is the only one that asks for
@@ -96,7 +96,7 @@ pub fn refuses_names(directory: BorrowedFd<'_>) -> Option<Errno> {
 }
 
 /// Whether it says that this user may not write there.
-pub fn is_refusal(error: Errno) -> bool {
+pub(crate) fn is_refusal(error: Errno) -> bool {
     matches!(error, Errno::ROFS | Errno::ACCESS | Errno::PERM)
 }
 

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 /// The place of the state directory. Whether it is there is not known yet.
 #[derive(Debug, Clone)]
-pub struct Location<D> {
+pub(crate) struct Location<D> {
     /// The directory that it is in.
     pub parent: D,
     /// Its name there.
@@ -15,7 +15,7 @@ pub struct Location<D> {
 
 impl<D> Location<D> {
     /// `.volseed` in the root of a volume.
-    pub fn in_root(root: D, volume: &Path) -> Location<D> {
+    pub(crate) fn in_root(root: D, volume: &Path) -> Location<D> {
         let name = super::records::DIRECTORY;
         Location { parent: root, name: name.to_owned(), path: volume.join(name) }
     }

@@ -16,7 +16,7 @@ use super::{FileSystem, Storage, openat};
 
 /// What others may do in a directory of ours.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Wall {
+pub(crate) enum Wall {
     /// Nothing: what is in it is ours alone.
     Closed,
     /// Look into it, so that a walk of the volume passes it; never change it.
@@ -40,7 +40,7 @@ impl Wall {
 
 /// Whether what a directory holds can be another user's work.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Privacy {
+pub(crate) enum Privacy {
     /// Ours, and nobody else can do there what they must not.
     Private,
     /// Ours, and others can.
@@ -52,7 +52,7 @@ pub enum Privacy {
 /// Who we are on one volume: a server may take us for somebody else, and a mount may give everything to one
 /// user.
 #[derive(Debug)]
-pub struct Ourselves {
+pub(crate) struct Ourselves {
     is_root: bool,
     uid: OnceLock<u32>,
     /// Modes are not kept: nothing can be closed to others.
@@ -61,7 +61,7 @@ pub struct Ourselves {
 
 impl Ourselves {
     /// This process. Nothing is asked of a volume yet.
-    pub fn new() -> Arc<Ourselves> {
+    pub(crate) fn new() -> Arc<Ourselves> {
         Arc::new(Ourselves {
             is_root: rustix::process::geteuid().is_root(),
             uid: OnceLock::new(),
@@ -70,7 +70,7 @@ impl Ourselves {
     }
 
     /// Somebody who only looks, and decides nothing by it: to them everything is private.
-    pub fn onlooker() -> Arc<Ourselves> {
+    pub(crate) fn onlooker() -> Arc<Ourselves> {
         let (uid, without_modes) = (OnceLock::new(), AtomicBool::new(false));
         Arc::new(Ourselves { is_root: false, uid, without_modes })
     }
@@ -79,7 +79,7 @@ impl Ourselves {
     ///
     /// # Errors
     /// As `fstat`.
-    pub fn privacy(&self, directory: BorrowedFd<'_>, wall: Wall) -> rustix::io::Result<Privacy> {
+    pub(crate) fn privacy(&self, directory: BorrowedFd<'_>, wall: Wall) -> rustix::io::Result<Privacy> {
         if !self.is_root {
             return Ok(Privacy::Private);
         }
@@ -96,7 +96,7 @@ impl Ourselves {
     ///
     /// # Errors
     /// As `fstat`.
-    pub fn is_removable(&self, directory: BorrowedFd<'_>, owner: u32) -> rustix::io::Result<bool> {
+    pub(crate) fn is_removable(&self, directory: BorrowedFd<'_>, owner: u32) -> rustix::io::Result<bool> {
         let found = fs::fstat(directory)?;
         let is_ours = found.st_uid == self.uid(directory, found.st_uid)? && found.st_mode & 0o022 == 0;
         Ok(found.st_uid == owner || is_ours)
@@ -107,7 +107,7 @@ impl Ourselves {
     ///
     /// # Errors
     /// As `fchown` and `fchmod`; `EPERM` also where it belongs to somebody else afterwards.
-    pub fn seize(&self, directory: BorrowedFd<'_>, wall: Wall) -> rustix::io::Result<()> {
+    pub(crate) fn seize(&self, directory: BorrowedFd<'_>, wall: Wall) -> rustix::io::Result<()> {
         let us = fs::Uid::from_raw(self.uid(directory, u32::MAX)?);
         fs::fchown(directory, Some(us), None)?;
         drop_default_acl(directory)?;
@@ -122,7 +122,7 @@ impl Ourselves {
     /// # Errors
     /// As `fstat` and `fchmod`, but for a refusal: there, as on a mount that keeps no modes, nothing can be
     /// closed.
-    pub fn close(&self, directory: BorrowedFd<'_>, wall: Wall) -> rustix::io::Result<bool> {
+    pub(crate) fn close(&self, directory: BorrowedFd<'_>, wall: Wall) -> rustix::io::Result<bool> {
         let before = fs::fstat(directory)?.st_mode;
         if before & 0o7777 == wall.mode().as_raw_mode() {
             return Ok(false);
@@ -144,7 +144,7 @@ impl Ourselves {
     ///
     /// # Errors
     /// As `fstat` and `faccessat`.
-    pub fn is_barred(&self, directory: BorrowedFd<'_>) -> rustix::io::Result<Option<u32>> {
+    pub(crate) fn is_barred(&self, directory: BorrowedFd<'_>) -> rustix::io::Result<Option<u32>> {
         let found = fs::fstat(directory)?;
         if self.is_root || found.st_uid == rustix::process::geteuid().as_raw() {
             return Ok(None);
@@ -161,7 +161,7 @@ impl Ourselves {
     ///
     /// # Errors
     /// As `fstat`.
-    pub fn is_own_file(&self, file: BorrowedFd<'_>) -> rustix::io::Result<bool> {
+    pub(crate) fn is_own_file(&self, file: BorrowedFd<'_>) -> rustix::io::Result<bool> {
         let found = fs::fstat(file)?;
         let us = self.uid.get().copied().unwrap_or(rustix::process::geteuid().as_raw());
         let owned = !self.is_root || found.st_uid == us || !is_local(file);
@@ -195,7 +195,7 @@ impl Ourselves {
 
 /// A directory of ours, open for reading.
 #[derive(Debug)]
-pub struct PrivateDirectory {
+pub(crate) struct PrivateDirectory {
     /// Its descriptor.
     pub fd: OwnedFd,
     /// Whether it was not there before.
@@ -207,7 +207,7 @@ pub struct PrivateDirectory {
 ///
 /// # Errors
 /// As `mkdirat` and `openat`: `ENOTDIR` or `ELOOP` where something else is there.
-pub fn make_private(parent: BorrowedFd<'_>, name: &[u8]) -> rustix::io::Result<PrivateDirectory> {
+pub(crate) fn make_private(parent: BorrowedFd<'_>, name: &[u8]) -> rustix::io::Result<PrivateDirectory> {
     make(parent, name, Wall::Closed)
 }
 
@@ -215,7 +215,7 @@ pub fn make_private(parent: BorrowedFd<'_>, name: &[u8]) -> rustix::io::Result<P
 ///
 /// # Errors
 /// As [`make_private`].
-pub fn make(parent: BorrowedFd<'_>, name: &[u8], wall: Wall) -> rustix::io::Result<PrivateDirectory> {
+pub(crate) fn make(parent: BorrowedFd<'_>, name: &[u8], wall: Wall) -> rustix::io::Result<PrivateDirectory> {
     let is_new = match fs::mkdirat(parent, name, wall.mode()) {
         Err(Errno::EXIST) => false,
         made => made.map(|()| true)?,
@@ -254,7 +254,7 @@ fn is_local(directory: BorrowedFd<'_>) -> bool {
 }
 
 /// A number that cannot be foreseen: seeded by the system, and differently each time (std's `RandomState`).
-pub fn random() -> u64 {
+pub(crate) fn random() -> u64 {
     use std::hash::{BuildHasher, Hasher};
     std::hash::RandomState::new().build_hasher().finish()
 }

@@ -17,10 +17,10 @@ use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
 
-pub use file::{Access, close, from_bytes, read_whole, to_bytes, write_whole};
-pub use public::Public;
-pub use record::{Complete, Settings};
-pub use stage::{Durability, Root, Sealed, Staged};
+pub(crate) use file::{Access, close, from_bytes, read_whole, to_bytes, write_whole};
+pub(crate) use public::Public;
+pub(crate) use record::{Complete, Settings};
+pub(crate) use stage::{Durability, Root, Sealed, Staged};
 
 use super::{Location, Volume, foreign_state};
 use crate::error::{Context, Result};
@@ -28,21 +28,21 @@ use crate::text;
 use crate::volume;
 
 /// The name of the directory of everything of ours, where no other is given.
-pub const DIRECTORY: &str = ".volseed";
+pub(crate) const DIRECTORY: &str = ".volseed";
 
 /// The staged tree's name in a stage.
-pub const TREE: &str = "tree";
+pub(crate) const TREE: &str = "tree";
 
 /// The layout of the records that this volseed writes and reads.
-pub const FORMAT: u32 = 2;
+pub(crate) const FORMAT: u32 = 2;
 
 /// How many top-level names a record lists. More say nothing more about whether they are still there.
-pub const TOP_LISTED: usize = 256;
+pub(crate) const TOP_LISTED: usize = 256;
 
 /// A file name in JSON: text where it is UTF-8, else its bytes.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(untagged)]
-pub enum Name {
+pub(crate) enum Name {
     /// UTF-8.
     Text(String),
     /// Anything else.
@@ -51,7 +51,7 @@ pub enum Name {
 
 impl Name {
     /// The name's bytes.
-    pub fn as_bytes(&self) -> &[u8] {
+    pub(crate) fn as_bytes(&self) -> &[u8] {
         match self {
             Name::Text(text) => text.as_bytes(),
             Name::Bytes(bytes) => bytes,
@@ -78,7 +78,7 @@ impl From<&[u8]> for Name {
 /// How a volume came to be complete.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
-pub enum Origin {
+pub(crate) enum Origin {
     /// By volseed.
     Seeded,
     /// Before volseed: its sentinel was there.
@@ -87,7 +87,7 @@ pub enum Origin {
 
 /// What a seed held.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Totals {
+pub(crate) struct Totals {
     /// Regular files, without further links to them.
     pub files: u64,
     /// Directories, without the root.
@@ -99,19 +99,19 @@ pub struct Totals {
 }
 
 /// Seconds since 1970, for people: nothing is decided by it.
-pub fn now() -> u64 {
+pub(crate) fn now() -> u64 {
     std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).map_or(0, |time| time.as_secs())
 }
 
 /// This boot of this kernel, where the kernel says (proc(5), `/proc/sys/kernel/random/boot_id`).
-pub fn boot_id() -> Option<String> {
+pub(crate) fn boot_id() -> Option<String> {
     let id = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").ok()?;
     Some(id.trim().to_owned()).filter(|id| !id.is_empty())
 }
 
 /// The volume's `.volseed`, of any owner.
 #[derive(Debug)]
-pub struct StateDir {
+pub(crate) struct StateDir {
     fd: OwnedFd,
     path: PathBuf,
 }
@@ -121,7 +121,7 @@ impl StateDir {
     ///
     /// # Errors
     /// Exit 77 when it may not be entered, 78 when something else has its name.
-    pub fn open(volume: &Volume) -> Result<Option<StateDir>> {
+    pub(crate) fn open(volume: &Volume) -> Result<Option<StateDir>> {
         let Location { parent, name, path } = volume.state();
         let (path, flags) = (path.clone(), OFlags::DIRECTORY | OFlags::RDONLY);
         match volume::openat(parent.as_fd(), name.as_bytes(), flags, Mode::empty()) {
@@ -133,7 +133,7 @@ impl StateDir {
     }
 
     /// Its descriptor.
-    pub fn fd(&self) -> BorrowedFd<'_> {
+    pub(crate) fn fd(&self) -> BorrowedFd<'_> {
         self.fd.as_fd()
     }
 
@@ -141,7 +141,7 @@ impl StateDir {
     ///
     /// # Errors
     /// Exit 78 when what is there cannot be a record of ours.
-    pub fn public(&self) -> Result<Option<Public>> {
+    pub(crate) fn public(&self) -> Result<Option<Public>> {
         let path = self.path.join(Public::FILE);
         match read_whole(self.fd(), Public::FILE) {
             Ok(bytes) => Public::parse(&bytes, &path).map(Some),
@@ -153,7 +153,7 @@ impl StateDir {
     }
 
     /// The private record that `public` belongs to, where this user may read it. It decides nothing.
-    pub fn private(&self, public: &Public) -> Option<Complete> {
+    pub(crate) fn private(&self, public: &Public) -> Option<Complete> {
         let bytes = read_whole(self.fd(), Complete::FILE).ok()?;
         let record = public.is_of(&bytes).then(|| Complete::parse(&bytes, Path::new(Complete::FILE)))?;
         record.ok()

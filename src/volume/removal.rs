@@ -69,7 +69,7 @@ struct Removal<'a> {
 ///
 /// # Errors
 /// As [`remove_directory`].
-pub fn remove_tree(at: BorrowedFd<'_>, name: &[u8]) -> Result<()> {
+pub(crate) fn remove_tree(at: BorrowedFd<'_>, name: &[u8]) -> Result<()> {
     match fs::unlinkat(at, name, AtFlags::empty()) {
         Ok(()) | Err(Errno::NOENT) => Ok(()),
         Err(Errno::ISDIR | Errno::PERM) => Removal::new(at, name, 1).run(1),
@@ -83,7 +83,7 @@ pub fn remove_tree(at: BorrowedFd<'_>, name: &[u8]) -> Result<()> {
 /// # Errors
 /// The first that stops it; the other threads end after what they are at. `EBUSY` where another mount is
 /// below it or is it. A name that is not there is none.
-pub fn remove_directory(at: BorrowedFd<'_>, name: &[u8], threads: usize) -> Result<()> {
+pub(crate) fn remove_directory(at: BorrowedFd<'_>, name: &[u8], threads: usize) -> Result<()> {
     Removal::new(at, name, threads).run(threads)
 }
 

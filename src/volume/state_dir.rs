@@ -71,7 +71,7 @@ fn is_inside(directory: &OwnedFd, root: BorrowedFd<'_>) -> rustix::io::Result<bo
 ///
 /// # Errors
 /// Exit 78 when it cannot.
-pub fn check_renames(state: BorrowedFd<'_>, root: BorrowedFd<'_>, path: &Path) -> Result<()> {
+pub(crate) fn check_renames(state: BorrowedFd<'_>, root: BorrowedFd<'_>, path: &Path) -> Result<()> {
     // What a run left that was killed right here.
     for name in names(root).context("read directory", path)?.iter().filter(|name| is_nested(name)) {
         let _ = fs::unlinkat(root, &**name, AtFlags::REMOVEDIR);

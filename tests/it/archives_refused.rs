@@ -8,7 +8,7 @@ use crate::kit::{Compression, Sandbox, Tarball, Tree, assert_nothing_published, 
 
 /// The archive is refused with the member named, shows nothing, and does not spoil the volume.
 #[track_caller]
-pub fn refused(archive: Vec<u8>, named: &str) {
+pub(crate) fn refused(archive: Vec<u8>, named: &str) {
     let sandbox = Sandbox::new();
     let good = Tree::sample().write_to(&sandbox.directory("good"));
     let volume = sandbox.volume();
@@ -19,7 +19,7 @@ pub fn refused(archive: Vec<u8>, named: &str) {
 }
 
 /// A few good members, so that there is something that could be published.
-pub fn begun() -> Tarball {
+pub(crate) fn begun() -> Tarball {
     Tarball::new().directory("good").file("good/file", "fine").file("plain", "fine")
 }
 

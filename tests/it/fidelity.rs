@@ -11,7 +11,7 @@ use crate::kit::{Sandbox, Snapshot, Tree, assert_same_tree, mount, needs, seed};
 
 /// The tree arrives whole, from a directory and from an archive.
 #[track_caller]
-pub fn kept(tree: &Tree) {
+pub(crate) fn kept(tree: &Tree) {
     let sandbox = Sandbox::new();
     let source = tree.write_to(&sandbox.directory("source"));
     let (from_directory, from_archive) = (sandbox.directory("1"), sandbox.directory("2"));

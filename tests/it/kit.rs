@@ -1,49 +1,49 @@
 //! What every test stands on: a sandbox, trees and archives, a running volseed, and patience with a deadline.
 
-pub mod app;
-pub mod attacker;
-pub mod compress;
-pub mod forge;
-pub mod http;
-pub mod moments;
-pub mod mount;
-pub mod needs;
-pub mod nested;
-pub mod outcome;
-pub mod pipes;
-pub mod python;
-pub mod records;
-pub mod sandbox;
-pub mod scene;
-pub mod slowfs;
-pub mod snapshot;
-pub mod table;
-pub mod tarball;
-pub mod tree;
-pub mod unread;
-pub mod volseed;
+pub(crate) mod app;
+pub(crate) mod attacker;
+pub(crate) mod compress;
+pub(crate) mod forge;
+pub(crate) mod http;
+pub(crate) mod moments;
+pub(crate) mod mount;
+pub(crate) mod needs;
+pub(crate) mod nested;
+pub(crate) mod outcome;
+pub(crate) mod pipes;
+pub(crate) mod python;
+pub(crate) mod records;
+pub(crate) mod sandbox;
+pub(crate) mod scene;
+pub(crate) mod slowfs;
+pub(crate) mod snapshot;
+pub(crate) mod table;
+pub(crate) mod tarball;
+pub(crate) mod tree;
+pub(crate) mod unread;
+pub(crate) mod volseed;
 
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-pub use compress::Compression;
-pub use outcome::Outcome;
-pub use sandbox::Sandbox;
-pub use snapshot::{Snapshot, assert_same_tree};
-pub use tarball::Tarball;
-pub use tree::Tree;
-pub use volseed::{Running, Volseed, health, run, seed, volseed};
+pub(crate) use compress::Compression;
+pub(crate) use outcome::Outcome;
+pub(crate) use sandbox::Sandbox;
+pub(crate) use snapshot::{Snapshot, assert_same_tree};
+pub(crate) use tarball::Tarball;
+pub(crate) use tree::Tree;
+pub(crate) use volseed::{Running, Volseed, health, run, seed, volseed};
 
 /// Long enough for anything that is not broken, also on a loaded machine with two cores.
-pub const PATIENCE: Duration = Duration::from_secs(30);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
 
 /// What volseed promises within a second, with room for two loaded cores. What the promise guards against, a volume
 /// that hangs or a holder that is silent, takes 10 s and more.
-pub const SOON: Duration = Duration::from_secs(5);
+pub(crate) const SOON: Duration = Duration::from_secs(5);
 
 /// Waits until the condition holds; the test fails where it does not in time.
 #[track_caller]
-pub fn eventually(what: &str, mut condition: impl FnMut() -> bool) {
+pub(crate) fn eventually(what: &str, mut condition: impl FnMut() -> bool) {
     let deadline = Instant::now() + PATIENCE;
     while !condition() {
         assert!(Instant::now() < deadline, "not within {PATIENCE:?}: {what}");
@@ -52,7 +52,7 @@ pub fn eventually(what: &str, mut condition: impl FnMut() -> bool) {
 }
 
 /// Regular files that stand in the private stage of a volume.
-pub fn staged(volume: &Path) -> usize {
+pub(crate) fn staged(volume: &Path) -> usize {
     files_below(&volume.join(".volseed/claims"), |path| {
         path.components().any(|part| part.as_os_str() == "stage")
     })
@@ -60,7 +60,7 @@ pub fn staged(volume: &Path) -> usize {
 
 /// The volume shows nothing of a seed: neither an entry nor a record.
 #[track_caller]
-pub fn assert_nothing_published(volume: &Path) {
+pub(crate) fn assert_nothing_published(volume: &Path) {
     let entries: Vec<_> = std::fs::read_dir(volume)
         .unwrap()
         .map(|entry| entry.unwrap().file_name())

@@ -12,7 +12,7 @@ use crate::kit::{
 };
 
 /// A sandbox with this tree as its source and an empty volume.
-pub fn sandbox(tree: &Tree) -> (Sandbox, PathBuf, PathBuf) {
+pub(crate) fn sandbox(tree: &Tree) -> (Sandbox, PathBuf, PathBuf) {
     let sandbox = Sandbox::new();
     let source = tree.write_to(&sandbox.directory("source"));
     let volume = sandbox.volume();
@@ -20,7 +20,7 @@ pub fn sandbox(tree: &Tree) -> (Sandbox, PathBuf, PathBuf) {
 }
 
 /// Names in a directory, without volseed's own.
-pub fn names(directory: &Path) -> Vec<String> {
+pub(crate) fn names(directory: &Path) -> Vec<String> {
     let entries = fs::read_dir(directory).unwrap();
     let mut names: Vec<_> = entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
     names.retain(|name| name != ".volseed");
@@ -28,7 +28,7 @@ pub fn names(directory: &Path) -> Vec<String> {
     names
 }
 
-pub fn read(path: impl AsRef<Path>) -> String {
+pub(crate) fn read(path: impl AsRef<Path>) -> String {
     fs::read_to_string(path).unwrap()
 }
 

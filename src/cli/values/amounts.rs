@@ -6,7 +6,7 @@ use std::time::Duration;
 ///
 /// # Errors
 /// Says what is expected.
-pub fn time(text: &str) -> Result<Duration, String> {
+pub(super) fn time(text: &str) -> Result<Duration, String> {
     let expected = || "expected a time such as 90s, 1m30s or 2min".to_string();
     let text = text.trim();
     if !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit()) {
@@ -33,7 +33,7 @@ pub fn time(text: &str) -> Result<Duration, String> {
 ///
 /// # Errors
 /// Says what is expected.
-pub fn size(text: &str) -> Result<u64, String> {
+pub(super) fn size(text: &str) -> Result<u64, String> {
     let expected = || "expected a size such as 64MiB".to_string();
     let (number, unit) = number(text).ok_or_else(expected)?;
     let shift = match unit.trim().to_ascii_lowercase().as_str() {

@@ -8,7 +8,7 @@ use nix::unistd::getpid;
 
 /// A living process.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Process {
+pub(crate) struct Process {
     pub pid: i32,
     pub name: String,
     /// It is stopped, by a signal or a debugger.
@@ -20,7 +20,7 @@ pub struct Process {
 const TRIES: u32 = 3;
 
 /// The living processes below this one; nothing where `/proc` is not there or another namespace's.
-pub fn find() -> Option<Vec<Process>> {
+pub(crate) fn find() -> Option<Vec<Process>> {
     let ours = getpid().as_raw();
     let own = fs::read_link("/proc/self").ok()?;
     if own.to_str()? != ours.to_string() {

@@ -7,7 +7,7 @@
 use nix::libc;
 
 /// Unmaps the pages of every read-only segment of this program. Takes some microseconds.
-pub fn give_back_program() {
+pub(crate) fn give_back_program() {
     // SAFETY: the callback has the right type, and gets no data.
     unsafe { libc::dl_iterate_phdr(Some(give_back_segments), std::ptr::null_mut()) };
 }

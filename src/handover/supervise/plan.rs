@@ -10,7 +10,7 @@ use crate::cli::values::{self, ExitMap, LogFormat, LogLevel, Rewrite, ShowProgre
 
 /// See above.
 #[derive(Debug)]
-pub struct Plan {
+pub(crate) struct Plan {
     /// The child's process number, which is that of its group.
     pub child: i32,
     /// What is done.
@@ -60,7 +60,7 @@ impl Plan {
     }
 
     /// Reads it; nothing where this is another command line.
-    pub fn parse(arguments: &[OsString]) -> Option<Plan> {
+    pub(crate) fn parse(arguments: &[OsString]) -> Option<Plan> {
         if arguments.get(1)? != SUPERVISOR {
             return None;
         }

@@ -9,14 +9,14 @@ use std::os::fd::AsFd;
 use nix::unistd::{Pid, getpgrp, tcgetpgrp, tcsetpgrp};
 
 /// Whether a standard descriptor is a terminal whose foreground is ours to give.
-pub fn is_ours() -> bool {
+pub(crate) fn is_ours() -> bool {
     foreground(&std::io::stdin()) == Some(getpgrp())
         || foreground(&std::io::stdout()) == Some(getpgrp())
         || foreground(&std::io::stderr()) == Some(getpgrp())
 }
 
 /// Brings a group of our session to the foreground, by a standard descriptor or the terminal's name.
-pub fn give_to(group: Pid) {
+pub(crate) fn give_to(group: Pid) {
     let given = tcsetpgrp(std::io::stdin(), group)
         .or_else(|_| tcsetpgrp(std::io::stdout(), group))
         .or_else(|_| tcsetpgrp(std::io::stderr(), group));
@@ -28,7 +28,7 @@ pub fn give_to(group: Pid) {
 }
 
 /// Whether `group` is in the foreground.
-pub fn is_with(group: Pid) -> bool {
+pub(crate) fn is_with(group: Pid) -> bool {
     open().is_ok_and(|terminal| foreground(&terminal) == Some(group))
 }
 

@@ -46,7 +46,7 @@ const SEED_GRACE: Duration = Duration::from_secs(1);
 
 /// Watches over the app until everything is over, and returns the code to exit with. Blocks for the
 /// app's whole life.
-pub fn watch(plan: &Plan) -> Exit {
+pub(crate) fn watch(plan: &Plan) -> Exit {
     // `ps` and `top` would say `exe`.
     live_and_end(plan, c"volseed")
 }

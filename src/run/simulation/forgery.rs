@@ -8,10 +8,10 @@ use crate::claims::store::{CLAIMS, HEARTBEAT, HOLDER};
 use crate::volume::records::{DIRECTORY, FORMAT, Name, Sealed, Settings, Staged, TREE, Totals, to_bytes};
 
 /// The app's user.
-pub const APP: u32 = 33;
+pub(crate) const APP: u32 = 33;
 
 /// Plants it; `part` is the name of the stage.
-pub fn plant(world: &mut World, part: &str, boot: &str) {
+pub(crate) fn plant(world: &mut World, part: &str, boot: &str) {
     let state = directory(world, ROOT, DIRECTORY);
     let claims = directory(world, state, CLAIMS);
     let claim = directory(world, claims, "1");

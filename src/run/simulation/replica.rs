@@ -24,12 +24,12 @@ use crate::volume::records::{
 use crate::volume::{Privacy, Wall};
 
 /// Every file of every image has this time: size and time alone do not tell images apart.
-pub const TIME: u32 = 7;
+pub(crate) const TIME: u32 = 7;
 /// Published last.
 const SENTINEL: &str = "version";
 
 /// The files of an image: path and content, as long in one image as in the other.
-pub fn image(number: u32) -> BTreeMap<String, Vec<u8>> {
+pub(crate) fn image(number: u32) -> BTreeMap<String, Vec<u8>> {
     let paths = match number {
         1 => ["a/one", "a/deep/two", "b", SENTINEL],
         _ => ["a/one", "a/other", "c/three", SENTINEL],
@@ -39,7 +39,7 @@ pub fn image(number: u32) -> BTreeMap<String, Vec<u8>> {
 
 /// The calls of one replica. Each takes a while before and after it has its effect.
 #[derive(Clone)]
-pub struct Calls {
+pub(crate) struct Calls {
     pub sim: Rc<Sim>,
     pub replica: usize,
     pub host: usize,
@@ -294,7 +294,7 @@ impl Files for Calls {
 }
 
 /// A replica's clock, which another one's has nothing to do with.
-pub struct Ticks {
+pub(crate) struct Ticks {
     pub sim: Rc<Sim>,
     pub replica: usize,
     pub enough: Rc<Cell<bool>>,
@@ -317,14 +317,14 @@ impl Clock for Ticks {
 }
 
 /// What a replica does: seeds an image.
-pub struct SmallSeed {
+pub(crate) struct SmallSeed {
     pub calls: Calls,
     pub image: u32,
     pub boot: String,
 }
 
 /// The heartbeat's task.
-pub struct Heartbeat {
+pub(crate) struct Heartbeat {
     pulse: Arc<Pulse>,
     enough: Rc<Cell<bool>>,
     over: Rc<Cell<bool>>,

@@ -33,7 +33,7 @@ const MAX_REPLICAS: usize = 9;
 
 /// What may befall a call.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Fault {
+pub(crate) enum Fault {
     /// What may befall every call.
     Usual,
     /// The same, more often: a moment that matters.
@@ -56,7 +56,7 @@ struct Life {
 }
 
 /// What all parts of a schedule share.
-pub struct Sim {
+pub(crate) struct Sim {
     pub world: RefCell<World>,
     now: Cell<u64>,
     random: Cell<u64>,
@@ -75,7 +75,7 @@ pub struct Sim {
 
 /// What happened in a schedule.
 #[derive(Debug, Default, Clone, Copy)]
-pub struct Totals {
+pub(crate) struct Totals {
     pub calls: u64,
     pub replicas: u64,
     pub crashes: u64,
@@ -116,12 +116,12 @@ impl fmt::Display for Totals {
 }
 
 impl Sim {
-    pub fn now(&self) -> Duration {
+    pub(crate) fn now(&self) -> Duration {
         Duration::from_nanos(self.now.get())
     }
 
     /// SplitMix64.
-    pub fn random(&self, bound: u64) -> u64 {
+    pub(crate) fn random(&self, bound: u64) -> u64 {
         let state = self.random.get().wrapping_add(0x9e37_79b9_7f4a_7c15);
         self.random.set(state);
         let mut mixed = state;
@@ -131,11 +131,11 @@ impl Sim {
     }
 
     /// Once in so many times.
-    pub fn chance(&self, once_in: u64) -> bool {
+    pub(crate) fn chance(&self, once_in: u64) -> bool {
         self.random(once_in) == 0
     }
 
-    pub async fn sleep(&self, time: Duration) {
+    pub(crate) async fn sleep(&self, time: Duration) {
         self.until(self.now.get() + time.as_nanos() as u64).await;
     }
 
@@ -157,7 +157,7 @@ impl Sim {
         self.timers.borrow_mut().push(Reverse((time, self.ticket.get(), task)));
     }
 
-    pub fn start(&self, replica: usize, future: impl Future<Output = ()> + 'static) {
+    pub(crate) fn start(&self, replica: usize, future: impl Future<Output = ()> + 'static) {
         self.started.borrow_mut().push_back(Task { replica, future: Box::pin(future) });
     }
 
@@ -167,7 +167,7 @@ impl Sim {
     }
 
     /// What comes before a call has its effect.
-    pub async fn before(&self, replica: usize, host: usize, fault: Fault) {
+    pub(crate) async fn before(&self, replica: usize, host: usize, fault: Fault) {
         self.totals.borrow_mut().calls += 1;
         let rate = if fault == Fault::Usual { self.faults.get() } else { self.faults.get() / 6 };
         if rate > 0 && self.now.get() < PEACE && self.chance(rate) {
@@ -178,7 +178,7 @@ impl Sim {
     }
 
     /// What comes between a call's effect and its answer.
-    pub async fn after(&self, replica: usize, host: usize) {
+    pub(crate) async fn after(&self, replica: usize, host: usize) {
         self.until(self.now.get() + self.latency()).await;
         self.reach(replica, host).await;
     }
@@ -197,7 +197,7 @@ impl Sim {
     }
 
     /// Whether a sync or a close that comes now says that data was lost.
-    pub fn is_lost(&self) -> bool {
+    pub(crate) fn is_lost(&self) -> bool {
         self.faults.get() > 0 && self.now.get() < PEACE && self.chance(20)
     }
 
@@ -226,7 +226,7 @@ impl Sim {
         self.unlock(replica);
     }
 
-    pub fn lock(&self, replica: usize) -> bool {
+    pub(crate) fn lock(&self, replica: usize) -> bool {
         let mut world = self.world.borrow_mut();
         if world.kind == Kind::ServerTwice {
             return true;
@@ -251,7 +251,7 @@ impl Sim {
         true
     }
 
-    pub fn unlock(&self, replica: usize) {
+    pub(crate) fn unlock(&self, replica: usize) {
         let mut world = self.world.borrow_mut();
         if world.lock == Some(replica) {
             world.lock = None;
@@ -259,7 +259,7 @@ impl Sim {
         world.local_locks.retain(|_, holder| *holder != replica);
     }
 
-    pub fn hear(&self, event: &Event<'_>, actor: &Cell<Actor>) {
+    pub(crate) fn hear(&self, event: &Event<'_>, actor: &Cell<Actor>) {
         match event {
             Event::Fenced(_) => self.world.borrow_mut().fenced(&actor.get()),
             Event::TookOver(..) => self.totals.borrow_mut().takeovers += 1,
@@ -272,7 +272,7 @@ impl Sim {
     }
 
     /// With `VOLSEED_SHOW` set, what happens is told.
-    pub fn show(&self, what: impl FnOnce() -> String) {
+    pub(crate) fn show(&self, what: impl FnOnce() -> String) {
         if self.shows {
             println!("{:?} {}", self.now(), what());
         }
@@ -284,7 +284,7 @@ impl Sim {
 }
 
 /// One schedule.
-pub struct Schedule {
+pub(crate) struct Schedule {
     sim: Rc<Sim>,
     tasks: Vec<Option<Task>>,
     boot: u64,
@@ -303,7 +303,7 @@ pub struct Schedule {
 }
 
 impl Schedule {
-    pub fn new(seed: u64) -> Schedule {
+    pub(crate) fn new(seed: u64) -> Schedule {
         let kinds = [Kind::Local, Kind::Server, Kind::Unshared, Kind::ServerTwice];
         let kind = kinds[(seed % 4) as usize];
         let sim = Rc::new(Sim {
@@ -374,7 +374,7 @@ impl Schedule {
     ///
     /// # Errors
     /// The promise that was broken.
-    pub fn run(mut self) -> Result<Totals, String> {
+    pub(crate) fn run(mut self) -> Result<Totals, String> {
         let first = 3 + self.sim.random(3);
         for _ in 0..first {
             let at = self.sim.random(if self.sim.chance(2) { 10_000_000 } else { 20_000_000_000 });

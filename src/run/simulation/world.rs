@@ -9,14 +9,14 @@ use crate::claims::expiry::Sharing;
 use crate::volume::records::{Complete, Public};
 
 /// A directory or a file, whatever becomes of its names.
-pub type Ino = usize;
+pub(crate) type Ino = usize;
 /// The volume's root.
-pub const ROOT: Ino = 0;
+pub(crate) const ROOT: Ino = 0;
 /// The user's own file in a directory that the seed has, too.
-pub const USERS: &[u8] = b"users";
+pub(crate) const USERS: &[u8] = b"users";
 
 #[derive(Debug, Clone)]
-pub enum Node {
+pub(crate) enum Node {
     Directory { entries: BTreeMap<Box<[u8]>, Ino>, removed: bool, changes: u64, public: bool, owner: u32 },
     File { data: Vec<u8>, time: u32, links: u32, synced: bool },
 }
@@ -41,7 +41,7 @@ type Cached = (u64, HashMap<Box<[u8]>, Option<Ino>>);
 
 /// What kind of volume it is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Kind {
+pub(crate) enum Kind {
     /// One kernel, one lock, power cuts.
     Local,
     /// NFSv4: the server keeps locks until a lease is over.
@@ -53,7 +53,7 @@ pub enum Kind {
 }
 
 impl Kind {
-    pub fn sharing(self) -> Sharing {
+    pub(crate) fn sharing(self) -> Sharing {
         match self {
             Kind::Local => Sharing::Local,
             Kind::Server | Kind::ServerTwice => Sharing::Server,
@@ -61,13 +61,13 @@ impl Kind {
         }
     }
 
-    pub fn is_remote(self) -> bool {
+    pub(crate) fn is_remote(self) -> bool {
         self != Kind::Local
     }
 }
 
 #[derive(Debug)]
-pub struct World {
+pub(crate) struct World {
     pub kind: Kind,
     nodes: Vec<Node>,
     journal: Vec<Change>,
@@ -90,7 +90,7 @@ pub struct World {
 }
 
 impl World {
-    pub fn new(kind: Kind) -> World {
+    pub(crate) fn new(kind: Kind) -> World {
         let root =
             Node::Directory { entries: BTreeMap::new(), removed: false, changes: 0, public: true, owner: 0 };
         World {
@@ -132,7 +132,7 @@ impl World {
     }
 
     /// Looks a name up as `host` does. `believes` says whether it believes what it has cached.
-    pub fn look_up(&mut self, host: usize, dir: Ino, name: &[u8], believes: bool) -> Result<Ino> {
+    pub(crate) fn look_up(&mut self, host: usize, dir: Ino, name: &[u8], believes: bool) -> Result<Ino> {
         if self.kind.is_remote()
             && believes
             && let Some((_, names)) = self.cached.get(&(host, dir))
@@ -150,14 +150,14 @@ impl World {
     }
 
     /// Who changes a name knows it.
-    pub fn forget(&mut self, host: usize, dir: Ino, name: &[u8]) {
+    pub(crate) fn forget(&mut self, host: usize, dir: Ino, name: &[u8]) {
         if let Some((_, names)) = self.cached.get_mut(&(host, dir)) {
             names.remove(name);
         }
     }
 
     /// Opens a directory: what is cached of its names is dropped if it has changed since.
-    pub fn open(&mut self, host: usize, dir: Ino, name: &[u8], believes: bool) -> Result<Ino> {
+    pub(crate) fn open(&mut self, host: usize, dir: Ino, name: &[u8], believes: bool) -> Result<Ino> {
         let found = self.look_up(host, dir, name, believes)?;
         match &self.nodes[found] {
             Node::File { .. } => return Err(Errno::NOTDIR),
@@ -178,7 +178,7 @@ impl World {
         Ok(found)
     }
 
-    pub fn is_directory(&self, node: Ino) -> bool {
+    pub(crate) fn is_directory(&self, node: Ino) -> bool {
         matches!(self.nodes[node], Node::Directory { .. })
     }
 
@@ -187,7 +187,7 @@ impl World {
     }
 
     /// Whether a user may do anything in a directory: what is public is for all, the rest for its owner.
-    pub fn enter(&self, user: u32, dir: Ino) -> Result<()> {
+    pub(crate) fn enter(&self, user: u32, dir: Ino) -> Result<()> {
         match &self.nodes[dir] {
             Node::Directory { public: false, owner, .. } if user != 0 && user != *owner => Err(Errno::ACCESS),
             _ => Ok(()),
@@ -195,12 +195,12 @@ impl World {
     }
 
     /// Whether a user may look into a directory: the state directory is for all to see, and no more than that.
-    pub fn look_into(&self, user: u32, dir: Ino) -> Result<()> {
+    pub(crate) fn look_into(&self, user: u32, dir: Ino) -> Result<()> {
         if self.is_state(dir) { Ok(()) } else { self.enter(user, dir) }
     }
 
     /// Whose a directory is. Of one that is gone a server, and a FUSE daemon, say nothing any more.
-    pub fn owner(&self, dir: Ino) -> Result<u32> {
+    pub(crate) fn owner(&self, dir: Ino) -> Result<u32> {
         match &self.nodes[dir] {
             Node::Directory { removed: true, .. } if self.kind.is_remote() => Err(Errno::STALE),
             Node::Directory { owner, .. } => Ok(*owner),
@@ -209,14 +209,14 @@ impl World {
     }
 
     /// Gives a directory alone to a user.
-    pub fn seize(&mut self, dir: Ino, user: u32) {
+    pub(crate) fn seize(&mut self, dir: Ino, user: u32) {
         if let Node::Directory { owner, .. } = &mut self.nodes[dir] {
             *owner = user;
         }
     }
 
     /// Gives a directory and all that is below it to a user (`chown -R`).
-    pub fn give(&mut self, dir: Ino, user: u32) {
+    pub(crate) fn give(&mut self, dir: Ino, user: u32) {
         let Node::Directory { owner, entries, .. } = &mut self.nodes[dir] else { return };
         *owner = user;
         for child in entries.values().copied().collect::<Vec<_>>() {
@@ -224,7 +224,7 @@ impl World {
         }
     }
 
-    pub fn make(&mut self, dir: Ino, name: &[u8], owner: u32) -> Result<Ino> {
+    pub(crate) fn make(&mut self, dir: Ino, name: &[u8], owner: u32) -> Result<Ino> {
         let new = self.nodes.len();
         let entries = self.entries(dir)?;
         if entries.contains_key(name) {
@@ -242,11 +242,11 @@ impl World {
         Ok(new)
     }
 
-    pub fn names(&mut self, dir: Ino) -> Result<Vec<Box<[u8]>>> {
+    pub(crate) fn names(&mut self, dir: Ino) -> Result<Vec<Box<[u8]>>> {
         Ok(self.entries(dir)?.keys().cloned().collect())
     }
 
-    pub fn data(&self, file: Ino) -> Result<&[u8]> {
+    pub(crate) fn data(&self, file: Ino) -> Result<&[u8]> {
         match &self.nodes[file] {
             Node::File { data, .. } => Ok(data),
             Node::Directory { .. } => Err(Errno::ISDIR),
@@ -254,7 +254,7 @@ impl World {
     }
 
     /// Data, time and number of links.
-    pub fn stat(&self, file: Ino) -> Option<(&[u8], u32, u32)> {
+    pub(crate) fn stat(&self, file: Ino) -> Option<(&[u8], u32, u32)> {
         match &self.nodes[file] {
             Node::File { data, time, links, .. } => Some((data, *time, *links)),
             Node::Directory { .. } => None,
@@ -262,7 +262,7 @@ impl World {
     }
 
     /// Creates a file, or opens the one that is there.
-    pub fn create(&mut self, dir: Ino, name: &[u8]) -> Result<Ino> {
+    pub(crate) fn create(&mut self, dir: Ino, name: &[u8]) -> Result<Ino> {
         let new = self.nodes.len();
         let entries = self.entries(dir)?;
         if let Some(there) = entries.get(name) {
@@ -276,21 +276,21 @@ impl World {
         Ok(new)
     }
 
-    pub fn fill(&mut self, file: Ino, bytes: &[u8], new_time: u32) {
+    pub(crate) fn fill(&mut self, file: Ino, bytes: &[u8], new_time: u32) {
         let remote = self.kind.is_remote();
         if let Node::File { data, time, synced, .. } = &mut self.nodes[file] {
             (*data, *time, *synced) = (bytes.to_vec(), new_time, remote);
         }
     }
 
-    pub fn set_time(&mut self, file: Ino, new_time: u32) {
+    pub(crate) fn set_time(&mut self, file: Ino, new_time: u32) {
         if let Node::File { time, .. } = &mut self.nodes[file] {
             *time = new_time;
         }
     }
 
     /// A file's data is lost, though its size is right, and nothing will try to write it again.
-    pub fn lose(&mut self, file: Ino) {
+    pub(crate) fn lose(&mut self, file: Ino) {
         if let Node::File { data, synced, .. } = &mut self.nodes[file] {
             data.fill(0);
             *synced = true;
@@ -300,7 +300,7 @@ impl World {
     /// What is not durable below a directory cannot be made durable, and is marked clean: the kernel says so
     /// once. (Of what others have staged only their own sync would say it; that a third party's hides it is
     /// documented.)
-    pub fn lose_unsynced(&mut self, dir: Ino) {
+    pub(crate) fn lose_unsynced(&mut self, dir: Ino) {
         let Node::Directory { entries, .. } = &self.nodes[dir] else { return };
         for node in entries.values().copied().collect::<Vec<_>>() {
             match &self.nodes[node] {
@@ -311,7 +311,7 @@ impl World {
         }
     }
 
-    pub fn link(&mut self, file: Ino, dir: Ino, name: &[u8]) -> Result<()> {
+    pub(crate) fn link(&mut self, file: Ino, dir: Ino, name: &[u8]) -> Result<()> {
         let entries = self.entries(dir)?;
         if entries.contains_key(name) {
             return Err(Errno::EXIST);
@@ -324,7 +324,7 @@ impl World {
         Ok(())
     }
 
-    pub fn unlink(&mut self, dir: Ino, name: &[u8]) -> Result<()> {
+    pub(crate) fn unlink(&mut self, dir: Ino, name: &[u8]) -> Result<()> {
         let file = *self.entries(dir)?.get(name).ok_or(Errno::NOENT)?;
         let Node::File { links, .. } = &mut self.nodes[file] else { return Err(Errno::ISDIR) };
         *links -= 1;
@@ -333,7 +333,7 @@ impl World {
         Ok(())
     }
 
-    pub fn rmdir(&mut self, dir: Ino, name: &[u8]) -> Result<()> {
+    pub(crate) fn rmdir(&mut self, dir: Ino, name: &[u8]) -> Result<()> {
         let below = *self.entries(dir)?.get(name).ok_or(Errno::NOENT)?;
         match &mut self.nodes[below] {
             Node::File { .. } => return Err(Errno::NOTDIR),
@@ -354,7 +354,14 @@ impl World {
         }
     }
 
-    pub fn rename(&mut self, from: Ino, name: &[u8], to: Ino, new: &[u8], actor: &Actor) -> Result<()> {
+    pub(crate) fn rename(
+        &mut self,
+        from: Ino,
+        name: &[u8],
+        to: Ino,
+        new: &[u8],
+        actor: &Actor,
+    ) -> Result<()> {
         let moved = *self.entries(from)?.get(name).ok_or(Errno::NOENT)?;
         let replaced = self.entries(to)?.get(new).copied();
         let mut undo = vec![Undo::Leave(to, new.into()), Undo::Enter(from, name.into(), moved)];
@@ -396,7 +403,7 @@ impl World {
     }
 
     /// Who reads a public record finds the private one that it is of, at every moment.
-    pub fn check_records(&mut self) {
+    pub(crate) fn check_records(&mut self) {
         let Some(Node::Directory { entries, .. }) = self.state().map(|state| &self.nodes[state]) else {
             return;
         };
@@ -409,13 +416,13 @@ impl World {
     }
 
     /// A replica holds a claim from here on.
-    pub fn begun(&mut self, holder: Actor) {
+    pub(crate) fn begun(&mut self, holder: Actor) {
         self.holders.push((holder, false));
     }
 
     /// No other holder of a lower claim, or of one in a state directory that was replaced, may change what is
     /// public any more.
-    pub fn fenced(&mut self, by: &Actor) {
+    pub(crate) fn fenced(&mut self, by: &Actor) {
         if !self.is_state(by.state) {
             return;
         }
@@ -428,7 +435,7 @@ impl World {
     }
 
     /// Somebody changes what others see.
-    pub fn changed_in_public(&mut self, name: &[u8], actor: &Actor) {
+    pub(crate) fn changed_in_public(&mut self, name: &[u8], actor: &Actor) {
         let fenced = self.holders.iter().any(|(holder, fenced)| *fenced && holder.claim == actor.claim);
         let is_low = actor.state == self.fenced_by.0 && actor.epoch < self.fenced;
         if (fenced || is_low) && self.broken.is_none() {
@@ -440,7 +447,7 @@ impl World {
     }
 
     /// The state directory that has the name now.
-    pub fn state(&self) -> Option<Ino> {
+    pub(crate) fn state(&self) -> Option<Ino> {
         let Node::Directory { entries, .. } = &self.nodes[ROOT] else { return None };
         entries.get(crate::volume::records::DIRECTORY.as_bytes()).copied()
     }
@@ -458,7 +465,7 @@ impl World {
     }
 
     /// Everything so far is durable.
-    pub fn sync(&mut self) {
+    pub(crate) fn sync(&mut self) {
         self.journal.clear();
         for node in &mut self.nodes {
             if let Node::File { synced, .. } = node {
@@ -469,7 +476,7 @@ impl World {
 
     /// A file's data and all names are durable, but for what was moved into a public directory where the file
     /// system does not have one journal for all.
-    pub fn sync_file(&mut self, file: Ino) {
+    pub(crate) fn sync_file(&mut self, file: Ino) {
         self.journal.retain(|change| change.published_in.is_some());
         if let Node::File { synced, .. } = &mut self.nodes[file] {
             *synced = true;
@@ -477,13 +484,13 @@ impl World {
     }
 
     /// The same, and what was moved into this directory.
-    pub fn sync_directory(&mut self, dir: Ino) {
+    pub(crate) fn sync_directory(&mut self, dir: Ino) {
         self.journal.retain(|change| change.published_in.is_some_and(|other| other != dir));
     }
 
     /// The power fails: the last of what is not durable is taken back, and data that was not synced may
     /// be lost though its file is there.
-    pub fn power_cut(&mut self, mut random: impl FnMut(u64) -> u64) {
+    pub(crate) fn power_cut(&mut self, mut random: impl FnMut(u64) -> u64) {
         let keep = random(self.journal.len() as u64 + 1) as usize;
         let mut lost = Vec::new();
         for (number, change) in std::mem::take(&mut self.journal).into_iter().enumerate() {
@@ -540,7 +547,7 @@ impl World {
     }
 
     /// A user's `rm -rf *`.
-    pub fn empty(&mut self) {
+    pub(crate) fn empty(&mut self) {
         let Node::Directory { entries, changes, .. } = &mut self.nodes[ROOT] else { return };
         *changes += 1;
         let state = entries.remove_entry(crate::volume::records::DIRECTORY.as_bytes());
@@ -556,7 +563,7 @@ impl World {
     }
 
     /// A user's file in a directory of that name, before anything is seeded.
-    pub fn add_users_file(&mut self, directory: &[u8]) {
+    pub(crate) fn add_users_file(&mut self, directory: &[u8]) {
         if let Ok(dir) = self.make(ROOT, directory, 0) {
             if let Node::Directory { public, .. } = &mut self.nodes[dir] {
                 *public = true;
@@ -569,7 +576,7 @@ impl World {
     }
 
     /// All files below a directory by their paths, without ours.
-    pub fn files(&self, dir: Ino, path: &str, found: &mut BTreeMap<String, Vec<u8>>) {
+    pub(crate) fn files(&self, dir: Ino, path: &str, found: &mut BTreeMap<String, Vec<u8>>) {
         let Node::Directory { entries, .. } = &self.nodes[dir] else { return };
         for (name, node) in entries {
             // A mutant leaves more of ours.
@@ -589,7 +596,7 @@ impl World {
 
 /// Who changes something.
 #[derive(Debug, Default, Clone, Copy)]
-pub struct Actor {
+pub(crate) struct Actor {
     /// The number of the claim that it believes to hold.
     pub epoch: u64,
     /// Its directory, which no two claims have in common.

@@ -15,11 +15,11 @@ use crate::seed::stage::metadata::InitialAttrs;
 
 /// Files from here on are cut into chunks of this size, so that one does not hold up the end. In
 /// bytes; small enough that two writers share a 16 MiB file.
-pub const CHUNK: u64 = 8 << 20;
+pub(crate) const CHUNK: u64 = 8 << 20;
 
 /// A file as its producer describes it.
 #[derive(Debug)]
-pub struct FileJob {
+pub(crate) struct FileJob {
     /// Where it goes.
     pub dir: Arc<Dir>,
     /// Its name there.
@@ -36,21 +36,21 @@ pub struct FileJob {
 
 impl FileJob {
     /// Its path below the root.
-    pub fn path(&self) -> Vec<u8> {
+    pub(crate) fn path(&self) -> Vec<u8> {
         self.dir.child_path(&self.name)
     }
 }
 
 impl Entry {
     /// Its path below the root.
-    pub fn path(&self) -> Vec<u8> {
+    pub(crate) fn path(&self) -> Vec<u8> {
         self.dir.child_path(&self.name)
     }
 }
 
 /// A unit of work for a writer.
 #[derive(Debug)]
-pub enum Job {
+pub(crate) enum Job {
     /// A directory, to be made.
     Directory(Arc<Dir>),
     /// A directory in which everything is done, to be finished.
@@ -67,7 +67,7 @@ pub enum Job {
 
 /// What an entry without data is.
 #[derive(Debug)]
-pub enum Special {
+pub(crate) enum Special {
     /// A symbolic link to this path.
     Symlink(Box<[u8]>),
     /// A FIFO.
@@ -78,7 +78,7 @@ pub enum Special {
 
 /// Where a file's data is.
 #[derive(Debug)]
-pub enum Data {
+pub(crate) enum Data {
     /// A file of its own.
     Whole,
     /// The same, with holes.
@@ -91,12 +91,12 @@ pub enum Data {
 
 impl Job {
     /// Whether it writes a file.
-    pub fn has_data(&self) -> bool {
+    pub(crate) fn has_data(&self) -> bool {
         matches!(self, Job::File(..) | Job::Large(_) | Job::Chunk(..))
     }
 
     /// Where it belongs in the schedule.
-    pub fn place(&self) -> Slot {
+    pub(crate) fn place(&self) -> Slot {
         match self {
             Job::Finish(_) => Slot::Free,
             Job::Large(large) => Slot::File { parent: large.file.dir.number(), own: large.number },
@@ -113,7 +113,7 @@ impl Job {
 
 /// An entry without data.
 #[derive(Debug)]
-pub struct Entry {
+pub(crate) struct Entry {
     /// Where it goes.
     pub dir: Arc<Dir>,
     /// Its name there.
@@ -126,7 +126,7 @@ pub struct Entry {
 
 /// A part of a large file.
 #[derive(Debug)]
-pub enum Chunk {
+pub(crate) enum Chunk {
     /// So many bytes at this offset of the file.
     Copy {
         /// In bytes from the file's start.
@@ -149,7 +149,7 @@ pub enum Chunk {
 
 /// A file that several writers write at once.
 #[derive(Debug)]
-pub struct LargeFile {
+pub(crate) struct LargeFile {
     /// What it is.
     pub file: FileJob,
     /// Its own number in the schedule.
@@ -164,7 +164,7 @@ pub struct LargeFile {
 
 /// A large file on the volume.
 #[derive(Debug, Clone)]
-pub enum Opened {
+pub(crate) enum Opened {
     /// An earlier run finished it.
     Reused,
     /// To be written.
@@ -173,7 +173,7 @@ pub enum Opened {
 
 /// What a large file is read from and written to.
 #[derive(Debug)]
-pub struct Handles {
+pub(crate) struct Handles {
     /// The source's file, where it has one of its own.
     pub source: Option<OwnedFd>,
     /// The file itself.
@@ -182,7 +182,7 @@ pub struct Handles {
 
 /// A file that was created and is not finished.
 #[derive(Debug)]
-pub struct Target {
+pub(crate) struct Target {
     /// Its descriptor.
     pub fd: OwnedFd,
     /// What it was born with.
@@ -198,13 +198,13 @@ pub struct Target {
 impl LargeFile {
     /// A file of which chunks will come, and [`Chunk::Last`] last; `number` is its own in the
     /// schedule.
-    pub fn new(file: FileJob, number: Number, has_source: bool) -> Arc<LargeFile> {
+    pub(crate) fn new(file: FileJob, number: Number, has_source: bool) -> Arc<LargeFile> {
         let pending = AtomicU64::new(1);
         Arc::new(LargeFile { file, number, has_source, pending, opened: Mutex::default() })
     }
 
     /// One more chunk will come.
-    pub fn hold(&self) {
+    pub(crate) fn hold(&self) {
         self.pending.fetch_add(1, Ordering::Relaxed);
     }
 }

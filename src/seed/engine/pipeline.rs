@@ -34,7 +34,7 @@ const MIN_BUFFER: u64 = 4096;
 
 /// What a pipeline did.
 #[derive(Debug, Clone, Default)]
-pub struct WorkDone {
+pub(crate) struct WorkDone {
     /// What it was given.
     pub totals: Totals,
     /// What the writers took together, waiting for the volume included.
@@ -46,7 +46,7 @@ pub struct WorkDone {
 }
 
 /// The producer's side of the pipeline.
-pub struct Feed<'a> {
+pub(crate) struct Feed<'a> {
     shared: &'a Shared<'a>,
     queue: &'a Queue<Job>,
     batch: Vec<(Slot, Job)>,
@@ -59,7 +59,7 @@ pub struct Feed<'a> {
 
 /// What a pipeline may use.
 #[derive(Debug, Clone, Copy)]
-pub struct Budget {
+pub(crate) struct Budget {
     /// Who writes, and how.
     pub crew: Parallelism,
     /// Bytes of all buffers together.
@@ -72,7 +72,7 @@ pub struct Budget {
 ///
 /// # Errors
 /// The first error of any of them, which stops the rest.
-pub fn run(
+pub(crate) fn run(
     shared: &Shared<'_>,
     limits: Budget,
     space: &mut Space,
@@ -172,12 +172,12 @@ impl Busy {
 
 impl Feed<'_> {
     /// The stage's root.
-    pub fn root(&self) -> Arc<Dir> {
+    pub(crate) fn root(&self) -> Arc<Dir> {
         Arc::clone(self.shared.tree.root())
     }
 
     /// The parts that producer and writers share.
-    pub fn shared(&self) -> &Shared<'_> {
+    pub(crate) fn shared(&self) -> &Shared<'_> {
         self.shared
     }
 
@@ -185,7 +185,7 @@ impl Feed<'_> {
     ///
     /// # Errors
     /// When there are too many entries, the end was asked for, or a writer has failed.
-    pub fn directory(&mut self, parent: &Arc<Dir>, name: &[u8], meta: Meta) -> Result<Arc<Dir>> {
+    pub(crate) fn directory(&mut self, parent: &Arc<Dir>, name: &[u8], meta: Meta) -> Result<Arc<Dir>> {
         self.count()?;
         self.space.take(0)?;
         self.work.totals.directories += 1;
@@ -200,7 +200,7 @@ impl Feed<'_> {
     ///
     /// # Errors
     /// When a writer has failed.
-    pub fn directory_done(&mut self, dir: Arc<Dir>) -> Result<()> {
+    pub(crate) fn directory_done(&mut self, dir: Arc<Dir>) -> Result<()> {
         if dir.release() { self.push(Job::Finish(dir)) } else { Ok(()) }
     }
 
@@ -208,7 +208,7 @@ impl Feed<'_> {
     ///
     /// # Errors
     /// When there are too many entries, the end was asked for, or a writer has failed.
-    pub fn file(&mut self, file: FileJob, data: Data) -> Result<()> {
+    pub(crate) fn file(&mut self, file: FileJob, data: Data) -> Result<()> {
         self.begin_file(&file)?;
         self.push(Job::File(file, data))
     }
@@ -218,7 +218,7 @@ impl Feed<'_> {
     ///
     /// # Errors
     /// When there are too many entries, the end was asked for, or a writer has failed.
-    pub fn large_file(&mut self, file: FileJob, has_source: bool) -> Result<Arc<LargeFile>> {
+    pub(crate) fn large_file(&mut self, file: FileJob, has_source: bool) -> Result<Arc<LargeFile>> {
         self.begin_file(&file)?;
         let large = LargeFile::new(file, self.shared.tree.number(), has_source);
         self.push(Job::Large(Arc::clone(&large)))?;
@@ -229,7 +229,7 @@ impl Feed<'_> {
     ///
     /// # Errors
     /// When a writer has failed.
-    pub fn chunk(&mut self, file: &Arc<LargeFile>, chunk: Chunk) -> Result<()> {
+    pub(crate) fn chunk(&mut self, file: &Arc<LargeFile>, chunk: Chunk) -> Result<()> {
         if !matches!(chunk, Chunk::Last) {
             file.hold();
         }
@@ -241,7 +241,7 @@ impl Feed<'_> {
     ///
     /// # Errors
     /// When a writer has failed.
-    pub fn copy_chunks(&mut self, file: &Arc<LargeFile>, size: u64, from: u64) -> Result<()> {
+    pub(crate) fn copy_chunks(&mut self, file: &Arc<LargeFile>, size: u64, from: u64) -> Result<()> {
         for offset in (0..size).step_by(CHUNK as usize) {
             let length = CHUNK.min(size - offset);
             self.chunk(file, Chunk::Copy { offset, length, from: from + offset })?;
@@ -253,7 +253,7 @@ impl Feed<'_> {
     ///
     /// # Errors
     /// As [`Feed::file`].
-    pub fn symlink(&mut self, entry: Entry, target: Box<[u8]>) -> Result<()> {
+    pub(crate) fn symlink(&mut self, entry: Entry, target: Box<[u8]>) -> Result<()> {
         self.space.take(0)?;
         self.begin(&entry)?;
         self.push(Job::Special(entry, Special::Symlink(target)))
@@ -263,7 +263,7 @@ impl Feed<'_> {
     ///
     /// # Errors
     /// As [`Feed::file`].
-    pub fn fifo(&mut self, entry: Entry) -> Result<()> {
+    pub(crate) fn fifo(&mut self, entry: Entry) -> Result<()> {
         self.space.take(0)?;
         self.begin(&entry)?;
         self.push(Job::Special(entry, Special::Fifo))
@@ -273,7 +273,7 @@ impl Feed<'_> {
     ///
     /// # Errors
     /// As [`Feed::file`].
-    pub fn link(&mut self, entry: Entry, dir: Arc<Dir>, name: Box<[u8]>) -> Result<()> {
+    pub(crate) fn link(&mut self, entry: Entry, dir: Arc<Dir>, name: Box<[u8]>) -> Result<()> {
         self.begin(&entry)?;
         let job = Job::Special(entry, Special::Link(dir, name));
         self.links.push((job.place(), job));
@@ -284,7 +284,7 @@ impl Feed<'_> {
     ///
     /// # Errors
     /// As [`Feed::file`].
-    pub fn later_link(&mut self) -> Result<()> {
+    pub(crate) fn later_link(&mut self) -> Result<()> {
         self.count()?;
         self.work.totals.links += 1;
         Ok(())
@@ -294,7 +294,7 @@ impl Feed<'_> {
     ///
     /// # Errors
     /// When a writer has failed.
-    pub fn make_link(&mut self, entry: Entry, dir: Arc<Dir>, name: Box<[u8]>) -> Result<()> {
+    pub(crate) fn make_link(&mut self, entry: Entry, dir: Arc<Dir>, name: Box<[u8]>) -> Result<()> {
         self.check_name(&entry.path())?;
         entry.dir.retain();
         self.push(Job::Special(entry, Special::Link(dir, name)))
@@ -305,7 +305,7 @@ impl Feed<'_> {
     ///
     /// # Errors
     /// When it cannot be removed.
-    pub fn remove(&mut self, dir: &Arc<Dir>, name: &[u8], size: Option<u64>) -> Result<()> {
+    pub(crate) fn remove(&mut self, dir: &Arc<Dir>, name: &[u8], size: Option<u64>) -> Result<()> {
         size.into_iter().for_each(|size| self.space.give_back(size));
         let fd = self.shared.tree.open(dir)?;
         let entry = || self.shared.tree.entry(&dir.child_path(name));
@@ -317,7 +317,13 @@ impl Feed<'_> {
     ///
     /// # Errors
     /// When it cannot be opened.
-    pub fn adopt(&mut self, parent: &Arc<Dir>, name: &[u8], stat: &Stat, times: bool) -> Result<Arc<Dir>> {
+    pub(crate) fn adopt(
+        &mut self,
+        parent: &Arc<Dir>,
+        name: &[u8],
+        stat: &Stat,
+        times: bool,
+    ) -> Result<Arc<Dir>> {
         self.check_name(&parent.child_path(name))?;
         let dir = self.shared.tree.adopt(parent, name, stat, times)?;
         self.queue.made(dir.number());
@@ -329,7 +335,7 @@ impl Feed<'_> {
     ///
     /// # Errors
     /// When a writer has failed.
-    pub fn settle(&mut self, numbers: Vec<Number>) -> Result<()> {
+    pub(crate) fn settle(&mut self, numbers: Vec<Number>) -> Result<()> {
         self.flush()?;
         self.drain()?;
         self.queue.recycle(&numbers);
@@ -341,7 +347,7 @@ impl Feed<'_> {
     ///
     /// # Errors
     /// When a writer has failed.
-    pub fn flush(&mut self) -> Result<()> {
+    pub(crate) fn flush(&mut self) -> Result<()> {
         // The writer's error is in the queue; this one only ends the producer.
         self.queue.push(&mut self.batch).map_err(|_| Error::cancelled())
     }

@@ -16,7 +16,7 @@ const MAX_ENTRIES: usize = 65_536;
 
 /// How a push or a drain failed: somebody poisoned the queue, and its error is kept there.
 #[derive(Debug, PartialEq, Eq)]
-pub struct Poisoned;
+pub(crate) struct Poisoned;
 
 #[derive(Debug)]
 struct QueueState<T> {
@@ -36,7 +36,7 @@ impl<T> QueueState<T> {
 
 /// See the module.
 #[derive(Debug)]
-pub struct Queue<T> {
+pub(crate) struct Queue<T> {
     writers: usize,
     state: Mutex<QueueState<T>>,
     /// Something to write, or the end.
@@ -47,7 +47,7 @@ pub struct Queue<T> {
 
 impl<T> Queue<T> {
     /// An empty queue for so many writers.
-    pub fn new(writers: usize, pace: Pace) -> Queue<T> {
+    pub(crate) fn new(writers: usize, pace: Pace) -> Queue<T> {
         let state = QueueState {
             schedule: Schedule::new(pace),
             idle_writers: 0,
@@ -64,7 +64,7 @@ impl<T> Queue<T> {
     ///
     /// # Errors
     /// When the queue is poisoned.
-    pub fn push(&self, entries: &mut Vec<(Slot, T)>) -> Result<(), Poisoned> {
+    pub(crate) fn push(&self, entries: &mut Vec<(Slot, T)>) -> Result<(), Poisoned> {
         let mut state = self.lock();
         while state.schedule.len() >= MAX_ENTRIES && !state.poisoned {
             state = self.emptied.wait(state).unwrap_or_else(PoisonError::into_inner);
@@ -82,7 +82,7 @@ impl<T> Queue<T> {
     /// `None` is the end. The taker calls [`Queue::done`] when they are written.
     ///
     /// When little is left, nobody takes more than his share.
-    pub fn take(&self, entries: &mut Vec<T>) -> Option<Hold<'_, T>> {
+    pub(crate) fn take(&self, entries: &mut Vec<T>) -> Option<Hold<'_, T>> {
         let mut state = self.lock();
         loop {
             if state.poisoned {
@@ -107,7 +107,7 @@ impl<T> Queue<T> {
     }
 
     /// The directory is there: what is in it may be taken.
-    pub fn made(&self, directory: Number) {
+    pub(crate) fn made(&self, directory: Number) {
         let mut state = self.lock();
         state.schedule.made(directory);
         self.wake(&state, usize::MAX);
@@ -115,13 +115,13 @@ impl<T> Queue<T> {
 
     /// These numbers stand for new directories and large files from now on: all that was pushed is
     /// written.
-    pub fn recycle(&self, numbers: &[Number]) {
+    pub(crate) fn recycle(&self, numbers: &[Number]) {
         let mut state = self.lock();
         numbers.iter().for_each(|number| state.schedule.recycle(*number));
     }
 
     /// Creations in the longest chain of all that was pushed.
-    pub fn longest_chain(&self) -> usize {
+    pub(crate) fn longest_chain(&self) -> usize {
         self.lock().schedule.longest_chain()
     }
 
@@ -132,7 +132,7 @@ impl<T> Queue<T> {
     }
 
     /// So many entries that [`Queue::take`] gave are written, or will not be.
-    pub fn done(&self, entries: usize) {
+    pub(crate) fn done(&self, entries: usize) {
         let mut state = self.lock();
         state.in_flight -= entries;
         if state.is_drained() {
@@ -144,7 +144,7 @@ impl<T> Queue<T> {
     ///
     /// # Errors
     /// When the queue is poisoned.
-    pub fn drain(&self) -> Result<(), Poisoned> {
+    pub(crate) fn drain(&self) -> Result<(), Poisoned> {
         let mut state = self.lock();
         while !(state.poisoned || state.is_drained()) {
             state = self.emptied.wait(state).unwrap_or_else(PoisonError::into_inner);
@@ -154,13 +154,13 @@ impl<T> Queue<T> {
 
     /// Ends the writers. To be called when the queue is drained: one that finds nothing ready ends, although
     /// something may wait for a directory that is not made yet.
-    pub fn close(&self) {
+    pub(crate) fn close(&self) {
         self.lock().closed = true;
         self.filled.notify_all();
     }
 
     /// Ends both sides. The first error is kept, later ones follow from it and are dropped.
-    pub fn poison(&self, error: Error) {
+    pub(crate) fn poison(&self, error: Error) {
         let mut state = self.lock();
         state.error.get_or_insert(error);
         state.poisoned = true;
@@ -171,7 +171,7 @@ impl<T> Queue<T> {
     }
 
     /// The first error, once everybody has ended.
-    pub fn into_error(self) -> Option<Error> {
+    pub(crate) fn into_error(self) -> Option<Error> {
         self.state.into_inner().unwrap_or_else(PoisonError::into_inner).error
     }
 
@@ -182,7 +182,7 @@ impl<T> Queue<T> {
 
 /// A batch that was taken, as long as its directory's lock is needed for it.
 #[derive(Debug)]
-pub struct Hold<'a, T> {
+pub(crate) struct Hold<'a, T> {
     queue: &'a Queue<T>,
     batch: Option<Batch>,
     /// Entries after the one in hand.
@@ -191,13 +191,13 @@ pub struct Hold<'a, T> {
 
 impl<T> Hold<'_, T> {
     /// The next entry of the batch is in hand.
-    pub fn next(&mut self) {
+    pub(crate) fn next(&mut self) {
         self.left = self.left.saturating_sub(1);
     }
 
     /// What the entry in hand creates is created. With the last one another writer may create in the directory.
     /// Idempotent.
-    pub fn created(&mut self) {
+    pub(crate) fn created(&mut self) {
         if self.left == 0 {
             self.give_back();
         }

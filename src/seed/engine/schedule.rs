@@ -13,17 +13,17 @@ use std::cmp::Reverse;
 use std::collections::{BTreeSet, VecDeque};
 
 /// Number of a directory, or of a large file with a lock of its own. Small and dense: it is an index.
-pub type Number = usize;
+pub(crate) type Number = usize;
 
 /// Entries that a directory keeps room for when none waits.
 const KEPT_ROOM: usize = 16;
 
 /// The number of the root, which is there from the start.
-pub const ROOT: Number = 0;
+pub(crate) const ROOT: Number = 0;
 
 /// Where an entry belongs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Slot {
+pub(crate) enum Slot {
     /// Created in this directory.
     In(Number),
     /// A directory itself: created in its parent, and everything in it after it.
@@ -48,7 +48,7 @@ pub enum Slot {
 
 /// How many entries of one lock are worked on at once.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Pace {
+pub(crate) struct Pace {
     /// The most entries that a turn takes.
     pub entries_a_turn: usize,
     /// The most turns that one directory gives before the first one is given back.
@@ -60,11 +60,11 @@ pub struct Pace {
 /// Some entries of one directory or large file, taken by one writer: to be given back as soon as the
 /// lock is no longer needed.
 #[derive(Debug, PartialEq, Eq)]
-pub struct Batch(Option<Number>);
+pub(crate) struct Batch(Option<Number>);
 
 /// The entries that are found and not yet begun.
 #[derive(Debug)]
-pub struct Schedule<T> {
+pub(crate) struct Schedule<T> {
     pace: Pace,
     nodes: Vec<Node<T>>,
     /// What a turn may be taken from, the best first.
@@ -130,7 +130,7 @@ impl<T> Node<T> {
 
 impl<T> Schedule<T> {
     /// An empty one, with the root in it.
-    pub fn new(pace: Pace) -> Schedule<T> {
+    pub(crate) fn new(pace: Pace) -> Schedule<T> {
         let mut schedule =
             Schedule { pace, nodes: Vec::new(), ready: BTreeSet::new(), free: VecDeque::new(), waiting: 0 };
         schedule.node(ROOT).made = true;
@@ -138,7 +138,7 @@ impl<T> Schedule<T> {
     }
 
     /// Adds entries. Neighbours of one directory are cheapest together.
-    pub fn push(&mut self, entries: impl IntoIterator<Item = (Slot, T)>) {
+    pub(crate) fn push(&mut self, entries: impl IntoIterator<Item = (Slot, T)>) {
         let mut open = None;
         for (place, entry) in entries {
             self.waiting += 1;
@@ -180,7 +180,7 @@ impl<T> Schedule<T> {
     }
 
     /// Moves the best turn's entries to `taken`; `None` when there is nothing that may be begun now.
-    pub fn take(&mut self, most: usize, taken: &mut Vec<T>) -> Option<Batch> {
+    pub(crate) fn take(&mut self, most: usize, taken: &mut Vec<T>) -> Option<Batch> {
         let most = most.min(self.pace.entries_a_turn).max(1);
         let best = self.ready.first().copied();
         let Some((_, _, number)) = best.filter(|(turns, ..)| *turns == 0 || self.free.is_empty()) else {
@@ -212,7 +212,7 @@ impl<T> Schedule<T> {
     }
 
     /// The lock that the turn stood for is no longer needed.
-    pub fn give_back(&mut self, turn: Batch) {
+    pub(crate) fn give_back(&mut self, turn: Batch) {
         if let Batch(Some(number)) = turn {
             let node = &mut self.nodes[number];
             (node.turns, node.begun) = (node.turns - 1, true);
@@ -221,38 +221,38 @@ impl<T> Schedule<T> {
     }
 
     /// The directory or large file is there: what is in it may be begun.
-    pub fn made(&mut self, number: Number) {
+    pub(crate) fn made(&mut self, number: Number) {
         self.node(number).made = true;
         self.rank(number);
     }
 
     /// Nothing of it waits or is out, and its number will stand for another.
-    pub fn recycle(&mut self, number: Number) {
+    pub(crate) fn recycle(&mut self, number: Number) {
         self.nodes[number] = Node::new();
     }
 
     /// How many turns may be taken now, at least.
-    pub fn turns(&self) -> usize {
+    pub(crate) fn turns(&self) -> usize {
         self.ready.len() + self.free.len().div_ceil(self.pace.entries_a_turn)
     }
 
     /// Creations in the longest chain of all that was ever added.
-    pub fn longest_chain(&self) -> usize {
+    pub(crate) fn longest_chain(&self) -> usize {
         self.nodes[ROOT].chain()
     }
 
     /// How many wait.
-    pub fn len(&self) -> usize {
+    pub(crate) fn len(&self) -> usize {
         self.waiting
     }
 
     /// Whether none waits.
-    pub fn is_empty(&self) -> bool {
+    pub(crate) fn is_empty(&self) -> bool {
         self.waiting == 0
     }
 
     /// Forgets all that wait. Turns that are out may still be given back.
-    pub fn clear(&mut self) {
+    pub(crate) fn clear(&mut self) {
         self.ready.clear();
         self.free.clear();
         for node in &mut self.nodes {

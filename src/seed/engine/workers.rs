@@ -25,7 +25,7 @@ const OVERHEAD: u64 = 64 << 10;
 
 /// How a seed is worked on.
 #[derive(Debug, Clone, Copy)]
-pub struct Parallelism {
+pub(crate) struct Parallelism {
     /// Threads that write.
     pub writers: usize,
     /// How many entries of one directory they work on at once.
@@ -50,7 +50,7 @@ pub struct Parallelism {
 /// Which call is the last that can report that a file's data was lost: only after it the file gets the time
 /// that says that it is whole.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Flush {
+pub(crate) enum Flush {
     /// None but a sync of everything.
     Sync,
     /// `close`, and a second descriptor of the file still reaches it after that (close(2); nfs(5),
@@ -63,7 +63,7 @@ pub enum Flush {
 /// The crew for a file system of this kind. Says so where a limit of the container leaves fewer than
 /// the kind asks for; a number that was requested is kept. Directories are kept open for so many uses:
 /// the stage, and what is copied or taken from.
-pub fn crew(requested: Workers, kind: FileSystem, uses: u64) -> Parallelism {
+pub(crate) fn crew(requested: Workers, kind: FileSystem, uses: u64) -> Parallelism {
     let limits = Limits::read();
     let remote = matches!(kind.place, Storage::Network | Storage::Unknown);
     let processors = std::thread::available_parallelism().map_or(1, usize::from);

@@ -44,7 +44,7 @@ const MAX_NAMES: usize = 3;
 
 /// What was found of the mounts below a volume, and staged for them.
 #[derive(Debug, Default)]
-pub struct Mounts {
+pub(crate) struct Mounts {
     /// The mounts that were looked at: path, device and inode.
     looked_at: Vec<(Vec<u8>, u64, u64)>,
     prepared: Vec<Prepared>,

@@ -43,7 +43,7 @@ impl StageJob<'_> {
 }
 
 /// What an empty root that passes this on becomes of what the seed has for it.
-pub fn of_seed(source: Meta, inherited: &Inheritance) -> Option<Root> {
+pub(crate) fn of_seed(source: Meta, inherited: &Inheritance) -> Option<Root> {
     // One that passes its group on stays the group's.
     if inherited.group().is_some() {
         return None;
@@ -58,7 +58,7 @@ pub fn of_seed(source: Meta, inherited: &Inheritance) -> Option<Root> {
 ///
 /// # Errors
 /// Exit 77 under `--strict` where it is refused.
-pub fn own_adopted_root(volume: &Volume, config: &VolumeConfig) -> Result<()> {
+pub(crate) fn own_adopted_root(volume: &Volume, config: &VolumeConfig) -> Result<()> {
     let Some((uid, gid)) = config.owner else { return Ok(()) };
     let naming = Naming::new(volume.path(), volume.kind()?);
     let fidelity = Fidelity::new(Losses::new(config.strict, naming));
@@ -78,7 +78,7 @@ pub fn own_adopted_root(volume: &Volume, config: &VolumeConfig) -> Result<()> {
 ///
 /// # Errors
 /// Exit 77 under `--strict` where something is refused.
-pub fn finish_root(volume: &Volume, wanted: &Root, fidelity: &Fidelity) -> Result<()> {
+pub(crate) fn finish_root(volume: &Volume, wanted: &Root, fidelity: &Fidelity) -> Result<()> {
     if let Some((uid, gid)) = fidelity.finish_root(volume.root(), wanted)? {
         tracing::warn!(
             volume = %volume.path().display(),

@@ -49,7 +49,7 @@ const FREE_OF_CHARGE: usize = 64;
 ///
 /// # Errors
 /// Exit 65 when the archive is refused, with the member; or a writer's.
-pub fn produce(
+pub(crate) fn produce(
     source: Stream,
     path: &Path,
     (overrides, excluding): (Overrides<'_>, &mut Excluding),
@@ -84,7 +84,7 @@ pub fn produce(
 }
 
 /// The error for an archive that cannot be begun.
-pub fn unreadable(path: &Path, error: &io::Error) -> Error {
+pub(crate) fn unreadable(path: &Path, error: &io::Error) -> Error {
     match error.raw_os_error() {
         Some(code) => Error::os("read archive", shown(path).as_slice(), io::Error::from_raw_os_error(code)),
         None => Error::new(

@@ -27,7 +27,7 @@ const ZSTD_WINDOW: u64 = 128 << 20;
 
 /// What an archive is packed in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Compression {
+pub(crate) enum Compression {
     /// Nothing.
     Plain,
     /// gzip (RFC 1952).
@@ -42,7 +42,7 @@ pub enum Compression {
 
 impl Compression {
     /// Tells it by the first bytes; `None` where they are not those of any archive.
-    pub fn of(start: &[u8]) -> Option<Compression> {
+    pub(crate) fn of(start: &[u8]) -> Option<Compression> {
         let skippable = start.len() >= 4 && start[1..4] == [0x2a, 0x4d, 0x18] && start[0] & 0xf0 == 0x50;
         match start {
             [0x1f, 0x8b, ..] => Some(Compression::Gzip),
@@ -60,7 +60,7 @@ impl Compression {
 ///
 /// # Errors
 /// As [`open`].
-pub fn open_file(file: File, size: u64, progress: Arc<Progress>) -> io::Result<Stream> {
+pub(crate) fn open_file(file: File, size: u64, progress: Arc<Progress>) -> io::Result<Stream> {
     let mut start = [0; 512];
     match file.read_exact_at(&mut start, 0) {
         Ok(()) if Compression::of(&start) == Some(Compression::Plain) => return Ok(Stream::file(file, size)),
@@ -74,7 +74,7 @@ pub fn open_file(file: File, size: u64, progress: Arc<Progress>) -> io::Result<S
 ///
 /// # Errors
 /// `InvalidData` when it is no archive, or the source's own.
-pub fn open(source: Box<dyn Read>, progress: Arc<Progress>) -> io::Result<Box<dyn Read>> {
+pub(crate) fn open(source: Box<dyn Read>, progress: Arc<Progress>) -> io::Result<Box<dyn Read>> {
     let mut source = BufReader::with_capacity(READ, Counted { source, progress });
     // One read of a pipe may bring less than a header.
     let mut start = Vec::new();

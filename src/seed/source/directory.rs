@@ -26,7 +26,7 @@ const CONFIG_MAP: &[u8] = b"..data";
 
 /// What a walk met besides what it fed.
 #[derive(Debug, Default)]
-pub struct Walked {
+pub(crate) struct Walked {
     /// What the root of the source carries.
     pub root: Meta,
     /// Sockets and devices, which are not copied.
@@ -34,14 +34,14 @@ pub struct Walked {
 }
 
 /// The names that are wanted of a directory, by its path; `None` for all.
-pub type Wanted<'a> = &'a dyn Fn(&[u8]) -> Result<Option<HashSet<Box<[u8]>>>>;
+pub(crate) type Wanted<'a> = &'a dyn Fn(&[u8]) -> Result<Option<HashSet<Box<[u8]>>>>;
 
 /// Feeds everything below `root`, or what is wanted `only`. The volume's root and the stage, `ours`, are
 /// refused as parts of it.
 ///
 /// # Errors
 /// When something cannot be read, or a writer has failed.
-pub fn produce(
+pub(crate) fn produce(
     root: &OwnedFd,
     path: &Path,
     ours: &[Stat; 2],
@@ -68,7 +68,7 @@ pub fn produce(
 }
 
 /// The error for something of the source that was there a moment ago.
-pub fn removed(path: &Path) -> Error {
+pub(crate) fn removed(path: &Path) -> Error {
     let error = Error::new(Exit::Io, "read directory", "it was removed while it was read").on(path);
     error.help("nothing of it was published; start again")
 }

@@ -8,11 +8,11 @@ use crate::error::Quoted;
 use crate::volume::FileSystem;
 
 /// Extended attributes: names and values.
-pub type Xattrs = Vec<(Vec<u8>, Vec<u8>)>;
+pub(crate) type Xattrs = Vec<(Vec<u8>, Vec<u8>)>;
 
 /// What an entry carries besides its content.
 #[derive(Debug, Clone, Default)]
-pub struct Meta {
+pub(crate) struct Meta {
     /// Permission bits with set-user-ID, set-group-ID and sticky: 0 to 0o7777.
     pub mode: u32,
     /// UID.
@@ -27,7 +27,7 @@ pub struct Meta {
 
 /// A time since 1970, to the nanosecond.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Time {
+pub(crate) struct Time {
     /// Seconds; negative before 1970.
     pub seconds: i64,
     /// Nanoseconds, 0 to 999,999,999.
@@ -40,19 +40,19 @@ const TIME_LIMITS: [i64; 5] = [-(1 << 31), 0, 315_532_800, 1 << 31, 1 << 32];
 impl Time {
     /// Which of the ranges it is in that a file system has as a whole, or not at all: its answer for one of them says
     /// nothing of another.
-    pub fn range(self) -> u32 {
+    pub(crate) fn range(self) -> u32 {
         TIME_LIMITS.iter().filter(|limit| self.seconds >= **limit).count() as u32
     }
 
     /// Of the last modification of what was stat'ed.
-    pub fn of(stat: &Stat) -> Time {
+    pub(crate) fn of(stat: &Stat) -> Time {
         // Below 1,000,000,000 (inode(7)).
         Time { seconds: stat.st_mtime, nanoseconds: stat.st_mtime_nsec as u32 }
     }
 
     /// As `futimens` wants it, for both times: a file system on libfuse 2 that does not know `UTIME_OMIT`
     /// says yes to a call with it and sets neither (measured on bindfs 1.14).
-    pub fn timestamps(self) -> Timestamps {
+    pub(crate) fn timestamps(self) -> Timestamps {
         let time = Timespec { tv_sec: self.seconds, tv_nsec: self.nanoseconds.into() };
         Timestamps { last_access: time, last_modification: time }
     }
@@ -60,7 +60,7 @@ impl Time {
 
 /// How messages name what is staged: by its path in the seed, and the volume.
 #[derive(Debug, Clone)]
-pub struct Naming {
+pub(crate) struct Naming {
     volume: PathBuf,
     kind: FileSystem,
     below: Vec<u8>,
@@ -68,22 +68,22 @@ pub struct Naming {
 
 impl Naming {
     /// For a stage of the whole seed.
-    pub fn new(volume: &Path, kind: FileSystem) -> Naming {
+    pub(crate) fn new(volume: &Path, kind: FileSystem) -> Naming {
         Naming { volume: volume.to_owned(), kind, below: Vec::new() }
     }
 
     /// For a stage of the part of the seed that is below `path`.
-    pub fn below(self, path: &[u8]) -> Naming {
+    pub(crate) fn below(self, path: &[u8]) -> Naming {
         Naming { below: path.to_vec(), ..self }
     }
 
     /// The file system.
-    pub fn kind(&self) -> FileSystem {
+    pub(crate) fn kind(&self) -> FileSystem {
         self.kind
     }
 
     /// The path in the seed of what is staged at `path`; `.` for its root.
-    pub fn seed_path(&self, path: &[u8]) -> Vec<u8> {
+    pub(crate) fn seed_path(&self, path: &[u8]) -> Vec<u8> {
         match (self.below.is_empty(), path.is_empty()) {
             (true, true) => b".".to_vec(),
             (true, false) => path.to_vec(),
@@ -93,14 +93,14 @@ impl Naming {
     }
 
     /// The entry that is staged at `path`, as an error names it.
-    pub fn entry(&self, path: &[u8]) -> EntryName {
+    pub(crate) fn entry(&self, path: &[u8]) -> EntryName {
         let (entry, volume) = (self.seed_path(path).quoted(), self.volume.as_path().quoted());
         EntryName(format!("{entry} on volume {volume} ({})", self.kind))
     }
 }
 
 /// An entry of a seed as an error names it: `'lib/x' on volume '/data' (nfs)`.
-pub struct EntryName(String);
+pub(crate) struct EntryName(String);
 
 impl Quoted for EntryName {
     fn quoted(&self) -> String {
@@ -109,6 +109,6 @@ impl Quoted for EntryName {
 }
 
 /// Whether volseed carries this extended attribute from a source to a volume.
-pub fn carried(name: &[u8]) -> bool {
+pub(crate) fn carried(name: &[u8]) -> bool {
     name.starts_with(b"user.") || name == b"security.capability"
 }

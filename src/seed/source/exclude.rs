@@ -6,7 +6,7 @@ use crate::cli::values::{Exclude, Reached};
 use crate::error::printable;
 
 /// The patterns, at one directory of the source.
-pub struct Excluding {
+pub(crate) struct Excluding {
     patterns: Vec<Exclude>,
     directory: Vec<u8>,
     /// What each pattern has reached in that directory; nothing where it is left out itself.
@@ -18,14 +18,14 @@ pub struct Excluding {
 
 impl Excluding {
     /// At the root.
-    pub fn new(patterns: &[Exclude]) -> Excluding {
+    pub(crate) fn new(patterns: &[Exclude]) -> Excluding {
         let reached = Some(patterns.iter().map(Exclude::start).collect());
         let had_effect = vec![false; patterns.len()];
         Excluding { patterns: patterns.to_vec(), directory: Vec::new(), reached, had_effect, count: 0 }
     }
 
     /// Goes to the directory with this path below the root.
-    pub fn enter(&mut self, directory: &[u8]) {
+    pub(crate) fn enter(&mut self, directory: &[u8]) {
         if self.patterns.is_empty() || directory == self.directory {
             return;
         }
@@ -42,7 +42,7 @@ impl Excluding {
     }
 
     /// Whether the entry with this name in the directory is left out; counts it then.
-    pub fn leaves_out(&mut self, name: &[u8], is_directory: bool) -> bool {
+    pub(crate) fn leaves_out(&mut self, name: &[u8], is_directory: bool) -> bool {
         if self.patterns.is_empty() {
             return false;
         }
@@ -63,14 +63,14 @@ impl Excluding {
     }
 
     /// Whether a file with this path is left out; counts nothing.
-    pub fn covers_file(&self, path: &[u8]) -> bool {
+    pub(crate) fn covers_file(&self, path: &[u8]) -> bool {
         use std::os::unix::ffi::OsStrExt;
         let path = std::path::Path::new(std::ffi::OsStr::from_bytes(path));
         self.patterns.iter().any(|pattern| pattern.leaves_out(path))
     }
 
     /// The patterns that left nothing out.
-    pub fn without_effect(&self) -> impl Iterator<Item = &str> {
+    pub(crate) fn without_effect(&self) -> impl Iterator<Item = &str> {
         self.patterns.iter().zip(&self.had_effect).filter(|(_, had)| !**had).map(|(one, _)| one.as_str())
     }
 

@@ -8,11 +8,11 @@
 use super::entry::{Time, Xattrs, carried};
 
 /// The most segments in the map of a sparse file: it is held in memory.
-pub const MAX_SEGMENTS: usize = 65_536;
+pub(crate) const MAX_SEGMENTS: usize = 65_536;
 
 /// A piece of a sparse file that has data.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Segment {
+pub(crate) struct Segment {
     /// In bytes from the file's start.
     pub offset: u64,
     /// In bytes.
@@ -21,7 +21,7 @@ pub struct Segment {
 
 /// A sparse file.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Sparse {
+pub(crate) struct Sparse {
     /// The file's length in bytes, holes included.
     pub size: u64,
     /// Where data is; `None` when the list stands before the data (format 1.0).
@@ -30,7 +30,7 @@ pub struct Sparse {
 
 /// The extension headers of one member, each at most once.
 #[derive(Debug, Default)]
-pub struct Extension {
+pub(crate) struct Extension {
     /// GNU's long name.
     pub name: Option<Vec<u8>>,
     /// GNU's long link.
@@ -41,7 +41,7 @@ pub struct Extension {
 
 /// What pax records say.
 #[derive(Debug, Default)]
-pub struct Records {
+pub(crate) struct Records {
     /// The path, where it did not fit the header.
     pub path: Option<Vec<u8>>,
     /// A link's target, where it did not fit.
@@ -62,7 +62,7 @@ pub struct Records {
 
 impl Extension {
     /// Whether there is any.
-    pub fn is_some(&self) -> bool {
+    pub(crate) fn is_some(&self) -> bool {
         self.name.is_some() || self.link.is_some() || self.pax.is_some()
     }
 
@@ -71,7 +71,7 @@ impl Extension {
     ///
     /// # Errors
     /// What is malformed, or said twice.
-    pub fn add(&mut self, kind: u8, data: Vec<u8>) -> Result<(), String> {
+    pub(crate) fn add(&mut self, kind: u8, data: Vec<u8>) -> Result<(), String> {
         let twice = match kind {
             b'L' => self.name.replace(until_nul(&data)).is_some(),
             b'K' => self.link.replace(until_nul(&data)).is_some(),
@@ -87,7 +87,7 @@ impl Records {
     ///
     /// # Errors
     /// What is malformed.
-    pub fn parse(mut data: &[u8]) -> Result<Records, String> {
+    pub(crate) fn parse(mut data: &[u8]) -> Result<Records, String> {
         let (mut records, mut sparse) = (Records::default(), PaxSparse::default());
         while !data.is_empty() {
             let (record, rest) = split_record(data).ok_or("malformed pax record")?;
@@ -176,7 +176,7 @@ impl PaxSparse {
 ///
 /// # Errors
 /// What is malformed.
-pub fn segments(numbers: &[u64], size: u64) -> Result<Vec<Segment>, String> {
+pub(crate) fn segments(numbers: &[u64], size: u64) -> Result<Vec<Segment>, String> {
     // A file's length is an `off_t`.
     if size > i64::MAX as u64 {
         return Err("a sparse file of an impossible size".into());
@@ -214,7 +214,7 @@ fn split_record(data: &[u8]) -> Option<(&[u8], &[u8])> {
 ///
 /// # Errors
 /// When it is none.
-pub fn number(text: &[u8]) -> Result<u64, String> {
+pub(crate) fn number(text: &[u8]) -> Result<u64, String> {
     let digits = !text.is_empty() && text.iter().all(u8::is_ascii_digit);
     let text = std::str::from_utf8(text).ok().filter(|_| digits);
     text.and_then(|text| text.parse().ok()).ok_or_else(|| "malformed number in an extension header".into())
@@ -239,7 +239,7 @@ fn time(text: &[u8]) -> Result<Time, String> {
 }
 
 /// What stands before the first NUL.
-pub fn until_nul(data: &[u8]) -> Vec<u8> {
+pub(crate) fn until_nul(data: &[u8]) -> Vec<u8> {
     data.iter().take_while(|byte| **byte != 0).copied().collect()
 }
 

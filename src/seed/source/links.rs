@@ -19,7 +19,7 @@ const MAX_BUFFER: usize = 256 << 10;
 
 /// A hard link.
 #[derive(Debug, Default, PartialEq, Eq)]
-pub struct Link {
+pub(crate) struct Link {
     /// Its path below the root.
     pub path: Vec<u8>,
     /// The path of what it names.
@@ -31,7 +31,7 @@ pub struct Link {
 }
 
 /// The links that wait, in the order of the archive.
-pub struct Links<'a> {
+pub(crate) struct Links<'a> {
     stage: BorrowedFd<'a>,
     path: PathBuf,
     file: Option<File>,
@@ -40,7 +40,7 @@ pub struct Links<'a> {
 
 impl<'a> Links<'a> {
     /// None yet. `path` is that of the directory `stage`, for messages.
-    pub fn new(stage: BorrowedFd<'a>, path: PathBuf) -> Links<'a> {
+    pub(crate) fn new(stage: BorrowedFd<'a>, path: PathBuf) -> Links<'a> {
         Links { stage, path, file: None, buffer: Vec::new() }
     }
 
@@ -48,7 +48,7 @@ impl<'a> Links<'a> {
     ///
     /// # Errors
     /// When it cannot be written to the file.
-    pub fn add(&mut self, link: &Link) -> Result<()> {
+    pub(crate) fn add(&mut self, link: &Link) -> Result<()> {
         let Link { path, target, owner: (uid, gid), waits } = link;
         self.buffer.push((*waits).into());
         for number in [*uid, *gid] {
@@ -74,7 +74,7 @@ impl<'a> Links<'a> {
     ///
     /// # Errors
     /// When the file cannot be read.
-    pub fn take(&mut self) -> Result<Taken> {
+    pub(crate) fn take(&mut self) -> Result<Taken> {
         let mut file = self.file.take();
         if let Some(file) = &mut file {
             file.rewind().context("read", || self.path.join("links"))?;
@@ -95,7 +95,7 @@ impl<'a> Links<'a> {
 }
 
 /// The links that were taken.
-pub struct Taken {
+pub(crate) struct Taken {
     taken: Box<dyn Read>,
     path: PathBuf,
 }
@@ -105,7 +105,7 @@ impl Taken {
     ///
     /// # Errors
     /// When the file cannot be read.
-    pub fn next(&mut self) -> Result<Option<Link>> {
+    pub(crate) fn next(&mut self) -> Result<Option<Link>> {
         self.read().context("read", || self.path.join("links"))
     }
 

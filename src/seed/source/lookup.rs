@@ -10,7 +10,7 @@ use crate::progress::Progress;
 
 /// The bytes of the regular file `path` in an archive, where it has one of at most `largest` bytes and can be read
 /// to its end: of two members with one name the last counts.
-pub fn archived_file(archive: &Path, path: &Path, largest: u64) -> Option<Vec<u8>> {
+pub(crate) fn archived_file(archive: &Path, path: &Path, largest: u64) -> Option<Vec<u8>> {
     let file = File::open(archive).ok()?;
     let size = file.metadata().ok()?.len();
     // Nobody watches this look.

@@ -26,7 +26,7 @@ const BLOCK: u64 = 512;
 const MAX_SHOWN: usize = 1024;
 
 /// The bytes of a tar.
-pub enum Stream {
+pub(crate) enum Stream {
     /// As they come: out of a decoder or a pipe.
     Flowing(Box<dyn Read>),
     /// In a file of so many bytes.
@@ -35,7 +35,7 @@ pub enum Stream {
 
 /// Why an archive is not read any further.
 #[derive(Debug)]
-pub enum Fault {
+pub(crate) enum Fault {
     /// It cannot be read, or not be decompressed, or it ends early.
     Read(io::Error),
     /// What is wrong with the member.
@@ -44,7 +44,7 @@ pub enum Fault {
 
 /// What a member is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum MemberKind {
+pub(crate) enum MemberKind {
     /// A directory.
     Directory,
     /// A regular file.
@@ -61,7 +61,7 @@ pub enum MemberKind {
 
 /// A member's headers.
 #[derive(Debug)]
-pub struct Member {
+pub(crate) struct Member {
     /// Its name, as it is in the archive.
     pub path: Vec<u8>,
     /// What it links to; empty where it is no link.
@@ -77,7 +77,7 @@ pub struct Member {
 }
 
 /// A tar that is read from its start to its end.
-pub struct Tar {
+pub(crate) struct Tar {
     source: Stream,
     position: u64,
     /// Where the next header is.
@@ -89,7 +89,7 @@ pub struct Tar {
 
 impl Stream {
     /// A plain tar of `length` bytes in a file, at its start.
-    pub fn file(file: File, length: u64) -> Stream {
+    pub(crate) fn file(file: File, length: u64) -> Stream {
         Stream::File(BufReader::with_capacity(HEADERS, file), length)
     }
 }
@@ -114,22 +114,22 @@ impl From<&str> for Fault {
 
 impl Tar {
     /// A tar at its start.
-    pub fn new(source: Stream) -> Tar {
+    pub(crate) fn new(source: Stream) -> Tar {
         Tar { source, position: 0, next: 0, member: Vec::new(), in_member: false }
     }
 
     /// Whether members' data can be read where it is, by others.
-    pub fn is_file(&self) -> bool {
+    pub(crate) fn is_file(&self) -> bool {
         matches!(self.source, Stream::File(..))
     }
 
     /// Where in the tar the next byte of data is.
-    pub fn position(&self) -> u64 {
+    pub(crate) fn position(&self) -> u64 {
         self.position
     }
 
     /// Where it is, for messages: in a member, or on the way to the next.
-    pub fn place(&self) -> String {
+    pub(crate) fn place(&self) -> String {
         // A name may be as long as its header; its beginning tells enough.
         let member = &self.member[..self.member.len().min(MAX_SHOWN)];
         match (member, self.in_member) {
@@ -143,7 +143,7 @@ impl Tar {
     ///
     /// # Errors
     /// When the archive is cut short, malformed, or has a member that no seed may have.
-    pub fn next(&mut self) -> Result<Option<Member>, Fault> {
+    pub(crate) fn next(&mut self) -> Result<Option<Member>, Fault> {
         self.in_member = false;
         self.pass(self.next.saturating_sub(self.position))?;
         let (mut extension, mut budget) = (Extension::default(), MAX_EXTENSIONS);
@@ -186,7 +186,7 @@ impl Tar {
     ///
     /// # Errors
     /// When the archive is cut short or cannot be read.
-    pub fn read(&mut self, buffer: &mut Vec<u8>, length: usize) -> io::Result<()> {
+    pub(crate) fn read(&mut self, buffer: &mut Vec<u8>, length: usize) -> io::Result<()> {
         let source: &mut dyn Read = match &mut self.source {
             Stream::Flowing(source) => source,
             Stream::File(file, _) => file,
@@ -200,7 +200,7 @@ impl Tar {
     ///
     /// # Errors
     /// When a checksum does not match, or too much follows.
-    pub fn finish(&mut self) -> Result<(), Fault> {
+    pub(crate) fn finish(&mut self) -> Result<(), Fault> {
         let Stream::Flowing(source) = &mut self.source else { return Ok(()) };
         match io::copy(&mut source.take(MAX_TRAILER + 1), &mut io::sink())? {
             trailer if trailer > MAX_TRAILER => Err("more than 64 MiB follow its end mark".into()),
@@ -346,7 +346,7 @@ impl Tar {
 }
 
 /// Whether a block is a header: its checksum, with or without signs, is that of its bytes.
-pub fn has_checksum(header: &Header) -> bool {
+pub(crate) fn has_checksum(header: &Header) -> bool {
     let (bytes, blanks) = (header.as_bytes(), 8 * i64::from(b' '));
     let summed = || bytes[..148].iter().chain(&bytes[156..]);
     let sum = blanks + summed().map(|byte| i64::from(*byte)).sum::<i64>();

@@ -6,7 +6,7 @@
 use std::hash::{BuildHasher, RandomState};
 
 /// The longest path of a member, in bytes (`PATH_MAX`, limits.h).
-pub const LONGEST_PATH: usize = 4096;
+pub(crate) const LONGEST_PATH: usize = 4096;
 /// The longest component, in bytes (`NAME_MAX`).
 const LONGEST_NAME: usize = 255;
 /// The deepest member. Real trees stay below 50.
@@ -16,7 +16,7 @@ const DEEPEST: usize = 256;
 ///
 /// # Errors
 /// When no seed may hold such a name.
-pub fn components(path: &[u8]) -> Result<Vec<&[u8]>, String> {
+pub(crate) fn components(path: &[u8]) -> Result<Vec<&[u8]>, String> {
     let parts = split(path)?;
     match parts.first() {
         Some(first) if is_reserved(first) => Err("'.volseed' is volseed's own name".into()),
@@ -28,7 +28,7 @@ pub fn components(path: &[u8]) -> Result<Vec<&[u8]>, String> {
 ///
 /// # Errors
 /// When no archive may hold such a name.
-pub fn split(path: &[u8]) -> Result<Vec<&[u8]>, String> {
+pub(crate) fn split(path: &[u8]) -> Result<Vec<&[u8]>, String> {
     if path.first() == Some(&b'/') {
         return Err("an absolute name".into());
     }
@@ -52,7 +52,7 @@ pub fn split(path: &[u8]) -> Result<Vec<&[u8]>, String> {
 /// Whether a volume that ignores case may take this name in its root for `.volseed`: in any case, with
 /// code points that Unicode ignores (Linux `fs/unicode`), or with the blanks and dots at the end that
 /// Windows drops.
-pub fn is_reserved(name: &[u8]) -> bool {
+pub(crate) fn is_reserved(name: &[u8]) -> bool {
     let Ok(name) = str::from_utf8(name) else { return false };
     let folded = name.chars().filter(|c| !is_ignorable(*c)).map(|c| match c {
         // A long s; its capital is S.
@@ -75,7 +75,7 @@ fn is_ignorable(c: char) -> bool {
 /// a cache line with a bit of each word for every name (Putze, Sanders, Singler: "Cache-, Hash- and
 /// Space-Efficient Bloom Filters"); the key of the hash is secret, so that no archive can aim at it.
 #[derive(Debug)]
-pub struct NameFilter {
+pub(crate) struct NameFilter {
     /// Each four times as large as the one before, at eight bytes a name.
     levels: Vec<Vec<Block>>,
     room: usize,
@@ -91,18 +91,18 @@ const FIRST_LEVEL: usize = 1024;
 impl NameFilter {
     /// None yet; they take `memory` bytes at the most. Beyond a name for each eight, more and more are
     /// known that were not added.
-    pub fn new(memory: u64) -> NameFilter {
+    pub(crate) fn new(memory: u64) -> NameFilter {
         let max_blocks = usize::try_from(memory).unwrap_or(usize::MAX) / size_of::<Block>();
         NameFilter { levels: Vec::new(), room: 0, max_blocks, key: RandomState::new() }
     }
 
     /// Whether this name may have been added.
-    pub fn is_known(&self, path: &[u8]) -> bool {
+    pub(crate) fn is_known(&self, path: &[u8]) -> bool {
         self.has(self.key.hash_one(path))
     }
 
     /// Adds a name; whether it may have been added before.
-    pub fn add(&mut self, path: &[u8]) -> bool {
+    pub(crate) fn add(&mut self, path: &[u8]) -> bool {
         let hash = self.key.hash_one(path);
         if self.has(hash) {
             return true;

@@ -11,11 +11,11 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
 /// Size of a slab in bytes: the largest write that an NFS mount sends at once (nfs(5), `wsize`), so
 /// that a file below it is one write.
-pub const SLAB: usize = 1 << 20;
+pub(crate) const SLAB: usize = 1 << 20;
 
 /// Hands out slabs and takes them back.
 #[derive(Debug)]
-pub struct Pool {
+pub(crate) struct Pool {
     free: Mutex<Free>,
     returned: Condvar,
     max_charged: usize,
@@ -30,7 +30,7 @@ struct Free {
 
 /// How `--memory` is divided for an archive, in bytes.
 #[derive(Debug, Clone, Copy)]
-pub struct MemoryShares {
+pub(crate) struct MemoryShares {
     /// File data in flight.
     pub data: u64,
     /// Names, attributes and targets in the queue.
@@ -44,7 +44,7 @@ pub struct MemoryShares {
 impl MemoryShares {
     /// Of so many bytes. What is not data gets five sixteenths, of which the first 8 MiB come on top, so
     /// that 64 writers still have nearly a whole request each.
-    pub fn new(memory: u64) -> MemoryShares {
+    pub(crate) fn new(memory: u64) -> MemoryShares {
         MemoryShares {
             data: memory - (memory / 16 * 5).saturating_sub(8 << 20),
             queued: memory / 16,
@@ -56,21 +56,21 @@ impl MemoryShares {
 
 /// Memory that an entry takes while it waits, given back with it.
 #[derive(Debug)]
-pub struct Charge {
+pub(crate) struct Charge {
     bytes: usize,
     pool: Arc<Pool>,
 }
 
 /// A filled slab.
 #[derive(Debug)]
-pub struct Slab {
+pub(crate) struct Slab {
     bytes: Vec<u8>,
     pool: Arc<Pool>,
 }
 
 /// A piece of a slab: the data of a file, or a part of it.
 #[derive(Debug, Clone)]
-pub struct Piece {
+pub(crate) struct Piece {
     /// The slab, kept for as long as the piece.
     pub slab: Arc<Slab>,
     /// Where in it.
@@ -79,14 +79,14 @@ pub struct Piece {
 
 impl Piece {
     /// The data.
-    pub fn bytes(&self) -> &[u8] {
+    pub(crate) fn bytes(&self) -> &[u8] {
         &self.slab.bytes[self.range.clone()]
     }
 }
 
 impl Pool {
     /// A pool of as many slabs as the budget for data holds, one at least.
-    pub fn new(budget: MemoryShares) -> Arc<Pool> {
+    pub(crate) fn new(budget: MemoryShares) -> Arc<Pool> {
         let [data, queued] =
             [budget.data, budget.queued].map(|bytes| usize::try_from(bytes).unwrap_or(usize::MAX));
         let free = Free { buffers: Vec::new(), unmade: (data / SLAB).max(1), charged: 0 };
@@ -95,7 +95,7 @@ impl Pool {
 
     /// Counts what an entry takes besides its data; `None` where entries that wait take too much
     /// already. One alone may take any.
-    pub fn charge(self: &Arc<Pool>, bytes: usize) -> Option<Charge> {
+    pub(crate) fn charge(self: &Arc<Pool>, bytes: usize) -> Option<Charge> {
         let mut free = self.lock();
         if free.charged > 0 && free.charged + bytes > self.max_charged {
             return None;
@@ -105,7 +105,7 @@ impl Pool {
     }
 
     /// The same, and blocks until there is room: the caller has handed over all before.
-    pub fn charge_when_free(self: &Arc<Pool>, bytes: usize) -> Charge {
+    pub(crate) fn charge_when_free(self: &Arc<Pool>, bytes: usize) -> Charge {
         loop {
             if let Some(charge) = self.charge(bytes) {
                 return charge;
@@ -122,7 +122,7 @@ impl Pool {
 
     /// An empty buffer with room for [`SLAB`] bytes. Blocks until one is free: a caller has
     /// handed over all that it filled before.
-    pub fn take(&self) -> Vec<u8> {
+    pub(crate) fn take(&self) -> Vec<u8> {
         let mut free = self.lock();
         loop {
             if let Some(buffer) = free.buffers.pop() {
@@ -137,7 +137,7 @@ impl Pool {
     }
 
     /// Makes a filled buffer a slab, to be returned by its last user.
-    pub fn seal(self: &Arc<Pool>, bytes: Vec<u8>) -> Arc<Slab> {
+    pub(crate) fn seal(self: &Arc<Pool>, bytes: Vec<u8>) -> Arc<Slab> {
         Arc::new(Slab { bytes, pool: Arc::clone(self) })
     }
 }

@@ -26,7 +26,7 @@ const CASEFOLD: u32 = 0x4000_0000;
 
 /// A name as a volume that ignores case compares it: simple folding, a character for a character, so that `ß` is
 /// no `ss`. What is not UTF-8 is folded as ASCII.
-pub fn fold(name: &[u8]) -> Vec<u8> {
+pub(crate) fn fold(name: &[u8]) -> Vec<u8> {
     match str::from_utf8(name) {
         Ok(text) => text.chars().map(fold_char).collect::<String>().into(),
         Err(_) => name.to_ascii_lowercase(),
@@ -51,7 +51,7 @@ fn single(mut mapped: impl Iterator<Item = char>, c: char) -> char {
 ///
 /// # Errors
 /// As `fstatat`.
-pub fn ignores_case(directory: BorrowedFd<'_>, name: &[u8]) -> rustix::io::Result<bool> {
+pub(crate) fn ignores_case(directory: BorrowedFd<'_>, name: &[u8]) -> rustix::io::Result<bool> {
     let other = match name.iter().any(u8::is_ascii_lowercase) {
         true => name.to_ascii_uppercase(),
         false => name.to_ascii_lowercase(),
@@ -67,7 +67,7 @@ pub fn ignores_case(directory: BorrowedFd<'_>, name: &[u8]) -> rustix::io::Resul
 
 /// Whether a directory of the volume that holds the names `there` ignores case. On ext4 and f2fs that is each
 /// directory's own; elsewhere one of its names is looked up, and another where that is a mount that does not answer.
-pub fn folds(directory: BorrowedFd<'_>, there: &HashSet<Box<[u8]>>) -> bool {
+pub(crate) fn folds(directory: BorrowedFd<'_>, there: &HashSet<Box<[u8]>>) -> bool {
     if fs::ioctl_getflags(directory).is_ok_and(|flags| flags.bits() & CASEFOLD != 0) {
         return true;
     }
@@ -84,7 +84,7 @@ pub fn folds(directory: BorrowedFd<'_>, there: &HashSet<Box<[u8]>>) -> bool {
 
 /// Looks at each path of a seed before it is made.
 #[derive(Debug)]
-pub struct NameCheck {
+pub(crate) struct NameCheck {
     /// On a volume that ignores case.
     spellings: Option<Spellings>,
     /// Ends of names that the volume was seen to keep.
@@ -93,7 +93,7 @@ pub struct NameCheck {
 
 impl NameCheck {
     /// For one seed.
-    pub fn new(ignores_case: bool) -> NameCheck {
+    pub(crate) fn new(ignores_case: bool) -> NameCheck {
         NameCheck { spellings: ignores_case.then(Spellings::default), kept_ends: Vec::new() }
     }
 
@@ -102,7 +102,7 @@ impl NameCheck {
     /// # Errors
     /// Exit 78 where it would not be found under this name, or where the volume does not tell it apart from another
     /// path.
-    pub fn check(&mut self, stage: BorrowedFd<'_>, tree: &Tree, path: &[u8]) -> Result<()> {
+    pub(crate) fn check(&mut self, stage: BorrowedFd<'_>, tree: &Tree, path: &[u8]) -> Result<()> {
         if let Some(end @ (b'.' | b' ')) = path.last().copied()
             && !self.kept_ends.contains(&end)
         {
@@ -165,7 +165,10 @@ impl Spellings {
 ///
 /// # Errors
 /// As `openat` and `getdents64`.
-pub fn other_spelling(directory: BorrowedFd<'_>, name: &[u8]) -> rustix::io::Result<Option<Box<[u8]>>> {
+pub(crate) fn other_spelling(
+    directory: BorrowedFd<'_>,
+    name: &[u8],
+) -> rustix::io::Result<Option<Box<[u8]>>> {
     let listed = openat(directory, b".", OFlags::DIRECTORY | OFlags::RDONLY, Mode::empty())?;
     let there = names(listed.as_fd())?;
     if there.iter().any(|other| **other == *name) {

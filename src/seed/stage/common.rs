@@ -28,7 +28,7 @@ const OPEN_LEVELS: usize = 16;
 
 /// What a walk goes by.
 #[derive(Clone, Copy)]
-pub struct WalkRules<'a> {
+pub(crate) struct WalkRules<'a> {
     /// Where it begins, for messages.
     pub path: &'a Path,
     /// What becomes of files that are there.
@@ -45,7 +45,7 @@ pub struct WalkRules<'a> {
 
 /// What a walk is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Purpose {
+pub(crate) enum Purpose {
     /// To find, before the seal, what has to be refused.
     Check,
     /// To copy to a mount what is missing there.
@@ -72,7 +72,7 @@ impl WalkRules<'_> {
 
 /// A directory of the stage, and the one of that name on the volume.
 #[derive(Debug)]
-pub struct Pair {
+pub(crate) struct Pair {
     /// Staged.
     pub from: OwnedFd,
     /// On the volume.
@@ -80,7 +80,7 @@ pub struct Pair {
 }
 
 /// A directory that both have, opened.
-pub struct Directory {
+pub(crate) struct Directory {
     /// Below the place where the walk began.
     pub path: Vec<u8>,
     /// Both.
@@ -92,7 +92,7 @@ pub struct Directory {
 
 /// A directory that is a mount point on the volume: its content has to be copied.
 #[derive(Debug)]
-pub struct Crossing {
+pub(crate) struct Crossing {
     /// Below the place where the walk began.
     pub path: Vec<u8>,
     /// The staged directory.
@@ -102,7 +102,7 @@ pub struct Crossing {
 }
 
 /// What comes next in a walk.
-pub enum Next {
+pub(crate) enum Next {
     /// A directory to look through.
     Directory(Directory),
     /// A mount.
@@ -111,7 +111,7 @@ pub enum Next {
 
 /// What is to be done in one directory.
 #[derive(Debug, Default)]
-pub struct Looked {
+pub(crate) struct Looked {
     /// Names of the seed that belong there, and whether they replace something.
     pub moves: Vec<(Box<[u8]>, bool)>,
     /// How many stay as they are on the volume.
@@ -128,7 +128,7 @@ struct Common {
 }
 
 /// Goes through the directories that stage and volume have in common, the deepest first.
-pub struct CommonWalk<'a> {
+pub(crate) struct CommonWalk<'a> {
     rules: WalkRules<'a>,
     left: Vec<Common>,
 }
@@ -138,7 +138,7 @@ impl<'a> CommonWalk<'a> {
     ///
     /// # Errors
     /// Without a descriptor for them.
-    pub fn new(
+    pub(crate) fn new(
         stage: BorrowedFd<'_>,
         volume: BorrowedFd<'_>,
         rules: WalkRules<'a>,
@@ -153,7 +153,7 @@ impl<'a> CommonWalk<'a> {
     ///
     /// # Errors
     /// When one cannot be opened, but for those in a mount that may be left out.
-    pub fn next(&mut self) -> Result<Option<Next>> {
+    pub(crate) fn next(&mut self) -> Result<Option<Next>> {
         while let Some(common) = self.left.pop() {
             if let Some(next) = self.open(common)? {
                 return Ok(Some(next));
@@ -197,7 +197,7 @@ impl<'a> CommonWalk<'a> {
     ///
     /// # Errors
     /// On a conflict, before the seal.
-    pub fn look(&mut self, directory: &Directory) -> Result<Looked> {
+    pub(crate) fn look(&mut self, directory: &Directory) -> Result<Looked> {
         let looked = look(&self.rules, &directory.path, &directory.pair)?;
         for name in &looked.common {
             let path = join(&directory.path, name);
@@ -211,7 +211,7 @@ impl<'a> CommonWalk<'a> {
 ///
 /// # Errors
 /// On a conflict, before the seal.
-pub fn look(rules: &WalkRules<'_>, path: &[u8], pair: &Pair) -> Result<Looked> {
+pub(crate) fn look(rules: &WalkRules<'_>, path: &[u8], pair: &Pair) -> Result<Looked> {
     let (from, to) = (pair.from.as_fd(), pair.to.as_fd());
     // One look at the whole directory instead of one at each name.
     let there = names(to).context("read directory", || rules.full(path))?;
@@ -384,7 +384,7 @@ fn leave_out(rules: &WalkRules<'_>, path: &[u8], to: BorrowedFd<'_>, looked: &mu
 }
 
 /// `name` below `parent`, which may be empty.
-pub fn join(parent: &[u8], name: &[u8]) -> Vec<u8> {
+pub(crate) fn join(parent: &[u8], name: &[u8]) -> Vec<u8> {
     let mut path = parent.to_vec();
     if !path.is_empty() && !name.is_empty() {
         path.push(b'/');
@@ -394,6 +394,6 @@ pub fn join(parent: &[u8], name: &[u8]) -> Vec<u8> {
 }
 
 /// A path below the volume's, for messages.
-pub fn full_path(volume: &Path, path: &[u8]) -> PathBuf {
+pub(crate) fn full_path(volume: &Path, path: &[u8]) -> PathBuf {
     volume.join(std::ffi::OsStr::from_bytes(path))
 }

@@ -15,7 +15,7 @@ use crate::seed::source::entry::{Meta, Time, Xattrs};
 
 /// A directory of the seed. The root's path is empty.
 #[derive(Debug)]
-pub struct Dir {
+pub(crate) struct Dir {
     pub(super) number: Number,
     pub(super) parent: Option<Arc<Dir>>,
     pub(super) path: Box<[u8]>,
@@ -79,22 +79,22 @@ impl Dir {
     }
 
     /// Its number in the schedule.
-    pub fn number(&self) -> Number {
+    pub(crate) fn number(&self) -> Number {
         self.number
     }
 
     /// The path below the root, without a leading slash.
-    pub fn path(&self) -> &[u8] {
+    pub(crate) fn path(&self) -> &[u8] {
         &self.path
     }
 
     /// What it is in; nothing for the root.
-    pub fn parent(&self) -> Option<&Arc<Dir>> {
+    pub(crate) fn parent(&self) -> Option<&Arc<Dir>> {
         self.parent.as_ref()
     }
 
     /// The path of a child.
-    pub fn child_path(&self, name: &[u8]) -> Vec<u8> {
+    pub(crate) fn child_path(&self, name: &[u8]) -> Vec<u8> {
         let mut path = Vec::with_capacity(self.path.len() + 1 + name.len());
         path.extend_from_slice(&self.path);
         if !path.is_empty() {
@@ -105,46 +105,46 @@ impl Dir {
     }
 
     /// Sets the attributes of the directory. The last call counts.
-    pub fn set_meta(&self, meta: Meta) {
+    pub(crate) fn set_meta(&self, meta: Meta) {
         lock(&self.facts).meta = Some(meta);
     }
 
     /// Adds the extended attributes to what was said before.
-    pub fn set_xattrs(&self, xattrs: Box<Xattrs>) {
+    pub(crate) fn set_xattrs(&self, xattrs: Box<Xattrs>) {
         lock(&self.facts).meta.get_or_insert_default().xattrs = Some(xattrs);
     }
 
     /// One more thing to wait for before the directory is finished.
-    pub fn retain(&self) {
+    pub(crate) fn retain(&self) {
         self.pending.fetch_add(1, Ordering::Relaxed);
     }
 
     /// One thing less to wait for; whether it was the last.
-    pub fn release(&self) -> bool {
+    pub(crate) fn release(&self) -> bool {
         self.pending.fetch_sub(1, Ordering::AcqRel) == 1
     }
 
     /// What an earlier run left under this name, until it is [`settled`](Dir::settled).
-    pub fn found(&self, name: &[u8]) -> Option<Stat> {
+    pub(crate) fn found(&self, name: &[u8]) -> Option<Stat> {
         lock(&self.facts).found.get(name).copied()
     }
 
     /// What was found under this name is reused or removed. Not before: a writer that is interrupted by a
     /// stale handle begins again and has to know of it.
-    pub fn settled(&self, name: &[u8]) {
+    pub(crate) fn settled(&self, name: &[u8]) {
         lock(&self.facts).found.remove(name);
     }
 
     /// What an earlier holder left under this name in a directory that it may still hold open, and that
     /// directory.
-    pub fn remaining(&self, name: &[u8]) -> Option<(Arc<OwnedFd>, Stat)> {
+    pub(crate) fn remaining(&self, name: &[u8]) -> Option<(Arc<OwnedFd>, Stat)> {
         let facts = lock(&self.facts);
         let remains = facts.remains.as_ref()?;
         Some((Arc::clone(&remains.directory), *remains.entries.get(name)?))
     }
 
     /// Something was created or removed in it: its time has to be set.
-    pub fn mark_changed(&self) {
+    pub(crate) fn mark_changed(&self) {
         self.changed.store(true, Ordering::Relaxed);
     }
 
@@ -152,7 +152,7 @@ impl Dir {
     ///
     /// # Errors
     /// As `fstat`.
-    pub fn file_birth(
+    pub(crate) fn file_birth(
         &self,
         file: &OwnedFd,
         mode: u32,

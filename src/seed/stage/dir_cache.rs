@@ -25,7 +25,7 @@ impl Tree {
     ///
     /// # Errors
     /// When it has to be opened again and cannot be.
-    pub fn open(&self, dir: &Arc<Dir>) -> Result<Arc<OwnedFd>> {
+    pub(crate) fn open(&self, dir: &Arc<Dir>) -> Result<Arc<OwnedFd>> {
         // Not by a call for each level: a seed may be deeper than a writer's stack.
         let (mut above, mut closed) = (dir, Vec::new());
         let mut fd = loop {
@@ -51,7 +51,7 @@ impl Tree {
     ///
     /// # Errors
     /// Those of `act`.
-    pub fn unless_stale<T>(&self, dir: &Arc<Dir>, mut act: impl FnMut() -> Result<T>) -> Result<T> {
+    pub(crate) fn unless_stale<T>(&self, dir: &Arc<Dir>, mut act: impl FnMut() -> Result<T>) -> Result<T> {
         let mut tries = 0;
         loop {
             match act() {
@@ -71,7 +71,7 @@ impl Tree {
     }
 
     /// Keeps the source's directory open for the writers, unless too many are.
-    pub fn keep_source(&self, dir: &Dir, fd: &Arc<OwnedFd>) {
+    pub(crate) fn keep_source(&self, dir: &Dir, fd: &Arc<OwnedFd>) {
         if self.open_sources.load(Ordering::Relaxed) < self.means.open_directories {
             self.open_sources.fetch_add(1, Ordering::Relaxed);
             lock(&dir.descriptors).source = Some(Arc::clone(fd));
@@ -79,7 +79,7 @@ impl Tree {
     }
 
     /// The source's directory, where it is kept open.
-    pub fn source(&self, dir: &Dir) -> Option<Arc<OwnedFd>> {
+    pub(crate) fn source(&self, dir: &Dir) -> Option<Arc<OwnedFd>> {
         lock(&dir.descriptors).source.clone()
     }
 

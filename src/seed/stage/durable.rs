@@ -22,7 +22,7 @@ const BATCH: usize = 64;
 
 /// How it was done.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Synced {
+pub(crate) enum Synced {
     /// In one call, or without any since the file system keeps data without.
     AtOnce,
     /// File by file: so many files and directories.
@@ -34,7 +34,7 @@ pub enum Synced {
 ///
 /// # Errors
 /// What the file system reports as lost.
-pub fn sync(
+pub(crate) fn sync(
     root: BorrowedFd<'_>,
     stage: BorrowedFd<'_>,
     path: &Path,

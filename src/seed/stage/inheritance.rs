@@ -19,7 +19,7 @@ const MAX_ACL: usize = 65_536;
 
 /// What is passed on.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Inheritance {
+pub(crate) struct Inheritance {
     acl: Option<Vec<u8>>,
     group: Option<u32>,
 }
@@ -29,24 +29,24 @@ impl Inheritance {
     ///
     /// # Errors
     /// As `fstat`.
-    pub fn of(root: BorrowedFd<'_>, with_group: bool) -> rustix::io::Result<Inheritance> {
+    pub(crate) fn of(root: BorrowedFd<'_>, with_group: bool) -> rustix::io::Result<Inheritance> {
         let found = fs::fstat(root)?;
         let group = (with_group && found.st_mode & SET_GROUP_ID != 0).then_some(found.st_gid);
         Ok(Inheritance { acl: default_acl(root), group })
     }
 
     /// Whether nothing is.
-    pub fn is_nothing(&self) -> bool {
+    pub(crate) fn is_nothing(&self) -> bool {
         self.acl.is_none() && self.group.is_none()
     }
 
     /// The group of everything.
-    pub fn group(&self) -> Option<u32> {
+    pub(crate) fn group(&self) -> Option<u32> {
         self.group
     }
 
     /// The permissions that something can be made with (acl(5), "Object creation and default ACLs").
-    pub fn limit(&self) -> u32 {
+    pub(crate) fn limit(&self) -> u32 {
         self.acl.as_deref().and_then(limit).unwrap_or(0o777)
     }
 
@@ -55,7 +55,7 @@ impl Inheritance {
     ///
     /// # Errors
     /// As `mkdirat` and `openat`.
-    pub fn make(
+    pub(crate) fn make(
         &mut self,
         (stage, name): (BorrowedFd<'_>, &[u8]),
         root: BorrowedFd<'_>,

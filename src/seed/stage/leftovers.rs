@@ -33,7 +33,7 @@ impl Remains {
 impl Tree {
     /// The same tree, to which whole files are taken from `remains`, an earlier holder's. Where it cannot
     /// be read, nothing is.
-    pub fn taking_from(self, remains: Option<OwnedFd>) -> Tree {
+    pub(crate) fn taking_from(self, remains: Option<OwnedFd>) -> Tree {
         lock(&self.root.facts).remains = remains.and_then(|remains| Remains::of(remains).ok());
         self
     }
@@ -117,7 +117,7 @@ impl Tree {
     ///
     /// # Errors
     /// Exit 78 where it is another name of the seed, which the volume does not tell apart.
-    pub fn make_way(&self, dir: &Dir, directory: BorrowedFd<'_>, name: &[u8]) -> Result<()> {
+    pub(crate) fn make_way(&self, dir: &Dir, directory: BorrowedFd<'_>, name: &[u8]) -> Result<()> {
         let path = || self.entry(&dir.child_path(name));
         if let Some(other) = case::other_spelling(directory, name).context("read directory", path)? {
             if dir.found(&other).is_none() {

@@ -21,7 +21,7 @@ const MAX_NAMES: usize = 3;
 
 /// A kind of loss.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Loss {
+pub(crate) enum Loss {
     /// Another owner or group than it should have.
     Owner,
     /// Another mode.
@@ -75,7 +75,7 @@ impl Loss {
     ];
 
     /// What was tried, as errors begin.
-    pub fn act(self) -> &'static str {
+    pub(crate) fn act(self) -> &'static str {
         self.words().act
     }
 
@@ -145,7 +145,7 @@ impl Loss {
 
 /// The losses of one seed while it is made.
 #[derive(Debug)]
-pub struct Losses {
+pub(crate) struct Losses {
     strict: bool,
     naming: Naming,
     lost: Mutex<Lost>,
@@ -153,12 +153,12 @@ pub struct Losses {
 
 impl Losses {
     /// None yet. Under `strict` the first one is an error.
-    pub fn new(strict: bool, naming: Naming) -> Losses {
+    pub(crate) fn new(strict: bool, naming: Naming) -> Losses {
         Losses { strict, naming, lost: Mutex::default() }
     }
 
     /// How the entries are named.
-    pub fn naming(&self) -> &Naming {
+    pub(crate) fn naming(&self) -> &Naming {
         &self.naming
     }
 
@@ -167,7 +167,7 @@ impl Losses {
     ///
     /// # Errors
     /// Exit 77 under `--strict`.
-    pub fn note(&self, loss: Loss, path: &[u8], cause: impl Into<Option<Errno>>) -> Result<()> {
+    pub(crate) fn note(&self, loss: Loss, path: &[u8], cause: impl Into<Option<Errno>>) -> Result<()> {
         let cause = cause.into();
         if self.strict {
             return Err(self.error(loss, path, cause));
@@ -180,13 +180,13 @@ impl Losses {
     }
 
     /// Counts `count` losses that are no error under `--strict` either, the entry at `path` among them.
-    pub fn tell(&self, loss: Loss, path: &[u8], count: u64) {
+    pub(crate) fn tell(&self, loss: Loss, path: &[u8], count: u64) {
         let path = self.naming.seed_path(path);
         self.lost.lock().unwrap_or_else(PoisonError::into_inner).add(loss, &path, count);
     }
 
     /// What was lost so far.
-    pub fn lost(&self) -> Lost {
+    pub(crate) fn lost(&self) -> Lost {
         self.lost.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
@@ -203,7 +203,7 @@ impl Losses {
 
 /// What was lost: how many of each kind, and the first names.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Lost(Vec<Tally>);
+pub(crate) struct Lost(Vec<Tally>);
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Tally {
@@ -214,7 +214,7 @@ struct Tally {
 
 impl Lost {
     /// Counts `count` losses, of which the entry at `path` of the seed is one.
-    pub fn add(&mut self, loss: Loss, path: &[u8], count: u64) {
+    pub(crate) fn add(&mut self, loss: Loss, path: &[u8], count: u64) {
         let tally = self.tally(loss);
         tally.count = tally.count.saturating_add(count);
         if tally.first.len() < MAX_NAMES && !tally.first.iter().any(|name| **name == *path) {
@@ -223,17 +223,17 @@ impl Lost {
     }
 
     /// How many of one kind.
-    pub fn count(&self, loss: Loss) -> u64 {
+    pub(crate) fn count(&self, loss: Loss) -> u64 {
         self.0.iter().find(|tally| tally.loss == loss).map_or(0, |tally| tally.count)
     }
 
     /// How many of all kinds together.
-    pub fn total(&self) -> u64 {
+    pub(crate) fn total(&self) -> u64 {
         self.0.iter().fold(0, |total, tally| total.saturating_add(tally.count))
     }
 
     /// Whether nothing was lost.
-    pub fn is_empty(&self) -> bool {
+    pub(crate) fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
 

@@ -28,7 +28,7 @@ const COARSEST_TIME: u64 = 2;
 
 /// Owner and mode that an entry has on the volume.
 #[derive(Debug, Clone, Copy, Default)]
-pub struct InitialAttrs {
+pub(crate) struct InitialAttrs {
     uid: u32,
     gid: u32,
     mode: u32,
@@ -36,17 +36,17 @@ pub struct InitialAttrs {
 
 impl InitialAttrs {
     /// As `stat` tells.
-    pub fn of(stat: &Stat) -> InitialAttrs {
+    pub(crate) fn of(stat: &Stat) -> InitialAttrs {
         InitialAttrs { uid: stat.st_uid, gid: stat.st_gid, mode: stat.st_mode & 0o7777 }
     }
 
     /// Whether it has just this mode.
-    pub fn has_mode(&self, mode: u32) -> bool {
+    pub(crate) fn has_mode(&self, mode: u32) -> bool {
         self.mode == mode
     }
 
     /// Whether it belongs to this user and group.
-    pub fn has_owner(&self, owner: Owner) -> bool {
+    pub(crate) fn has_owner(&self, owner: Owner) -> bool {
         (self.uid, self.gid) == owner
     }
 
@@ -56,7 +56,7 @@ impl InitialAttrs {
     }
 
     /// Whether this user, with this group, may create something in such a directory.
-    pub fn lets_create(&self, (uid, gid): Owner) -> bool {
+    pub(crate) fn lets_create(&self, (uid, gid): Owner) -> bool {
         let shift = match (uid == self.uid, gid == self.gid) {
             (true, _) => 6,
             (false, true) => 3,
@@ -68,7 +68,7 @@ impl InitialAttrs {
 
 /// What is asked of the volume besides names and data, and what of it was refused.
 #[derive(Debug)]
-pub struct Fidelity {
+pub(crate) struct Fidelity {
     losses: Losses,
     /// Another try for the next entry would be answered in the same way, and cost a round trip.
     answers: Answers,
@@ -78,7 +78,7 @@ pub struct Fidelity {
 
 impl Fidelity {
     /// What is refused is one of `losses`.
-    pub fn new(losses: Losses) -> Fidelity {
+    pub(crate) fn new(losses: Losses) -> Fidelity {
         Fidelity { losses, answers: Answers::default(), source_without_xattrs: AtomicBool::new(false) }
     }
 
@@ -87,7 +87,7 @@ impl Fidelity {
     ///
     /// # Errors
     /// Exit 77 under `--strict`.
-    pub fn check_root(&self, root: BorrowedFd<'_>, wanted: &Root) -> Result<()> {
+    pub(crate) fn check_root(&self, root: BorrowedFd<'_>, wanted: &Root) -> Result<()> {
         let birth = InitialAttrs::of(&fs::fstat(root).context("stat", || self.named(Vec::new))?);
         if wanted.asked && !birth.takes((wanted.uid, wanted.gid)) {
             return Ok(());
@@ -108,7 +108,7 @@ impl Fidelity {
     ///
     /// # Errors
     /// When something is refused and may not be.
-    pub fn finish_root(&self, root: BorrowedFd<'_>, wanted: &Root) -> Result<Option<Owner>> {
+    pub(crate) fn finish_root(&self, root: BorrowedFd<'_>, wanted: &Root) -> Result<Option<Owner>> {
         let path = Vec::new;
         let mut birth = InitialAttrs::of(&fs::fstat(root).context("stat", || self.named(path))?);
         let owner = (wanted.uid, wanted.gid);
@@ -130,12 +130,12 @@ impl Fidelity {
     }
 
     /// Where what is refused is noted.
-    pub fn losses(&self) -> &Losses {
+    pub(crate) fn losses(&self) -> &Losses {
         &self.losses
     }
 
     /// What was not kept so far.
-    pub fn lost(&self) -> Lost {
+    pub(crate) fn lost(&self) -> Lost {
         self.losses.lost()
     }
 
@@ -144,7 +144,7 @@ impl Fidelity {
     ///
     /// # Errors
     /// Exit 77 under `--strict` when the owner is refused.
-    pub fn own_file(
+    pub(crate) fn own_file(
         &self,
         fd: impl AsFd,
         meta: &Meta,
@@ -160,7 +160,7 @@ impl Fidelity {
     ///
     /// # Errors
     /// Exit 77 under `--strict` when the owner is refused.
-    pub fn own_directory(
+    pub(crate) fn own_directory(
         &self,
         fd: impl AsFd,
         owner: Owner,
@@ -175,7 +175,7 @@ impl Fidelity {
     ///
     /// # Errors
     /// Exit 77 under `--strict` when the owner is refused.
-    pub fn own_entry(
+    pub(crate) fn own_entry(
         &self,
         directory: BorrowedFd<'_>,
         name: &[u8],
@@ -219,7 +219,7 @@ impl Fidelity {
     ///
     /// # Errors
     /// Exit 77 under `--strict` where it does not.
-    pub fn directory_mode_for(
+    pub(crate) fn directory_mode_for(
         &self,
         meta: &Meta,
         birth: InitialAttrs,
@@ -236,7 +236,12 @@ impl Fidelity {
     ///
     /// # Errors
     /// Exit 77 under `--strict` where it does.
-    pub fn mode_for(&self, meta: &Meta, birth: InitialAttrs, path: impl Fn() -> Vec<u8>) -> Result<u32> {
+    pub(crate) fn mode_for(
+        &self,
+        meta: &Meta,
+        birth: InitialAttrs,
+        path: impl Fn() -> Vec<u8>,
+    ) -> Result<u32> {
         if birth.has_owner((meta.uid, meta.gid)) || meta.mode & 0o6000 == 0 {
             return Ok(meta.mode);
         }
@@ -248,7 +253,7 @@ impl Fidelity {
     ///
     /// # Errors
     /// When something is refused and may not be.
-    pub fn finish_file(
+    pub(crate) fn finish_file(
         &self,
         fd: impl AsFd,
         meta: &Meta,
@@ -264,7 +269,7 @@ impl Fidelity {
     ///
     /// # Errors
     /// When it is refused and may not be.
-    pub fn set_time(&self, fd: impl AsFd, meta: &Meta, path: impl Fn() -> Vec<u8>) -> Result<()> {
+    pub(crate) fn set_time(&self, fd: impl AsFd, meta: &Meta, path: impl Fn() -> Vec<u8>) -> Result<()> {
         let set = |time: Time| fs::futimens(&fd, &time.timestamps());
         self.time(meta, false, (set, || fs::fstat(&fd)), path)
     }
@@ -273,7 +278,7 @@ impl Fidelity {
     ///
     /// # Errors
     /// When it is refused and may not be.
-    pub fn set_entry_time(
+    pub(crate) fn set_entry_time(
         &self,
         directory: BorrowedFd<'_>,
         name: &[u8],
@@ -290,7 +295,12 @@ impl Fidelity {
     ///
     /// # Errors
     /// When it is refused and may not be.
-    pub fn set_directory_time(&self, fd: impl AsFd, meta: &Meta, path: impl Fn() -> Vec<u8>) -> Result<bool> {
+    pub(crate) fn set_directory_time(
+        &self,
+        fd: impl AsFd,
+        meta: &Meta,
+        path: impl Fn() -> Vec<u8>,
+    ) -> Result<bool> {
         let unknown = Cell::new(false);
         let flags = AtFlags::EMPTY_PATH;
         let set = |time: Time| match fs::utimensat(&fd, "", &time.timestamps(), flags) {
@@ -323,7 +333,7 @@ impl Fidelity {
     ///
     /// # Errors
     /// When something is refused and may not be.
-    pub fn finish_attributes(
+    pub(crate) fn finish_attributes(
         &self,
         fd: impl AsFd,
         meta: &Meta,
@@ -360,7 +370,7 @@ impl Fidelity {
     ///
     /// # Errors
     /// When something is refused and may not be.
-    pub fn finish_special(
+    pub(crate) fn finish_special(
         &self,
         directory: BorrowedFd<'_>,
         name: &[u8],
@@ -379,7 +389,7 @@ impl Fidelity {
     }
 
     /// The cause that hard links, or FIFOs, were refused with, where that holds for all of them.
-    pub fn refused(&self, loss: Loss) -> Option<Errno> {
+    pub(crate) fn refused(&self, loss: Loss) -> Option<Errno> {
         match self.answers.to(Ask { loss, special: false, of: (0, 0) }) {
             Some(VolumeAnswer::Refused(cause)) => cause,
             _ => None,
@@ -390,7 +400,7 @@ impl Fidelity {
     ///
     /// # Errors
     /// Exit 77 under `--strict`.
-    pub fn note(&self, loss: Loss, cause: Errno, of_all: bool, path: &[u8]) -> Result<()> {
+    pub(crate) fn note(&self, loss: Loss, cause: Errno, of_all: bool, path: &[u8]) -> Result<()> {
         if of_all {
             self.answers
                 .remember(Ask { loss, special: false, of: (0, 0) }, VolumeAnswer::Refused(Some(cause)));
@@ -402,7 +412,12 @@ impl Fidelity {
     ///
     /// # Errors
     /// When they cannot be read or removed.
-    pub fn drop_other_xattrs(&self, fd: impl AsFd, meta: &Meta, path: impl Fn() -> Vec<u8>) -> Result<()> {
+    pub(crate) fn drop_other_xattrs(
+        &self,
+        fd: impl AsFd,
+        meta: &Meta,
+        path: impl Fn() -> Vec<u8>,
+    ) -> Result<()> {
         let fd = fd.as_fd();
         let wanted =
             |name: &[u8]| meta.xattrs.iter().any(|xattrs| xattrs.iter().any(|(wanted, _)| wanted == name));
@@ -424,7 +439,7 @@ impl Fidelity {
     ///
     /// # Errors
     /// When they cannot be read.
-    pub fn read_xattrs(
+    pub(crate) fn read_xattrs(
         &self,
         fd: impl AsFd,
         path: impl Fn() -> PathBuf,

@@ -16,7 +16,7 @@ const SET_GROUP_ID: u32 = 0o2000;
 
 /// What differs.
 #[derive(Debug, Clone, Copy)]
-pub struct Overrides<'a> {
+pub(crate) struct Overrides<'a> {
     /// Owner and group of everything.
     pub owner: Option<Owner>,
     /// The group of everything, which the volume's root passes on.
@@ -31,7 +31,7 @@ pub struct Overrides<'a> {
 
 impl<'a> Overrides<'a> {
     /// Those of these options, on a volume that passes this on.
-    pub fn of(config: &'a VolumeConfig, inherited: &Inheritance) -> Overrides<'a> {
+    pub(crate) fn of(config: &'a VolumeConfig, inherited: &Inheritance) -> Overrides<'a> {
         Overrides {
             owner: config.owner,
             group: inherited.group(),
@@ -42,7 +42,7 @@ impl<'a> Overrides<'a> {
     }
 
     /// Applies them to what an entry of this type carries.
-    pub fn apply(&self, meta: &mut Meta, file_type: FileType) {
+    pub(crate) fn apply(&self, meta: &mut Meta, file_type: FileType) {
         if let Some((uid, gid)) = self.owner {
             (meta.uid, meta.gid) = (uid, gid);
         }
@@ -63,14 +63,14 @@ impl<'a> Overrides<'a> {
     }
 
     /// What becomes of a mode.
-    pub fn mode(&self, mode: u32, is_directory: bool) -> u32 {
+    pub(crate) fn mode(&self, mode: u32, is_directory: bool) -> u32 {
         let passed_on = if is_directory && self.group.is_some() { SET_GROUP_ID } else { 0 };
         let mode = mode & (self.limit | 0o7000);
         self.chmod.map_or(mode | passed_on, |chmod| chmod.apply(mode, is_directory, passed_on))
     }
 
     /// What a directory has of which the source says nothing but its name.
-    pub fn implied(&self) -> Meta {
+    pub(crate) fn implied(&self) -> Meta {
         let ours = (rustix::process::geteuid().as_raw(), rustix::process::getegid().as_raw());
         let (uid, gid) = self.owner.unwrap_or((ours.0, self.group.unwrap_or(ours.1)));
         Meta { mode: self.mode(0o755, true), uid, gid, ..Meta::default() }

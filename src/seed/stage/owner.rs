@@ -8,7 +8,7 @@ use nix::unistd::{Gid, Uid, setfsgid, setfsuid};
 use rustix::io::Errno;
 
 /// User and group numbers.
-pub type Owner = (u32, u32);
+pub(crate) type Owner = (u32, u32);
 
 /// No user has this number: a call with it changes nothing and tells what is set (setfsuid(2)).
 const INVALID_ID: u32 = u32::MAX;
@@ -17,7 +17,7 @@ const PROBE_ID: u32 = 65_534;
 
 /// Whether threads of this process may create as other users: it takes CAP_SETUID and CAP_SETGID,
 /// which a container may not have, and the calls report no errors. Changes nothing.
-pub fn is_possible() -> bool {
+pub(crate) fn is_possible() -> bool {
     rustix::process::geteuid().is_root()
         && as_owner(Some((PROBE_ID, PROBE_ID)), || {
             let user = setfsuid(Uid::from_raw(INVALID_ID)).as_raw();
@@ -31,7 +31,7 @@ pub fn is_possible() -> bool {
 ///
 /// # Errors
 /// Those of `create`.
-pub fn create_as<T>(
+pub(crate) fn create_as<T>(
     owner: Option<Owner>,
     create: impl Fn() -> rustix::io::Result<T>,
 ) -> rustix::io::Result<T> {
@@ -42,7 +42,7 @@ pub fn create_as<T>(
 }
 
 /// Runs `act` as `owner`, where one is given, and this thread as itself again.
-pub fn as_owner<T>(owner: Option<Owner>, act: impl FnOnce() -> T) -> T {
+pub(crate) fn as_owner<T>(owner: Option<Owner>, act: impl FnOnce() -> T) -> T {
     let Some((uid, gid)) = owner else { return act() };
     let group = setfsgid(Gid::from_raw(gid));
     let user = setfsuid(Uid::from_raw(uid));

@@ -17,7 +17,7 @@ const KERNEL_NOTSUPP: Errno = Errno::from_raw_os_error(524);
 
 /// What a volume is asked for, as far as the answer depends on it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub struct Ask {
+pub(crate) struct Ask {
     /// What is lost where it is refused.
     pub loss: Loss,
     /// Whether of a symbolic link or FIFO, about which file systems have answers of their own.
@@ -28,7 +28,7 @@ pub struct Ask {
 
 /// What a volume answered.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum VolumeAnswer {
+pub(crate) enum VolumeAnswer {
     /// It keeps that.
     Kept,
     /// It does not; without a cause where the call succeeded and had no effect.
@@ -37,16 +37,16 @@ pub enum VolumeAnswer {
 
 /// The answers so far.
 #[derive(Debug, Default)]
-pub struct Answers(RwLock<HashMap<Ask, VolumeAnswer>>);
+pub(crate) struct Answers(RwLock<HashMap<Ask, VolumeAnswer>>);
 
 impl Answers {
     /// The answer to the same question.
-    pub fn to(&self, ask: Ask) -> Option<VolumeAnswer> {
+    pub(crate) fn to(&self, ask: Ask) -> Option<VolumeAnswer> {
         self.0.read().unwrap_or_else(PoisonError::into_inner).get(&ask).copied()
     }
 
     /// Remembers it.
-    pub fn remember(&self, ask: Ask, answer: VolumeAnswer) {
+    pub(crate) fn remember(&self, ask: Ask, answer: VolumeAnswer) {
         let mut answers = self.0.write().unwrap_or_else(PoisonError::into_inner);
         if answers.len() < MAX_ANSWERS {
             answers.insert(ask, answer);
@@ -56,7 +56,7 @@ impl Answers {
 
 impl Ask {
     /// Whether it was refused, and the entry can do without.
-    pub fn is_refused_by(self, cause: Errno) -> bool {
+    pub(crate) fn is_refused_by(self, cause: Errno) -> bool {
         let of_attribute = matches!(self.loss, Loss::Xattr | Loss::Capability);
         match cause {
             // Too large for the file system: ext4 has room for a block of them. A full volume fails the
@@ -70,7 +70,7 @@ impl Ask {
 }
 
 /// Whether a call was refused and not failed.
-pub fn is_refusal(cause: Errno) -> bool {
+pub(crate) fn is_refusal(cause: Errno) -> bool {
     matches!(
         cause,
         Errno::PERM
@@ -93,7 +93,7 @@ pub fn is_refusal(cause: Errno) -> bool {
 }
 
 /// Whether a hard link was refused for what it is; `to_special` says that it is one to a symbolic link or FIFO.
-pub fn is_link_refusal(cause: Errno, to_special: bool) -> bool {
+pub(crate) fn is_link_refusal(cause: Errno, to_special: bool) -> bool {
     match cause {
         Errno::MLINK | Errno::XDEV => true,
         // Docker Desktop's shares, for one, have no hard links to symbolic links.

@@ -15,7 +15,7 @@ const FORBIDDEN: &[u8] = b"\"*:<>?\\|";
 
 /// The error for an entry that could not be made. `longest` is the length of names that the file system says it
 /// takes, in bytes.
-pub fn not_made(
+pub(crate) fn not_made(
     act: &'static str,
     naming: &Naming,
     path: &[u8],
@@ -45,7 +45,7 @@ pub fn not_made(
 }
 
 /// The error for an entry that the volume would have under its name without the last character.
-pub fn end_dropped(naming: &Naming, path: &[u8]) -> Error {
+pub(crate) fn end_dropped(naming: &Naming, path: &[u8]) -> Error {
     let odd = oddity(path).unwrap_or_else(|| "an end".to_owned());
     Error::new(Exit::Refused, "create", format!("its name has {odd}, which the volume drops"))
         .on(naming.entry(path))
@@ -54,7 +54,7 @@ pub fn end_dropped(naming: &Naming, path: &[u8]) -> Error {
 
 /// The error for an entry that the volume does not tell apart from `other`, another path of the seed; empty where
 /// that is not known.
-pub fn same_name(naming: &Naming, path: &[u8], other: &[u8]) -> Error {
+pub(crate) fn same_name(naming: &Naming, path: &[u8], other: &[u8]) -> Error {
     let other = match other {
         b"" => "an entry of another spelling".to_owned(),
         other => naming.seed_path(other).as_slice().quoted(),
@@ -67,7 +67,7 @@ pub fn same_name(naming: &Naming, path: &[u8], other: &[u8]) -> Error {
 }
 
 /// The error for a symbolic link that could not be made, where the volume takes none. `target` is where it points.
-pub fn no_symbolic_link(
+pub(crate) fn no_symbolic_link(
     naming: &Naming,
     path: &[u8],
     target: &[u8],

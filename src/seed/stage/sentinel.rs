@@ -20,7 +20,7 @@ use crate::volume::{change_mode, openat, stat_entry};
 ///
 /// # Errors
 /// Exit 78 where it would lie behind a link; else what the file system says.
-pub fn ensure(
+pub(crate) fn ensure(
     tree: BorrowedFd<'_>,
     tree_path: &Path,
     wishes: &VolumeConfig,

@@ -18,7 +18,7 @@ const SHRINKS: u64 = 4;
 
 /// What is free on a volume, and what the seed has taken of it so far.
 #[derive(Debug)]
-pub struct Space {
+pub(crate) struct Space {
     volume: PathBuf,
     /// What a file's data is rounded up to, in bytes.
     block: u64,
@@ -36,12 +36,12 @@ struct Account {
 
 impl Space {
     /// Of the volume at `path`, which `found` was just said of.
-    pub fn new(path: PathBuf, kind: FileSystem, found: &StatFs) -> Space {
+    pub(crate) fn new(path: PathBuf, kind: FileSystem, found: &StatFs) -> Space {
         Space::of(path, kind, &Numbers::from(found), rustix::process::geteuid().is_root())
     }
 
     /// What is not known of a stage that an earlier run has filled in part: that is not free any more.
-    pub fn unknown() -> Space {
+    pub(crate) fn unknown() -> Space {
         Space { volume: PathBuf::new(), block: 1, bytes: Account::default(), inodes: Account::default() }
     }
 
@@ -68,7 +68,7 @@ impl Space {
     ///
     /// # Errors
     /// Exit 73 when it does not fit.
-    pub fn take(&mut self, data: u64) -> Result<()> {
+    pub(crate) fn take(&mut self, data: u64) -> Result<()> {
         let data = data.checked_next_multiple_of(self.block).unwrap_or(u64::MAX);
         let cause = match (self.bytes.take(data), self.inodes.take(1)) {
             (Some(free), _) => {
@@ -89,14 +89,14 @@ impl Space {
     }
 
     /// What was taken for an entry is free again: another has taken its name.
-    pub fn give_back(&mut self, data: u64) {
+    pub(crate) fn give_back(&mut self, data: u64) {
         let data = data.checked_next_multiple_of(self.block).unwrap_or(u64::MAX);
         self.bytes.needed = self.bytes.needed.saturating_sub(data);
         self.inodes.needed = self.inodes.needed.saturating_sub(1);
     }
 
     /// Whether something did not fit.
-    pub fn is_exceeded(&self) -> bool {
+    pub(crate) fn is_exceeded(&self) -> bool {
         self.bytes.is_exceeded() || self.inodes.is_exceeded()
     }
 }

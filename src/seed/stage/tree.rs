@@ -23,7 +23,7 @@ use crate::volume::{change_mode, entries, is_type, remove_tree, stat_entry};
 
 /// What a tree may do on its volume.
 #[derive(Debug, Clone, Copy)]
-pub struct TreeOptions {
+pub(crate) struct TreeOptions {
     /// Whether an earlier run may have left something in it.
     pub resumed: bool,
     /// Whether things may be created as their future owner.
@@ -34,7 +34,7 @@ pub struct TreeOptions {
 
 /// All directories of one stage.
 #[derive(Debug)]
-pub struct Tree {
+pub(crate) struct Tree {
     pub(super) root: Arc<Dir>,
     pub(super) root_fd: Arc<OwnedFd>,
     pub(super) naming: Naming,
@@ -52,7 +52,12 @@ impl Tree {
     ///
     /// # Errors
     /// When the root cannot be looked at.
-    pub fn new(root: OwnedFd, naming: Naming, means: TreeOptions, owner: Option<Owner>) -> Result<Tree> {
+    pub(crate) fn new(
+        root: OwnedFd,
+        naming: Naming,
+        means: TreeOptions,
+        owner: Option<Owner>,
+    ) -> Result<Tree> {
         let dir = Dir::new(ROOT, None, Box::default(), 1);
         if let Some((uid, gid)) = owner.filter(|_| means.owners) {
             // So that its owner may create in it; where that is refused, we do.
@@ -79,37 +84,37 @@ impl Tree {
     }
 
     /// The root.
-    pub fn root(&self) -> &Arc<Dir> {
+    pub(crate) fn root(&self) -> &Arc<Dir> {
         &self.root
     }
 
     /// The root's descriptor, which may be read.
-    pub fn root_fd(&self) -> &OwnedFd {
+    pub(crate) fn root_fd(&self) -> &OwnedFd {
         &self.root_fd
     }
 
     /// What messages call the entry at this path below the root.
-    pub fn entry(&self, path: &[u8]) -> EntryName {
+    pub(crate) fn entry(&self, path: &[u8]) -> EntryName {
         self.naming.entry(path)
     }
 
     /// The error for the entry at this path, which could not be made.
-    pub fn not_made(&self, act: &'static str, path: &[u8], cause: Errno) -> Error {
+    pub(crate) fn not_made(&self, act: &'static str, path: &[u8], cause: Errno) -> Error {
         refused::not_made(act, &self.naming, path, cause, || self.longest_name())
     }
 
     /// The error for a symbolic link to `target` at this path, which could not be made.
-    pub fn no_symbolic_link(&self, path: &[u8], target: &[u8], cause: Errno) -> Error {
+    pub(crate) fn no_symbolic_link(&self, path: &[u8], target: &[u8], cause: Errno) -> Error {
         refused::no_symbolic_link(&self.naming, path, target, cause, || self.longest_name())
     }
 
     /// The error for the entry at this path, which the volume does not tell apart from `other`, a path too.
-    pub fn same_name(&self, path: &[u8], other: &[u8]) -> Error {
+    pub(crate) fn same_name(&self, path: &[u8], other: &[u8]) -> Error {
         refused::same_name(&self.naming, path, other)
     }
 
     /// The error for the entry at this path, whose last character the volume drops.
-    pub fn end_dropped(&self, path: &[u8]) -> Error {
+    pub(crate) fn end_dropped(&self, path: &[u8]) -> Error {
         refused::end_dropped(&self.naming, path)
     }
 
@@ -118,12 +123,12 @@ impl Tree {
     }
 
     /// A number for something with a lock of its own.
-    pub fn number(&self) -> Number {
+    pub(crate) fn number(&self) -> Number {
         lock(&self.spare).pop().unwrap_or_else(|| self.numbers.fetch_add(1, Ordering::Relaxed))
     }
 
     /// Takes the numbers of what is finished, and forgets it.
-    pub fn recycle(&self, numbers: Vec<Number>) {
+    pub(crate) fn recycle(&self, numbers: Vec<Number>) {
         lock(&self.spare).extend(numbers);
         lock(&self.open).retain(|dir| lock(&dir.descriptors).open.is_some());
     }
@@ -132,7 +137,7 @@ impl Tree {
     ///
     /// # Errors
     /// When it cannot be looked at.
-    pub fn look(&self, dir: &Arc<Dir>, name: &[u8]) -> Result<Option<Stat>> {
+    pub(crate) fn look(&self, dir: &Arc<Dir>, name: &[u8]) -> Result<Option<Stat>> {
         if dir.made.get().is_none() || dir.found(name).is_some() {
             return Ok(None);
         }
@@ -147,7 +152,7 @@ impl Tree {
     ///
     /// # Errors
     /// When it cannot be opened.
-    pub fn adopt(&self, parent: &Arc<Dir>, name: &[u8], stat: &Stat, times: bool) -> Result<Arc<Dir>> {
+    pub(crate) fn adopt(&self, parent: &Arc<Dir>, name: &[u8], stat: &Stat, times: bool) -> Result<Arc<Dir>> {
         let dir = Dir::new(self.number(), Some(Arc::clone(parent)), parent.child_path(name).into(), 1);
         parent.retain();
         let (owner, mtime) = ((stat.st_uid, stat.st_gid), times.then(|| Time::of(stat)));
@@ -172,14 +177,14 @@ impl Tree {
 
     /// A new directory in `parent`, held by its producer and by its making until each calls
     /// [`Tree::release`]. Nothing is done on the volume yet.
-    pub fn directory(&self, parent: &Arc<Dir>, name: &[u8]) -> Arc<Dir> {
+    pub(crate) fn directory(&self, parent: &Arc<Dir>, name: &[u8]) -> Arc<Dir> {
         parent.retain();
         let path = parent.child_path(name).into();
         Arc::new(Dir::new(self.number(), Some(Arc::clone(parent)), path, 2))
     }
 
     /// The user that creates something in `dir` that will belong to `owner`; `None` is ourselves.
-    pub fn creator(&self, dir: &Dir, owner: Owner) -> Option<Owner> {
+    pub(crate) fn creator(&self, dir: &Dir, owner: Owner) -> Option<Owner> {
         let made = dir.made.get().filter(|_| self.means.owners)?;
         made.birth.lets_create(owner).then_some(owner)
     }
@@ -190,7 +195,7 @@ impl Tree {
     ///
     /// # Errors
     /// When it cannot be made.
-    pub fn make(&self, dir: &Arc<Dir>, fidelity: &Fidelity, created: impl FnOnce()) -> Result<()> {
+    pub(crate) fn make(&self, dir: &Arc<Dir>, fidelity: &Fidelity, created: impl FnOnce()) -> Result<()> {
         let Some(parent_dir) = &dir.parent else { return Ok(()) };
         let path = || self.entry(&dir.path);
         let parent = self.open(parent_dir)?;
@@ -254,7 +259,7 @@ impl Tree {
     ///
     /// # Errors
     /// When its owner, mode, attributes or time cannot be set and must be.
-    pub fn release(&self, dir: &Arc<Dir>, fidelity: &Fidelity) -> Result<()> {
+    pub(crate) fn release(&self, dir: &Arc<Dir>, fidelity: &Fidelity) -> Result<()> {
         if dir.release() { self.finish_filled(dir, fidelity) } else { Ok(()) }
     }
 
@@ -262,7 +267,7 @@ impl Tree {
     ///
     /// # Errors
     /// As [`Tree::release`].
-    pub fn finish_filled(&self, dir: &Arc<Dir>, fidelity: &Fidelity) -> Result<()> {
+    pub(crate) fn finish_filled(&self, dir: &Arc<Dir>, fidelity: &Fidelity) -> Result<()> {
         let mut dir = dir;
         loop {
             let Some(parent) = &dir.parent else { return Ok(()) };
@@ -281,7 +286,7 @@ impl Tree {
     ///
     /// # Errors
     /// When it cannot be removed.
-    pub fn finish_root(&self) -> Result<()> {
+    pub(crate) fn finish_root(&self) -> Result<()> {
         self.prune(&self.root)
     }
 

@@ -36,7 +36,7 @@ use crate::volume::{is_type, open_beneath, openat, remove_tree};
 const KEPT_BUFFERS: usize = 4 << 20;
 
 /// What all writers of a seed share.
-pub struct Shared<'a> {
+pub(crate) struct Shared<'a> {
     /// The stage.
     pub tree: &'a Tree,
     /// The source directory, or the archive where writers read from it themselves.
@@ -66,7 +66,7 @@ pub struct Shared<'a> {
 }
 
 /// One writer: the shared parts and a buffer of its own.
-pub struct Writer<'a> {
+pub(crate) struct Writer<'a> {
     shared: &'a Shared<'a>,
     queue: &'a Queue<Job>,
     buffer: Vec<u8>,
@@ -76,7 +76,7 @@ pub struct Writer<'a> {
 
 impl<'a> Writer<'a> {
     /// One of `writers`, whose buffer grows to `most_buffer` bytes at the most.
-    pub fn new(
+    pub(crate) fn new(
         shared: &'a Shared<'a>,
         queue: &'a Queue<Job>,
         writers: usize,
@@ -90,7 +90,7 @@ impl<'a> Writer<'a> {
     ///
     /// # Errors
     /// The first thing that went wrong with it.
-    pub fn run(&mut self, job: &Job, hold: &mut Hold<'_, Job>) -> Result<()> {
+    pub(crate) fn run(&mut self, job: &Job, hold: &mut Hold<'_, Job>) -> Result<()> {
         let tree = self.shared.tree;
         let fidelity = self.shared.fidelity;
         let dir = match job {

@@ -29,17 +29,17 @@ extern "C" fn record() {
 }
 
 /// The signals that were blocked.
-pub fn mask() -> Set {
+pub(crate) fn mask() -> Set {
     Set(MASK.load(Ordering::Relaxed))
 }
 
 /// The signals that were ignored.
-pub fn ignored() -> Set {
+pub(crate) fn ignored() -> Set {
     Set(IGNORED.load(Ordering::Relaxed))
 }
 
 /// The standard descriptors that were closed.
-pub fn closed() -> impl Iterator<Item = i32> {
+pub(crate) fn closed() -> impl Iterator<Item = i32> {
     let closed = CLOSED.load(Ordering::Relaxed);
     (0..3).filter(move |file| closed & (1 << file) != 0)
 }

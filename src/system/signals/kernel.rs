@@ -9,9 +9,9 @@ use std::time::{Duration, Instant};
 use nix::libc;
 
 /// The highest number (signal(7), `_NSIG`).
-pub const LAST: u8 = 64;
+pub(crate) const LAST: u8 = 64;
 /// Every signal.
-pub const ALL: Set = Set(u64::MAX);
+pub(crate) const ALL: Set = Set(u64::MAX);
 
 /// Bytes of the kernel's `sigset_t`.
 const SET_BYTES: usize = 8;
@@ -22,7 +22,7 @@ const CODE: usize = 2;
 
 /// A signal that came.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Received {
+pub(crate) struct Received {
     /// Its number.
     pub signal: u8,
     /// Whether a process sent it: the kernel says by itself that a child has ended, or that a terminal has
@@ -32,26 +32,26 @@ pub struct Received {
 
 /// A set of signals.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Set(pub u64);
+pub(crate) struct Set(pub u64);
 
 impl Set {
     /// The signals with these numbers.
-    pub fn of(signals: impl IntoIterator<Item = u8>) -> Set {
+    pub(crate) fn of(signals: impl IntoIterator<Item = u8>) -> Set {
         Set(signals.into_iter().fold(0, |set, signal| set | bit(signal)))
     }
 
     /// Whether `signal` is one of them.
-    pub fn has(self, signal: u8) -> bool {
+    pub(crate) fn has(self, signal: u8) -> bool {
         self.0 & bit(signal) != 0
     }
 
     /// Those that are not in `others`.
-    pub fn without(self, others: Set) -> Set {
+    pub(crate) fn without(self, others: Set) -> Set {
         Set(self.0 & !others.0)
     }
 
     /// Their numbers, ascending.
-    pub fn iter(self) -> impl Iterator<Item = u8> {
+    pub(crate) fn iter(self) -> impl Iterator<Item = u8> {
         (1..=LAST).filter(move |signal| self.has(*signal))
     }
 }
@@ -62,7 +62,7 @@ fn bit(signal: u8) -> u64 {
 
 /// What happens when a signal comes for which there is no handler.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Disposition {
+pub(crate) enum Disposition {
     /// What signal(7) says.
     Default = libc::SIG_DFL as isize,
     /// Nothing.
@@ -73,7 +73,7 @@ pub enum Disposition {
 type Action = [u64; 4];
 
 /// Replaces the calling thread's mask and returns the one before.
-pub fn replace_mask(mask: Set) -> Set {
+pub(crate) fn replace_mask(mask: Set) -> Set {
     let mut before = 0u64;
     // SAFETY: both pointers are to eight bytes that live as long as the call.
     unsafe {
@@ -89,7 +89,7 @@ pub fn replace_mask(mask: Set) -> Set {
 }
 
 /// The calling thread's mask.
-pub fn mask() -> Set {
+pub(crate) fn mask() -> Set {
     let (mut now, none) = (0u64, std::ptr::null::<u64>());
     // SAFETY: as above; without a new set nothing changes.
     unsafe { libc::syscall(libc::SYS_rt_sigprocmask, libc::SIG_SETMASK, none, &raw mut now, SET_BYTES) };
@@ -97,7 +97,7 @@ pub fn mask() -> Set {
 }
 
 /// Those that have come and are blocked.
-pub fn pending() -> Set {
+pub(crate) fn pending() -> Set {
     let mut set = 0u64;
     // SAFETY: the pointer is to eight bytes.
     unsafe { libc::syscall(libc::SYS_rt_sigpending, &raw mut set, SET_BYTES) };
@@ -105,7 +105,7 @@ pub fn pending() -> Set {
 }
 
 /// Those that are ignored.
-pub fn ignored() -> Set {
+pub(crate) fn ignored() -> Set {
     let is_ignored = |signal: &u8| {
         let mut action: Action = [0; 4];
         let none = std::ptr::null::<Action>();
@@ -125,7 +125,7 @@ pub fn ignored() -> Set {
 }
 
 /// Sets what happens when `signal` comes. SIGKILL and SIGSTOP stay as they are.
-pub fn dispose(signal: u8, disposition: Disposition) {
+pub(crate) fn dispose(signal: u8, disposition: Disposition) {
     let action: Action = [disposition as u64, 0, 0, 0];
     let none = std::ptr::null_mut::<Action>();
     // SAFETY: the pointer is to a whole structure that installs no handler. A C library's own handler
@@ -136,7 +136,7 @@ pub fn dispose(signal: u8, disposition: Disposition) {
 }
 
 /// Takes the next blocked signal out of `set` that has come or comes by `deadline`; blocks until then.
-pub fn wait(set: Set, deadline: Option<Instant>) -> Option<Received> {
+pub(crate) fn wait(set: Set, deadline: Option<Instant>) -> Option<Received> {
     loop {
         let left = deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
         let timeout = left.map(|left: Duration| [left.as_secs(), u64::from(left.subsec_nanos())]);
@@ -160,7 +160,7 @@ pub fn wait(set: Set, deadline: Option<Instant>) -> Option<Received> {
 ///
 /// # Errors
 /// `ESRCH` where there is none, `EPERM` where none may be signalled.
-pub fn send(to: i32, signal: u8) -> io::Result<()> {
+pub(crate) fn send(to: i32, signal: u8) -> io::Result<()> {
     // SAFETY: takes two numbers.
     match unsafe { libc::kill(to, i32::from(signal)) } {
         0 => Ok(()),

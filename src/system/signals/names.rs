@@ -12,7 +12,7 @@ const RTMIN: u8 = 34;
 ///
 /// # Errors
 /// Says what is expected.
-pub fn number(text: &str) -> Result<u8, String> {
+pub(crate) fn number(text: &str) -> Result<u8, String> {
     let expected = || format!("'{text}' is no signal: expected a name such as TERM or a number from 1 to 64");
     let upper = text.to_uppercase();
     let name = upper.strip_prefix("SIG").unwrap_or(&upper);
@@ -34,7 +34,7 @@ pub fn number(text: &str) -> Result<u8, String> {
 }
 
 /// The name of a signal: `SIGTERM`, `SIGRTMIN+3`, or its number where the C library has it to itself.
-pub fn name(signal: u8) -> String {
+pub(crate) fn name(signal: u8) -> String {
     match Signal::try_from(i32::from(signal)) {
         Ok(known) => known.as_str().to_owned(),
         Err(_) if signal == RTMIN => "SIGRTMIN".to_owned(),

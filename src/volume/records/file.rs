@@ -26,7 +26,7 @@ const CHECKSUM: &str = "checksum";
 const MAX_BYTES: u64 = 1 << 20;
 
 /// A record as it is written: JSON, with a checksum of all its other fields.
-pub fn to_bytes<T: Serialize>(record: &T) -> Vec<u8> {
+pub(crate) fn to_bytes<T: Serialize>(record: &T) -> Vec<u8> {
     let mut value = serde_json::to_value(record).expect("a record has string keys only");
     let sum = checksum(&value);
     if let Some(fields) = value.as_object_mut() {
@@ -41,7 +41,7 @@ pub fn to_bytes<T: Serialize>(record: &T) -> Vec<u8> {
 ///
 /// # Errors
 /// Exit 78 when they are not what `T` looks like, or not what was written.
-pub fn from_bytes<T: DeserializeOwned>(bytes: &[u8], path: &Path) -> Result<T> {
+pub(crate) fn from_bytes<T: DeserializeOwned>(bytes: &[u8], path: &Path) -> Result<T> {
     let no_record = |cause: String| {
         let cause = text::shown(cause.as_bytes());
         foreign_state(path, &format!("not a record of volseed's ({cause})"))
@@ -86,7 +86,7 @@ fn checksum(fields: &serde_json::Value) -> String {
 /// # Errors
 /// `ELOOP` where it is no regular file, `EFBIG` where it is larger than any record; else as `openat`
 /// and `read`.
-pub fn read_whole(directory: BorrowedFd<'_>, name: &str) -> rustix::io::Result<Vec<u8>> {
+pub(crate) fn read_whole(directory: BorrowedFd<'_>, name: &str) -> rustix::io::Result<Vec<u8>> {
     let fd = volume::openat(directory, name.as_bytes(), OFlags::RDONLY, Mode::empty())?;
     let stat = fs::fstat(&fd)?;
     if !is_type(&stat, FileType::RegularFile) {
@@ -110,7 +110,7 @@ pub fn read_whole(directory: BorrowedFd<'_>, name: &str) -> rustix::io::Result<V
 
 /// Who may read a file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Access {
+pub(crate) enum Access {
     /// We alone.
     Closed,
     /// Everybody, and nobody else may write it.
@@ -140,7 +140,7 @@ pub(crate) fn write<T: Serialize>(
 ///
 /// # Errors
 /// As `openat`, `write`, `fsync` and `close`.
-pub fn write_whole(
+pub(crate) fn write_whole(
     directory: BorrowedFd<'_>,
     name: &[u8],
     bytes: &[u8],
@@ -196,7 +196,7 @@ pub fn write_whole(
 ///
 /// # Errors
 /// As `close`, but for `EINTR`, after which Linux has closed it all the same (close(2)).
-pub fn close(fd: OwnedFd) -> rustix::io::Result<()> {
+pub(crate) fn close(fd: OwnedFd) -> rustix::io::Result<()> {
     match nix::unistd::close(fd) {
         Ok(()) | Err(nix::errno::Errno::EINTR) => Ok(()),
         Err(error) => Err(Errno::from_raw_os_error(error as i32)),

@@ -17,7 +17,7 @@ use crate::volume::random;
 /// Whether an app may start on the volume.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
-pub enum Readiness {
+pub(crate) enum Readiness {
     /// It may.
     Complete,
     /// Only once a hook has run.
@@ -47,7 +47,7 @@ impl TryFrom<String> for Digest {
 /// What digests are made under, so that the same value has another one on every volume.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(transparent)]
-pub struct Salt(String);
+pub(crate) struct Salt(String);
 
 impl Salt {
     fn new() -> Salt {
@@ -55,7 +55,7 @@ impl Salt {
     }
 
     /// The digest of a value of this kind.
-    pub fn digest(&self, kind: &str, value: &[u8]) -> Digest {
+    pub(crate) fn digest(&self, kind: &str, value: &[u8]) -> Digest {
         let mut hasher = blake3::Hasher::new();
         for part in [self.0.as_bytes(), kind.as_bytes(), value] {
             hasher.update(&(part.len() as u64).to_le_bytes());
@@ -69,7 +69,7 @@ impl Salt {
 
 /// `state.json`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct Public {
+pub(crate) struct Public {
     /// Layout of this record.
     pub format: u32,
     /// Whether an app may start.
@@ -105,10 +105,10 @@ pub struct Public {
 
 impl Public {
     /// The record's name in the state directory.
-    pub const FILE: &str = "state.json";
+    pub(crate) const FILE: &str = "state.json";
 
     /// What everybody may know of `record`, which is written as `bytes`.
-    pub fn of(record: &Complete, bytes: &[u8]) -> Public {
+    pub(crate) fn of(record: &Complete, bytes: &[u8]) -> Public {
         let salt = Salt::new();
         let version = |version: &Untrusted| salt.digest("version", version.raw().as_bytes());
         let settings = &record.settings.0;
@@ -136,34 +136,34 @@ impl Public {
     ///
     /// # Errors
     /// Exit 78 when they are no record of this layout.
-    pub fn parse(bytes: &[u8], path: &Path) -> Result<Public> {
+    pub(crate) fn parse(bytes: &[u8], path: &Path) -> Result<Public> {
         let mut record: Public = from_bytes(bytes, path)?;
         record.top.truncate(TOP_LISTED);
         Ok(record)
     }
 
     /// Whether an app may start, as far as this record tells.
-    pub fn is_complete(&self) -> bool {
+    pub(crate) fn is_complete(&self) -> bool {
         self.state == Readiness::Complete
     }
 
     /// Whether a top-level entry of the volume is one of the seed's.
-    pub fn lists(&self, name: &[u8]) -> bool {
+    pub(crate) fn lists(&self, name: &[u8]) -> bool {
         self.top.contains(&self.salt.digest("top", name))
     }
 
     /// Whether these are the bytes of the private record that belongs to this one.
-    pub fn is_of(&self, bytes: &[u8]) -> bool {
+    pub(crate) fn is_of(&self, bytes: &[u8]) -> bool {
         self.record == self.salt.digest("record", bytes)
     }
 
     /// Whether the volume is of this version.
-    pub fn has_version(&self, version: &str) -> bool {
+    pub(crate) fn has_version(&self, version: &str) -> bool {
         self.version == Some(self.salt.digest("version", version.as_bytes()))
     }
 
     /// Whether this option had this value.
-    pub fn has_setting(&self, name: &str, value: Option<&Untrusted>) -> bool {
+    pub(crate) fn has_setting(&self, name: &str, value: Option<&Untrusted>) -> bool {
         let digest = value.map(|value| self.salt.digest(name, value.raw().as_bytes()));
         self.settings.get(name) == digest.as_ref()
     }

@@ -16,33 +16,33 @@ use crate::text::Untrusted;
 /// was not given.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(transparent)]
-pub struct Settings(pub BTreeMap<String, Untrusted>);
+pub(crate) struct Settings(pub BTreeMap<String, Untrusted>);
 
 impl Settings {
     /// The names of all settings, in the order in which a warning names them.
-    pub const NAMES: [&str; 5] = ["chown", "chmod", "exclude", "source", "archive"];
+    pub(crate) const NAMES: [&str; 5] = ["chown", "chmod", "exclude", "source", "archive"];
 
     /// With one more, where it is given.
-    pub fn with(mut self, name: &str, value: Option<String>) -> Settings {
+    pub(crate) fn with(mut self, name: &str, value: Option<String>) -> Settings {
         self.0.extend(value.map(|value| (name.to_owned(), value.into())));
         self
     }
 
     /// The value of one.
-    pub fn value(&self, name: &str) -> Option<&Untrusted> {
+    pub(crate) fn value(&self, name: &str) -> Option<&Untrusted> {
         self.0.get(name)
     }
 
     /// Whether `other` must be the same for two seeds to be the same. What a source and its archive look like is
     /// not known to everybody who asks.
-    pub fn is_optional(name: &str) -> bool {
+    pub(crate) fn is_optional(name: &str) -> bool {
         matches!(name, "source" | "archive")
     }
 }
 
 /// A manifest of the volume: its file's name, digest and length.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Manifest {
+pub(crate) struct Manifest {
     /// Its name in the state directory.
     pub name: Name,
     /// Of its bytes.
@@ -53,7 +53,7 @@ pub struct Manifest {
 
 /// Files, and how long they are together.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Amount {
+pub(crate) struct Amount {
     /// How many.
     pub files: u64,
     /// Of all of them.
@@ -62,7 +62,7 @@ pub struct Amount {
 
 /// `record.json`.
 #[derive(Debug, Clone, Serialize, Deserialize)]
-pub struct Complete {
+pub(crate) struct Complete {
     /// Layout of this record.
     pub format: u32,
     /// How often this volume was seeded or upgraded, from 1.
@@ -107,20 +107,20 @@ pub struct Complete {
 
 impl Complete {
     /// The record's name in the state directory.
-    pub const FILE: &str = "record.json";
+    pub(crate) const FILE: &str = "record.json";
 
     /// A record of this volseed's, of a seed.
-    pub fn seeded(epoch: u64, generation: u64, version: Option<String>, totals: Totals) -> Complete {
+    pub(crate) fn seeded(epoch: u64, generation: u64, version: Option<String>, totals: Totals) -> Complete {
         Complete { totals: Some(totals), generation, ..Complete::new(Origin::Seeded, epoch, version) }
     }
 
     /// A record of this volseed's, of a volume that was there before.
-    pub fn adopted(epoch: u64, version: Option<String>) -> Complete {
+    pub(crate) fn adopted(epoch: u64, version: Option<String>) -> Complete {
         Complete::new(Origin::Adopted, epoch, version)
     }
 
     /// With its top-level names.
-    pub fn holding(mut self, mut top: Vec<Name>) -> Complete {
+    pub(crate) fn holding(mut self, mut top: Vec<Name>) -> Complete {
         top.truncate(TOP_LISTED);
         self.top = top;
         self
@@ -151,7 +151,7 @@ impl Complete {
     ///
     /// # Errors
     /// Exit 78 when they are no record of this layout.
-    pub fn parse(bytes: &[u8], path: &Path) -> Result<Complete> {
+    pub(crate) fn parse(bytes: &[u8], path: &Path) -> Result<Complete> {
         from_bytes(bytes, path)
     }
 }

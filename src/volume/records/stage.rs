@@ -11,7 +11,7 @@ use crate::error::Result;
 
 /// `stage.json`, beside the staged tree: what of it may be trusted.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct Staged {
+pub(crate) struct Staged {
     /// Layout of this record.
     pub format: u32,
     /// What the volume's generation will be when this is complete.
@@ -33,7 +33,7 @@ pub struct Staged {
 
 /// When a staged file with the right size and time is sure to hold its data.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Durability {
+pub(crate) enum Durability {
     /// At once: a server said so before the time was set.
     ByServer,
     /// While the kernel runs: nothing that it does later can report a loss.
@@ -45,7 +45,7 @@ pub enum Durability {
 
 /// A stage that is whole and durable.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct Sealed {
+pub(crate) struct Sealed {
     /// What the volume's generation will be.
     pub generation: u64,
     /// The version of the seed, where `--seed-version` said it.
@@ -66,7 +66,7 @@ pub struct Sealed {
 
 /// Owner, mode and time of the seed's root.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Root {
+pub(crate) struct Root {
     /// Whether `--chown` asks for this owner: a root that is neither its nor root's then stays as it is.
     #[serde(default)]
     pub asked: bool,
@@ -82,21 +82,21 @@ pub struct Root {
 
 impl Staged {
     /// The record's name in the stage.
-    pub const FILE: &str = "stage.json";
+    pub(crate) const FILE: &str = "stage.json";
 
     /// The record of a stage that is begun now, through this mount.
-    pub fn new(generation: u64, fingerprint: String, empty: bool, mount: Option<u64>) -> Staged {
+    pub(crate) fn new(generation: u64, fingerprint: String, empty: bool, mount: Option<u64>) -> Staged {
         let boot = boot_id();
         Staged { format: FORMAT, generation, boot, mount, fingerprint, empty, syncing: false, sealed: None }
     }
 
     /// Reads the record of a stage from its bytes; what is none of this layout says nothing.
-    pub fn parse(bytes: &[u8]) -> Option<Staged> {
+    pub(crate) fn parse(bytes: &[u8]) -> Option<Staged> {
         from_bytes(bytes, Path::new(Staged::FILE)).ok()
     }
 
     /// Reads the record of a stage, where it has one of this layout.
-    pub fn read(stage: BorrowedFd<'_>) -> Option<Staged> {
+    pub(crate) fn read(stage: BorrowedFd<'_>) -> Option<Staged> {
         Staged::parse(&read_whole(stage, Staged::FILE).ok()?)
     }
 
@@ -104,13 +104,13 @@ impl Staged {
     ///
     /// # Errors
     /// When it could not be made durable.
-    pub fn write(&self, stage: BorrowedFd<'_>, path: &Path) -> Result<()> {
+    pub(crate) fn write(&self, stage: BorrowedFd<'_>, path: &Path) -> Result<()> {
         write(stage, Staged::FILE, self, path)
     }
 
     /// Why what was staged may not be continued by the run that would begin `new`; `None` where it may: it is
     /// the same seed, and every file that looks whole is.
-    pub fn distrusted_by(&self, new: &Staged, kept: Durability) -> Option<&'static str> {
+    pub(crate) fn distrusted_by(&self, new: &Staged, kept: Durability) -> Option<&'static str> {
         let same_kernel = self.boot.is_some() && self.boot == new.boot;
         let same_mount = self.mount.is_some() && self.mount == new.mount;
         let is_unheard = self.syncing;

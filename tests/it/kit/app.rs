@@ -2,7 +2,7 @@
 
 /// Run as `sh -c APP name argument…`. Built-in commands only, so that what it shows is its own
 /// process; the file names are looked at again because listing them opens one.
-pub const APP: &str = r#"
+pub(crate) const APP: &str = r#"
 printf 'ready (pid %s)\n' "$$"
 printf 'name: %s\n' "$0"
 for argument in "$@"; do printf 'argument: %s\n' "$argument"; done
@@ -14,4 +14,4 @@ exit 0
 "#;
 
 /// An app that stays until its standard input ends.
-pub const PATIENT: &str = r#"printf 'ready (pid %s)\n' "$$"; read -r line; exit 7"#;
+pub(crate) const PATIENT: &str = r#"printf 'ready (pid %s)\n' "$$"; read -r line; exit 7"#;

@@ -18,7 +18,7 @@ use rustix::fs::{CWD, RenameFlags, renameat_with};
 use rustix::thread::{Gid, Uid, set_thread_groups, set_thread_res_gid, set_thread_res_uid};
 
 /// An attack that is under way. It ends with the test.
-pub struct Attacker {
+pub(crate) struct Attacker {
     shared: Arc<Shared>,
     thread: Option<JoinHandle<()>>,
 }
@@ -31,13 +31,13 @@ struct Shared {
 }
 
 /// What an attack can do and know.
-pub struct Attack {
+pub(crate) struct Attack {
     shared: Arc<Shared>,
 }
 
 impl Attacker {
     /// Starts an attack as this user, and waits until it has said that it is ready.
-    pub fn start(user: u32, attack: impl FnOnce(&Attack) + Send + 'static) -> Attacker {
+    pub(crate) fn start(user: u32, attack: impl FnOnce(&Attack) + Send + 'static) -> Attacker {
         let shared = Arc::new(Shared::default());
         let theirs = Attack { shared: Arc::clone(&shared) };
         let thread = std::thread::spawn(move || {
@@ -52,7 +52,7 @@ impl Attacker {
     }
 
     /// Ends it, and says how often it has changed something.
-    pub fn stop(mut self) -> u64 {
+    pub(crate) fn stop(mut self) -> u64 {
         self.shared.enough.store(true, Ordering::Release);
         self.thread.take().unwrap().join().unwrap();
         self.shared.hits.load(Ordering::Acquire)
@@ -77,27 +77,27 @@ fn become_user(user: u32) {
 
 impl Attack {
     /// From here on volseed may start.
-    pub fn ready(&self) {
+    pub(crate) fn ready(&self) {
         self.shared.ready.store(true, Ordering::Release);
     }
 
-    pub fn goes_on(&self) -> bool {
+    pub(crate) fn goes_on(&self) -> bool {
         !self.shared.enough.load(Ordering::Acquire)
     }
 
     /// Two names of one file system change places.
-    pub fn exchange(&self, one: &Path, other: &Path) -> bool {
+    pub(crate) fn exchange(&self, one: &Path, other: &Path) -> bool {
         self.count(renameat_with(CWD, one, CWD, other, RenameFlags::EXCHANGE).is_ok())
     }
 
     /// Something that was tried, and whether it went well.
-    pub fn count(&self, changed: bool) -> bool {
+    pub(crate) fn count(&self, changed: bool) -> bool {
         self.shared.hits.fetch_add(u64::from(changed), Ordering::AcqRel);
         changed
     }
 
     /// Watches directories that this user may read.
-    pub fn watch(&self, events: WatchFlags, paths: &[&Path]) -> Watch<'_> {
+    pub(crate) fn watch(&self, events: WatchFlags, paths: &[&Path]) -> Watch<'_> {
         let queue = inotify::init(CreateFlags::CLOEXEC | CreateFlags::NONBLOCK).unwrap();
         let watch = Watch { attack: self, queue };
         for path in paths {
@@ -108,20 +108,20 @@ impl Attack {
 }
 
 /// What happens in the directories that an attack watches.
-pub struct Watch<'a> {
+pub(crate) struct Watch<'a> {
     attack: &'a Attack,
     queue: OwnedFd,
 }
 
 impl Watch<'_> {
     /// One directory more; false where it is not there or cannot be read.
-    pub fn also(&self, events: WatchFlags, path: &Path) -> bool {
+    pub(crate) fn also(&self, events: WatchFlags, path: &Path) -> bool {
         inotify::add_watch(&self.queue, path, events).is_ok()
     }
 
     /// Waits for the next events, and calls it for each: what happened, and the name in the directory.
     /// False once the attack is to end.
-    pub fn each(&self, mut call: impl FnMut(ReadFlags, Option<CString>)) -> bool {
+    pub(crate) fn each(&self, mut call: impl FnMut(ReadFlags, Option<CString>)) -> bool {
         let moment = Timespec { tv_sec: 0, tv_nsec: 20_000_000 };
         while self.attack.goes_on() {
             let mut ready = [PollFd::new(&self.queue, PollFlags::IN)];
@@ -142,7 +142,7 @@ impl Watch<'_> {
     }
 
     /// Waits for this many events.
-    pub fn count(&self, mut events: usize) -> bool {
+    pub(crate) fn count(&self, mut events: usize) -> bool {
         while events > 0 {
             if !self.each(|_, _| events = events.saturating_sub(1)) {
                 return false;

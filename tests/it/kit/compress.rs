@@ -7,7 +7,7 @@ use super::needs;
 
 /// How an archive is packed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Compression {
+pub(crate) enum Compression {
     Plain,
     Gzip,
     Zstd,
@@ -16,12 +16,12 @@ pub enum Compression {
 }
 
 impl Compression {
-    pub const ALL: [Self; 5] = [Self::Plain, Self::Gzip, Self::Zstd, Self::Xz, Self::Bzip2];
-    pub const COMPRESSED: [Self; 4] = [Self::Gzip, Self::Zstd, Self::Xz, Self::Bzip2];
+    pub(crate) const ALL: [Self; 5] = [Self::Plain, Self::Gzip, Self::Zstd, Self::Xz, Self::Bzip2];
+    pub(crate) const COMPRESSED: [Self; 4] = [Self::Gzip, Self::Zstd, Self::Xz, Self::Bzip2];
 
     /// The archive in this packing; nothing where the tool for it is missing.
     #[track_caller]
-    pub fn pack(self, archive: &[u8]) -> Option<Vec<u8>> {
+    pub(crate) fn pack(self, archive: &[u8]) -> Option<Vec<u8>> {
         let tool = match self {
             Self::Plain => return Some(archive.to_vec()),
             Self::Gzip => return Some(gzip(archive)),
@@ -41,7 +41,7 @@ fn gzip(bytes: &[u8]) -> Vec<u8> {
 
 /// What a command makes of the bytes.
 #[track_caller]
-pub fn pipe(command: &mut Command, bytes: &[u8]) -> Vec<u8> {
+pub(crate) fn pipe(command: &mut Command, bytes: &[u8]) -> Vec<u8> {
     let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
     let mut input = child.stdin.take().unwrap();
     let bytes = bytes.to_vec();

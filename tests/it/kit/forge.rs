@@ -15,7 +15,7 @@ use super::scene::{APP, Image, STRANGER, Scene, remove};
 use super::{Sandbox, eventually, seed};
 
 /// Real states of one image, to be copied.
-pub struct States {
+pub(crate) struct States {
     /// `.volseed` of a seed that was told to end in the middle of staging.
     pub staged: PathBuf,
     /// A whole volume that is complete.
@@ -23,7 +23,7 @@ pub struct States {
 }
 
 impl States {
-    pub fn of(image: &Image, sandbox: &Sandbox) -> States {
+    pub(crate) fn of(image: &Image, sandbox: &Sandbox) -> States {
         let (begun, complete) = (sandbox.directory("begun"), sandbox.directory("complete"));
         let running = seed("-", &begun).fed().start();
         running.feed(image.tree.members().unfinished());
@@ -38,7 +38,7 @@ impl States {
 
 /// Whose `.volseed` is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Hands {
+pub(crate) enum Hands {
     /// The app's user's.
     App,
     /// Another user's.
@@ -50,7 +50,7 @@ pub enum Hands {
 }
 
 impl Hands {
-    pub fn user(self) -> u32 {
+    pub(crate) fn user(self) -> u32 {
         match self {
             Hands::App | Hands::Opened => APP,
             Hands::Stranger => STRANGER,
@@ -60,7 +60,7 @@ impl Hands {
 
     /// What may come of a claim that nobody beats for: one of ours is waited for, longer than the tests
     /// do.
-    pub fn silent_claim(self) -> &'static [i32] {
+    pub(crate) fn silent_claim(self) -> &'static [i32] {
         match self {
             Hands::Ours | Hands::Opened => &[0, 75, 78],
             Hands::App | Hands::Stranger => &[0, 78],
@@ -68,7 +68,7 @@ impl Hands {
     }
 
     /// Everything there is in these hands from now on.
-    pub fn take(self, path: &Path) {
+    pub(crate) fn take(self, path: &Path) {
         match self {
             Hands::Opened => open_to_group(path, APP),
             Hands::Ours => {}
@@ -78,19 +78,19 @@ impl Hands {
 }
 
 /// What kubelet does to a volume for `fsGroup`.
-pub fn open_to_group(path: &Path, group: u32) {
+pub(crate) fn open_to_group(path: &Path, group: u32) {
     done(Command::new("chgrp").arg("-hR").arg(group.to_string()).arg(path));
     done(Command::new("chmod").args(["-R", "g+rwX"]).arg(path));
     done(Command::new("find").arg(path).args(["-type", "d", "-exec", "chmod", "g+s", "{}", "+"]));
 }
 
 /// `chown -R`, as stock entry points do it at every start.
-pub fn chown_all(path: &Path, user: u32) {
+pub(crate) fn chown_all(path: &Path, user: u32) {
     done(Command::new("chown").arg("-hR").arg(format!("{user}:{user}")).arg(path));
 }
 
 /// `cp -a`.
-pub fn copy(from: &Path, to: &Path) {
+pub(crate) fn copy(from: &Path, to: &Path) {
     done(Command::new("cp").arg("-a").arg(from).arg(to));
 }
 
@@ -102,7 +102,7 @@ fn done(command: &mut Command) {
 
 /// What can be in a file's or directory's place.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Kind {
+pub(crate) enum Kind {
     Fifo,
     Socket,
     Device,
@@ -119,7 +119,7 @@ pub enum Kind {
 }
 
 impl Kind {
-    pub const ALL: [Kind; 12] = [
+    pub(crate) const ALL: [Kind; 12] = [
         Kind::Fifo,
         Kind::Socket,
         Kind::Device,
@@ -135,7 +135,7 @@ impl Kind {
     ];
 
     /// Puts it at a place in `.volseed`, whatever was there.
-    pub fn plant(self, scene: &Scene, place: &Path, user: u32) {
+    pub(crate) fn plant(self, scene: &Scene, place: &Path, user: u32) {
         remove(place);
         make_parents(place, &scene.volume, user);
         let node = |kind, device| mknodat(CWD, place, kind, Mode::from_raw_mode(0o666), device).unwrap();
@@ -166,7 +166,7 @@ impl Kind {
 }
 
 /// The directories on the way to a place, this user's where they have to be made.
-pub fn make_parents(place: &Path, volume: &Path, user: u32) {
+pub(crate) fn make_parents(place: &Path, volume: &Path, user: u32) {
     let parent = place.parent().unwrap();
     if parent != volume && !parent.exists() {
         make_parents(parent, volume, user);
@@ -176,7 +176,7 @@ pub fn make_parents(place: &Path, volume: &Path, user: u32) {
 }
 
 /// Directories in directories, this user's, below a directory that is there.
-pub fn nest(below: &Path, depth: usize, user: u32) {
+pub(crate) fn nest(below: &Path, depth: usize, user: u32) {
     let mut directory = openat(CWD, below, OFlags::DIRECTORY | OFlags::RDONLY, Mode::empty()).unwrap();
     for _ in 0..depth {
         mkdirat(&directory, "d", Mode::RWXU).unwrap();
@@ -187,7 +187,7 @@ pub fn nest(below: &Path, depth: usize, user: u32) {
 
 /// Changes a record, and makes its checksum right again. With `state.json` both records of a complete volume are
 /// changed, as if the private one had said so from the beginning.
-pub fn edit(path: &Path, change: impl FnOnce(&mut Value)) {
+pub(crate) fn edit(path: &Path, change: impl FnOnce(&mut Value)) {
     if path.file_name() == Some(OsStr::new("state.json")) {
         let private = path.with_file_name("record.json");
         edit(&private, change);
@@ -205,7 +205,7 @@ pub fn edit(path: &Path, change: impl FnOnce(&mut Value)) {
 }
 
 /// A record as volseed writes it: the checksum is that of all other fields without white space.
-pub fn with_checksum(mut value: Value) -> String {
+pub(crate) fn with_checksum(mut value: Value) -> String {
     let mut sum = flate2::Crc::new();
     sum.update(value.to_string().as_bytes());
     value["checksum"] = format!("crc32:{:08x}", sum.sum()).into();
@@ -213,7 +213,7 @@ pub fn with_checksum(mut value: Value) -> String {
 }
 
 /// What is staged in a claim passes for whole and durable: as `sealed`, `publishing` or `remains`.
-pub fn rename_stage(claim: &Path, name: &str) {
+pub(crate) fn rename_stage(claim: &Path, name: &str) {
     let part = claim.join(name);
     fs::rename(claim.join("stage"), &part).unwrap();
     if name != "remains" {
@@ -235,7 +235,7 @@ fn sealed() -> Value {
 const FALSIFIED: [(&str, u32); 3] = [("index.php", 0o644), ("bin/tool", 0o755), ("conf/app.ini", 0o644)];
 
 /// Files of the image's sizes and times, and of other bytes.
-pub fn falsify(tree: &Path) {
+pub(crate) fn falsify(tree: &Path) {
     for (name, mode) in FALSIFIED {
         let path = tree.join(name);
         let metadata = fs::metadata(&path).unwrap();

@@ -5,7 +5,7 @@ use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::time::Duration;
 
 #[derive(Debug)]
-pub struct Answer {
+pub(crate) struct Answer {
     pub status: u16,
     /// Lowercase, one a line.
     pub headers: String,
@@ -13,24 +13,24 @@ pub struct Answer {
 }
 
 impl Answer {
-    pub fn json(&self) -> serde_json::Value {
+    pub(crate) fn json(&self) -> serde_json::Value {
         serde_json::from_str(&self.body).unwrap_or_else(|error| panic!("{error}: {self:?}"))
     }
 }
 
 #[track_caller]
-pub fn get(address: SocketAddr, path: &str) -> Answer {
+pub(crate) fn get(address: SocketAddr, path: &str) -> Answer {
     request(address, "GET", path)
 }
 
 #[track_caller]
-pub fn request(address: SocketAddr, method: &str, path: &str) -> Answer {
+pub(crate) fn request(address: SocketAddr, method: &str, path: &str) -> Answer {
     exchange(address, method, path, "", "")
 }
 
 /// With header lines, each with its end, and a body.
 #[track_caller]
-pub fn exchange(address: SocketAddr, method: &str, path: &str, headers: &str, body: &str) -> Answer {
+pub(crate) fn exchange(address: SocketAddr, method: &str, path: &str, headers: &str, body: &str) -> Answer {
     let mut stream = TcpStream::connect(address).unwrap();
     stream.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
     let head = format!("{method} {path} HTTP/1.1\r\nHost: volume.test\r\nConnection: close\r\n{headers}\r\n");
@@ -41,7 +41,7 @@ pub fn exchange(address: SocketAddr, method: &str, path: &str, headers: &str, bo
 
 /// As clients read: the head, the body that it announces, and then they close.
 #[track_caller]
-pub fn read_answer(stream: impl Read, method: &str) -> Answer {
+pub(crate) fn read_answer(stream: impl Read, method: &str) -> Answer {
     let mut reader = BufReader::new(stream);
     let mut head = String::new();
     while !head.ends_with("\r\n\r\n") {
@@ -59,7 +59,7 @@ pub fn read_answer(stream: impl Read, method: &str) -> Answer {
 }
 
 /// An app that answers every request with this status until the test ends.
-pub fn app_answering(status: &'static str) -> SocketAddr {
+pub(crate) fn app_answering(status: &'static str) -> SocketAddr {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();
     std::thread::spawn(move || {
@@ -77,7 +77,7 @@ fn answer(mut stream: TcpStream, status: &str) -> std::io::Result<()> {
 }
 
 /// A port of loopback on which nothing listens.
-pub fn closed_port() -> u16 {
+pub(crate) fn closed_port() -> u16 {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     listener.local_addr().unwrap().port()
 }

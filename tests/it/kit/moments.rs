@@ -12,14 +12,14 @@ use super::{Running, Tree, Volseed, eventually, staged};
 const NAMES: usize = 1_500;
 
 /// What takes long to publish: many names in the root, and one directory.
-pub fn much_to_publish() -> Tree {
+pub(crate) fn much_to_publish() -> Tree {
     let tree = Tree::new().file("d/e/file", "x");
     (0..NAMES).fold(tree, |tree, number| tree.file(format!("{number:05}"), format!("{number:08}")))
 }
 
 /// A seed that stands still: all of its tree came but the archive's end.
 #[track_caller]
-pub fn standing(seed: Volseed, tree: &Tree, volume: &Path) -> Running {
+pub(crate) fn standing(seed: Volseed, tree: &Tree, volume: &Path) -> Running {
     let running = seed.fed().start();
     running.feed(tree.members().unfinished());
     // The record of the stage, and some of the tree.
@@ -29,14 +29,14 @@ pub fn standing(seed: Volseed, tree: &Tree, volume: &Path) -> Running {
 
 /// Kills a seed in the middle of staging.
 #[track_caller]
-pub fn killed_staging(seed: Volseed, tree: &Tree, volume: &Path) {
+pub(crate) fn killed_staging(seed: Volseed, tree: &Tree, volume: &Path) {
     standing(seed, tree, volume).stopped_by(Signal::SIGKILL).0.killed_by(Signal::SIGKILL);
 }
 
 /// Kills a seed when the first of its names is published; false where it was too late, and the volume
 /// is complete.
 #[track_caller]
-pub fn killed_publishing(seed: Volseed, volume: &Path) -> bool {
+pub(crate) fn killed_publishing(seed: Volseed, volume: &Path) -> bool {
     let watch = inotify::init(CreateFlags::CLOEXEC).unwrap();
     inotify::add_watch(&watch, volume, WatchFlags::MOVED_TO).unwrap();
     let running = seed.start();

@@ -12,7 +12,7 @@ use std::process::Command;
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::sched::{CloneFlags, unshare};
 
-pub struct Mount {
+pub(crate) struct Mount {
     at: PathBuf,
 }
 
@@ -23,12 +23,12 @@ impl Drop for Mount {
 }
 
 /// A tmpfs with options like `size=8m`.
-pub fn tmpfs(at: &Path, options: &str) -> Mount {
+pub(crate) fn tmpfs(at: &Path, options: &str) -> Mount {
     mounted("tmpfs", at, options)
 }
 
 /// A file system without extended attributes.
-pub fn ramfs(at: &Path) -> Mount {
+pub(crate) fn ramfs(at: &Path) -> Mount {
     mounted("ramfs", at, "mode=0755")
 }
 
@@ -40,14 +40,14 @@ fn mounted(kind: &str, at: &Path, options: &str) -> Mount {
 }
 
 /// The same directory or file in a second place.
-pub fn bind(from: &Path, at: &Path) -> Mount {
+pub(crate) fn bind(from: &Path, at: &Path) -> Mount {
     private();
     mount(Some(from), at, None::<&str>, MsFlags::MS_BIND, None::<&str>).unwrap();
     Mount { at: at.to_owned() }
 }
 
 /// A FUSE file system whose server is gone: every call answers `ENOTCONN`.
-pub fn dead(at: &Path) -> Mount {
+pub(crate) fn dead(at: &Path) -> Mount {
     private();
     fs::create_dir_all(at).unwrap();
     let server = File::options().read(true).write(true).open("/dev/fuse").unwrap();
@@ -57,7 +57,7 @@ pub fn dead(at: &Path) -> Mount {
 }
 
 /// A new file system on a loop device over an image in `images`.
-pub fn loop_device(kind: &str, images: &Path, at: &Path) -> Mount {
+pub(crate) fn loop_device(kind: &str, images: &Path, at: &Path) -> Mount {
     private();
     fs::create_dir_all(at).unwrap();
     let image = images.join(format!("{kind}.img"));
@@ -70,18 +70,18 @@ pub fn loop_device(kind: &str, images: &Path, at: &Path) -> Mount {
 
 impl Mount {
     /// Something that a program has mounted in this thread's namespace.
-    pub fn over(at: &Path) -> Mount {
+    pub(crate) fn over(at: &Path) -> Mount {
         Mount { at: at.to_owned() }
     }
 
-    pub fn remount(&self, flags: MsFlags, options: &str) {
+    pub(crate) fn remount(&self, flags: MsFlags, options: &str) {
         let flags = MsFlags::MS_REMOUNT | flags;
         mount(None::<&str>, &self.at, None::<&str>, flags, Some(options)).unwrap();
     }
 }
 
 /// From now on, what this thread mounts is seen by it and what it starts.
-pub fn private() {
+pub(crate) fn private() {
     thread_local!(static PRIVATE: Cell<bool> = const { Cell::new(false) });
     if !PRIVATE.replace(true) {
         unshare(CloneFlags::CLONE_NEWNS).unwrap();

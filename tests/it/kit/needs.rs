@@ -6,19 +6,19 @@ use std::path::Path;
 
 /// Root, for owners, mounts and devices.
 #[track_caller]
-pub fn root() -> bool {
+pub(crate) fn root() -> bool {
     met(nix::unistd::geteuid().is_root(), "root")
 }
 
 /// Command-line tools.
 #[track_caller]
-pub fn tools(names: &[&str]) -> bool {
+pub(crate) fn tools(names: &[&str]) -> bool {
     names.iter().all(|name| met(in_path(name), name))
 }
 
 /// Everything a loop device with this file system takes.
 #[track_caller]
-pub fn file_system(kind: &str) -> bool {
+pub(crate) fn file_system(kind: &str) -> bool {
     root()
         && tools(&["mount", &format!("mkfs.{kind}")])
         && met(Path::new("/dev/loop-control").exists(), "loop devices in /dev")
@@ -26,7 +26,7 @@ pub fn file_system(kind: &str) -> bool {
 
 /// Everything a file system in user space takes.
 #[track_caller]
-pub fn fuse() -> bool {
+pub(crate) fn fuse() -> bool {
     root() && met(Path::new("/dev/fuse").exists(), "/dev/fuse")
 }
 

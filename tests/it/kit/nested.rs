@@ -10,18 +10,18 @@ use rustix::fs::{Mode, OFlags};
 use super::Volseed;
 
 /// Deeper than a call for each level has stack for, and a descriptor for each may be open.
-pub const DEEP: usize = 30_000;
+pub(crate) const DEEP: usize = 30_000;
 
 /// Directories named `a` in one another; gone with this, at the latest: a sandbox could not remove them.
-pub struct Nested(PathBuf);
+pub(crate) struct Nested(PathBuf);
 
 impl Nested {
     /// Those that a program makes.
-    pub fn of(at: &Path) -> Self {
+    pub(crate) fn of(at: &Path) -> Self {
         Self(at.join("a"))
     }
 
-    pub fn make(at: &Path, levels: usize) -> Self {
+    pub(crate) fn make(at: &Path, levels: usize) -> Self {
         let nested = Self::of(at);
         let mut above = OwnedFd::from(fs::File::open(at).unwrap());
         for _ in 0..levels {
@@ -40,12 +40,12 @@ impl Drop for Nested {
 }
 
 /// Few descriptors are enough.
-pub fn with_64_files(volseed: Volseed) -> Volseed {
+pub(crate) fn with_64_files(volseed: Volseed) -> Volseed {
     with_files(volseed, 64)
 }
 
 /// With a limit of so many open files.
-pub fn with_files(volseed: Volseed, limit: u32) -> Volseed {
+pub(crate) fn with_files(volseed: Volseed, limit: u32) -> Volseed {
     let script = format!("ulimit -n {limit}; exec \"$@\"");
     volseed.under(["sh", "-c", &script, "sh"])
 }

@@ -9,12 +9,12 @@ use std::time::Instant;
 use super::PATIENCE;
 
 /// Writes to a pipe from a thread of its own: a reader that stopped must not stop the test.
-pub struct Feeder {
+pub(crate) struct Feeder {
     bytes: Option<Sender<Vec<u8>>>,
 }
 
 impl Feeder {
-    pub fn start(mut pipe: ChildStdin) -> Self {
+    pub(crate) fn start(mut pipe: ChildStdin) -> Self {
         let (bytes, queue): (_, Receiver<Vec<u8>>) = channel();
         std::thread::spawn(move || {
             for bytes in queue {
@@ -26,18 +26,18 @@ impl Feeder {
         Self { bytes: Some(bytes) }
     }
 
-    pub fn send(&self, bytes: Vec<u8>) {
+    pub(crate) fn send(&self, bytes: Vec<u8>) {
         self.bytes.as_ref().expect("not ended yet").send(bytes).ok();
     }
 
     /// Closes the pipe once everything sent so far is written.
-    pub fn end(&mut self) {
+    pub(crate) fn end(&mut self) {
         self.bytes = None;
     }
 }
 
 /// What a pipe brought so far.
-pub struct Transcript {
+pub(crate) struct Transcript {
     shared: Arc<(Mutex<Said>, Condvar)>,
 }
 
@@ -48,7 +48,7 @@ struct Said {
 }
 
 impl Transcript {
-    pub fn of(mut pipe: impl Read + Send + 'static) -> Self {
+    pub(crate) fn of(mut pipe: impl Read + Send + 'static) -> Self {
         let shared = Arc::new((Mutex::new(Said::default()), Condvar::new()));
         let said = Arc::clone(&shared);
         std::thread::spawn(move || {
@@ -67,12 +67,12 @@ impl Transcript {
         Self { shared }
     }
 
-    pub fn text(&self) -> String {
+    pub(crate) fn text(&self) -> String {
         String::from_utf8_lossy(&self.shared.0.lock().unwrap().bytes).into_owned()
     }
 
     /// Everything, once the last writer has closed the pipe.
-    pub fn whole(&self) -> String {
+    pub(crate) fn whole(&self) -> String {
         let state = self.shared.0.lock().unwrap();
         let (_state, late) = self.shared.1.wait_timeout_while(state, PATIENCE, |state| !state.ended).unwrap();
         assert!(!late.timed_out(), "somebody still holds a pipe of a process that ended");
@@ -81,7 +81,7 @@ impl Transcript {
     }
 
     #[track_caller]
-    pub fn line_with(&self, wanted: &str) -> String {
+    pub(crate) fn line_with(&self, wanted: &str) -> String {
         let deadline = Instant::now() + PATIENCE;
         let mut state = self.shared.0.lock().unwrap();
         loop {

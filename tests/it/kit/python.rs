@@ -1,7 +1,7 @@
 //! Guinea-pig apps that need more than a shell: Python is there wherever the benches run.
 
 /// Says every signal that it gets, by number, and who is in its own process group.
-pub const ECHOES_SIGNALS: &str = r#"
+pub(crate) const ECHOES_SIGNALS: &str = r#"
 import os, signal, sys
 every = signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP, signal.SIGCHLD}
 signal.pthread_sigmask(signal.SIG_BLOCK, every)
@@ -14,7 +14,7 @@ while True:
 "#;
 
 /// Makes 2,000 orphans that all end at once, and waits until none of them is a zombie.
-pub const ORPHANS: &str = r#"
+pub(crate) const ORPHANS: &str = r#"
 import os, sys, time
 go, gone = os.pipe()
 for _ in range(40):
@@ -45,7 +45,7 @@ sys.exit("still there: %d, zombies: %d" % (len(states), states.count("Z")))
 "#;
 
 /// Ends itself by the signal that is its argument.
-pub const DIES_OF: &str = r#"
+pub(crate) const DIES_OF: &str = r#"
 import os, resource, signal, sys
 number = int(sys.argv[1])
 resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
@@ -55,7 +55,7 @@ os.kill(os.getpid(), number)
 "#;
 
 /// Says who its parent is, and who its orphaned grandchild's.
-pub const ORPHAN: &str = r#"
+pub(crate) const ORPHAN: &str = r#"
 import os, time
 print(os.getppid(), flush=True)
 told, tell = os.pipe()

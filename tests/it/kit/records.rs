@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 
 /// Writes a record with the checksum that volseed expects; directories above it are ours alone. With
 /// `state.json` come both records of a complete volume, out of what the private one says.
-pub fn plant(volume: &Path, name: &str, fields: Value) {
+pub(crate) fn plant(volume: &Path, name: &str, fields: Value) {
     if name != "state.json" {
         return fs::write(place(volume, name), summed(fields)).unwrap();
     }
@@ -18,7 +18,7 @@ pub fn plant(volume: &Path, name: &str, fields: Value) {
 }
 
 /// The public record that belongs to a private one, which is written as `bytes`.
-pub fn public(private: &Value, bytes: &[u8]) -> Value {
+pub(crate) fn public(private: &Value, bytes: &[u8]) -> Value {
     let salt = "00112233445566778899aabbccddeeff";
     let digest = |kind: &str, value: &[u8]| {
         let mut hasher = blake3::Hasher::new();
@@ -63,7 +63,7 @@ fn summed(mut fields: Value) -> String {
 }
 
 /// Changes one field of a record that is there.
-pub fn change(path: &Path, field: &str, value: Value) {
+pub(crate) fn change(path: &Path, field: &str, value: Value) {
     let mut record: Value = serde_json::from_slice(&fs::read(path).unwrap()).unwrap();
     record.as_object_mut().unwrap().remove("checksum");
     record[field] = value;
@@ -71,12 +71,12 @@ pub fn change(path: &Path, field: &str, value: Value) {
 }
 
 /// Writes the heartbeat of the claim 1.
-pub fn plant_heartbeat(volume: &Path, fields: Value) {
+pub(crate) fn plant_heartbeat(volume: &Path, fields: Value) {
     fs::write(place(volume, "claims/1/heartbeat"), fields.to_string()).unwrap();
 }
 
 /// Where something of volseed's is on the volume. The directories above it are made.
-pub fn place(volume: &Path, name: &str) -> PathBuf {
+pub(crate) fn place(volume: &Path, name: &str) -> PathBuf {
     let path = volume.join(".volseed").join(name);
     let above = path.parent().unwrap();
     fs::create_dir_all(above).unwrap();
@@ -87,7 +87,7 @@ pub fn place(volume: &Path, name: &str) -> PathBuf {
 }
 
 /// The private record of a seed with the top-level entry `x`, with these fields in place of its own.
-pub fn complete(fields: Value) -> Value {
+pub(crate) fn complete(fields: Value) -> Value {
     let totals = json!({"files": 1, "directories": 0, "links": 0, "bytes": 1});
     let record = json!({
         "format": 2, "generation": 1, "version": null, "epoch": 1, "origin": "seeded", "source": "x",
@@ -97,7 +97,7 @@ pub fn complete(fields: Value) -> Value {
 }
 
 /// `claim.json` of the claim 1, whose holder is another kernel's and silent, with these fields.
-pub fn holder(fields: Value) -> Value {
+pub(crate) fn holder(fields: Value) -> Value {
     let record = json!({
         "format": 2, "epoch": 1, "nonce": "planted", "host": "other", "container": null, "pid": 1,
         "since": 0, "boot": "another", "device": 0, "locked": false,

@@ -12,15 +12,15 @@ const MEMORY: &str = "/dev/shm";
 const ROOM_NEEDED: u64 = 512 << 20;
 
 /// A user that no machine has, for tests that give root up.
-pub const PROBE_ID: u32 = 12345;
+pub(crate) const PROBE_ID: u32 = 12345;
 
-pub struct Sandbox {
+pub(crate) struct Sandbox {
     directory: TempDir,
 }
 
 impl Sandbox {
     /// In memory where there is room for it, otherwise on disk.
-    pub fn new() -> Self {
+    pub(crate) fn new() -> Self {
         match rustix::fs::statvfs(MEMORY) {
             Ok(space) if space.f_bavail * space.f_frsize >= ROOM_NEEDED => Self::below(Path::new(MEMORY)),
             _ => Self::on_disk(),
@@ -28,7 +28,7 @@ impl Sandbox {
     }
 
     /// Where programs may be executed, whatever `/dev/shm` is mounted with.
-    pub fn on_disk() -> Self {
+    pub(crate) fn on_disk() -> Self {
         Self::below(&std::env::temp_dir())
     }
 
@@ -40,38 +40,38 @@ impl Sandbox {
     }
 
     /// A name in the sandbox; nothing is made.
-    pub fn path(&self, name: &str) -> PathBuf {
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
         self.directory.path().join(name)
     }
 
     /// A directory in the sandbox, made.
-    pub fn directory(&self, name: &str) -> PathBuf {
+    pub(crate) fn directory(&self, name: &str) -> PathBuf {
         let path = self.path(name);
         fs::create_dir_all(&path).unwrap();
         path
     }
 
     /// An empty volume.
-    pub fn volume(&self) -> PathBuf {
+    pub(crate) fn volume(&self) -> PathBuf {
         self.directory("volume")
     }
 
     /// An empty volume that belongs to this user. Needs root.
-    pub fn volume_of(&self, user: u32) -> PathBuf {
+    pub(crate) fn volume_of(&self, user: u32) -> PathBuf {
         let volume = self.volume();
         chown(&volume, Some(user), Some(user)).unwrap();
         volume
     }
 
     /// A file in the sandbox.
-    pub fn file(&self, name: &str, bytes: impl AsRef<[u8]>) -> PathBuf {
+    pub(crate) fn file(&self, name: &str, bytes: impl AsRef<[u8]>) -> PathBuf {
         let path = self.path(name);
         fs::write(&path, bytes).unwrap();
         path
     }
 
     /// A file in the sandbox that may be executed.
-    pub fn program(&self, name: &str, text: &str) -> PathBuf {
+    pub(crate) fn program(&self, name: &str, text: &str) -> PathBuf {
         let path = self.file(name, text);
         fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
         path

@@ -13,11 +13,11 @@ use std::time::Duration;
 use super::{Outcome, Sandbox, Snapshot, Tree, Volseed, seed};
 
 /// The app's user, as Debian's www-data.
-pub const APP: u32 = 33;
+pub(crate) const APP: u32 = 33;
 /// Somebody who is neither root nor the app.
-pub const STRANGER: u32 = 4711;
+pub(crate) const STRANGER: u32 = 4711;
 /// Nothing that is on a volume may hold volseed for longer.
-pub const BOUND: Duration = Duration::from_secs(20);
+pub(crate) const BOUND: Duration = Duration::from_secs(20);
 /// A claim that looks alive is waited for: shorter than the bound, so that it does not look like a hang.
 const WAIT: &str = "2s";
 
@@ -26,7 +26,7 @@ const ROOT_ONLY: &str = "lost+found/root-only";
 
 /// Whose the volume's root is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum RootOf {
+pub(crate) enum RootOf {
     /// The app's user's.
     App,
     /// Root's, and everybody may write it: an `emptyDir`.
@@ -36,11 +36,11 @@ pub enum RootOf {
 }
 
 impl RootOf {
-    pub const ALL: [RootOf; 3] = [RootOf::App, RootOf::Everybody, RootOf::Sticky];
+    pub(crate) const ALL: [RootOf; 3] = [RootOf::App, RootOf::Everybody, RootOf::Sticky];
 }
 
 /// What the image ships.
-pub struct Image {
+pub(crate) struct Image {
     pub archive: Vec<u8>,
     pub directory: PathBuf,
     pub tree: Tree,
@@ -49,7 +49,7 @@ pub struct Image {
 impl Image {
     /// A bit of everything. `uploads/key` is the app's, and as large and as old as the file on the
     /// volume that is root's alone: what takes the one for the other gives it away.
-    pub fn new(sandbox: &Sandbox) -> Image {
+    pub(crate) fn new(sandbox: &Sandbox) -> Image {
         let tree = Tree::new()
             .file("index.php", "<?php phpinfo();")
             .file("bin/tool", vec![b'x'; 70_000])
@@ -68,36 +68,36 @@ impl Image {
     }
 
     /// Any tree, which is also written to an empty directory to compare with.
-    pub fn at(directory: &Path, tree: Tree) -> Image {
+    pub(crate) fn at(directory: &Path, tree: Tree) -> Image {
         Image { archive: tree.archive(), directory: tree.write_to(directory), tree }
     }
 
     /// `volseed seed` from the archive, with a bound on the wait for others.
-    pub fn seed(&self, volume: &Path) -> Volseed {
+    pub(crate) fn seed(&self, volume: &Path) -> Volseed {
         seed("-", volume).option("--wait-timeout", WAIT).input(self.archive.clone())
     }
 
     /// `volseed run`, the same.
-    pub fn run(&self, volume: &Path) -> Volseed {
+    pub(crate) fn run(&self, volume: &Path) -> Volseed {
         let run = super::run("-", volume, ["true"]);
         run.option("--wait-timeout", WAIT).input(self.archive.clone())
     }
 
     /// The volume holds exactly what the image ships, but for the root itself.
-    pub fn is_on(&self, volume: &Path) -> Result<(), String> {
+    pub(crate) fn is_on(&self, volume: &Path) -> Result<(), String> {
         let differences = self.snapshot().differences(&Snapshot::of(volume).without_root());
         none_of("the volume is not what the image ships", differences)
     }
 
     /// The volume holds what the image ships, and perhaps more.
-    pub fn is_within(&self, volume: &Path) -> Result<(), String> {
+    pub(crate) fn is_within(&self, volume: &Path) -> Result<(), String> {
         let missing = self.snapshot().missing(&Snapshot::of(volume).without_root());
         none_of("the volume does not hold what the image ships", missing)
     }
 
     /// No regular file on the volume is root's and has other bytes than one of the image's, but for
     /// records in directories of root's. One that was not finished has a part of them.
-    pub fn is_all_that_root_owns(&self, volume: &Path) -> Result<(), String> {
+    pub(crate) fn is_all_that_root_owns(&self, volume: &Path) -> Result<(), String> {
         let mut shipped = Vec::new();
         each_file(&self.directory, &mut |path| shipped.push(fs::read(path).unwrap()));
         let mut forged = Vec::new();
@@ -144,7 +144,7 @@ fn none_of(what: &str, differences: Vec<String>) -> Result<(), String> {
 }
 
 /// A volume and its surroundings, below one directory of one file system.
-pub struct Scene {
+pub(crate) struct Scene {
     pub volume: PathBuf,
     pub outside: PathBuf,
     before: Snapshot,
@@ -161,7 +161,7 @@ struct RootOnly {
 
 impl Scene {
     /// In an empty directory.
-    pub fn new(below: &Path, root: RootOf) -> Scene {
+    pub(crate) fn new(below: &Path, root: RootOf) -> Scene {
         let (volume, outside) = (below.join("volume"), below.join("outside"));
         fs::create_dir_all(&volume).unwrap();
         canaries().write_to(&outside);
@@ -183,29 +183,29 @@ impl Scene {
         Scene { volume, outside, before, root_only }
     }
 
-    pub fn state(&self) -> PathBuf {
+    pub(crate) fn state(&self) -> PathBuf {
         self.volume.join(".volseed")
     }
 
     /// A place in `.volseed`, which is itself the empty one.
-    pub fn place(&self, name: &str) -> PathBuf {
+    pub(crate) fn place(&self, name: &str) -> PathBuf {
         if name.is_empty() { self.state() } else { self.state().join(name) }
     }
 
     /// The file on the volume that is root's alone.
-    pub fn root_only(&self) -> PathBuf {
+    pub(crate) fn root_only(&self) -> PathBuf {
         self.volume.join(ROOT_ONLY)
     }
 
     /// Nothing outside was touched, and nothing of root's on the volume.
-    pub fn is_untouched(&self) -> Result<(), String> {
+    pub(crate) fn is_untouched(&self) -> Result<(), String> {
         none_of("outside of the volume", self.before.differences(&Snapshot::of(&self.outside)))?;
         let now = RootOnly::read(&self.volume);
         if now == self.root_only { Ok(()) } else { Err(format!("root's file on the volume is now {now:?}")) }
     }
 
     /// Removes what is in the way of another seed.
-    pub fn remove_state(&self) {
+    pub(crate) fn remove_state(&self) {
         remove(&self.state());
     }
 }
@@ -245,13 +245,13 @@ fn canaries() -> Tree {
         .mode(0o700)
 }
 
-pub fn remove(path: &Path) {
+pub(crate) fn remove(path: &Path) {
     assert!(Command::new("rm").arg("-rf").arg(path).status().unwrap().success());
 }
 
 /// What it said and how it ended, as a test of hostile input expects that: one of these exit codes,
 /// no control characters, one line that begins with `error:` where it failed and none else.
-pub fn judged(ended: Result<Outcome, String>, allowed: &[i32]) -> Result<Outcome, String> {
+pub(crate) fn judged(ended: Result<Outcome, String>, allowed: &[i32]) -> Result<Outcome, String> {
     let outcome = ended.map_err(|said| format!("hangs; it said:\n{}", last_lines(&said)))?;
     let text = &outcome.stderr;
     let told = |what: &str| format!("{what}; {}; it said:\n{}", outcome.status, last_lines(text));

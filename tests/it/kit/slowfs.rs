@@ -9,7 +9,7 @@ use super::{Sandbox, mount, needs};
 /// An empty slowfs on the sandbox's volume, seen by this test and what it starts; nothing where the
 /// machine has no FUSE. It has to end before the sandbox.
 #[track_caller]
-pub fn slow(sandbox: &Sandbox, options: Options) -> Option<Mount> {
+pub(crate) fn slow(sandbox: &Sandbox, options: Options) -> Option<Mount> {
     needs::fuse().then(|| {
         mount::private();
         Mount::new(options, &sandbox.volume()).unwrap()
@@ -17,11 +17,11 @@ pub fn slow(sandbox: &Sandbox, options: Options) -> Option<Mount> {
 }
 
 /// As far away as a server in the next data centre.
-pub fn far() -> Options {
+pub(crate) fn far() -> Options {
     Options { rtt: Duration::from_millis(1), ..Options::default() }
 }
 
 /// A file system that refuses something or does it in another way, answered at once.
-pub fn quirky(quirks: Quirks) -> Options {
+pub(crate) fn quirky(quirks: Quirks) -> Options {
     Options { quirks, ..Options::default() }
 }

@@ -9,7 +9,7 @@ use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Snapshot {
+pub(crate) struct Snapshot {
     nodes: BTreeMap<PathBuf, Node>,
 }
 
@@ -36,14 +36,14 @@ enum What {
 
 /// Fails with every difference between two trees, one a line.
 #[track_caller]
-pub fn assert_same_tree(expected: &Path, found: &Path) {
+pub(crate) fn assert_same_tree(expected: &Path, found: &Path) {
     Snapshot::of(expected).assert_same(&Snapshot::of(found));
 }
 
 impl Snapshot {
     /// What a user sees of a tree: without volseed's directory, without the time of the root,
     /// which changes with every entry.
-    pub fn of(root: &Path) -> Self {
+    pub(crate) fn of(root: &Path) -> Self {
         let mut nodes = BTreeMap::new();
         let mut first_names = HashMap::new();
         visit(root, Path::new("."), &mut nodes, &mut first_names);
@@ -54,37 +54,37 @@ impl Snapshot {
     }
 
     /// The same tree, had it been seeded for this owner.
-    pub fn owned_by(mut self, user: u32, group: u32) -> Self {
+    pub(crate) fn owned_by(mut self, user: u32, group: u32) -> Self {
         self.nodes.values_mut().for_each(|node| node.owner = (user, group));
         self
     }
 
     /// The same tree with one time everywhere.
-    pub fn without_times(mut self) -> Self {
+    pub(crate) fn without_times(mut self) -> Self {
         self.nodes.values_mut().for_each(|node| node.modified = (0, 0));
         self
     }
 
     /// The same tree without what its root is.
-    pub fn without_root(mut self) -> Self {
+    pub(crate) fn without_root(mut self) -> Self {
         self.nodes.remove(Path::new("."));
         self
     }
 
     /// The same tree, of which nobody asks whose it is.
-    pub fn without_owners(mut self) -> Self {
+    pub(crate) fn without_owners(mut self) -> Self {
         self.nodes.values_mut().for_each(|node| node.owner = (0, 0));
         self
     }
 
     /// The same tree, of which nobody asks who may do what with it.
-    pub fn without_modes(mut self) -> Self {
+    pub(crate) fn without_modes(mut self) -> Self {
         self.nodes.values_mut().for_each(|node| node.mode = 0);
         self
     }
 
     #[track_caller]
-    pub fn assert_same(&self, found: &Self) {
+    pub(crate) fn assert_same(&self, found: &Self) {
         let differences = self.differences(found);
         assert!(
             differences.is_empty(),
@@ -95,7 +95,7 @@ impl Snapshot {
     }
 
     /// Everything that is not the same, one text each.
-    pub fn differences(&self, found: &Self) -> Vec<String> {
+    pub(crate) fn differences(&self, found: &Self) -> Vec<String> {
         let mut differences = self.missing(found);
         let extra = found.nodes.keys().filter(|path| !self.nodes.contains_key(*path));
         differences.extend(extra.map(|path| format!("not expected: {path:?}")));
@@ -103,7 +103,7 @@ impl Snapshot {
     }
 
     /// What of this tree is not there or is another; there may be more.
-    pub fn missing(&self, found: &Self) -> Vec<String> {
+    pub(crate) fn missing(&self, found: &Self) -> Vec<String> {
         let mut differences = Vec::new();
         for (path, node) in &self.nodes {
             match found.nodes.get(path) {

@@ -15,7 +15,7 @@ const THREADS: usize = 4;
 const LOOKED_AT: usize = 8;
 
 /// Something on a volume, and what may come of it.
-pub struct Case {
+pub(crate) struct Case {
     pub name: String,
     pub root: RootOf,
     /// Exit codes of the next start.
@@ -26,7 +26,7 @@ pub struct Case {
 
 /// What has to be true after a start that ends with 0.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Follows {
+pub(crate) enum Follows {
     /// The image's seed is there and nothing else, and nothing of what was there before was used.
     Seeded,
     /// The same, and what was there before may have been used: it is ours.
@@ -40,7 +40,7 @@ pub enum Follows {
 /// Plays the cases that are made from real states of one image, and fails with everything that was not
 /// right. Passes, and says so, where the machine has not what it takes.
 #[track_caller]
-pub fn table(cases: impl FnOnce(&'static States) -> Vec<Case>) {
+pub(crate) fn table(cases: impl FnOnce(&'static States) -> Vec<Case>) {
     if !needs::root() || !needs::tools(&["cp", "rm", "find", "chown", "chgrp", "chmod"]) {
         return;
     }

@@ -5,36 +5,36 @@ use tar::{EntryType, Header};
 const BLOCK: usize = 512;
 
 #[derive(Debug, Clone, Default)]
-pub struct Tarball {
+pub(crate) struct Tarball {
     bytes: Vec<u8>,
     /// Where the header of the last member starts.
     last: usize,
 }
 
 impl Tarball {
-    pub fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self::default()
     }
 
-    pub fn file(self, name: impl AsRef<[u8]>, body: impl AsRef<[u8]>) -> Self {
+    pub(crate) fn file(self, name: impl AsRef<[u8]>, body: impl AsRef<[u8]>) -> Self {
         self.member(EntryType::Regular, name, "", body)
     }
 
-    pub fn directory(self, name: impl AsRef<[u8]>) -> Self {
+    pub(crate) fn directory(self, name: impl AsRef<[u8]>) -> Self {
         let wide = |header: &mut Header| header.set_mode(0o755);
         self.member(EntryType::Directory, name, "", "").edit(wide)
     }
 
-    pub fn symlink(self, name: impl AsRef<[u8]>, target: impl AsRef<[u8]>) -> Self {
+    pub(crate) fn symlink(self, name: impl AsRef<[u8]>, target: impl AsRef<[u8]>) -> Self {
         self.member(EntryType::Symlink, name, target, "")
     }
 
-    pub fn hard_link(self, name: impl AsRef<[u8]>, target: impl AsRef<[u8]>) -> Self {
+    pub(crate) fn hard_link(self, name: impl AsRef<[u8]>, target: impl AsRef<[u8]>) -> Self {
         self.member(EntryType::Link, name, target, "")
     }
 
     /// A member of any type; owner, mode and time as the test's user would have them.
-    pub fn member(
+    pub(crate) fn member(
         mut self,
         kind: EntryType,
         name: impl AsRef<[u8]>,
@@ -59,17 +59,17 @@ impl Tarball {
     }
 
     /// Extended records for the member that follows. A value may hold any byte.
-    pub fn pax(self, records: &[(&str, &[u8])]) -> Self {
+    pub(crate) fn pax(self, records: &[(&str, &[u8])]) -> Self {
         self.member(EntryType::XHeader, "pax", "", pax_records(records))
     }
 
     /// Extended records for every member that follows.
-    pub fn pax_global(self, records: &[(&str, &[u8])]) -> Self {
+    pub(crate) fn pax_global(self, records: &[(&str, &[u8])]) -> Self {
         self.member(EntryType::XGlobalHeader, "pax", "", pax_records(records))
     }
 
     /// Changes the last header; its checksum is made right again.
-    pub fn edit(mut self, change: impl FnOnce(&mut Header)) -> Self {
+    pub(crate) fn edit(mut self, change: impl FnOnce(&mut Header)) -> Self {
         let mut header = Header::new_old();
         header.as_mut_bytes().copy_from_slice(&self.bytes[self.last..][..BLOCK]);
         change(&mut header);
@@ -79,19 +79,19 @@ impl Tarball {
     }
 
     /// Changes the bytes of the last member, the checksum of its header included.
-    pub fn damage(mut self, change: impl FnOnce(&mut [u8])) -> Self {
+    pub(crate) fn damage(mut self, change: impl FnOnce(&mut [u8])) -> Self {
         change(&mut self.bytes[self.last..]);
         self
     }
 
     /// The archive with its end marker, filled up to a record as tar does.
-    pub fn build(mut self) -> Vec<u8> {
+    pub(crate) fn build(mut self) -> Vec<u8> {
         self.bytes.resize((self.bytes.len() + 2 * BLOCK).next_multiple_of(20 * BLOCK), 0);
         self.bytes
     }
 
     /// Only what was written so far: no end marker.
-    pub fn unfinished(self) -> Vec<u8> {
+    pub(crate) fn unfinished(self) -> Vec<u8> {
         self.bytes
     }
 

@@ -17,7 +17,7 @@ use tar::{EntryType, Header};
 use super::Tarball;
 
 #[derive(Debug, Clone)]
-pub struct Tree {
+pub(crate) struct Tree {
     entries: Vec<Entry>,
     known: BTreeSet<Vec<u8>>,
 }
@@ -44,13 +44,13 @@ enum What {
 
 impl Tree {
     /// A root; `mode`, `owner` and the like that follow are the root's.
-    pub fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let empty = Self { entries: Vec::new(), known: BTreeSet::new() };
         empty.add(b"", What::Directory, 0o755)
     }
 
     /// A small web application with a bit of everything.
-    pub fn sample() -> Self {
+    pub(crate) fn sample() -> Self {
         Self::new()
             .file("index.php", "<?php phpinfo();")
             .file("empty", "")
@@ -64,55 +64,55 @@ impl Tree {
     }
 
     /// Many files of a kibibyte in one directory, told apart by their bytes.
-    pub fn many(directory: &str, count: usize) -> Self {
+    pub(crate) fn many(directory: &str, count: usize) -> Self {
         Self::many_of(directory, count, 1 << 10)
     }
 
     /// Many files of this size in one directory, told apart by their bytes.
-    pub fn many_of(directory: &str, count: usize, bytes: usize) -> Self {
+    pub(crate) fn many_of(directory: &str, count: usize, bytes: usize) -> Self {
         (0..count).fold(Self::new(), |tree, number| {
             let body = format!("{number:08}").repeat(bytes / 8);
             tree.file(format!("{directory}/{number:05}"), body)
         })
     }
 
-    pub fn file(self, path: impl AsRef<[u8]>, body: impl Into<Vec<u8>>) -> Self {
+    pub(crate) fn file(self, path: impl AsRef<[u8]>, body: impl Into<Vec<u8>>) -> Self {
         self.add(path.as_ref(), What::File(body.into()), 0o644)
     }
 
-    pub fn directory(self, path: impl AsRef<[u8]>) -> Self {
+    pub(crate) fn directory(self, path: impl AsRef<[u8]>) -> Self {
         self.add(path.as_ref(), What::Directory, 0o755)
     }
 
-    pub fn symlink(self, path: impl AsRef<[u8]>, target: &str) -> Self {
+    pub(crate) fn symlink(self, path: impl AsRef<[u8]>, target: &str) -> Self {
         self.add(path.as_ref(), What::Symlink(target.into()), 0o777)
     }
 
     /// A second name; the target stands before it.
-    pub fn hard_link(self, path: impl AsRef<[u8]>, target: &str) -> Self {
+    pub(crate) fn hard_link(self, path: impl AsRef<[u8]>, target: &str) -> Self {
         self.add(path.as_ref(), What::HardLink(target.into()), 0o644)
     }
 
-    pub fn fifo(self, path: impl AsRef<[u8]>) -> Self {
+    pub(crate) fn fifo(self, path: impl AsRef<[u8]>) -> Self {
         self.add(path.as_ref(), What::Fifo, 0o640)
     }
 
-    pub fn mode(mut self, mode: u32) -> Self {
+    pub(crate) fn mode(mut self, mode: u32) -> Self {
         self.last().mode = mode;
         self
     }
 
-    pub fn owner(mut self, user: u32, group: u32) -> Self {
+    pub(crate) fn owner(mut self, user: u32, group: u32) -> Self {
         self.last().owner = (user, group);
         self
     }
 
-    pub fn modified(mut self, seconds: i64, nanoseconds: u32) -> Self {
+    pub(crate) fn modified(mut self, seconds: i64, nanoseconds: u32) -> Self {
         self.last().modified = (seconds, nanoseconds);
         self
     }
 
-    pub fn attribute(mut self, name: &'static str, value: impl Into<Vec<u8>>) -> Self {
+    pub(crate) fn attribute(mut self, name: &'static str, value: impl Into<Vec<u8>>) -> Self {
         self.last().attributes.push((name, value.into()));
         self
     }
@@ -145,7 +145,7 @@ impl Tree {
 
     /// Makes the tree; the directory may be there already.
     #[track_caller]
-    pub fn write_to(&self, root: &Path) -> PathBuf {
+    pub(crate) fn write_to(&self, root: &Path) -> PathBuf {
         for entry in &self.entries {
             let path = entry.below(root);
             match &entry.what {
@@ -166,12 +166,12 @@ impl Tree {
     }
 
     /// The same as an archive, in the order of the literal.
-    pub fn archive(&self) -> Vec<u8> {
+    pub(crate) fn archive(&self) -> Vec<u8> {
         self.members().build()
     }
 
     /// The archive without its end, as much of a stream as has come so far.
-    pub fn members(&self) -> Tarball {
+    pub(crate) fn members(&self) -> Tarball {
         self.entries.iter().fold(Tarball::new(), |archive, entry| entry.append(archive))
     }
 }

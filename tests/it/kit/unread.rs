@@ -13,16 +13,16 @@ use rustix::fs::{OFlags, fcntl_setfl};
 use super::pipes::Transcript;
 
 /// What it can be.
-pub const KINDS: [&str; 4] = ["pipe", "stream socket", "datagram socket", "terminal"];
+pub(crate) const KINDS: [&str; 4] = ["pipe", "stream socket", "datagram socket", "terminal"];
 
-pub struct Unread {
+pub(crate) struct Unread {
     far: OwnedFd,
     near: OwnedFd,
     is_terminal: bool,
 }
 
 impl Unread {
-    pub fn new(kind: &str) -> Unread {
+    pub(crate) fn new(kind: &str) -> Unread {
         let (far, near) = match kind {
             "pipe" => {
                 let (far, near) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC).unwrap();
@@ -44,13 +44,13 @@ impl Unread {
     }
 
     /// One that takes nothing: full, or a terminal that is stopped as by Ctrl-S.
-    pub fn blocked(kind: &str) -> Unread {
+    pub(crate) fn blocked(kind: &str) -> Unread {
         let unread = Unread::new(kind);
         unread.block();
         unread
     }
 
-    pub fn block(&self) {
+    pub(crate) fn block(&self) {
         if self.is_terminal {
             tcflow(&self.near, FlowArg::TCOOFF).unwrap();
             return;
@@ -64,12 +64,12 @@ impl Unread {
     }
 
     /// For what is started.
-    pub fn near(&self) -> Stdio {
+    pub(crate) fn near(&self) -> Stdio {
         self.near.try_clone().unwrap().into()
     }
 
     /// Reads from here on. It ends with the last process that has it.
-    pub fn read(self) -> Transcript {
+    pub(crate) fn read(self) -> Transcript {
         if self.is_terminal {
             tcflow(&self.near, FlowArg::TCOON).unwrap();
         }

@@ -16,7 +16,7 @@ use super::{Outcome, PATIENCE, eventually};
 
 /// What is going to be started.
 #[derive(Default)]
-pub struct Volseed {
+pub(crate) struct Volseed {
     program: Option<OsString>,
     wrapper: Vec<OsString>,
     arguments: Vec<OsString>,
@@ -38,17 +38,17 @@ enum Input {
 }
 
 /// `volseed` with these arguments.
-pub fn volseed<A: AsRef<OsStr>>(arguments: impl IntoIterator<Item = A>) -> Volseed {
+pub(crate) fn volseed<A: AsRef<OsStr>>(arguments: impl IntoIterator<Item = A>) -> Volseed {
     Volseed::default().arguments(arguments)
 }
 
 /// `volseed seed --from … --to …`.
-pub fn seed(from: impl AsRef<OsStr>, to: impl AsRef<OsStr>) -> Volseed {
+pub(crate) fn seed(from: impl AsRef<OsStr>, to: impl AsRef<OsStr>) -> Volseed {
     volseed(["seed"]).option("--from", from).option("--to", to)
 }
 
 /// `volseed run --from … --to … -- APP…`.
-pub fn run<A: AsRef<OsStr>>(
+pub(crate) fn run<A: AsRef<OsStr>>(
     from: impl AsRef<OsStr>,
     to: impl AsRef<OsStr>,
     app: impl IntoIterator<Item = A>,
@@ -59,92 +59,92 @@ pub fn run<A: AsRef<OsStr>>(
 }
 
 /// `volseed health --listen …`.
-pub fn health(address: SocketAddr) -> Volseed {
+pub(crate) fn health(address: SocketAddr) -> Volseed {
     volseed(["health"]).option("--listen", address.to_string())
 }
 
 impl Volseed {
     /// Another program in its place, to be started and watched in the same way.
-    pub fn program(name: &str) -> Self {
+    pub(crate) fn program(name: &str) -> Self {
         Self { program: Some(name.into()), ..Self::default() }
     }
 
-    pub fn arguments<A: AsRef<OsStr>>(mut self, arguments: impl IntoIterator<Item = A>) -> Self {
+    pub(crate) fn arguments<A: AsRef<OsStr>>(mut self, arguments: impl IntoIterator<Item = A>) -> Self {
         self.arguments.extend(arguments.into_iter().map(|part| part.as_ref().to_owned()));
         self
     }
 
-    pub fn flag(self, name: &str) -> Self {
+    pub(crate) fn flag(self, name: &str) -> Self {
         self.arguments([name])
     }
 
-    pub fn option(self, name: &str, value: impl AsRef<OsStr>) -> Self {
+    pub(crate) fn option(self, name: &str, value: impl AsRef<OsStr>) -> Self {
         self.arguments([OsStr::new(name), value.as_ref()])
     }
 
     /// Log lines as JSON, which `Outcome::line` reads.
-    pub fn json(self) -> Self {
+    pub(crate) fn json(self) -> Self {
         self.option("--log", "json")
     }
 
-    pub fn listening(self) -> Self {
+    pub(crate) fn listening(self) -> Self {
         self.option("--listen", "127.0.0.1:0")
     }
 
-    pub fn env(mut self, name: &str, value: impl AsRef<OsStr>) -> Self {
+    pub(crate) fn env(mut self, name: &str, value: impl AsRef<OsStr>) -> Self {
         self.environment.push((name.into(), value.as_ref().to_owned()));
         self
     }
 
-    pub fn in_directory(mut self, directory: &Path) -> Self {
+    pub(crate) fn in_directory(mut self, directory: &Path) -> Self {
         self.directory = Some(directory.to_owned());
         self
     }
 
     /// Another user, without supplementary groups. Needs root.
-    pub fn started_by(mut self, user: u32, group: u32) -> Self {
+    pub(crate) fn started_by(mut self, user: u32, group: u32) -> Self {
         self.user = Some((user, group));
         self
     }
 
     /// Below another program, like `env --ignore-signal=HUP`.
-    pub fn under<A: AsRef<OsStr>>(mut self, wrapper: impl IntoIterator<Item = A>) -> Self {
+    pub(crate) fn under<A: AsRef<OsStr>>(mut self, wrapper: impl IntoIterator<Item = A>) -> Self {
         self.wrapper = wrapper.into_iter().map(|part| part.as_ref().to_owned()).collect();
         self
     }
 
     /// As PID 1 of a PID namespace with a `/proc` of its own, like in a container. Needs root.
-    pub fn in_container(mut self) -> Self {
+    pub(crate) fn in_container(mut self) -> Self {
         self.in_namespace = true;
         self.under(["unshare", "--pid", "--fork", "--mount-proc", "--kill-child"])
     }
 
     /// All of standard input.
-    pub fn input(mut self, bytes: impl Into<Vec<u8>>) -> Self {
+    pub(crate) fn input(mut self, bytes: impl Into<Vec<u8>>) -> Self {
         self.input = Input::Whole(bytes.into());
         self
     }
 
     /// Standard input that comes when the test says so.
-    pub fn fed(mut self) -> Self {
+    pub(crate) fn fed(mut self) -> Self {
         self.input = Input::Fed;
         self
     }
 
     /// Standard error of the test's own, which what is started says nothing of.
-    pub fn standard_error(mut self, file: impl Into<Stdio>) -> Self {
+    pub(crate) fn standard_error(mut self, file: impl Into<Stdio>) -> Self {
         self.standard_error = Some(file.into());
         self
     }
 
     /// Starts it and waits for its end.
     #[track_caller]
-    pub fn ends(self) -> Outcome {
+    pub(crate) fn ends(self) -> Outcome {
         self.start().ends()
     }
 
     #[track_caller]
-    pub fn start(self) -> Running {
+    pub(crate) fn start(self) -> Running {
         let binary = self.program.unwrap_or_else(|| env!("CARGO_BIN_EXE_volseed").into());
         let mut line = self.wrapper;
         line.push(binary);
@@ -193,7 +193,7 @@ impl Volseed {
 }
 
 /// A volseed, or the app it became. Killed with the test.
-pub struct Running {
+pub(crate) struct Running {
     child: Child,
     stdout: Transcript,
     stderr: Transcript,
@@ -203,7 +203,7 @@ pub struct Running {
 
 impl Running {
     /// The process's number as the test sees it.
-    pub fn pid(&self) -> i32 {
+    pub(crate) fn pid(&self) -> i32 {
         let started = self.child.id() as i32;
         if !self.in_namespace {
             return started;
@@ -220,31 +220,31 @@ impl Running {
 
     /// Waits for a line with this text on standard error.
     #[track_caller]
-    pub fn says(&self, text: &str) -> String {
+    pub(crate) fn says(&self, text: &str) -> String {
         self.stderr.line_with(text)
     }
 
     /// Waits for a line with this text on the app's standard output.
     #[track_caller]
-    pub fn prints(&self, text: &str) -> String {
+    pub(crate) fn prints(&self, text: &str) -> String {
         self.stdout.line_with(text)
     }
 
     /// Everything on standard error so far.
-    pub fn stderr(&self) -> String {
+    pub(crate) fn stderr(&self) -> String {
         self.stderr.text()
     }
 
     /// Where the health server listens first.
     #[track_caller]
-    pub fn address(&self) -> SocketAddr {
+    pub(crate) fn address(&self) -> SocketAddr {
         let line = self.says("listening");
         address_in(&line).unwrap_or_else(|| panic!("no address in {line:?}"))
     }
 
     /// The TCP addresses that the health server listens on, of which there are this many.
     #[track_caller]
-    pub fn addresses(&self, count: usize) -> Vec<SocketAddr> {
+    pub(crate) fn addresses(&self, count: usize) -> Vec<SocketAddr> {
         let mut addresses = Vec::new();
         eventually("all addresses", || {
             let text = self.stderr();
@@ -256,54 +256,54 @@ impl Running {
     }
 
     #[track_caller]
-    pub fn get(&self, path: &str) -> Answer {
+    pub(crate) fn get(&self, path: &str) -> Answer {
         http::get(self.address(), path)
     }
 
     /// Gives it some of its standard input; never blocks the test.
-    pub fn feed(&self, bytes: impl Into<Vec<u8>>) {
+    pub(crate) fn feed(&self, bytes: impl Into<Vec<u8>>) {
         self.feeder.as_ref().expect("started with an input").send(bytes.into());
     }
 
     /// Ends its standard input once all of it was taken.
-    pub fn end_input(&mut self) {
+    pub(crate) fn end_input(&mut self) {
         if let Some(feeder) = &mut self.feeder {
             feeder.end();
         }
     }
 
     #[track_caller]
-    pub fn signal(&self, signal: Signal) {
+    pub(crate) fn signal(&self, signal: Signal) {
         kill(Pid::from_raw(self.pid()), signal).unwrap();
     }
 
     /// Sends the signal and says how it ended, and after how long.
     #[track_caller]
-    pub fn stopped_by(self, signal: Signal) -> (Outcome, Duration) {
+    pub(crate) fn stopped_by(self, signal: Signal) -> (Outcome, Duration) {
         let sent = Instant::now();
         self.signal(signal);
         let outcome = self.ends();
         (outcome, sent.elapsed())
     }
 
-    pub fn is_running(&mut self) -> bool {
+    pub(crate) fn is_running(&mut self) -> bool {
         self.child.try_wait().unwrap().is_none()
     }
 
     /// Another volseed in the same PID namespace, as `docker exec` or a HEALTHCHECK starts it.
-    pub fn beside(&self, arguments: &[&str]) -> Volseed {
+    pub(crate) fn beside(&self, arguments: &[&str]) -> Volseed {
         let target = self.pid().to_string();
         volseed(arguments).under(["nsenter", "--pid", "--mount", "--target", &target, "--"])
     }
 
     /// Waits for its end.
     #[track_caller]
-    pub fn ends(self) -> Outcome {
+    pub(crate) fn ends(self) -> Outcome {
         self.ends_within(PATIENCE).unwrap_or_else(|said| panic!("did not end; it said:\n{said}"))
     }
 
     /// Waits for its end. Where that does not come in time it is killed, and what it said is the error.
-    pub fn ends_within(mut self, limit: Duration) -> Result<Outcome, String> {
+    pub(crate) fn ends_within(mut self, limit: Duration) -> Result<Outcome, String> {
         let deadline = Instant::now() + limit;
         let status = loop {
             if let Some(status) = self.child.try_wait().unwrap() {

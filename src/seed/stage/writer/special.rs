@@ -26,7 +26,12 @@ impl Writer<'_> {
     ///
     /// # Errors
     /// The first thing that went wrong with it.
-    pub fn make_special(&mut self, entry: &Entry, special: &Special, hold: &mut Hold<'_, Job>) -> Result<()> {
+    pub(crate) fn make_special(
+        &mut self,
+        entry: &Entry,
+        special: &Special,
+        hold: &mut Hold<'_, Job>,
+    ) -> Result<()> {
         match special {
             Special::Symlink(target) => self.symlink(entry, target, hold),
             Special::Fifo => self.fifo(entry, hold),
