@@ -5,26 +5,15 @@
 //! outside the stage is touched before the seal.
 
 pub(crate) mod engine;
+mod produce;
 pub(crate) mod publish;
 pub(crate) mod source;
 pub(crate) mod stage;
+mod staging;
 
-use crate::seed::engine::pipeline;
-use crate::seed::engine::workers;
-use crate::seed::publish::root;
-use crate::seed::source::archive;
-use crate::seed::source::decompress;
-use crate::seed::source::directory;
-use crate::seed::source::slab;
-use crate::seed::stage::case;
-use crate::seed::stage::durable;
-use crate::seed::stage::owner;
-use crate::seed::stage::sentinel;
-use std::io::{self, Read};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::AtomicU64;
 use std::time::{Duration, Instant};
 
 use rustix::fs::{self, AtFlags, Mode, OFlags};
@@ -32,48 +21,34 @@ use rustix::io::Errno;
 
 use crate::cancel::Cancel;
 use crate::cli::config::VolumeConfig;
-use crate::error::{Context, Result, printable};
+use crate::error::{Context, Result};
 use crate::progress::{Phase, Progress, seconds};
 use crate::volume;
 use crate::volume::records;
-use crate::volume::records::{Durability, Name, Public, Sealed, Staged, TREE};
-use crate::volume::{FileSystem, PrivateDirectory, Storage, Volume, openat, remove_tree};
-use engine::pipeline::Budget;
-use engine::workers::Parallelism;
+use crate::volume::records::{Name, Public, Sealed, Staged, TREE};
+use crate::volume::{FileSystem, PrivateDirectory, Volume, openat, remove_tree};
+use engine::workers::{self, Parallelism};
 pub(crate) use publish::Published;
 use publish::mounts::Mounts;
+use publish::root;
 pub(crate) use source::Source;
+use source::SourceContent;
 pub(crate) use source::directory::Wanted;
-use source::entry::{Meta, Naming};
-use source::exclude::Excluding;
-use source::links::Links;
+use source::entry::Naming;
 pub(crate) use source::lookup::archived_file;
-use source::members::Stream;
-use source::{SourceContent, Stdin, stdin_is_silent};
 use stage::common::{Purpose, WalkRules};
-pub(crate) use stage::durable::Synced;
 use stage::inheritance::Inheritance;
 use stage::losses::Losses;
-pub(crate) use stage::losses::Lost;
 use stage::metadata::Fidelity;
 use stage::overrides::Overrides;
 use stage::space::Space;
 use stage::tree::{Tree, TreeOptions};
-use stage::writer::Shared;
+use stage::{owner, sentinel};
+pub(crate) use staging::Staging;
+use staging::kept;
 
 /// How many calls are in flight while a stage is removed that cannot be used.
 const REMOVERS: usize = 16;
-
-/// When a file that is staged on such a file system, and has its time, is sure to be kept.
-fn kept(kind: FileSystem) -> Durability {
-    match (kind.place, kind.name) {
-        // Their clients write a file back before `close` returns (nfs(5), mount.cifs(8)).
-        (_, "nfs" | "cifs") => Durability::ByServer,
-        // FUSE: its daemon took the data when the file was closed, and may not have written it further.
-        (Storage::Memory, _) | (_, "fuse") => Durability::WhileUp,
-        _ => Durability::BySync,
-    }
-}
 
 /// Where a seed is made, and from what.
 pub(crate) struct StageJob<'a> {
@@ -97,77 +72,6 @@ pub(crate) struct StageJob<'a> {
     pub progress: &'a Arc<Progress>,
     /// Stops it.
     pub cancel: Arc<Cancel>,
-}
-
-/// What staging did, for the report.
-#[derive(Debug)]
-pub(crate) struct Staging {
-    /// What was staged.
-    pub sealed: Sealed,
-    /// The record of its stage, not sealed yet.
-    staged: Staged,
-    /// When what is staged is sure to be kept.
-    kept: Durability,
-    /// Files that an earlier run had finished.
-    pub reused: u64,
-    /// Writers at work.
-    pub writers: usize,
-    /// What the writers took together.
-    pub busy: Duration,
-    /// The part of it that files took.
-    pub busy_with_files: Duration,
-    /// Creations that could only happen one after the other: the longest chain of them.
-    pub longest_chain: u64,
-    /// Sockets and devices of the source, which are not copied.
-    pub skipped: u64,
-    /// Entries of the source that `--exclude` left out.
-    pub excluded: u64,
-    /// What the volume did not keep.
-    pub lost: Lost,
-    /// What is staged at mounts below the volume.
-    mounts: Mounts,
-    /// From the first look at the source to the last close.
-    pub stage_time: Duration,
-    /// The sync.
-    pub sync_time: Duration,
-}
-
-impl Staging {
-    /// Whether nothing but a sync says that what is staged is kept.
-    pub(crate) fn is_kept_by_sync(&self) -> bool {
-        self.kept == Durability::BySync
-    }
-
-    /// Makes what is staged durable. `root` is from before the first look at it.
-    ///
-    /// # Errors
-    /// What the file system reports as lost.
-    pub(crate) fn sync(&self, root: BorrowedFd<'_>, stage: BorrowedFd<'_>, path: &Path) -> Result<Synced> {
-        durable::sync(root, stage, path, self.kept, self.writers)
-    }
-
-    /// Says in its stage that a sync is asked for, whose answer is not known; durable on return.
-    ///
-    /// # Errors
-    /// When it could not be made durable.
-    pub(crate) fn mark_syncing(&self, stage: BorrowedFd<'_>, path: &Path) -> Result<()> {
-        Staged { syncing: true, ..self.staged.clone() }.write(stage, path)
-    }
-
-    /// Writes down in its stage what it will be once it is sealed; durable on return.
-    ///
-    /// # Errors
-    /// When it could not be made durable.
-    pub(crate) fn note(&self, stage: BorrowedFd<'_>, path: &Path) -> Result<()> {
-        Staged { sealed: Some(self.sealed.clone()), ..self.staged.clone() }.write(stage, path)
-    }
-}
-
-/// What a source says besides its entries.
-struct Produced {
-    root: Option<Meta>,
-    skipped: u64,
-    excluded: u64,
 }
 
 impl StageJob<'_> {
@@ -243,18 +147,8 @@ impl StageJob<'_> {
         );
         let mut lost = fidelity.lost();
         lost += mounts.lost.clone();
-        let mut top = volume::names(staged_root).context("read directory", self.tree_path().as_path())?;
-        top.sort();
-        let sealed = Sealed {
-            generation: staged.generation,
-            version: self.config.seed_version.clone(),
-            totals: work.totals,
-            settings: records::Settings::default(),
-            source: None,
-            // All of them would make the record too large to be read.
-            top: top.iter().take(records::TOP_LISTED).map(|name| Name::from(&**name)).collect(),
-            root: self.root(produced.root, staged.empty, &inherited),
-        };
+        let root = self.root(produced.root, staged.empty, &inherited);
+        let sealed = self.sealed(staged_root, &staged, work.totals, root)?;
         if let (true, Some(root)) = (self.config.strict, &sealed.root) {
             fidelity.check_root(self.volume.root(), root)?;
         }
@@ -273,6 +167,28 @@ impl StageJob<'_> {
             mounts,
             stage_time,
             sync_time: Duration::ZERO,
+        })
+    }
+
+    /// What the staged tree will be once it is sealed.
+    fn sealed(
+        &self,
+        tree: BorrowedFd<'_>,
+        staged: &Staged,
+        totals: records::Totals,
+        root: Option<records::Root>,
+    ) -> Result<Sealed> {
+        let mut top = volume::names(tree).context("read directory", self.tree_path().as_path())?;
+        top.sort();
+        Ok(Sealed {
+            generation: staged.generation,
+            version: self.config.seed_version.clone(),
+            totals,
+            settings: records::Settings::default(),
+            source: None,
+            // All of them would make the record too large to be read.
+            top: top.iter().take(records::TOP_LISTED).map(|name| Name::from(&**name)).collect(),
+            root,
         })
     }
 
@@ -402,112 +318,6 @@ impl StageJob<'_> {
             (None, SourceContent::File(..) | SourceContent::Stdin) => None,
         };
         Tree::new(root, naming, means, owner)
-    }
-
-    fn run(
-        &self,
-        tree: &Tree,
-        source: SourceContent,
-        overrides: Overrides<'_>,
-        fidelity: &Fidelity,
-        crew: Parallelism,
-        space: &mut Space,
-    ) -> Result<(Produced, pipeline::WorkDone, u64)> {
-        let config = self.config;
-        let budget = slab::MemoryShares::new(config.memory);
-        let memory = if matches!(source, SourceContent::Directory(_)) { config.memory } else { budget.data };
-        let limits = Budget { crew, memory, entries: config.max_entries };
-        let ignores_case =
-            case::ignores_case(self.stage, TREE.as_bytes()).context("stat", self.tree_path().as_path())?;
-        let shared = Shared {
-            tree,
-            source: match &source {
-                SourceContent::Directory(root) => Some(root.as_fd()),
-                SourceContent::File(file, _) => Some(file.as_fd()),
-                SourceContent::Stdin => None,
-            },
-            source_path: config.from.clone(),
-            fidelity,
-            progress: self.progress,
-            cancel: &self.cancel,
-            reused: AtomicU64::new(0),
-            direct: crew.direct,
-            // Without it a name would open what has another spelling of it.
-            exclusive: crew.exclusive || ignores_case,
-            flush: crew.flush,
-            times: config.times,
-            stage: self.stage,
-            ignores_case,
-        };
-        let mut produced = Produced { root: None, skipped: 0, excluded: 0 };
-        let mut excluding = Excluding::new(&config.exclude);
-        let work = pipeline::run(&shared, limits, space, |feed| {
-            let pool = slab::Pool::new(budget);
-            let excluding = &mut excluding;
-            let mut archive =
-                |tar: io::Result<Stream>, idle: &dyn Fn() -> bool, feed: &mut pipeline::Feed<'_>| {
-                    let tar = tar.map_err(|error| archive::unreadable(&config.from, &error))?;
-                    let links = Links::new(self.stage, self.stage_path.clone());
-                    archive::produce(
-                        tar,
-                        &config.from,
-                        (overrides, excluding),
-                        (&pool, budget),
-                        links,
-                        idle,
-                        feed,
-                    )
-                };
-            let flowing = |bytes: Box<dyn Read>| {
-                decompress::open(bytes, Arc::clone(self.progress)).map(Stream::Flowing)
-            };
-            match &source {
-                SourceContent::Directory(root) => {
-                    let volume = fs::fstat(self.volume.root()).context("stat", self.volume.path())?;
-                    let stage = fs::fstat(self.stage).context("stat", self.stage_path.as_path())?;
-                    let walked = directory::produce(
-                        root,
-                        &config.from,
-                        &[volume, stage],
-                        overrides,
-                        excluding,
-                        self.only,
-                        feed,
-                    )?;
-                    (produced.root, produced.skipped) = (Some(walked.root), walked.skipped);
-                }
-                SourceContent::File(file, look) => {
-                    let copy = file.try_clone().context("open source", config.from.as_path())?;
-                    let tar = match look {
-                        Some(look) => decompress::open_file(copy, look.size, Arc::clone(self.progress)),
-                        None => flowing(Box::new(copy)),
-                    };
-                    produced.root = archive(tar, &|| false, feed)?;
-                }
-                SourceContent::Stdin => {
-                    let tar = flowing(Box::new(Stdin { cancel: Arc::clone(&self.cancel) }));
-                    produced.root = archive(tar, &stdin_is_silent, feed)?;
-                }
-            }
-            Ok(())
-        })?;
-        if let SourceContent::File(file, Some(look)) = &source {
-            look.check(file, &config.from)?;
-        }
-        if let SourceContent::Directory(root) = &source {
-            // Kubelet replaces the directory of a ConfigMap, and what was gone before it was listed is not missed.
-            if fs::fstat(root).context("stat", config.from.as_path())?.st_nlink == 0 {
-                return Err(directory::removed(&config.from));
-            }
-        }
-        produced.excluded = excluding.count;
-        for pattern in excluding.without_effect() {
-            tracing::warn!(
-                pattern = printable(pattern.as_bytes()),
-                "an --exclude that matches nothing in the source"
-            );
-        }
-        Ok((produced, work, shared.reused.into_inner()))
     }
 
     fn naming(&self, kind: FileSystem) -> Naming {

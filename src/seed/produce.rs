@@ -1,0 +1,147 @@
+//! The source goes to the writers: a directory is walked, an archive read, and every entry fed to the pipeline.
+
+use std::io::Read;
+use std::os::fd::AsFd;
+use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
+
+use rustix::fs;
+
+use super::StageJob;
+use super::engine::pipeline::{self, Budget};
+use super::engine::workers::Parallelism;
+use super::source::entry::Meta;
+use super::source::exclude::Excluding;
+use super::source::links::Links;
+use super::source::members::Stream;
+use super::source::{SourceContent, Stdin, archive, decompress, directory, slab, stdin_is_silent};
+use super::stage::case;
+use super::stage::metadata::Fidelity;
+use super::stage::overrides::Overrides;
+use super::stage::space::Space;
+use super::stage::tree::Tree;
+use super::stage::writer::Shared;
+use crate::error::{Context, Result, printable};
+use crate::volume::records::TREE;
+
+/// What a source says besides its entries.
+pub(super) struct Produced {
+    pub(super) root: Option<Meta>,
+    pub(super) skipped: u64,
+    pub(super) excluded: u64,
+}
+
+impl StageJob<'_> {
+    /// Runs the pipeline from the source to the tree: what was produced, what was done, and how many files of an
+    /// earlier run were reused.
+    ///
+    /// # Errors
+    /// The first error of any of its threads; that the source changed meanwhile.
+    pub(super) fn run(
+        &self,
+        tree: &Tree,
+        source: SourceContent,
+        overrides: Overrides<'_>,
+        fidelity: &Fidelity,
+        crew: Parallelism,
+        space: &mut Space,
+    ) -> Result<(Produced, pipeline::WorkDone, u64)> {
+        let config = self.config;
+        let budget = slab::MemoryShares::new(config.memory);
+        let memory = if matches!(source, SourceContent::Directory(_)) { config.memory } else { budget.data };
+        let limits = Budget { crew, memory, entries: config.max_entries };
+        let ignores_case =
+            case::ignores_case(self.stage, TREE.as_bytes()).context("stat", self.tree_path().as_path())?;
+        let shared = Shared {
+            tree,
+            source: match &source {
+                SourceContent::Directory(root) => Some(root.as_fd()),
+                SourceContent::File(file, _) => Some(file.as_fd()),
+                SourceContent::Stdin => None,
+            },
+            source_path: config.from.clone(),
+            fidelity,
+            progress: self.progress,
+            cancel: &self.cancel,
+            reused: AtomicU64::new(0),
+            direct: crew.direct,
+            // Without it a name would open what has another spelling of it.
+            exclusive: crew.exclusive || ignores_case,
+            flush: crew.flush,
+            times: config.times,
+            stage: self.stage,
+            ignores_case,
+        };
+        let mut excluding = Excluding::new(&config.exclude);
+        let mut produced = None;
+        let work = pipeline::run(&shared, limits, space, |feed| {
+            produced = Some(self.feed(&source, overrides, &mut excluding, budget, feed)?);
+            Ok(())
+        })?;
+        self.check_source(&source)?;
+        for pattern in excluding.without_effect() {
+            tracing::warn!(
+                pattern = printable(pattern.as_bytes()),
+                "an --exclude that matches nothing in the source"
+            );
+        }
+        let produced = produced.expect("a pipeline without an error has run its producer");
+        Ok((Produced { excluded: excluding.count, ..produced }, work, shared.reused.into_inner()))
+    }
+
+    /// Feeds every entry of the source to the writers.
+    fn feed(
+        &self,
+        source: &SourceContent,
+        overrides: Overrides<'_>,
+        excluding: &mut Excluding,
+        budget: slab::MemoryShares,
+        feed: &mut pipeline::Feed<'_>,
+    ) -> Result<Produced> {
+        let config = self.config;
+        let flowing =
+            |bytes: Box<dyn Read>| decompress::open(bytes, Arc::clone(self.progress)).map(Stream::Flowing);
+        let (tar, idle): (_, &dyn Fn() -> bool) = match source {
+            SourceContent::Directory(root) => {
+                let volume = fs::fstat(self.volume.root()).context("stat", self.volume.path())?;
+                let stage = fs::fstat(self.stage).context("stat", self.stage_path.as_path())?;
+                let skip = [volume, stage];
+                let walked =
+                    directory::produce(root, &config.from, &skip, overrides, excluding, self.only, feed)?;
+                return Ok(Produced { root: Some(walked.root), skipped: walked.skipped, excluded: 0 });
+            }
+            SourceContent::File(file, look) => {
+                let copy = file.try_clone().context("open source", config.from.as_path())?;
+                let tar = match look {
+                    Some(look) => decompress::open_file(copy, look.size, Arc::clone(self.progress)),
+                    None => flowing(Box::new(copy)),
+                };
+                (tar, &|| false)
+            }
+            SourceContent::Stdin => {
+                (flowing(Box::new(Stdin { cancel: Arc::clone(&self.cancel) })), &stdin_is_silent)
+            }
+        };
+        let tar = tar.map_err(|error| archive::unreadable(&config.from, &error))?;
+        let links = Links::new(self.stage, self.stage_path.clone());
+        let pool = slab::Pool::new(budget);
+        let root =
+            archive::produce(tar, &config.from, (overrides, excluding), (&pool, budget), links, idle, feed)?;
+        Ok(Produced { root, skipped: 0, excluded: 0 })
+    }
+
+    /// Whether the source is still what was read.
+    fn check_source(&self, source: &SourceContent) -> Result<()> {
+        let path = &self.config.from;
+        match source {
+            SourceContent::File(file, Some(look)) => look.check(file, path),
+            // Kubelet replaces the directory of a ConfigMap, and what was gone before it was listed is not missed.
+            SourceContent::Directory(root)
+                if fs::fstat(root).context("stat", path.as_path())?.st_nlink == 0 =>
+            {
+                Err(directory::removed(path))
+            }
+            _ => Ok(()),
+        }
+    }
+}
