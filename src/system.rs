@@ -1,6 +1,7 @@
 //! What the machine and the container are, asked of the kernel: nothing here knows of volumes or seeds.
 
 pub(crate) mod commands;
+pub(crate) mod files;
 pub(crate) mod limits;
 pub(crate) mod nfs;
 pub(crate) mod signals;

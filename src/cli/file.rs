@@ -4,7 +4,7 @@
 //! that option's default, so that flags and environment variables come before it. Errors name file, table and key.
 
 use std::error::Error as _;
-use std::io::{ErrorKind, Read};
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
 use clap::parser::ValueSource;
@@ -14,6 +14,7 @@ use toml::{Table, Value};
 use super::{AppArgs, AppCheckArgs, CopyArgs, LogArgs, SWITCH, ServerArgs, VolumeArgs, words};
 use crate::error::{Context, Error, Quoted, Result};
 use crate::exit::Exit;
+use crate::system::files::read_text;
 
 /// Where the file is when it is not named.
 const DEFAULT: &str = "/etc/volseed.toml";
@@ -43,11 +44,15 @@ impl File {
     /// Exit 64 with table and key, 66 where the file named is not there.
     pub(super) fn read(named: Option<&Path>) -> Result<Option<File>> {
         let path = named.unwrap_or(Path::new(DEFAULT));
-        let text = match load(path) {
+        let text = match read_text(path, MAX_BYTES) {
             Ok(text) => text,
             Err(error) if error.kind() == ErrorKind::NotFound && named.is_none() => return Ok(None),
             Err(error) => {
-                let exit = (error.kind() == ErrorKind::NotFound).then_some(Exit::Source);
+                let exit = match error.kind() {
+                    ErrorKind::NotFound => Some(Exit::Source),
+                    ErrorKind::FileTooLarge | ErrorKind::InvalidData => Some(Exit::Usage),
+                    _ => None,
+                };
                 let read = Err(error).context("read configuration", path);
                 return read.map_err(|error| exit.into_iter().fold(error, Error::exit));
             }
@@ -58,10 +63,6 @@ impl File {
     /// # Errors
     /// Exit 64 with table and key.
     pub(super) fn parse(path: &Path, text: &str) -> Result<File> {
-        if text.len() as u64 > MAX_BYTES {
-            let act = format!("read configuration {}", path.quoted());
-            return Err(Error::new(Exit::Usage, act, "it is larger than 1 MiB"));
-        }
         let table: Table = toml::from_str(text).map_err(|error| {
             let line =
                 error.span().map_or(0, |span| text[..span.start.min(text.len())].lines().count().max(1));
@@ -145,12 +146,6 @@ impl File {
 pub(super) fn is_given(matches: &ArgMatches, id: &str) -> bool {
     let source = matches.try_contains_id(id).unwrap_or(false).then(|| matches.value_source(id)).flatten();
     matches!(source, Some(ValueSource::CommandLine | ValueSource::EnvVariable))
-}
-
-fn load(path: &Path) -> std::io::Result<String> {
-    let mut text = String::new();
-    std::fs::File::open(path)?.take(MAX_BYTES + 1).read_to_string(&mut text)?;
-    Ok(text)
 }
 
 /// The options of a `[[volume]]` table.

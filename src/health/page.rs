@@ -1,13 +1,12 @@
 //! The page that a browser sees while the volume is seeded: complete in itself, and gone once the app
 //! answers.
 
-use std::fs::File;
-use std::io::Read;
 use std::path::Path;
 
-use crate::error::{Context, Error, Quoted, Result};
+use crate::error::{Context, Result};
 use crate::exit::Exit;
 use crate::progress::Snapshot;
+use crate::system::files::read_text;
 
 /// Ours: no other file, light and dark, for phones too.
 const OURS: &str = include_str!("page.html");
@@ -25,20 +24,8 @@ impl Page {
     /// Exit 66 when it cannot be read, is larger than 1 MiB or no UTF-8.
     pub(crate) fn read(path: Option<&Path>) -> Result<Page> {
         let Some(path) = path else { return Ok(Page(OURS.to_owned())) };
-        let read = || -> std::io::Result<String> {
-            let mut text = String::new();
-            File::open(path)?.take(MAX_BYTES + 1).read_to_string(&mut text)?;
-            Ok(text)
-        };
-        let text = read().context("read page", path).map_err(|error| error.exit(Exit::Source))?;
-        if text.len() as u64 > MAX_BYTES {
-            return Err(Error::new(
-                Exit::Source,
-                format!("read page {}", path.quoted()),
-                "it is larger than 1 MiB",
-            ));
-        }
-        Ok(Page(text))
+        let text = read_text(path, MAX_BYTES).context("read page", path);
+        text.map(Page).map_err(|error| error.exit(Exit::Source))
     }
 
     /// The page with the figures of this moment.

@@ -229,6 +229,9 @@ fn a_configuration_file_above_its_limit_is_refused_and_not_cut() {
     let sandbox = Sandbox::new();
     let text = format!("log = \"text\"\n{}", "# more\n".repeat(200_000));
     configured(&sandbox, &text).ends().fails(64, "volseed.toml").says("1 MiB");
+    // The limit is in the middle of a character.
+    let text = format!("#{}", "é".repeat(1 << 20));
+    configured(&sandbox, &text).ends().fails(64, "volseed.toml").says("1 MiB");
 }
 
 #[test]
