@@ -46,3 +46,35 @@ impl Cancel {
         self.is_set()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_child_is_set_with_its_parent_and_not_the_other_way_round() {
+        let parent = Arc::new(Cancel::default());
+        let (child, other) = (Cancel::child_of(&parent), Cancel::child_of(&parent));
+        child.set();
+        assert_eq!([child.is_set(), other.is_set(), parent.is_set()], [true, false, false]);
+        parent.set();
+        assert!(other.is_set());
+    }
+
+    #[test]
+    fn a_sleeper_is_woken() {
+        let cancel = Arc::new(Cancel::default());
+        let sleeper = {
+            let cancel = Arc::clone(&cancel);
+            std::thread::spawn(move || cancel.sleep(Duration::MAX))
+        };
+        cancel.set();
+        assert!(sleeper.join().unwrap());
+        assert!(cancel.sleep(Duration::MAX), "it stays set");
+    }
+
+    #[test]
+    fn a_sleep_that_nothing_ends_takes_its_time() {
+        assert!(!Cancel::default().sleep(Duration::from_millis(1)));
+    }
+}

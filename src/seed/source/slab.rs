@@ -157,3 +157,43 @@ impl Drop for Charge {
         self.pool.returned.notify_one();
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_memory_is_divided_into_is_no_more_than_all_of_it() {
+        for mebibytes in [4, 8, 16, 64, 1024] {
+            let memory = mebibytes << 20;
+            let shares = MemoryShares::new(memory);
+            let others = shares.queued + shares.directories + shares.names;
+            assert!(shares.data + others <= memory + (8 << 20), "{mebibytes} MiB: {shares:?}");
+            assert!(shares.data >= memory / 16 * 11, "{mebibytes} MiB: {shares:?}");
+        }
+    }
+
+    #[test]
+    fn a_slab_comes_back_with_its_last_piece() {
+        let pool = Pool::new(MemoryShares { data: SLAB as u64, queued: 0, directories: 0, names: 0 });
+        let slab = pool.seal(pool.take());
+        let piece = Piece { slab: Arc::clone(&slab), range: 0..0 };
+        drop(slab);
+        assert!(pool.lock().buffers.is_empty(), "a piece is left");
+        drop(piece);
+        assert_eq!(pool.take().capacity(), SLAB, "the one buffer that there is");
+    }
+
+    #[test]
+    fn one_charge_alone_may_take_any_and_others_stay_within_the_bound() {
+        let pool = Pool::new(MemoryShares { data: 0, queued: 100, directories: 0, names: 0 });
+        let large = pool.charge(1000).unwrap();
+        assert!(pool.charge(1).is_none());
+        drop(large);
+        let half = pool.charge(60).unwrap();
+        assert!(pool.charge(41).is_none());
+        let rest = pool.charge(40).unwrap();
+        drop((half, rest));
+        assert_eq!(pool.lock().charged, 0);
+    }
+}
