@@ -269,6 +269,29 @@ fn flags_beat_the_environment_and_the_environment_beats_the_file() {
 }
 
 #[test]
+fn the_environment_beats_the_file_whatever_kind_the_option_is() {
+    let sandbox = Sandbox::new();
+    let source = Tree::sample().write_to(&sandbox.directory("source"));
+    let source = source.to_str().unwrap();
+    for (key, by_file, variable, value) in [
+        ("from = \"/nowhere\"", 66, "VOLSEED_FROM", source),
+        ("max-entries = 1", 65, "VOLSEED_MAX_ENTRIES", "100"),
+        ("exclude = [\"/index.php\"]", 64, "VOLSEED_EXCLUDE", "nothing,at-all"),
+        ("memory = \"1MiB\"", 64, "VOLSEED_MEMORY", "8MiB"),
+    ] {
+        let volume = sandbox.directory(variable);
+        let from = if by_file == 66 { String::new() } else { format!("from = {source:?}\n") };
+        let text = format!("[[volume]]\nto = {volume:?}\nsentinel = \"index.php\"\n{from}{key}\n");
+        configured(&sandbox, &text).ends().exits(by_file);
+        configured(&sandbox, &text).env(variable, value).ends().exits(0);
+        assert_same_tree(Path::new(source), &volume);
+    }
+    let file = sandbox.file("wait.toml", "[[volume]]\nwait-timeout = \"1h\"\n");
+    let waiting = volseed(["wait"]).option("--config", file).option("--to", sandbox.volume());
+    waiting.env("VOLSEED_WAIT_TIMEOUT", "1ms").ends().exits(75);
+}
+
+#[test]
 fn a_switch_of_the_file_can_be_turned_off_in_the_environment() {
     let sandbox = Sandbox::new();
     let source = Tree::sample().write_to(&sandbox.directory("source"));
