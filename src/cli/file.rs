@@ -118,10 +118,7 @@ impl File {
 
     fn setting(&self, options: &Command, place: &str, key: &str, value: &Value) -> Result<Setting> {
         let Some(option) = options.get_arguments().find(|arg| arg.get_long() == Some(key)) else {
-            let known = options.get_arguments().filter_map(Arg::get_long);
-            let nearest = words::nearest(key, known).map(|key| format!("did you mean {key}?"));
-            let error = self.error(place, key, "unknown key");
-            return Err(nearest.into_iter().fold(error, |error, nearest| error.help(nearest)));
+            return Err(self.unknown(options, place, key));
         };
         let wrong = |cause: &str| self.error(place, key, cause);
         let values = values(option, value).map_err(wrong)?;
@@ -134,6 +131,19 @@ impl File {
         })?;
         let values = values.into_iter().map(|value| &*value.leak()).collect();
         Ok(Setting { option: key.to_owned(), values })
+    }
+
+    fn unknown(&self, options: &Command, place: &str, key: &str) -> Error {
+        let error = self.error(place, key, "unknown key");
+        let (of_volume, of_top) = (volume_options(), top_options());
+        let known = of_volume.get_arguments().chain(of_top.get_arguments()).filter_map(Arg::get_long);
+        let Some(nearest) = words::nearest(key, known) else { return error };
+        let is_here = options.get_arguments().any(|arg| arg.get_long() == Some(nearest));
+        error.help(match (is_here, place.is_empty()) {
+            (true, _) => format!("did you mean {nearest}?"),
+            (false, true) => format!("{nearest} belongs in a [[volume]] table"),
+            (false, false) => format!("{nearest} belongs above the [[volume]] tables"),
+        })
     }
 
     fn error(&self, place: &str, key: &str, cause: &str) -> Error {
