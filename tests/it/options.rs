@@ -219,6 +219,13 @@ fn a_mistyped_key_is_answered_with_the_right_one() {
 }
 
 #[test]
+fn a_key_in_the_wrong_place_is_told_its_own() {
+    let sandbox = Sandbox::new();
+    configured(&sandbox, "existing = \"keep\"\n").ends().fails(64, "existing").says("in a [[volume]] table");
+    configured(&sandbox, "[[volume]]\nlisten = \":80\"\n").ends().fails(64, "listen").says("above the");
+}
+
+#[test]
 fn a_key_that_no_command_but_run_has_is_checked_for_all() {
     let sandbox = Sandbox::new();
     configured(&sandbox, "grace = \"soon\"\n").ends().fails(64, "grace");
