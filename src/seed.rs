@@ -334,7 +334,7 @@ fn open_directory(parent: BorrowedFd<'_>, name: &str) -> rustix::io::Result<Owne
 }
 
 /// The process's file mode creation mask, cleared while files are made with the modes that they
-/// has to have, and put back for the app.
+/// need, and put back for the app.
 struct Umask(Mode);
 
 impl Umask {
