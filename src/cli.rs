@@ -5,7 +5,7 @@
 
 pub(crate) mod command;
 pub(crate) mod config;
-pub mod environment;
+pub(crate) mod environment;
 mod file;
 pub(crate) mod install;
 mod only_for;
@@ -14,6 +14,7 @@ pub(crate) mod words;
 
 use std::ffi::OsString;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use clap::{Arg, ArgAction, Args, Command, CommandFactory, Parser, Subcommand};
 
@@ -21,16 +22,15 @@ use crate::error::Error;
 use crate::exit::Exit;
 use crate::system::users::Spec;
 use values::{
-    Address, AppCheck, Commands, Exclude, Existing, ExitMap, Grace, HttpStatus, LockMode, LogFormat,
-    LogLevel, ModeChange, PassSocket, ProbePath, Rewrite, SeedVersion, ShowProgress, SignalScope, Size,
-    SocketMode, Span, StopSignal, Workers,
+    Address, AppCheck, Commands, Exclude, Existing, ExitMap, LockMode, LogFormat, LogLevel, ModeChange,
+    PassSocket, Rewrite, ShowProgress, SignalScope, Size, Workers,
 };
 
 /// Seeds a container's persistent volume before its app starts: in parallel, once, and answering health
 /// checks meanwhile.
 #[derive(Debug, Parser)]
 #[command(name = "volseed", version, disable_help_subcommand = true, args_override_self = true)]
-pub struct Cli {
+pub(crate) struct Cli {
     /// What to do.
     #[command(subcommand)]
     pub verb: Verb,
@@ -38,7 +38,7 @@ pub struct Cli {
 
 /// The commands.
 #[derive(Debug, Subcommand)]
-pub enum Verb {
+pub(crate) enum Verb {
     /// Seed the volume if needed, then become CMD (the default)
     Run(Box<RunArgs>),
     /// Seed the volume if needed, then exit
@@ -55,61 +55,48 @@ pub enum Verb {
 
 /// `volseed run`.
 #[derive(Debug, Args)]
-pub struct RunArgs {
+pub(crate) struct RunArgs {
     #[command(flatten)]
-    #[allow(missing_docs)]
     pub volume: VolumeArgs,
     #[command(flatten)]
-    #[allow(missing_docs)]
     pub copy: CopyArgs,
     #[command(flatten)]
-    #[allow(missing_docs)]
     pub server: ServerArgs,
     #[command(flatten)]
-    #[allow(missing_docs)]
     pub check: AppCheckArgs,
     #[command(flatten)]
-    #[allow(missing_docs)]
     pub app: AppArgs,
     #[command(flatten)]
-    #[allow(missing_docs)]
     pub log: LogArgs,
 }
 
 /// `volseed seed`.
 #[derive(Debug, Args)]
-pub struct SeedArgs {
+pub(crate) struct SeedArgs {
     #[command(flatten)]
-    #[allow(missing_docs)]
     pub volume: VolumeArgs,
     #[command(flatten)]
-    #[allow(missing_docs)]
     pub copy: CopyArgs,
     #[command(flatten)]
-    #[allow(missing_docs)]
     pub server: ServerArgs,
     #[command(flatten)]
-    #[allow(missing_docs)]
     pub log: LogArgs,
 }
 
 /// `volseed wait`.
 #[derive(Debug, Args)]
-pub struct WaitArgs {
+pub(crate) struct WaitArgs {
     #[command(flatten)]
-    #[allow(missing_docs)]
     pub volume: VolumeArgs,
     #[command(flatten)]
-    #[allow(missing_docs)]
     pub server: ServerArgs,
     #[command(flatten)]
-    #[allow(missing_docs)]
     pub log: LogArgs,
 }
 
 /// `volseed health`.
 #[derive(Debug, Args, Clone)]
-pub struct HealthArgs {
+pub(crate) struct HealthArgs {
     /// Is it alive? (the default)
     #[arg(long, group = "probe", help_heading = "Question")]
     pub live: bool,
@@ -120,13 +107,11 @@ pub struct HealthArgs {
     #[arg(long, group = "probe", help_heading = "Question")]
     pub ready: bool,
     /// Timeout
-    #[arg(long, value_name = "DUR", help_heading = "Question", default_value = "3s")]
-    pub timeout: Span,
+    #[arg(long, value_name = "DUR", help_heading = "Question", default_value = "3s", value_parser = values::span)]
+    pub timeout: Duration,
     #[command(flatten)]
-    #[allow(missing_docs)]
     pub app: AppCheckArgs,
     #[command(flatten)]
-    #[allow(missing_docs)]
     pub server: ServerArgs,
     /// TOML file [/etc/volseed.toml]
     #[arg(long, env = "VOLSEED_CONFIG", value_name = "FILE", help_heading = "Configuration")]
@@ -135,9 +120,8 @@ pub struct HealthArgs {
 
 /// `volseed status`.
 #[derive(Debug, Args)]
-pub struct StatusArgs {
+pub(crate) struct StatusArgs {
     #[command(flatten)]
-    #[allow(missing_docs)]
     pub volume: VolumeArgs,
     /// One JSON document, for machines
     #[arg(long, help_heading = "Output")]
@@ -146,7 +130,7 @@ pub struct StatusArgs {
 
 /// `volseed install`.
 #[derive(Debug, Args)]
-pub struct InstallArgs {
+pub(crate) struct InstallArgs {
     /// The directory; the binary is `volseed` in it
     #[arg(value_name = "DIR")]
     pub directory: PathBuf,
@@ -155,7 +139,7 @@ pub struct InstallArgs {
 /// Which volume, and how its state is recognised.
 #[derive(Debug, Args, Clone)]
 #[command(next_help_heading = "Volume")]
-pub struct VolumeArgs {
+pub(crate) struct VolumeArgs {
     /// Root of the volume
     ///
     /// The directory that the volume is mounted on. It must exist, and must not be `/`. A directory of the
@@ -180,8 +164,8 @@ pub struct VolumeArgs {
     ///
     /// Recorded on the volume. A volume that is complete for another version is left as it is, with a
     /// warning that names both; what a replica of another version had begun to stage is not resumed.
-    #[arg(long, env = "VOLSEED_SEED_VERSION", value_name = "TEXT")]
-    pub seed_version: Option<SeedVersion>,
+    #[arg(long, env = "VOLSEED_SEED_VERSION", value_name = "TEXT", value_parser = values::seed_version)]
+    pub seed_version: Option<String>,
     /// auto, lease or none
     ///
     /// How replicas agree who seeds: by the file system's lock where all of them see it, and by
@@ -192,8 +176,8 @@ pub struct VolumeArgs {
     ///
     /// Then volseed exits with 75. Without it volseed waits for as long as the other replica works;
     /// `run` and `seed` wait 15 minutes for what only another user can complete.
-    #[arg(long, env = "VOLSEED_WAIT_TIMEOUT", value_name = "DUR")]
-    pub wait_timeout: Option<Span>,
+    #[arg(long, env = "VOLSEED_WAIT_TIMEOUT", value_name = "DUR", value_parser = values::span)]
+    pub wait_timeout: Option<Duration>,
     /// TOML file [/etc/volseed.toml]
     ///
     /// Several volumes, one `[[volume]]` table each, with the names of the options as keys. Flags
@@ -208,7 +192,7 @@ const SWITCH: &str = "true|false";
 /// What is copied, and how.
 #[derive(Debug, Args, Clone)]
 #[command(next_help_heading = "Copying")]
-pub struct CopyArgs {
+pub(crate) struct CopyArgs {
     /// Directory, archive, - for stdin
     ///
     /// The seed: a directory or an archive. Archives are known by their content, not by their name: tar, plain
@@ -274,7 +258,7 @@ pub struct CopyArgs {
 /// The health server.
 #[derive(Debug, Args, Clone)]
 #[command(next_help_heading = "Health")]
-pub struct ServerArgs {
+pub(crate) struct ServerArgs {
     /// Health server, such as :80
     ///
     /// Answers from before the volume is first touched until the hand-over. Usually the app's own
@@ -287,8 +271,8 @@ pub struct ServerArgs {
     ///
     /// In octal. The default lets every user of the container ask, a proxy's for instance. Where the
     /// socket is handed to the app, it is what php-fpm's `listen.mode` would be: 0660, with `--listen-owner`.
-    #[arg(long, env = "VOLSEED_LISTEN_MODE", value_name = "MODE", default_value = "0666")]
-    pub listen_mode: SocketMode,
+    #[arg(long, env = "VOLSEED_LISTEN_MODE", value_name = "MODE", default_value = "0666", value_parser = values::socket_mode)]
+    pub listen_mode: u32,
     /// Unix sockets' owner
     ///
     /// By name or number; a user alone brings its group. Without it, who volseed runs as.
@@ -298,28 +282,28 @@ pub struct ServerArgs {
     ///
     /// 200 while the work moves, 503 once it stalls. `/healthz` is always one. Repeatable, or with
     /// commas.
-    #[arg(long, env = "VOLSEED_LIVE_PATH", value_name = "PATH", value_delimiter = ',', default_values = ["/livez", "/healthz"])]
-    pub live_path: Vec<ProbePath>,
+    #[arg(long, env = "VOLSEED_LIVE_PATH", value_name = "PATH", value_delimiter = ',', default_values = ["/livez", "/healthz"], value_parser = values::probe_path)]
+    pub live_path: Vec<String>,
     /// Readiness paths
     ///
     /// 503 until the app answers in volseed's place. Repeatable, or with commas.
-    #[arg(long, env = "VOLSEED_READY_PATH", value_name = "PATH", value_delimiter = ',', default_values = ["/readyz"])]
-    pub ready_path: Vec<ProbePath>,
+    #[arg(long, env = "VOLSEED_READY_PATH", value_name = "PATH", value_delimiter = ',', default_values = ["/readyz"], value_parser = values::probe_path)]
+    pub ready_path: Vec<String>,
     /// Startup paths
     ///
     /// 503 until the app answers in volseed's place. Repeatable, or with commas.
-    #[arg(long, env = "VOLSEED_STARTED_PATH", value_name = "PATH", value_delimiter = ',', default_values = ["/startupz"])]
-    pub started_path: Vec<ProbePath>,
+    #[arg(long, env = "VOLSEED_STARTED_PATH", value_name = "PATH", value_delimiter = ',', default_values = ["/startupz"], value_parser = values::probe_path)]
+    pub started_path: Vec<String>,
     /// Answer on other paths
     ///
     /// 200 to 599: what every path answers that is no probe's while the volume is seeded.
-    #[arg(long, env = "VOLSEED_SEEDING_STATUS", value_name = "CODE", default_value = "503")]
-    pub seeding_status: HttpStatus,
+    #[arg(long, env = "VOLSEED_SEEDING_STATUS", value_name = "CODE", default_value = "503", value_parser = values::http_status)]
+    pub seeding_status: u16,
     /// Metrics path
     ///
     /// OpenMetrics text, for Prometheus.
-    #[arg(long, env = "VOLSEED_METRICS_PATH", value_name = "PATH", default_value = "/metrics")]
-    pub metrics_path: ProbePath,
+    #[arg(long, env = "VOLSEED_METRICS_PATH", value_name = "PATH", default_value = "/metrics", value_parser = values::probe_path)]
+    pub metrics_path: String,
     /// HTML for browsers
     ///
     /// Shown on every path that is no probe's in place of the page that volseed brings. `{{percent}}`,
@@ -330,14 +314,14 @@ pub struct ServerArgs {
     /// Not live when stalled
     ///
     /// Live turns to 503 after this long without progress.
-    #[arg(long, env = "VOLSEED_STALL", value_name = "DUR", default_value = "2m")]
-    pub stall: Span,
+    #[arg(long, env = "VOLSEED_STALL", value_name = "DUR", default_value = "2m", value_parser = values::span)]
+    pub stall: Duration,
 }
 
 /// How the app is asked, and who may ask for its whole life.
 #[derive(Debug, Args, Clone)]
 #[command(next_help_heading = "Health")]
-pub struct AppCheckArgs {
+pub(crate) struct AppCheckArgs {
     /// http://…, tcp:PORT, none
     ///
     /// How `volseed health` asks the app after the hand-over: by a URL, which has to answer with a status
@@ -358,7 +342,7 @@ pub struct AppCheckArgs {
 /// The app.
 #[derive(Debug, Args, Clone)]
 #[command(next_help_heading = "App")]
-pub struct AppArgs {
+pub(crate) struct AppArgs {
     /// User that the app runs as
     ///
     /// By name or number, from the image's `/etc/passwd` and `/etc/group`. A user alone brings all
@@ -392,14 +376,14 @@ pub struct AppArgs {
     /// With `--supervise`: how long after a SIGTERM the app may take. Then every process that is left
     /// gets SIGTERM, a second, and SIGKILL. With `0` nothing but that second is waited, and a second
     /// SIGTERM cuts that short. The default stays within the 10 s of `docker stop`.
-    #[arg(long, env = "VOLSEED_GRACE", value_name = "DUR", default_value = "8s")]
-    pub grace: Grace,
+    #[arg(long, env = "VOLSEED_GRACE", value_name = "DUR", default_value = "8s", value_parser = values::amounts::time)]
+    pub grace: Duration,
     /// Stops the app, as SIGTERM does
     ///
     /// With `--supervise`: what the image has as STOPSIGNAL, such as WINCH for apache or QUIT for nginx and
     /// php-fpm. It is passed on like any other signal, and starts the grace.
-    #[arg(long, env = "VOLSEED_STOP_SIGNAL", value_name = "SIGNAL")]
-    pub stop_signal: Option<StopSignal>,
+    #[arg(long, env = "VOLSEED_STOP_SIGNAL", value_name = "SIGNAL", value_parser = values::stop_signal)]
+    pub stop_signal: Option<u8>,
     /// group or child
     ///
     /// With `--supervise`: who gets a signal that is passed on, the app's process group or its main
@@ -426,7 +410,7 @@ pub struct AppArgs {
 /// What is logged.
 #[derive(Debug, Args, Clone)]
 #[command(next_help_heading = "Log, on standard error")]
-pub struct LogArgs {
+pub(crate) struct LogArgs {
     /// text or json
     ///
     /// `json` writes one object a line.

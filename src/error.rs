@@ -18,7 +18,7 @@ pub(crate) type Result<T> = std::result::Result<T, Error>;
 
 /// An error that a person can act on: `act 'object': cause`, then what to do.
 #[derive(Debug)]
-pub struct Error {
+pub(crate) struct Error {
     exit: Exit,
     act: Cow<'static, str>,
     object: Option<String>,
@@ -29,13 +29,17 @@ pub struct Error {
 
 impl Error {
     /// An error whose cause is a sentence of ours.
-    pub fn new(exit: Exit, act: impl Into<Cow<'static, str>>, cause: impl Into<String>) -> Error {
+    pub(crate) fn new(exit: Exit, act: impl Into<Cow<'static, str>>, cause: impl Into<String>) -> Error {
         Error { exit, act: act.into(), object: None, cause: cause.into(), number: None, help: None }
     }
 
     /// An error whose cause is the operating system's. The exit code and the help follow from the
     /// error number; the caller may overrule both.
-    pub fn os(act: impl Into<Cow<'static, str>>, object: impl Quoted, cause: impl Into<io::Error>) -> Error {
+    pub(crate) fn os(
+        act: impl Into<Cow<'static, str>>,
+        object: impl Quoted,
+        cause: impl Into<io::Error>,
+    ) -> Error {
         let cause = cause.into();
         let (exit, help) = classify(cause.raw_os_error(), nix::unistd::geteuid().is_root());
         Error {
@@ -49,59 +53,59 @@ impl Error {
     }
 
     /// The seeding thread was cancelled; the caller says why.
-    pub fn cancelled() -> Error {
+    pub(crate) fn cancelled() -> Error {
         Error::new(Exit::Signal(0), "seed", "stopped")
     }
 
     /// Says where the act belongs, in place of what it was before.
-    pub fn within(mut self, place: &str) -> Error {
+    pub(crate) fn within(mut self, place: &str) -> Error {
         self.act = Cow::Owned(place.to_owned());
         self
     }
 
     /// Names the object of the act.
-    pub fn on(mut self, object: impl Quoted) -> Error {
+    pub(crate) fn on(mut self, object: impl Quoted) -> Error {
         self.object = Some(object.quoted());
         self
     }
 
     /// Says in words what the operating system's cause means here, and replaces the exit code.
-    pub fn explained(mut self, exit: Exit, words: &str) -> Error {
+    pub(crate) fn explained(mut self, exit: Exit, words: &str) -> Error {
         self.exit = exit;
         self.cause = format!("{words}: {}", self.cause);
         self
     }
 
     /// Replaces the exit code.
-    pub fn exit(mut self, exit: Exit) -> Error {
+    pub(crate) fn exit(mut self, exit: Exit) -> Error {
         self.exit = exit;
         self
     }
 
     /// Says what the reader can do.
-    pub fn help(mut self, help: impl Into<Cow<'static, str>>) -> Error {
+    pub(crate) fn help(mut self, help: impl Into<Cow<'static, str>>) -> Error {
         self.help = Some(help.into());
         self
     }
 
     /// The exit code that this error ends the process with.
-    pub fn exit_code(&self) -> Exit {
+    pub(crate) fn exit_code(&self) -> Exit {
         self.exit
     }
 
     /// Whether a server no longer knows the handle that was used (`ESTALE`): what stands for the same
     /// place may still be opened again.
-    pub fn is_stale(&self) -> bool {
+    pub(crate) fn is_stale(&self) -> bool {
         self.number == Some(nix::libc::ESTALE)
     }
 
     /// The operating system's number, where the cause is its own.
-    pub fn errno(&self) -> Option<rustix::io::Errno> {
+    pub(crate) fn errno(&self) -> Option<rustix::io::Errno> {
         self.number.map(rustix::io::Errno::from_raw_os_error)
     }
 
     /// What the reader can do, where there is anything; on one line.
-    pub fn help_text(&self) -> Option<Cow<'_, str>> {
+    pub(crate) fn help_text(&self) -> Option<Cow<'_, str>> {
         self.help.as_deref().map(one_line)
     }
 }
@@ -135,7 +139,7 @@ impl<T, E: Into<io::Error>> Context<T> for std::result::Result<T, E> {
 }
 
 /// Names as they are printed: in quotes, with what a terminal would choke on escaped.
-pub trait Quoted {
+pub(crate) trait Quoted {
     /// The name in single quotes; bytes that are not UTF-8 as `\xNN`, control characters escaped.
     fn quoted(&self) -> String;
 }

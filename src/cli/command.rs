@@ -270,7 +270,7 @@ mod tests {
             &["--no-times=false"],
             [false, true, false],
         );
-        check(|seed| seed.server.stall.0.as_secs(), "stall = \"9s\"", &["--stall=1m"], [120, 9, 60]);
+        check(|seed| seed.server.stall.as_secs(), "stall = \"9s\"", &["--stall=1m"], [120, 9, 60]);
         check(
             |seed| seed.copy.from,
             &volume("from = \"/f\""),

@@ -10,7 +10,7 @@ use std::time::Duration;
 use super::only_for;
 use super::values::{
     Address, AppCheck, Commands, Exclude, Existing, ExitMap, LockMode, LogFormat, LogLevel, ModeChange,
-    PassSocket, ProbePath, Rewrite, ShowProgress, SignalScope, Size, Workers,
+    PassSocket, Rewrite, ShowProgress, SignalScope, Size, Workers,
 };
 use super::{AppArgs, AppCheckArgs, CopyArgs, HealthArgs, ServerArgs, VolumeArgs};
 use crate::error::{Error, Result};
@@ -203,25 +203,21 @@ pub(crate) fn server(args: &ServerArgs, admin: &[Address]) -> Result<Option<Serv
     let owner = owner.transpose()?.map(|owner| (owner.uid, owner.gid));
     Ok(Some(ServerConfig {
         listen: args.listen.clone(),
-        access: SocketAccess { mode: args.listen_mode.0, owner },
+        access: SocketAccess { mode: args.listen_mode, owner },
         admin: admin.to_vec(),
         live: live_paths(args),
-        ready: paths(&args.ready_path),
-        started: paths(&args.started_path),
-        metrics: args.metrics_path.0.clone(),
+        ready: args.ready_path.clone(),
+        started: args.started_path.clone(),
+        metrics: args.metrics_path.clone(),
         page: args.page.clone(),
-        seeding_status: args.seeding_status.0,
-        stall: args.stall.0,
+        seeding_status: args.seeding_status,
+        stall: args.stall,
     }))
-}
-
-fn paths(paths: &[ProbePath]) -> Vec<String> {
-    paths.iter().map(|path| path.0.clone()).collect()
 }
 
 /// `/healthz` is always one.
 fn live_paths(args: &ServerArgs) -> Vec<String> {
-    let mut live = paths(&args.live_path);
+    let mut live = args.live_path.clone();
     if !live.iter().any(|path| path == "/healthz") {
         live.push("/healthz".to_owned());
     }
@@ -252,8 +248,8 @@ pub(crate) fn app(args: &AppArgs, check: &AppCheckArgs) -> Result<AppConfig> {
         scope: args.signal_scope,
         rewrite: args.rewrite.clone(),
         exit_map: args.exit_map.clone(),
-        grace: args.grace.0,
-        stop_signal: args.stop_signal.map(|signal| signal.0),
+        grace: args.grace,
+        stop_signal: args.stop_signal,
     });
     if supervise.is_none() && !check.admin.is_empty() {
         return Err(usage("--admin needs --supervise: without it, only the app is left".into())
@@ -280,15 +276,15 @@ pub(crate) fn health(
     check: &AppCheck,
 ) -> HealthConfig {
     let path = match (question.started, question.ready) {
-        (true, _) => paths(&server.started_path),
-        (_, true) => paths(&server.ready_path),
+        (true, _) => server.started_path.clone(),
+        (_, true) => server.ready_path.clone(),
         _ => live_paths(server),
     };
     HealthConfig {
         // The one that is right for longest.
         listen: admin.iter().chain(&server.listen).next().cloned(),
         path: path.into_iter().next().unwrap_or_default(),
-        timeout: question.timeout.0,
+        timeout: question.timeout,
         app_check: check.clone(),
     }
 }
@@ -339,9 +335,9 @@ pub(crate) fn volume(args: &VolumeArgs, copy: Option<&CopyArgs>) -> Result<Volum
         workers: Workers::Auto,
         memory: MIN_MEMORY.0,
         max_entries: 0,
-        seed_version: args.seed_version.clone().map(|version| version.0),
+        seed_version: args.seed_version.clone(),
         lock: args.lock,
-        wait_timeout: args.wait_timeout.map(|span| span.0),
+        wait_timeout: args.wait_timeout,
     };
     let Some(copy) = copy else { return Ok(volume) };
     let from = copy.from.clone().ok_or_else(|| missing("--from PATH", "VOLSEED_FROM"))?;

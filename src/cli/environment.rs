@@ -9,7 +9,7 @@ use crate::exit::Exit;
 
 /// What volseed was started with, for the app.
 #[derive(Debug, Default)]
-pub struct Environment {
+pub(crate) struct Environment {
     /// Names and values, in their order.
     pub variables: Vec<(OsString, OsString)>,
     /// Entries without `=`: no shell makes one, and an app may still want it.
@@ -18,7 +18,7 @@ pub struct Environment {
 
 impl Environment {
     /// As execve(2) takes it.
-    pub fn entries(&self) -> impl Iterator<Item = Vec<u8>> {
+    pub(crate) fn entries(&self) -> impl Iterator<Item = Vec<u8>> {
         let variable =
             |(name, value): &(OsString, OsString)| [name.as_bytes(), b"=", value.as_bytes()].concat();
         self.variables.iter().map(variable).chain(self.bare.iter().map(|entry| entry.as_bytes().to_vec()))
@@ -31,7 +31,7 @@ const PREFIX: &str = "VOLSEED_";
 /// a compose file makes of a variable that is not set.
 ///
 /// To be called first in `main`, before there is a second thread.
-pub fn capture() -> Environment {
+pub(crate) fn capture() -> Environment {
     let environment = Environment { variables: std::env::vars_os().collect(), bare: bare() };
     for (name, value) in &environment.variables {
         if value.is_empty() && name.as_bytes().starts_with(PREFIX.as_bytes()) {
@@ -68,7 +68,7 @@ fn bare() -> Vec<OsString> {
 ///
 /// # Errors
 /// Exit 64 with the variable's name.
-pub fn check(environment: &Environment) -> Result<()> {
+pub(crate) fn check(environment: &Environment) -> Result<()> {
     let Some((name, what)) = ragged(environment, &super::environment()) else { return Ok(()) };
     let help = "take it out of the file or the manifest that the variable comes from; of a file with the line ends of Windows, dos2unix does";
     Err(Error::new(Exit::Usage, format!("variable {name}"), format!("its value has {what}")).help(help))
@@ -90,7 +90,7 @@ fn ragged(environment: &Environment, known: &[String]) -> Option<(String, &'stat
 }
 
 /// Warns of variables that look like ours and are not, each with the nearest that is.
-pub fn warn_of_unknown(environment: &Environment) {
+pub(crate) fn warn_of_unknown(environment: &Environment) {
     for (name, nearest) in unknown(environment, &super::environment()) {
         tracing::warn!(name, nearest, "unknown environment variable");
     }

@@ -2,7 +2,7 @@
 //!
 //! The command line, the environment and the configuration file all go through these.
 
-mod amounts;
+pub(super) mod amounts;
 pub(crate) mod chmod;
 pub(crate) mod exclude;
 
@@ -21,7 +21,7 @@ pub(crate) use exclude::{Exclude, Reached};
 
 /// A size in bytes: `64MiB`, `1G`, `1048576`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Size(pub u64);
+pub(crate) struct Size(pub u64);
 
 impl FromStr for Size {
     type Err = String;
@@ -44,7 +44,7 @@ impl fmt::Display for Size {
 
 /// Number of parallel writers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Workers {
+pub(crate) enum Workers {
     /// By the kind of the volume's file system.
     Auto,
     /// 1 to 1024.
@@ -65,7 +65,7 @@ impl FromStr for Workers {
 
 /// How replicas agree who seeds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
-pub enum LockMode {
+pub(crate) enum LockMode {
     /// By the file system: its lock where all replicas see it, and heartbeats.
     Auto,
     /// By heartbeats alone.
@@ -75,25 +75,14 @@ pub enum LockMode {
 }
 
 /// The version of a seed: 1 to 128 characters, none of which is a control character.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct SeedVersion(pub String);
-
-impl FromStr for SeedVersion {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<SeedVersion, String> {
-        let fits = !text.is_empty() && text.chars().count() <= 128 && !text.chars().any(char::is_control);
-        if fits {
-            Ok(SeedVersion(text.to_owned()))
-        } else {
-            Err("expected 1 to 128 printable characters".into())
-        }
-    }
+pub(super) fn seed_version(text: &str) -> Result<String, String> {
+    let fits = !text.is_empty() && text.chars().count() <= 128 && !text.chars().any(char::is_control);
+    if fits { Ok(text.to_owned()) } else { Err("expected 1 to 128 printable characters".into()) }
 }
 
 /// What happens to files that are already on an unseeded volume.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
-pub enum Existing {
+pub(crate) enum Existing {
     /// They stay; the seed's are left out.
     Keep,
     /// The seed's replace them.
@@ -104,7 +93,7 @@ pub enum Existing {
 
 /// How log lines look.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
-pub enum LogFormat {
+pub(crate) enum LogFormat {
     /// For people.
     Text,
     /// One JSON object a line.
@@ -113,7 +102,7 @@ pub enum LogFormat {
 
 /// How much is logged.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
-pub enum LogLevel {
+pub(crate) enum LogLevel {
     /// Why volseed ends.
     Error,
     /// What needs a look, too.
@@ -137,7 +126,7 @@ impl From<LogLevel> for tracing::Level {
 
 /// Whether progress is shown as a bar.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
-pub enum ShowProgress {
+pub(crate) enum ShowProgress {
     /// On a terminal.
     Auto,
     /// Never.
@@ -146,7 +135,7 @@ pub enum ShowProgress {
 
 /// Who gets a signal that is passed on.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, clap::ValueEnum)]
-pub enum SignalScope {
+pub(crate) enum SignalScope {
     /// The app's process group.
     #[default]
     Group,
@@ -165,20 +154,13 @@ pub(crate) fn value<V: clap::ValueEnum>(word: &str) -> Option<V> {
 }
 
 /// A signal that asks an app to end: `QUIT`, `SIGRTMIN+3`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct StopSignal(pub u8);
-
-impl FromStr for StopSignal {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<StopSignal, String> {
-        passed_on(names::number(text)?).map(StopSignal)
-    }
+pub(super) fn stop_signal(text: &str) -> Result<u8, String> {
+    passed_on(names::number(text)?)
 }
 
 /// A signal that is passed on as another one: `TERM:QUIT`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Rewrite {
+pub(crate) struct Rewrite {
     /// What comes.
     pub from: u8,
     /// What is sent; 0 is nothing.
@@ -212,7 +194,7 @@ impl fmt::Display for Rewrite {
 
 /// An exit code of the app's that becomes another one: `143:0`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct ExitMap {
+pub(crate) struct ExitMap {
     /// The app's, or 128 and the number of the signal that ended it.
     pub from: u8,
     /// volseed's.
@@ -238,34 +220,15 @@ impl fmt::Display for ExitMap {
     }
 }
 
-/// How long the app may take to end: a span, or 0.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Grace(pub Duration);
-
-impl FromStr for Grace {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Grace, String> {
-        amounts::time(text).map(Grace)
-    }
-}
-
 /// A span of time: `90s`, `2m`, `1h 30m`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Span(pub Duration);
-
-impl FromStr for Span {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Span, String> {
-        let span = amounts::time(text)?;
-        if span.is_zero() { Err("expected a time greater than zero".into()) } else { Ok(Span(span)) }
-    }
+pub(super) fn span(text: &str) -> Result<Duration, String> {
+    let span = amounts::time(text)?;
+    if span.is_zero() { Err("expected a time greater than zero".into()) } else { Ok(span) }
 }
 
 /// Where the health server listens: `:80`, `127.0.0.1:8080`, `[::1]:80`, `/run/volseed.sock`.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Address {
+pub(crate) enum Address {
     /// A port on one address, or on every one of its family.
     Tcp(SocketAddr),
     /// A port on every address: of IPv4, and of IPv6 where there is any.
@@ -303,24 +266,17 @@ impl fmt::Display for Address {
 }
 
 /// The mode of a Unix socket's file, in octal: `0660`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct SocketMode(pub u32);
-
-impl FromStr for SocketMode {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<SocketMode, String> {
-        let digits = (3..=4).contains(&text.len()) && text.bytes().all(|byte| (b'0'..=b'7').contains(&byte));
-        match u32::from_str_radix(text, 8) {
-            Ok(mode @ 0..=0o777) if digits => Ok(SocketMode(mode)),
-            _ => Err("expected a mode in octal such as 0660".into()),
-        }
+pub(super) fn socket_mode(text: &str) -> Result<u32, String> {
+    let digits = (3..=4).contains(&text.len()) && text.bytes().all(|byte| (b'0'..=b'7').contains(&byte));
+    match u32::from_str_radix(text, 8) {
+        Ok(mode @ 0..=0o777) if digits => Ok(mode),
+        _ => Err("expected a mode in octal such as 0660".into()),
     }
 }
 
 /// How a listening socket is handed to the app.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
-pub enum PassSocket {
+pub(crate) enum PassSocket {
     /// `LISTEN_FDS` and `LISTEN_PID`, as systemd does (sd_listen_fds(3)).
     ListenFds,
     /// `NGINX`, as an nginx hands them to its successor.
@@ -330,34 +286,20 @@ pub enum PassSocket {
 }
 
 /// A path that the health server answers: `/livez`.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct ProbePath(pub String);
-
-impl FromStr for ProbePath {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<ProbePath, String> {
-        let plain = text.bytes().all(|byte| byte.is_ascii_graphic() && byte != b'?' && byte != b'#');
-        if text.starts_with('/') && plain {
-            Ok(ProbePath(text.into()))
-        } else {
-            Err("expected a path such as /livez".into())
-        }
+pub(super) fn probe_path(text: &str) -> Result<String, String> {
+    let plain = text.bytes().all(|byte| byte.is_ascii_graphic() && byte != b'?' && byte != b'#');
+    if text.starts_with('/') && plain {
+        Ok(text.into())
+    } else {
+        Err("expected a path such as /livez".into())
     }
 }
 
 /// An HTTP status code, 200 to 599.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct HttpStatus(pub u16);
-
-impl FromStr for HttpStatus {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<HttpStatus, String> {
-        match text.parse() {
-            Ok(code @ 200..=599) => Ok(HttpStatus(code)),
-            _ => Err("expected an HTTP status from 200 to 599".into()),
-        }
+pub(super) fn http_status(text: &str) -> Result<u16, String> {
+    match text.parse() {
+        Ok(code @ 200..=599) => Ok(code),
+        _ => Err("expected an HTTP status from 200 to 599".into()),
     }
 }
 
@@ -366,7 +308,7 @@ pub(crate) const LOCALHOST: &str = "localhost";
 
 /// How `volseed health` asks the app once volseed has handed over.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum AppCheck {
+pub(crate) enum AppCheck {
     /// The URL answers with a status below 400.
     Http {
         /// Host to connect to, by name or number; IPv6 in brackets.
@@ -428,7 +370,7 @@ fn is_host(text: &str) -> bool {
 
 /// Commands that a volume is seeded for: shell patterns on the command's name or path.
 #[derive(Debug, Clone)]
-pub struct Commands {
+pub(crate) struct Commands {
     patterns: Vec<Pattern>,
 }
 
@@ -448,7 +390,7 @@ impl FromStr for Commands {
 
 impl Commands {
     /// Whether `command`, as it was given or by its last component, matches any pattern.
-    pub fn matches(&self, command: &std::ffi::OsStr) -> bool {
+    pub(crate) fn matches(&self, command: &std::ffi::OsStr) -> bool {
         let path = std::path::Path::new(command);
         let name = path.file_name().unwrap_or_default();
         let matches = |text: &std::ffi::OsStr| {
@@ -486,10 +428,10 @@ mod tests {
     #[test]
     fn modes_of_sockets() {
         for (text, mode) in [("0660", 0o660), ("777", 0o777)] {
-            assert_eq!(text.parse(), Ok(SocketMode(mode)));
+            assert_eq!(socket_mode(text), Ok(mode));
         }
         for text in ["", "8", "0o660", "1777", "rw", "-660", "+660"] {
-            assert!(text.parse::<SocketMode>().is_err(), "{text}");
+            assert!(socket_mode(text).is_err(), "{text}");
         }
     }
 
@@ -504,7 +446,6 @@ mod tests {
         for text in ["143", "143:256", "-1:0", "a:0", "1:2:3"] {
             assert!(text.parse::<ExitMap>().is_err(), "{text}");
         }
-        assert_eq!("0".parse(), Ok(Grace(Duration::ZERO)));
     }
 
     #[test]

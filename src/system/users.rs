@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 
 /// `USER[:GROUP]` as it was written: names or numbers.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Spec {
+pub(crate) struct Spec {
     user: String,
     group: Option<String>,
 }

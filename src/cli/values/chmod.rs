@@ -13,7 +13,7 @@ const SET_IDS: u32 = 0o6000;
 
 /// A change of modes: `755`, `u=rwX,go=rX`, `g=u`.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct ModeChange(Change);
+pub(crate) struct ModeChange(Change);
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Change {
@@ -48,7 +48,7 @@ enum Bits {
 impl ModeChange {
     /// What becomes of `mode`. `passed_on` is what a directory has from the one that it is made in: the
     /// set-group-ID bit, which octal does not take away, as little as chmod(1) does.
-    pub fn apply(&self, mode: u32, is_directory: bool, passed_on: u32) -> u32 {
+    pub(crate) fn apply(&self, mode: u32, is_directory: bool, passed_on: u32) -> u32 {
         match &self.0 {
             Change::Octal(bits) => bits | passed_on,
             Change::Symbolic(_, steps) => {

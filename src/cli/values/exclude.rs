@@ -15,7 +15,7 @@ const MAX_PARTS: usize = 63;
 
 /// A shell pattern on paths below a source's root.
 #[derive(Debug, Clone)]
-pub struct Exclude {
+pub(crate) struct Exclude {
     text: String,
     parts: Vec<Part>,
     directories_only: bool,
@@ -32,7 +32,7 @@ enum Part {
 /// How much of a pattern the components so far may have matched: a bit for each of its components, set
 /// where that one is next, and one for its end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Reached(u64);
+pub(crate) struct Reached(u64);
 
 impl FromStr for Exclude {
     type Err = String;
@@ -67,17 +67,17 @@ impl FromStr for Part {
 
 impl Exclude {
     /// As it was given.
-    pub fn as_str(&self) -> &str {
+    pub(crate) fn as_str(&self) -> &str {
         &self.text
     }
 
     /// At the source's root.
-    pub fn start(&self) -> Reached {
+    pub(crate) fn start(&self) -> Reached {
         self.passing(1)
     }
 
     /// One component further down. Bytes that are not UTF-8 are replaced before, with U+FFFD.
-    pub fn step(&self, reached: Reached, name: &str) -> Reached {
+    pub(crate) fn step(&self, reached: Reached, name: &str) -> Reached {
         let mut next = 0;
         for (index, part) in self.parts.iter().enumerate().filter(|(index, _)| reached.0 & 1 << index != 0) {
             next |= match part {
@@ -91,12 +91,12 @@ impl Exclude {
     }
 
     /// Whether what was reached is left out, with all below it.
-    pub fn covers(&self, reached: Reached, is_directory: bool) -> bool {
+    pub(crate) fn covers(&self, reached: Reached, is_directory: bool) -> bool {
         reached.0 & 1 << self.parts.len() != 0 && (is_directory || !self.directories_only)
     }
 
     /// Whether this file, or a directory that it is in, is left out.
-    pub fn leaves_out(&self, file: &Path) -> bool {
+    pub(crate) fn leaves_out(&self, file: &Path) -> bool {
         let mut names = file.iter().peekable();
         let mut reached = self.start();
         while let Some(name) = names.next() {
