@@ -164,16 +164,6 @@ def mount(source: str, target: str, kind: str, options: str) -> None:
         raise Missing(f"mount {kind} at {target}: {os.strerror(number)}")
 
 
-def keeps_user_xattrs(path: str) -> bool:
-    """tmpfs has user.* only since Linux 6.6."""
-    try:
-        os.setxattr(path, "user.volseed-bench", b"1")
-        os.removexattr(path, "user.volseed-bench")
-    except OSError:
-        return False
-    return True
-
-
 @contextlib.contextmanager
 def bindfs(source: str, scratch: str, *options: str) -> Iterator[tuple[str, subprocess.Popen]]:
     """Another mount of a directory, through FUSE, and the process that serves it."""

@@ -5,6 +5,7 @@
 
 #![allow(clippy::unwrap_used)]
 
+#[path = "../kit/mod.rs"]
 mod kit;
 
 mod archives_bounded;

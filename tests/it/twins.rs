@@ -11,7 +11,7 @@ use slowfs::{Options, Squash};
 
 use crate::kit::forge::{chown_all, open_to_group};
 use crate::kit::moments::{killed_publishing, killed_staging, much_to_publish, standing};
-use crate::kit::mount::{Mount, private};
+use crate::kit::mount::bindfs;
 use crate::kit::scene::{APP, BOUND, judged};
 use crate::kit::slowfs::slow;
 use crate::kit::{Outcome, Sandbox, Snapshot, Tree, Volseed, needs, run, seed};
@@ -391,12 +391,4 @@ fn where_bindfs_shows_everything_as_one_users_a_seed_is_resumed() {
     let user = format!("--force-user={APP}");
     let _mounted = bindfs(&[&user, &format!("--force-group={APP}"), "--chown-ignore"], &behind, &volume);
     where_everybody_is_one_user(&volume, APP, &sandbox);
-}
-
-#[track_caller]
-fn bindfs(flags: &[&str], from: &Path, at: &Path) -> Mount {
-    private();
-    let mounted = Command::new("bindfs").args(flags).arg(from).arg(at).output().unwrap();
-    assert!(mounted.status.success(), "{mounted:?}");
-    Mount::over(at)
 }

@@ -66,8 +66,19 @@ impl Snapshot {
     }
 
     /// The same tree without what its root is.
-    pub(crate) fn without_root(mut self) -> Self {
-        self.nodes.remove(Path::new("."));
+    pub(crate) fn without_root(self) -> Self {
+        self.without(&["."])
+    }
+
+    /// The same tree without what these entries are; what is below them stays.
+    pub(crate) fn without(mut self, paths: &[&str]) -> Self {
+        self.nodes.retain(|path, _| !paths.iter().any(|without| path == Path::new(without)));
+        self
+    }
+
+    /// The same tree without extended attributes.
+    pub(crate) fn without_attributes(mut self) -> Self {
+        self.nodes.values_mut().for_each(|node| node.attributes.clear());
         self
     }
 

@@ -82,16 +82,23 @@ impl Transcript {
 
     #[track_caller]
     pub(crate) fn line_with(&self, wanted: &str) -> String {
+        self.find(wanted).unwrap_or_else(|| panic!("{wanted:?} was never said:\n{}", self.text()))
+    }
+
+    /// Waits for a line with this text; nothing where the pipe ends before, or it takes too long.
+    pub(crate) fn find(&self, wanted: &str) -> Option<String> {
         let deadline = Instant::now() + PATIENCE;
         let mut state = self.shared.0.lock().unwrap();
         loop {
             let text = String::from_utf8_lossy(&state.bytes).into_owned();
             let complete = text.rsplit_once('\n').map_or("", |(lines, _)| lines);
             if let Some(line) = complete.lines().find(|line| line.contains(wanted)) {
-                return line.to_owned();
+                return Some(line.to_owned());
             }
             let left = deadline.saturating_duration_since(Instant::now());
-            assert!(!state.ended && !left.is_zero(), "{wanted:?} was never said:\n{text}");
+            if state.ended || left.is_zero() {
+                return None;
+            }
             state = self.shared.1.wait_timeout(state, left).unwrap().0;
         }
     }

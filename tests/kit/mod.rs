@@ -1,5 +1,7 @@
 //! What every test stands on: a sandbox, trees and archives, a running volseed, and patience with a deadline.
 
+#![allow(dead_code, unused_imports, reason = "the integration tests and the soaks each use a part")]
+
 pub(crate) mod app;
 pub(crate) mod attacker;
 pub(crate) mod compress;
@@ -32,7 +34,7 @@ pub(crate) use sandbox::Sandbox;
 pub(crate) use snapshot::{Snapshot, assert_same_tree};
 pub(crate) use tarball::Tarball;
 pub(crate) use tree::Tree;
-pub(crate) use volseed::{Running, Volseed, health, run, seed, volseed};
+pub(crate) use volseed::{Running, Volseed, binary, health, run, seed, volseed, without_settings};
 
 /// Long enough for anything that is not broken, also on a loaded machine with two cores.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(30);

@@ -56,15 +56,24 @@ pub(crate) fn dead(at: &Path) -> Mount {
     Mount { at: at.to_owned() }
 }
 
-/// A new file system on a loop device over an image in `images`.
+/// The same directory in a second place, through FUSE.
+#[track_caller]
+pub(crate) fn bindfs(flags: &[&str], from: &Path, at: &Path) -> Mount {
+    private();
+    succeed(Command::new("bindfs").args(flags).arg(from).arg(at));
+    Mount { at: at.to_owned() }
+}
+
+/// A new file system on a loop device over an image that has no name once it is mounted.
 pub(crate) fn loop_device(kind: &str, images: &Path, at: &Path) -> Mount {
     private();
     fs::create_dir_all(at).unwrap();
     let image = images.join(format!("{kind}.img"));
-    // The least that mkfs.xfs takes; the file is sparse.
-    File::create(&image).unwrap().set_len(320 << 20).unwrap();
+    // Sparse; room for the largest tree that is seeded.
+    File::create(&image).unwrap().set_len(1 << 30).unwrap();
     succeed(Command::new(format!("mkfs.{kind}")).arg("-q").arg(&image));
     succeed(Command::new("mount").args(["-o", "loop"]).arg(&image).arg(at));
+    fs::remove_file(&image).unwrap();
     Mount { at: at.to_owned() }
 }
 

@@ -37,6 +37,20 @@ enum Input {
     Fed,
 }
 
+/// The program under test: the one that this build made, or the one that `VOLSEED_BIN` names.
+pub(crate) fn binary() -> OsString {
+    std::env::var_os("VOLSEED_BIN").unwrap_or_else(|| env!("CARGO_BIN_EXE_volseed").into())
+}
+
+/// Without what would set options of volseed.
+pub(crate) fn without_settings(command: &mut Command) {
+    for (name, _) in std::env::vars_os() {
+        if name.to_string_lossy().starts_with("VOLSEED_") {
+            command.env_remove(name);
+        }
+    }
+}
+
 /// `volseed` with these arguments.
 pub(crate) fn volseed<A: AsRef<OsStr>>(arguments: impl IntoIterator<Item = A>) -> Volseed {
     Volseed::default().arguments(arguments)
@@ -145,7 +159,7 @@ impl Volseed {
 
     #[track_caller]
     pub(crate) fn start(self) -> Running {
-        let binary = self.program.unwrap_or_else(|| env!("CARGO_BIN_EXE_volseed").into());
+        let binary = self.program.unwrap_or_else(binary);
         let mut line = self.wrapper;
         line.push(binary);
         line.extend(self.arguments);
@@ -156,11 +170,7 @@ impl Volseed {
         let mut command = Command::new(&line[0]);
         command.args(&line[1..]).stdout(Stdio::piped());
         command.stderr(self.standard_error.unwrap_or_else(Stdio::piped));
-        for (name, _) in std::env::vars_os() {
-            if name.to_string_lossy().starts_with("VOLSEED_") {
-                command.env_remove(name);
-            }
-        }
+        without_settings(&mut command);
         command.envs(self.environment);
         if let Some((user, group)) = self.user {
             command.uid(user).gid(group);
@@ -204,24 +214,33 @@ pub(crate) struct Running {
 impl Running {
     /// The process's number as the test sees it.
     pub(crate) fn pid(&self) -> i32 {
+        let mut pid = None;
+        eventually("a PID 1 in the namespace", || {
+            pid = self.pid_so_far();
+            pid.is_some()
+        });
+        pid.unwrap()
+    }
+
+    /// The same; nothing where the namespace has no PID 1 yet, or no longer.
+    pub(crate) fn pid_so_far(&self) -> Option<i32> {
         let started = self.child.id() as i32;
         if !self.in_namespace {
-            return started;
+            return Some(started);
         }
-        let children = format!("/proc/{started}/task/{started}/children");
-        let mut inner = None;
-        eventually("a PID 1 in the namespace", || {
-            let text = std::fs::read_to_string(&children).unwrap_or_default();
-            inner = text.split_whitespace().next().and_then(|pid| pid.parse().ok());
-            inner.is_some()
-        });
-        inner.unwrap()
+        let children = std::fs::read_to_string(format!("/proc/{started}/task/{started}/children")).ok()?;
+        children.split_whitespace().next()?.parse().ok()
     }
 
     /// Waits for a line with this text on standard error.
     #[track_caller]
     pub(crate) fn says(&self, text: &str) -> String {
         self.stderr.line_with(text)
+    }
+
+    /// Waits for a line with this text on standard error, and says whether it came before the end.
+    pub(crate) fn said_before_its_end(&self, text: &str) -> bool {
+        self.stderr.find(text).is_some()
     }
 
     /// Waits for a line with this text on the app's standard output.
