@@ -22,8 +22,8 @@ use crate::error::Error;
 use crate::exit::Exit;
 use crate::system::users::Spec;
 use values::{
-    Address, AppCheck, Commands, Exclude, Existing, ExitMap, LockMode, LogFormat, LogLevel, ModeChange,
-    PassSocket, Rewrite, ShowProgress, SignalScope, Size, Workers,
+    Address, AppCheck, Commands, Exclude, Existing, LockMode, LogFormat, LogLevel, Mapping, ModeChange,
+    PassSocket, ShowProgress, SignalScope, Size, Workers,
 };
 
 /// Seeds a container's persistent volume before its app starts: in parallel, once, and answering health
@@ -190,7 +190,7 @@ pub(crate) struct VolumeArgs {
 const SWITCH: &str = "true|false";
 
 /// What is copied, and how.
-#[derive(Debug, Args, Clone)]
+#[derive(Debug, Args, Clone, Default)]
 #[command(next_help_heading = "Copying")]
 pub(crate) struct CopyArgs {
     /// Directory, archive, - for stdin
@@ -371,6 +371,16 @@ pub(crate) struct AppArgs {
     /// leaves behind, and exits as the app did. Without it, the app itself becomes the main process.
     #[arg(long, env = "VOLSEED_SUPERVISE", value_name = SWITCH, action = ArgAction::Set, default_value = "false", num_args = 0..=1, require_equals = true, default_missing_value = "true", value_parser = clap::builder::BoolishValueParser::new())]
     pub supervise: bool,
+    #[command(flatten)]
+    pub supervision: SuperviseArgs,
+    /// The command to become, with its arguments
+    #[arg(value_name = "CMD", trailing_var_arg = true, allow_hyphen_values = true)]
+    pub command: Vec<OsString>,
+}
+
+/// How a supervisor treats the app.
+#[derive(Debug, Args, Clone, Default)]
+pub(crate) struct SuperviseArgs {
     /// Grace after SIGTERM
     ///
     /// With `--supervise`: how long after a SIGTERM the app may take. Then every process that is left
@@ -394,31 +404,28 @@ pub(crate) struct AppArgs {
     ///
     /// With `--supervise`: `TERM:QUIT` for nginx and php-fpm, which end gracefully on SIGQUIT. 0 drops
     /// the signal. Repeatable, or with commas.
-    #[arg(long, env = "VOLSEED_REWRITE", value_name = "FROM:TO", value_delimiter = ',')]
-    pub rewrite: Vec<Rewrite>,
+    #[arg(long, env = "VOLSEED_REWRITE", value_name = "FROM:TO", value_delimiter = ',', value_parser = values::rewrite)]
+    pub rewrite: Vec<Mapping>,
     /// Exit with another code
     ///
     /// With `--supervise`: `143:0` for an app that ends by SIGTERM and is fine. volseed's own codes stay
     /// as they are. Repeatable, or with commas.
-    #[arg(long, env = "VOLSEED_EXIT_MAP", value_name = "FROM:TO", value_delimiter = ',')]
-    pub exit_map: Vec<ExitMap>,
-    /// The command to become, with its arguments
-    #[arg(value_name = "CMD", trailing_var_arg = true, allow_hyphen_values = true)]
-    pub command: Vec<OsString>,
+    #[arg(long, env = "VOLSEED_EXIT_MAP", value_name = "FROM:TO", value_delimiter = ',', value_parser = values::exit_map)]
+    pub exit_map: Vec<Mapping>,
 }
 
 /// What is logged.
-#[derive(Debug, Args, Clone)]
+#[derive(Debug, Args, Clone, Copy)]
 #[command(next_help_heading = "Log, on standard error")]
 pub(crate) struct LogArgs {
     /// text or json
     ///
     /// `json` writes one object a line.
-    #[arg(long, env = "VOLSEED_LOG", value_name = "FORMAT", default_value = "text")]
-    pub log: LogFormat,
+    #[arg(long = "log", env = "VOLSEED_LOG", value_name = "FORMAT", default_value = "text")]
+    pub format: LogFormat,
     /// error, warn, info, debug
-    #[arg(long, env = "VOLSEED_LOG_LEVEL", value_name = "LEVEL", default_value = "info")]
-    pub log_level: LogLevel,
+    #[arg(long = "log-level", env = "VOLSEED_LOG_LEVEL", value_name = "LEVEL", default_value = "info")]
+    pub level: LogLevel,
     /// auto or none
     ///
     /// `auto` draws a bar where standard error is a terminal and the log is text. `none` writes the log's
@@ -462,7 +469,12 @@ pub(crate) fn usage_error(error: &clap::Error) -> Error {
         || "volseed --help shows the commands, volseed COMMAND --help their options".into(),
         str::to_owned,
     );
-    Error::new(Exit::Usage, "command line", message).help(help)
+    usage(message).help(help)
+}
+
+/// An error in what the options say together.
+fn usage(cause: impl Into<String>) -> Error {
+    Error::new(Exit::Usage, "command line", cause)
 }
 
 fn root_page(root: &Command) -> String {
@@ -518,25 +530,23 @@ fn verb_page(verb: &Command) -> String {
 
 /// The flag of an option with its value's name: `--from PATH`.
 pub fn flag(arg: &Arg) -> String {
-    let value = match arg.get_action() {
-        ArgAction::SetTrue => String::new(),
-        _ if arg.get_value_names().is_some_and(|names| names.iter().any(|name| name == SWITCH)) => {
-            String::new()
-        }
-        _ => arg
-            .get_value_names()
-            .and_then(|names| names.first())
-            .map(|name| format!(" {name}"))
-            .unwrap_or_default(),
-    };
-    format!("--{}{value}", arg.get_long().unwrap_or_default())
+    let takes_value = arg.get_action().takes_values() && !is_switch(arg);
+    let value = value_name(arg).filter(|_| takes_value).map(|name| format!(" {name}"));
+    format!("--{}{}", arg.get_long().unwrap_or_default(), value.unwrap_or_default())
 }
 
 /// What an option is where nothing says it; nothing for a switch.
 pub fn default(arg: &Arg) -> Option<String> {
-    let is_switch = arg.get_value_names().is_some_and(|names| names.iter().any(|name| name == SWITCH));
     let values: Vec<_> = arg.get_default_values().iter().map(|value| value.to_string_lossy()).collect();
-    (!is_switch && !values.is_empty()).then(|| values.join(", "))
+    (!is_switch(arg) && !values.is_empty()).then(|| values.join(", "))
+}
+
+fn is_switch(arg: &Arg) -> bool {
+    value_name(arg) == Some(SWITCH)
+}
+
+fn value_name(arg: &Arg) -> Option<&str> {
+    Some(arg.get_value_names()?.first()?.as_str())
 }
 
 fn option_lines(arg: &Arg) -> String {

@@ -3,10 +3,9 @@
 
 use std::path::Path;
 use std::sync::Arc;
-use std::time::Duration;
 
 use crate::claims::beat::Beat;
-use crate::cli::config::{ServerConfig, SocketAccess};
+use crate::cli::config::ServerConfig;
 use crate::health::page::Page;
 use crate::health::server::{ProgressProbe, answer_to};
 use crate::progress::Progress;
@@ -26,18 +25,7 @@ pub fn records(data: &[u8]) {
 
 /// A request to the health server.
 pub fn http(data: &[u8]) {
-    let config = ServerConfig {
-        listen: Vec::new(),
-        access: SocketAccess { mode: 0o666, owner: None },
-        admin: Vec::new(),
-        live: vec!["/livez".into()],
-        ready: vec!["/readyz".into()],
-        started: vec!["/startupz".into()],
-        metrics: "/metrics".into(),
-        page: None,
-        seeding_status: 503,
-        stall: Duration::from_secs(120),
-    };
+    let config = ServerConfig::with(&[]);
     let page = Page::read(None).expect("our own page is whole");
     let site = Arc::new(ProgressProbe { config, page, progress: Arc::new(Progress::default()) });
     let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build();

@@ -17,7 +17,7 @@ use tracing_subscriber::fmt::MakeWriter;
 use tracing_subscriber::fmt::format::Writer;
 use tracing_subscriber::fmt::time::{FormatTime, SystemTime};
 
-use crate::cli::config::LogConfig;
+use crate::cli::LogArgs;
 use crate::cli::values::{self, LogFormat, ShowProgress};
 use crate::error::Error;
 use crate::progress::Progress;
@@ -27,7 +27,7 @@ use standard_error::StandardError;
 /// Standard error, shared by the log and the bar.
 #[derive(Debug, Clone)]
 pub(crate) struct Console {
-    config: LogConfig,
+    config: LogArgs,
     screen: Arc<Mutex<Screen>>,
 }
 
@@ -44,7 +44,7 @@ struct Screen {
 
 impl Console {
     /// Starts logging. A second time, in a supervisor that could not execute itself, the log goes on as it is.
-    pub(crate) fn start(config: LogConfig) -> Console {
+    pub(crate) fn start(config: LogArgs) -> Console {
         let console = Console { config, screen: Arc::default() };
         let builder = tracing_subscriber::fmt()
             .with_max_level(tracing::Level::from(config.level))
@@ -63,7 +63,7 @@ impl Console {
     }
 
     /// What it was started with.
-    pub(crate) fn config(&self) -> LogConfig {
+    pub(crate) fn config(&self) -> LogArgs {
         self.config
     }
 

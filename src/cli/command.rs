@@ -7,12 +7,11 @@ use std::path::{Path, PathBuf};
 use clap::FromArgMatches;
 use clap::parser::ValueSource;
 
-use super::config::{self, AppConfig, Config, HealthConfig, LogConfig, VolumeConfig};
+use super::config::{self, AppConfig, Config, HealthConfig, VolumeConfig};
 use super::file::{File, is_given};
 use super::values::{AppCheck, LogFormat, LogLevel, ShowProgress};
-use super::{Cli, HealthArgs, RunArgs, Verb, usage_error, words};
-use crate::error::{Error, Result};
-use crate::exit::Exit;
+use super::{Cli, HealthArgs, LogArgs, RunArgs, Verb, usage, usage_error, words};
+use crate::error::Result;
 
 /// Options that say something of one volume only.
 const OF_ONE_VOLUME: [&str; 4] = ["to", "from", "sentinel", "state_dir"];
@@ -72,15 +71,10 @@ impl Request {
     }
 
     fn read_with(
-        mut args: Vec<OsString>,
+        args: Vec<OsString>,
         read: impl Fn(Option<&Path>) -> Result<Option<File>>,
     ) -> Result<Request> {
         let root = super::command();
-        if args.get(1).is_some_and(|first| first == "help") {
-            let known = |name: &&str| root.get_subcommands().any(|verb| verb.get_name() == *name);
-            let topic = args.get(2).and_then(|arg| arg.to_str()).filter(known);
-            args = ["volseed"].into_iter().chain(topic).chain(["--help"]).map(OsString::from).collect();
-        }
         let args = words::with_command(args, &root)?;
         let parsed = |root: clap::Command| -> std::result::Result<_, clap::Error> {
             let matches = root.try_get_matches_from(&args)?;
@@ -112,7 +106,7 @@ impl Request {
                 id.replace('_', "-"),
                 file.volumes()
             );
-            return Err(Error::new(Exit::Usage, "command line", cause));
+            return Err(usage(cause));
         }
         let with_file = |volume| {
             let root = root.clone().mut_subcommand(name, |verb| file.defaults(verb, given, volume));
@@ -124,22 +118,18 @@ impl Request {
     }
 
     /// What is logged. A command that prints its result logs only errors, in the format `early`.
-    pub(crate) fn log(&self, early: LogFormat) -> LogConfig {
+    pub(crate) fn log(&self, early: LogFormat) -> LogArgs {
         let args = match self {
             Request::Verb(parsed) => match &parsed.verb {
-                Verb::Run(args) => Some(&args.log),
-                Verb::Seed(args) => Some(&args.log),
-                Verb::Wait(args) => Some(&args.log),
+                Verb::Run(args) => Some(args.log),
+                Verb::Seed(args) => Some(args.log),
+                Verb::Wait(args) => Some(args.log),
                 Verb::Status(_) | Verb::Health(_) | Verb::Install(_) => None,
             },
             Request::Page(_) => None,
         };
-        let errors = LogConfig { format: early, level: LogLevel::Error, progress: ShowProgress::None };
-        args.map_or(errors, |args| LogConfig {
-            format: args.log,
-            level: args.log_level,
-            progress: args.progress,
-        })
+        let errors = LogArgs { format: early, level: LogLevel::Error, progress: ShowProgress::None };
+        args.unwrap_or(errors)
     }
 
     /// Resolves the command. Touches no volume and no source.

@@ -4,18 +4,19 @@
 //! file, and the file beats the defaults. Touches no volume and no source.
 
 use std::ffi::{OsStr, OsString};
-use std::path::{Component, PathBuf};
+use std::path::{Component, Path, PathBuf};
 use std::time::Duration;
 
-use super::only_for;
 use super::values::{
-    Address, AppCheck, Commands, Exclude, Existing, ExitMap, LockMode, LogFormat, LogLevel, ModeChange,
-    PassSocket, Rewrite, ShowProgress, SignalScope, Size, Workers,
+    Address, AppCheck, Commands, Exclude, Existing, LockMode, ModeChange, PassSocket, Size, Workers,
 };
-use super::{AppArgs, AppCheckArgs, CopyArgs, HealthArgs, ServerArgs, VolumeArgs};
+use super::{
+    AppArgs, AppCheckArgs, CopyArgs, HealthArgs, ServerArgs, SuperviseArgs, VolumeArgs, only_for, usage,
+};
 use crate::error::{Error, Result};
 use crate::exit::Exit;
 use crate::system::users::{Database, Identity};
+use crate::volume::records::DIRECTORY;
 
 /// Minimum of `--memory`: four buffers of 1 MiB keep two processors busy.
 const MIN_MEMORY: Size = Size(4 << 20);
@@ -71,33 +72,31 @@ pub(crate) struct VolumeConfig {
 impl VolumeConfig {
     /// The directory that the state is in as a rule: a `.volseed` in the root is used before another.
     fn state_path(&self) -> PathBuf {
-        self.state_dir.clone().unwrap_or_else(|| self.to.join(crate::volume::records::DIRECTORY))
+        self.state_dir.clone().unwrap_or_else(|| self.to.join(DIRECTORY))
     }
 }
 
 /// The health server.
 #[derive(Debug, Clone)]
 pub(crate) struct ServerConfig {
-    /// Where it listens until the hand-over.
-    pub listen: Vec<Address>,
+    /// As they were given; `/healthz` is a live path in any case.
+    pub args: ServerArgs,
     /// Who may connect to its Unix sockets.
     pub access: SocketAccess,
     /// Where it listens for the app's whole life.
     pub admin: Vec<Address>,
-    /// Paths of the liveness probe.
-    pub live: Vec<String>,
-    /// Paths of the readiness probe.
-    pub ready: Vec<String>,
-    /// Paths of the startup probe.
-    pub started: Vec<String>,
-    /// Path of the metrics.
-    pub metrics: String,
-    /// A page for browsers in place of ours.
-    pub page: Option<PathBuf>,
-    /// What every other path answers while seeding.
-    pub seeding_status: u16,
-    /// Not live after this long without progress.
-    pub stall: Duration,
+}
+
+#[cfg(any(fuzzing, test))]
+impl ServerConfig {
+    /// With these options, and the defaults of all others.
+    pub(crate) fn with(options: &[&str]) -> ServerConfig {
+        use clap::{Args, FromArgMatches};
+        let command = ServerArgs::augment_args(clap::Command::new("server").no_binary_name(true));
+        let matches = command.try_get_matches_from(options).expect("the options are right");
+        let args = ServerArgs::from_arg_matches(&matches).expect("they were parsed");
+        ServerConfig { args, access: SocketAccess { mode: 0o666, owner: None }, admin: Vec::new() }
+    }
 }
 
 /// Mode and owner of a Unix socket's file.
@@ -127,22 +126,7 @@ pub(crate) struct AppConfig {
     /// Where that is told for its whole life.
     pub admin: Vec<Address>,
     /// How it is supervised; by nobody where it becomes this process.
-    pub supervise: Option<SuperviseConfig>,
-}
-
-/// How a supervisor treats the app.
-#[derive(Debug, Clone, Default)]
-pub(crate) struct SuperviseConfig {
-    /// Who gets a signal that is passed on.
-    pub scope: SignalScope,
-    /// Signals that are passed on as others; the first that fits.
-    pub rewrite: Vec<Rewrite>,
-    /// Exit codes that become others; the first that fits.
-    pub exit_map: Vec<ExitMap>,
-    /// What the app may take to end after SIGTERM.
-    pub grace: Duration,
-    /// What starts that, beside SIGTERM.
-    pub stop_signal: Option<u8>,
+    pub supervise: Option<SuperviseArgs>,
 }
 
 /// The question of `volseed health`.
@@ -156,17 +140,6 @@ pub(crate) struct HealthConfig {
     pub timeout: Duration,
     /// How to ask the app after the hand-over.
     pub app_check: AppCheck,
-}
-
-/// What is logged.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct LogConfig {
-    /// For people or for machines.
-    pub format: LogFormat,
-    /// How much.
-    pub level: LogLevel,
-    /// Whether there may be a bar.
-    pub progress: ShowProgress,
 }
 
 /// Volumes that do not get into each other's way.
@@ -184,7 +157,7 @@ pub(crate) fn distinct(volumes: Vec<VolumeConfig>) -> Result<Vec<VolumeConfig>> 
             return Err(usage(format!("two volumes have their state in {}", state.display())));
         }
         if volume.from.as_os_str() == "-" && others().any(|other| other.from == volume.from) {
-            return Err(usage("standard input can seed one volume only".into()));
+            return Err(usage("standard input can seed one volume only"));
         }
     }
     Ok(volumes)
@@ -202,16 +175,9 @@ pub(crate) fn server(args: &ServerArgs, admin: &[Address]) -> Result<Option<Serv
     let owner = args.listen_owner.as_ref().map(|owner| Database::default().identity(owner).map_err(wrong));
     let owner = owner.transpose()?.map(|owner| (owner.uid, owner.gid));
     Ok(Some(ServerConfig {
-        listen: args.listen.clone(),
+        args: ServerArgs { live_path: live_paths(args), ..args.clone() },
         access: SocketAccess { mode: args.listen_mode, owner },
         admin: admin.to_vec(),
-        live: live_paths(args),
-        ready: args.ready_path.clone(),
-        started: args.started_path.clone(),
-        metrics: args.metrics_path.clone(),
-        page: args.page.clone(),
-        seeding_status: args.seeding_status,
-        stall: args.stall,
     }))
 }
 
@@ -230,29 +196,17 @@ fn live_paths(args: &ServerArgs) -> Vec<String> {
 /// Exit 64 when no command is given or the user is not known.
 pub(crate) fn app(args: &AppArgs, check: &AppCheckArgs) -> Result<AppConfig> {
     if args.command.is_empty() {
-        return Err(usage("no command to become".into()).help(
+        return Err(usage("no command to become").help(
             "an image's ENTRYPOINT empties the CMD that it inherits: say CMD again after it, or give it behind --; volseed seed only seeds",
         ));
     }
-    let user = args.user.as_ref();
-    let user = user
-        .map(|spec| {
-            Database::default()
-                .identity(spec)
-                .map_err(|cause| Error::new(Exit::Usage, "option --user", cause))
-        })
-        .transpose()?;
+    let wrong = |cause| Error::new(Exit::Usage, "option --user", cause);
+    let user =
+        args.user.as_ref().map(|user| Database::default().identity(user).map_err(wrong)).transpose()?;
     let programs = only_for::programs(&args.command);
     let seeds = |commands: &Commands| programs.iter().any(|program| commands.matches(program));
-    let supervise = args.supervise.then(|| SuperviseConfig {
-        scope: args.signal_scope,
-        rewrite: args.rewrite.clone(),
-        exit_map: args.exit_map.clone(),
-        grace: args.grace,
-        stop_signal: args.stop_signal,
-    });
-    if supervise.is_none() && !check.admin.is_empty() {
-        return Err(usage("--admin needs --supervise: without it, only the app is left".into())
+    if !args.supervise && !check.admin.is_empty() {
+        return Err(usage("--admin needs --supervise: without it, only the app is left")
             .help("leave it out, or let volseed stay with --supervise"));
     }
     Ok(AppConfig {
@@ -263,7 +217,7 @@ pub(crate) fn app(args: &AppArgs, check: &AppCheckArgs) -> Result<AppConfig> {
         command: args.command.clone(),
         user,
         pass_socket: args.pass_socket,
-        supervise,
+        supervise: args.supervise.then(|| args.supervision.clone()),
     })
 }
 
@@ -294,78 +248,70 @@ pub(crate) fn health(
 /// # Errors
 /// Exit 64: what is missing or contradicts itself.
 pub(crate) fn volume(args: &VolumeArgs, copy: Option<&CopyArgs>) -> Result<VolumeConfig> {
-    let missing =
-        |flag: &str, env: &str| usage(format!("{flag} is missing")).help(format!("give {flag} or set {env}"));
     let to = args.to.clone().ok_or_else(|| missing("--to DIR", "VOLSEED_TO"))?;
-    if let Some(sentinel) = &args.sentinel {
-        let plain = sentinel.components().all(|part| matches!(part, Component::Normal(_)));
-        if !plain
-            || sentinel.as_os_str().is_empty()
-            || sentinel.starts_with(crate::volume::records::DIRECTORY)
-        {
-            return Err(usage(format!(
-                "--sentinel {} must be a path below the volume's root, without '..', and not volseed's own",
-                sentinel.display()
-            )));
-        }
-    }
-    if let Some(dir) = &args.state_dir {
-        let wrong = |cause: &str| Err(usage(format!("--state-dir {} {cause}", dir.display())));
-        if dir.file_name().and_then(OsStr::to_str).is_none() {
-            return wrong("must end in the name of a directory");
-        }
-        if dir.starts_with(&to) {
-            return wrong("is inside of --to: without it, the state is in .volseed there");
-        }
-        if to.starts_with(dir) {
-            return wrong("is around --to: it holds volseed's state alone");
-        }
-    }
-    let volume = VolumeConfig {
+    args.sentinel.as_deref().map_or(Ok(()), check_sentinel)?;
+    args.state_dir.as_deref().map_or(Ok(()), |dir| check_state_dir(dir, &to))?;
+    let from = copy.map(|copy| source(copy, args.sentinel.as_deref())).transpose()?;
+    let copy = copy.cloned().unwrap_or_default();
+    let wrong = |cause| Error::new(Exit::Usage, "option --chown", cause);
+    let owner = copy.chown.as_ref().map(|spec| Database::default().owner(spec).map_err(wrong)).transpose()?;
+    Ok(VolumeConfig {
         to,
-        from: PathBuf::new(),
+        from: from.unwrap_or_default(),
         state_dir: args.state_dir.clone(),
         sentinel: args.sentinel.clone(),
-        exclude: Vec::new(),
-        existing: Existing::Keep,
-        owner: None,
-        chmod: None,
-        times: true,
-        strict: false,
-        workers: Workers::Auto,
-        memory: MIN_MEMORY.0,
-        max_entries: 0,
+        exclude: copy.exclude,
+        existing: copy.existing,
+        owner,
+        chmod: copy.chmod,
+        times: !copy.no_times,
+        strict: copy.strict,
+        workers: copy.workers,
+        memory: copy.memory.0,
+        max_entries: copy.max_entries,
         seed_version: args.seed_version.clone(),
         lock: args.lock,
         wait_timeout: args.wait_timeout,
+    })
+}
+
+fn missing(flag: &str, env: &str) -> Error {
+    usage(format!("{flag} is missing")).help(format!("give {flag} or set {env}"))
+}
+
+fn check_sentinel(sentinel: &Path) -> Result<()> {
+    let plain = sentinel.components().all(|part| matches!(part, Component::Normal(_)));
+    if plain && !sentinel.as_os_str().is_empty() && !sentinel.starts_with(DIRECTORY) {
+        return Ok(());
+    }
+    Err(usage(format!(
+        "--sentinel {} must be a path below the volume's root, without '..', and not volseed's own",
+        sentinel.display()
+    )))
+}
+
+fn check_state_dir(dir: &Path, to: &Path) -> Result<()> {
+    let cause = if dir.file_name().and_then(OsStr::to_str).is_none() {
+        "must end in the name of a directory"
+    } else if dir.starts_with(to) {
+        "is inside of --to: without it, the state is in .volseed there"
+    } else if to.starts_with(dir) {
+        "is around --to: it holds volseed's state alone"
+    } else {
+        return Ok(());
     };
-    let Some(copy) = copy else { return Ok(volume) };
+    Err(usage(format!("--state-dir {} {cause}", dir.display())))
+}
+
+/// The source of a seed, where what is said of that can be.
+fn source(copy: &CopyArgs, sentinel: Option<&Path>) -> Result<PathBuf> {
     let from = copy.from.clone().ok_or_else(|| missing("--from PATH", "VOLSEED_FROM"))?;
-    let leaves_out =
-        |exclude: &&Exclude| args.sentinel.as_ref().is_some_and(|sentinel| exclude.leaves_out(sentinel));
+    let leaves_out = |exclude: &&Exclude| sentinel.is_some_and(|sentinel| exclude.leaves_out(sentinel));
     if let Some(exclude) = copy.exclude.iter().find(leaves_out) {
         return Err(usage(format!("--exclude {} leaves out the file of --sentinel", exclude.as_str())));
     }
     if copy.memory.0 < MIN_MEMORY.0 {
         return Err(usage(format!("--memory {} is less than {MIN_MEMORY}", copy.memory)));
     }
-    let wrong = |cause| Error::new(Exit::Usage, "option --chown", cause);
-    let owner = copy.chown.as_ref().map(|spec| Database::default().owner(spec).map_err(wrong)).transpose()?;
-    Ok(VolumeConfig {
-        from,
-        exclude: copy.exclude.clone(),
-        existing: copy.existing,
-        owner,
-        chmod: copy.chmod.clone(),
-        times: !copy.no_times,
-        strict: copy.strict,
-        workers: copy.workers,
-        memory: copy.memory.0,
-        max_entries: copy.max_entries,
-        ..volume
-    })
-}
-
-fn usage(cause: String) -> Error {
-    Error::new(Exit::Usage, "command line", cause)
+    Ok(from)
 }

@@ -11,7 +11,7 @@ use clap::parser::ValueSource;
 use clap::{Arg, ArgAction, ArgMatches, Args, Command};
 use toml::{Table, Value};
 
-use super::{AppArgs, AppCheckArgs, CopyArgs, LogArgs, SWITCH, ServerArgs, VolumeArgs, words};
+use super::{AppArgs, AppCheckArgs, CopyArgs, LogArgs, ServerArgs, VolumeArgs, is_switch, value_name, words};
 use crate::error::{Context, Error, Quoted, Result};
 use crate::exit::Exit;
 use crate::system::files::read_text;
@@ -179,17 +179,16 @@ fn without_environment(command: Command) -> Command {
 
 /// The values of a key as they are written on the command line.
 fn values(option: &Arg, value: &Value) -> std::result::Result<Vec<String>, &'static str> {
-    let named = |name: &str| option.get_value_names().is_some_and(|names| names.iter().any(|it| it == name));
     let word = |value: &Value| match value {
         Value::String(text) => Ok(text.clone()),
         // A number may be meant as octal or as decimal.
-        Value::Integer(_) if named("MODE") => Err("expected a string such as \"0644\""),
+        Value::Integer(_) if value_name(option) == Some("MODE") => Err("expected a string such as \"0644\""),
         Value::Integer(number) => Ok(number.to_string()),
         _ => Err("expected a string or a number"),
     };
     match value {
-        Value::Boolean(value) if named(SWITCH) => Ok(vec![value.to_string()]),
-        _ if named(SWITCH) => Err("expected true or false"),
+        Value::Boolean(value) if is_switch(option) => Ok(vec![value.to_string()]),
+        _ if is_switch(option) => Err("expected true or false"),
         Value::Array(items) => {
             let items = items.iter().map(word).collect::<std::result::Result<Vec<_>, _>>()?;
             let is_list = matches!(option.get_action(), ArgAction::Append);

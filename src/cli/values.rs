@@ -20,7 +20,7 @@ pub(crate) use chmod::ModeChange;
 pub(crate) use exclude::{Exclude, Reached};
 
 /// A size in bytes: `64MiB`, `1G`, `1048576`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) struct Size(pub u64);
 
 impl FromStr for Size {
@@ -43,9 +43,10 @@ impl fmt::Display for Size {
 }
 
 /// Number of parallel writers.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) enum Workers {
     /// By the kind of the volume's file system.
+    #[default]
     Auto,
     /// 1 to 1024.
     Count(usize),
@@ -81,9 +82,10 @@ pub(super) fn seed_version(text: &str) -> Result<String, String> {
 }
 
 /// What happens to files that are already on an unseeded volume.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, clap::ValueEnum)]
 pub(crate) enum Existing {
     /// They stay; the seed's are left out.
+    #[default]
     Keep,
     /// The seed's replace them.
     Overwrite,
@@ -158,23 +160,31 @@ pub(super) fn stop_signal(text: &str) -> Result<u8, String> {
     passed_on(names::number(text)?)
 }
 
-/// A signal that is passed on as another one: `TERM:QUIT`.
+/// A number that becomes another one: `15:3`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Rewrite {
-    /// What comes.
-    pub from: u8,
-    /// What is sent; 0 is nothing.
-    pub to: u8,
+pub(crate) struct Mapping {
+    from: u8,
+    to: u8,
 }
 
-impl FromStr for Rewrite {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Rewrite, String> {
-        let (from, to) = text.split_once(':').ok_or("expected FROM:TO, such as TERM:QUIT or HUP:0")?;
-        let to = if to == "0" { 0 } else { names::number(to)? };
-        Ok(Rewrite { from: passed_on(names::number(from)?)?, to })
+impl Mapping {
+    /// What becomes of `number`: the first that fits says it.
+    pub(crate) fn apply(all: &[Mapping], number: u8) -> u8 {
+        all.iter().find(|mapping| mapping.from == number).map_or(number, |mapping| mapping.to)
     }
+}
+
+impl fmt::Display for Mapping {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}:{}", self.from, self.to)
+    }
+}
+
+/// A signal that is passed on as another one: `TERM:QUIT`; as 0 it is dropped.
+pub(crate) fn rewrite(text: &str) -> Result<Mapping, String> {
+    let (from, to) = text.split_once(':').ok_or("expected FROM:TO, such as TERM:QUIT or HUP:0")?;
+    let to = if to == "0" { 0 } else { names::number(to)? };
+    Ok(Mapping { from: passed_on(names::number(from)?)?, to })
 }
 
 /// A signal that a supervisor passes on. signal(7): two cannot be caught; a child's end is for its parent.
@@ -186,37 +196,13 @@ fn passed_on(number: u8) -> Result<u8, String> {
     }
 }
 
-impl fmt::Display for Rewrite {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}:{}", self.from, self.to)
-    }
-}
-
-/// An exit code of the app's that becomes another one: `143:0`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct ExitMap {
-    /// The app's, or 128 and the number of the signal that ended it.
-    pub from: u8,
-    /// volseed's.
-    pub to: u8,
-}
-
-impl FromStr for ExitMap {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<ExitMap, String> {
-        let expected = "expected FROM:TO, two numbers from 0 to 255 such as 143:0";
-        let (from, to) = text.split_once(':').ok_or(expected)?;
-        match (from.parse(), to.parse()) {
-            (Ok(from), Ok(to)) => Ok(ExitMap { from, to }),
-            _ => Err(expected.into()),
-        }
-    }
-}
-
-impl fmt::Display for ExitMap {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}:{}", self.from, self.to)
+/// An exit code of the app's, or 128 and the number of the signal that ended it, that becomes another one: `143:0`.
+pub(crate) fn exit_map(text: &str) -> Result<Mapping, String> {
+    let expected = "expected FROM:TO, two numbers from 0 to 255 such as 143:0";
+    let (from, to) = text.split_once(':').ok_or(expected)?;
+    match (from.parse(), to.parse()) {
+        (Ok(from), Ok(to)) => Ok(Mapping { from, to }),
+        _ => Err(expected.into()),
     }
 }
 
@@ -437,14 +423,14 @@ mod tests {
 
     #[test]
     fn signals_are_rewritten_by_name_or_number() {
-        assert_eq!("TERM:QUIT".parse(), Ok(Rewrite { from: 15, to: 3 }));
-        assert_eq!("SIGHUP:0".parse(), Ok(Rewrite { from: 1, to: 0 }));
-        assert_eq!("37:RTMIN+4".parse(), Ok(Rewrite { from: 37, to: 38 }));
+        assert_eq!(rewrite("TERM:QUIT"), Ok(Mapping { from: 15, to: 3 }));
+        assert_eq!(rewrite("SIGHUP:0"), Ok(Mapping { from: 1, to: 0 }));
+        assert_eq!(rewrite("37:RTMIN+4"), Ok(Mapping { from: 37, to: 38 }));
         for text in ["TERM", "TERM:", "0:TERM", "KILL:TERM", "CHLD:0", "TERM:65", "TERM:QUIT:HUP"] {
-            assert!(text.parse::<Rewrite>().is_err(), "{text}");
+            assert!(rewrite(text).is_err(), "{text}");
         }
         for text in ["143", "143:256", "-1:0", "a:0", "1:2:3"] {
-            assert!(text.parse::<ExitMap>().is_err(), "{text}");
+            assert!(exit_map(text).is_err(), "{text}");
         }
     }
 

@@ -5,26 +5,29 @@ use std::ffi::{OsStr, OsString};
 
 use clap::Command;
 
-use crate::error::{Error, Quoted, Result};
-use crate::exit::Exit;
+use super::usage;
+use crate::error::{Quoted, Result};
 use crate::system::commands;
 
 /// How alike a misspelt word must be to what it may have been meant for (`strsim::jaro_winkler`).
 const ALIKE: f64 = 0.7;
 
 /// Puts `run` in its place, where no command is named: before options, and before a first word that is a
-/// program's.
+/// program's. `help COMMAND` becomes `COMMAND --help`.
 ///
 /// # Errors
 /// Exit 64 for a first word that is neither a command nor a program.
 pub(super) fn with_command(mut args: Vec<OsString>, root: &Command) -> Result<Vec<OsString>> {
-    let pages = ["-h", "--help", "help", "-V", "--version"];
     let Some(first) = args.get(1) else {
         args.push("run".into());
         return Ok(args);
     };
-    let is_ours =
-        |name: &str| pages.contains(&name) || root.get_subcommands().any(|it| it.get_name() == name);
+    let is_command = |name: &&str| root.get_subcommands().any(|it| it.get_name() == *name);
+    let is_ours = |name: &str| ["-h", "--help", "-V", "--version"].contains(&name) || is_command(&name);
+    if first == "help" {
+        let topic = args.get(2).and_then(|arg| arg.to_str()).filter(is_command);
+        return Ok(["volseed"].into_iter().chain(topic).chain(["--help"]).map(OsString::from).collect());
+    }
     if first.to_str().is_some_and(is_ours) {
         return Ok(args);
     }
@@ -56,7 +59,7 @@ pub(super) fn check(args: &[OsString], app: &[OsString], root: &Command) -> Resu
         Some(option) => format!("did you mean {option}? What is the app's comes behind --"),
         None => "volseed run --help shows the options; what is the app's comes behind --".into(),
     };
-    Err(Error::new(Exit::Usage, "command line", format!("no such option: {name}")).help(help))
+    Err(usage(format!("no such option: {name}")).help(help))
 }
 
 /// The one of `known` that is most like `word`, if any is.
@@ -83,5 +86,5 @@ fn check_program(word: &OsStr, root: &Command) -> Result<()> {
         Some(command) => format!("did you mean volseed {command}? What is the app's comes behind --"),
         None => "volseed --help shows the commands; what is the app's comes behind --".into(),
     };
-    Err(Error::new(Exit::Usage, "command line", cause).help(help))
+    Err(usage(cause).help(help))
 }

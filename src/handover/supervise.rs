@@ -22,7 +22,7 @@ use nix::unistd::{ForkResult, Pid, dup2_raw, execv, fork, getpid, getppid, setpg
 
 use super::identity;
 use super::sockets::aside;
-use crate::cli::config::{LogConfig, SuperviseConfig};
+use crate::cli::{LogArgs, SuperviseArgs};
 use crate::error::{Context, Error, Result};
 use crate::exit::Exit;
 use crate::system::signals;
@@ -80,7 +80,7 @@ pub(crate) enum Role {
 ///
 /// # Errors
 /// Exit 71 when there may be no further process.
-pub(crate) fn split(config: &SuperviseConfig, command: &[OsString], log: LogConfig) -> Result<Role> {
+pub(crate) fn split(config: &SuperviseArgs, command: &[OsString], log: LogArgs) -> Result<Role> {
     let pipe = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC | rustix::pipe::PipeFlags::NONBLOCK);
     let (theirs, ours) = pipe.context("create", "pipe").map_err(|error| error.exit(Exit::System))?;
     let before = kernel::replace_mask(ALL);

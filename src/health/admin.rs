@@ -45,7 +45,7 @@ impl Responder for Admin {
     async fn answer(&self, request: &Request<Incoming>) -> Answer {
         let (path, config) = (request.uri().path(), &self.seeding.config);
         let header = request.headers().get(ACCEPT).and_then(|accepts| accepts.to_str().ok());
-        if is_same(path, &config.metrics) {
+        if is_same(path, &config.args.metrics_path) {
             let (ready, _) = self.app().await;
             let measured = self.seeding.progress.measured();
             let (content_type, text) = metrics::text(measured, Some(ready), header.unwrap_or_default());
@@ -55,7 +55,7 @@ impl Responder for Admin {
             return other_method();
         }
         let (healthy, output) = match path {
-            path if is_one_of(path, &config.live) => (true, "the app runs".to_owned()),
+            path if is_one_of(path, &config.args.live_path) => (true, "the app runs".to_owned()),
             path if is_probe(path, config) => self.app().await,
             _ => {
                 let body = b"{\"status\":\"fail\",\"output\":\"no such probe\"}\n".to_vec();

@@ -45,8 +45,8 @@ impl Endpoint {
     /// # Errors
     /// Exit 66 where the page cannot be read, 71 where an address is taken or may not be had.
     pub(crate) fn bind(config: ServerConfig, progress: &Arc<Progress>) -> Result<Endpoint> {
-        let page = Page::read(config.page.as_deref())?;
-        let listening = listen::listen(&config.listen, &config.access)?;
+        let page = Page::read(config.args.page.as_deref())?;
+        let listening = listen::listen(&config.args.listen, &config.access)?;
         let admin = listen::listen(&config.admin, &config.access)?;
         for socket in listening.iter().chain(&admin) {
             tracing::info!(address = %socket.address, "listening");

@@ -265,7 +265,7 @@ struct Body<'a> {
 fn answer(request: &Request<Incoming>, site: &ProgressProbe) -> Answer {
     let path = request.uri().path();
     let accepts = request.headers().get(ACCEPT).and_then(|accepts| accepts.to_str().ok()).unwrap_or_default();
-    if is_same(path, &site.config.metrics) {
+    if is_same(path, &site.config.args.metrics_path) {
         let (content_type, text) = metrics::text(site.progress.measured(), None, accepts);
         return respond(StatusCode::OK, content_type, text.into_bytes());
     }
@@ -338,21 +338,23 @@ pub(crate) fn is_one_of(path: &str, probes: &[String]) -> bool {
 }
 
 pub(crate) fn is_probe(path: &str, config: &ServerConfig) -> bool {
-    [&config.live, &config.ready, &config.started].iter().any(|probes| is_one_of(path, probes))
+    [&config.args.live_path, &config.args.ready_path, &config.args.started_path]
+        .iter()
+        .any(|probes| is_one_of(path, probes))
 }
 
 fn is_stalled(config: &ServerConfig, snapshot: &Snapshot) -> bool {
-    snapshot.phase != Phase::Complete && snapshot.stall_seconds >= config.stall.as_secs().max(1)
+    snapshot.phase != Phase::Complete && snapshot.stall_seconds >= config.args.stall.as_secs().max(1)
 }
 
 fn status(path: &str, config: &ServerConfig, snapshot: &Snapshot) -> StatusCode {
     let dead = is_stalled(config, snapshot) || snapshot.phase == Phase::Failed;
-    if is_one_of(path, &config.live) && !dead {
+    if is_one_of(path, &config.args.live_path) && !dead {
         StatusCode::OK
     } else if dead || is_probe(path, config) {
         StatusCode::SERVICE_UNAVAILABLE
     } else {
-        StatusCode::from_u16(config.seeding_status).unwrap_or(StatusCode::SERVICE_UNAVAILABLE)
+        StatusCode::from_u16(config.args.seeding_status).unwrap_or(StatusCode::SERVICE_UNAVAILABLE)
     }
 }
 
@@ -374,30 +376,15 @@ pub(crate) async fn answer_to(request: &[u8], site: Arc<impl Responder>) -> Vec<
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::cli::config::SocketAccess;
-
-    fn config() -> ServerConfig {
-        ServerConfig {
-            listen: vec![":0".parse().unwrap()],
-            access: SocketAccess { mode: 0o666, owner: None },
-            admin: Vec::new(),
-            live: vec!["/livez".into(), "/healthz".into()],
-            ready: vec!["/readyz".into()],
-            started: vec!["/startupz".into()],
-            metrics: "/metrics".into(),
-            page: None,
-            seeding_status: 202,
-            stall: Duration::from_secs(120),
-        }
-    }
 
     #[track_caller]
     fn check(phase: Phase, stall_seconds: u64, expected: [u16; 4]) {
         let progress = Progress::default();
         progress.enter(phase);
         let snapshot = Snapshot { stall_seconds, ..progress.snapshot() };
-        let found = ["/healthz", "/startupz/", "/readyz", "/"]
-            .map(|path| status(path, &config(), &snapshot).as_u16());
+        let config = ServerConfig::with(&["--seeding-status=202"]);
+        let found =
+            ["/healthz", "/startupz/", "/readyz", "/"].map(|path| status(path, &config, &snapshot).as_u16());
         assert_eq!(found, expected, "{phase:?} {stall_seconds}");
     }
 

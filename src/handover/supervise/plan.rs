@@ -5,8 +5,9 @@ use std::ffi::{CString, OsStr, OsString};
 use std::os::unix::ffi::OsStrExt;
 use std::time::Duration;
 
-use crate::cli::config::{LogConfig, SUPERVISOR, SuperviseConfig};
-use crate::cli::values::{self, ExitMap, LogFormat, LogLevel, Rewrite, ShowProgress};
+use crate::cli::config::SUPERVISOR;
+use crate::cli::values::{self, LogFormat, LogLevel, ShowProgress};
+use crate::cli::{LogArgs, SuperviseArgs};
 
 /// See above.
 #[derive(Debug)]
@@ -14,11 +15,11 @@ pub(crate) struct Plan {
     /// The child's process number, which is that of its group.
     pub child: i32,
     /// What is done.
-    pub config: SuperviseConfig,
+    pub config: SuperviseArgs,
     /// Whether the child was given the terminal.
     pub terminal: bool,
     /// How the last line is written.
-    pub log: LogConfig,
+    pub log: LogArgs,
     /// The app's command, for that line.
     pub command: Vec<OsString>,
 }
@@ -26,9 +27,9 @@ pub(crate) struct Plan {
 impl Plan {
     pub(crate) fn new(
         child: i32,
-        config: &SuperviseConfig,
+        config: &SuperviseArgs,
         terminal: bool,
-        log: LogConfig,
+        log: LogArgs,
         command: &[OsString],
     ) -> Plan {
         Plan { child, config: config.clone(), terminal, log, command: command.to_owned() }
@@ -42,7 +43,7 @@ impl Plan {
             SUPERVISOR.into(),
             format!("child={}", self.child),
             format!("grace={}ms", config.grace.as_millis()),
-            format!("scope={}", values::word(config.scope)),
+            format!("scope={}", values::word(config.signal_scope)),
             format!("log={}", values::word(self.log.format)),
             format!("level={}", values::word(self.log.level)),
         ];
@@ -68,9 +69,9 @@ impl Plan {
         let child = words.next()?.to_str()?.strip_prefix("child=")?.parse().ok()?;
         let mut plan = Plan {
             child,
-            config: SuperviseConfig::default(),
+            config: SuperviseArgs::default(),
             terminal: false,
-            log: LogConfig { format: LogFormat::Text, level: LogLevel::Info, progress: ShowProgress::None },
+            log: LogArgs { format: LogFormat::Text, level: LogLevel::Info, progress: ShowProgress::None },
             command: Vec::new(),
         };
         for word in words.by_ref().take_while(|word| *word != "--") {
@@ -87,12 +88,12 @@ impl Plan {
                 self.config.grace = Duration::from_millis(value.strip_suffix("ms")?.parse().ok()?);
             }
             "stop" => self.config.stop_signal = Some(value.parse().ok()?),
-            "scope" => self.config.scope = values::value(value)?,
+            "scope" => self.config.signal_scope = values::value(value)?,
             "log" => self.log.format = values::value(value)?,
             "level" => self.log.level = values::value(value)?,
             "terminal" => self.terminal = true,
-            "rewrite" => self.config.rewrite.push(value.parse::<Rewrite>().ok()?),
-            "exit-map" => self.config.exit_map.push(value.parse::<ExitMap>().ok()?),
+            "rewrite" => self.config.rewrite.push(values::rewrite(value).ok()?),
+            "exit-map" => self.config.exit_map.push(values::exit_map(value).ok()?),
             _ => return None,
         }
         Some(())
@@ -106,14 +107,14 @@ mod tests {
 
     #[test]
     fn the_supervisor_reads_what_was_written_for_it() {
-        let config = SuperviseConfig {
-            scope: SignalScope::Child,
-            rewrite: vec!["TERM:QUIT".parse().unwrap(), "USR1:0".parse().unwrap()],
-            exit_map: vec!["143:0".parse().unwrap()],
+        let config = SuperviseArgs {
+            signal_scope: SignalScope::Child,
+            rewrite: ["TERM:QUIT", "USR1:0"].map(|text| values::rewrite(text).unwrap()).to_vec(),
+            exit_map: vec![values::exit_map("143:0").unwrap()],
             grace: Duration::from_millis(1500),
             stop_signal: Some(28),
         };
-        let log = LogConfig { format: LogFormat::Json, level: LogLevel::Warn, progress: ShowProgress::None };
+        let log = LogArgs { format: LogFormat::Json, level: LogLevel::Warn, progress: ShowProgress::None };
         let command = ["nginx".into(), OsStr::from_bytes(b"caf\xe9 --").into()];
         let written = Plan::new(7, &config, true, log, &command);
         let words: Vec<OsString> =

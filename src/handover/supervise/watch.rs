@@ -15,7 +15,7 @@ use rustix::process::{WaitOptions, WaitStatus, wait};
 use super::descendants;
 use super::descendants::Process;
 use super::{FAILED, LIFELINE, Plan, STARTS, forget_standard_files, memory, terminal};
-use crate::cli::values::SignalScope;
+use crate::cli::values::{Mapping, SignalScope};
 use crate::error::Error;
 use crate::exit::Exit;
 use crate::log::Console;
@@ -161,17 +161,14 @@ impl Supervisor<'_> {
             // The child is volseed, and knows what these mean.
             false if asks_to_end && !signals::ends_a_seed(signal) => TERM,
             false => signal,
-            true => {
-                let rewrite = self.plan.config.rewrite.iter().find(|rewrite| rewrite.from == signal);
-                rewrite.map_or(signal, |rewrite| rewrite.to)
-            }
+            true => Mapping::apply(&self.plan.config.rewrite, signal),
         };
         if sent == 0 {
             return;
         }
         self.stop_passed_on |= sent == TSTP;
         let child = self.child.as_raw();
-        let passed = match self.plan.config.scope {
+        let passed = match self.plan.config.signal_scope {
             SignalScope::Child => kernel::send(child, sent),
             // The app may have left its group, and nobody else need be in it.
             SignalScope::Group => match kernel::send(-child, sent) {
@@ -350,8 +347,7 @@ impl Supervisor<'_> {
             }
             return Exit::App(code);
         }
-        let map = self.plan.config.exit_map.iter().find(|map| map.from == code);
-        let exit_code = map.map_or(code, |map| map.to);
+        let exit_code = Mapping::apply(&self.plan.config.exit_map, code);
         let command = self.plan.command.first().map(|name| name.as_os_str().to_string_lossy().into_owned());
         let killed = self.killed_names();
         let after = self.asked.map(|asked| format!("{:.1}s", asked.elapsed().as_secs_f64()));
