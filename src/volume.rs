@@ -20,7 +20,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use rustix::fs::{self, AtFlags, Mode, OFlags, ResolveFlags, Stat};
+use rustix::fs::{self, AtFlags, FileType, Mode, OFlags, ResolveFlags, Stat};
 use rustix::io::Errno;
 
 use crate::error::{Context, Error, Result};
@@ -271,12 +271,25 @@ pub(crate) fn open_beneath(
     mode: Mode,
 ) -> rustix::io::Result<OwnedFd> {
     let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_MAGICLINKS;
+    match open_resolved(directory, path, flags, mode, resolve)? {
+        Some(fd) => Ok(fd),
+        None => open_by_components(directory, path, flags, mode),
+    }
+}
+
+/// Nothing where the kernel is older than the call, or a seccomp profile does not know it.
+fn open_resolved(
+    directory: BorrowedFd<'_>,
+    path: &[u8],
+    flags: OFlags,
+    mode: Mode,
+    resolve: ResolveFlags,
+) -> rustix::io::Result<Option<OwnedFd>> {
     loop {
         match fs::openat2(directory, path, flags | OFlags::CLOEXEC, mode, resolve) {
             Err(Errno::INTR | Errno::AGAIN) => {}
-            // An old kernel, or a seccomp profile that does not know the call.
-            Err(Errno::NOSYS | Errno::PERM) => return open_by_components(directory, path, flags, mode),
-            result => return result,
+            Err(Errno::NOSYS | Errno::PERM) => return Ok(None),
+            opened => return opened.map(Some),
         }
     }
 }
@@ -318,12 +331,9 @@ pub(crate) fn open_in_mount(
     flags: OFlags,
 ) -> rustix::io::Result<OwnedFd> {
     let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_XDEV;
-    loop {
-        match fs::openat2(directory, path, flags | OFlags::CLOEXEC, Mode::empty(), resolve) {
-            Err(Errno::INTR | Errno::AGAIN) => {}
-            Err(Errno::NOSYS | Errno::PERM) => return open_on_device(directory, path, flags),
-            result => return result,
-        }
+    match open_resolved(directory, path, flags, Mode::empty(), resolve)? {
+        Some(fd) => Ok(fd),
+        None => open_on_device(directory, path, flags),
     }
 }
 
@@ -376,19 +386,7 @@ pub(crate) fn change_mode(directory: BorrowedFd<'_>, name: &[u8], mode: u32) -> 
 /// # Errors
 /// As `getdents64`.
 pub(crate) fn names(directory: BorrowedFd<'_>) -> rustix::io::Result<Vec<Box<[u8]>>> {
-    // Some 200 names at once; most directories need one call, and one more that says so.
-    let mut buffer = [MaybeUninit::uninit(); 8192];
-    let mut names = Vec::new();
-    fs::seek(directory, fs::SeekFrom::Start(0))?;
-    let mut entries = fs::RawDir::new(directory, &mut buffer);
-    while let Some(entry) = entries.next() {
-        let entry = entry?;
-        let name = entry.file_name().to_bytes();
-        if name != b"." && name != b".." {
-            names.push(name.into());
-        }
-    }
-    Ok(names)
+    Ok(entries_with_types(directory)?.into_iter().map(|(name, _)| name).collect())
 }
 
 /// What is in a directory, and its types as far as the file system says them on the way.
@@ -397,18 +395,12 @@ pub(crate) fn names(directory: BorrowedFd<'_>) -> rustix::io::Result<Vec<Box<[u8
 /// As `getdents64`.
 pub(crate) fn entries_with_types(
     directory: BorrowedFd<'_>,
-) -> rustix::io::Result<Vec<(Box<[u8]>, fs::FileType)>> {
-    let mut buffer = [MaybeUninit::uninit(); 8192];
+) -> rustix::io::Result<Vec<(Box<[u8]>, FileType)>> {
     let mut found = Vec::new();
-    fs::seek(directory, fs::SeekFrom::Start(0))?;
-    let mut entries = fs::RawDir::new(directory, &mut buffer);
-    while let Some(entry) = entries.next() {
-        let entry = entry?;
-        let name = entry.file_name().to_bytes();
-        if name != b"." && name != b".." {
-            found.push((name.into(), entry.file_type()));
-        }
-    }
+    list(directory, |name, file_type| {
+        found.push((name.into(), file_type));
+        Ok(())
+    })?;
     Ok(found)
 }
 
@@ -418,31 +410,40 @@ pub(crate) fn entries_with_types(
 /// # Errors
 /// As `getdents64` and `fstatat`.
 pub(crate) fn entries(directory: BorrowedFd<'_>) -> rustix::io::Result<HashMap<Box<[u8]>, Stat>> {
-    let mut buffer = [MaybeUninit::uninit(); 8192];
     let mut found = HashMap::new();
+    list(directory, |name, _| {
+        found.extend(stat_entry(directory, name)?.map(|stat| (name.into(), stat)));
+        Ok(())
+    })?;
+    Ok(found)
+}
+
+fn list(
+    directory: BorrowedFd<'_>,
+    mut each: impl FnMut(&[u8], FileType) -> rustix::io::Result<()>,
+) -> rustix::io::Result<()> {
+    // Some 200 names at once; most directories need one call, and one more that says so.
+    let mut buffer = [MaybeUninit::uninit(); 8192];
     fs::seek(directory, fs::SeekFrom::Start(0))?;
     let mut entries = fs::RawDir::new(directory, &mut buffer);
     while let Some(entry) = entries.next() {
         let entry = entry?;
         let name = entry.file_name().to_bytes();
-        if name != b"."
-            && name != b".."
-            && let Some(stat) = stat_entry(directory, name)?
-        {
-            found.insert(name.into(), stat);
+        if name != b"." && name != b".." {
+            each(name, entry.file_type())?;
         }
     }
-    Ok(found)
+    Ok(())
 }
 
 /// Whether `stat` is of the type that `type_bits` (`S_IFDIR`, …) names.
-pub(crate) fn is_type(stat: &Stat, file_type: rustix::fs::FileType) -> bool {
-    rustix::fs::FileType::from_raw_mode(stat.st_mode) == file_type
+pub(crate) fn is_type(stat: &Stat, file_type: FileType) -> bool {
+    FileType::from_raw_mode(stat.st_mode) == file_type
 }
 
 /// Whether it is a regular file with one name: what is written to it reaches no other.
 pub(crate) fn is_lone_file(stat: &Stat) -> bool {
-    is_type(stat, fs::FileType::RegularFile) && stat.st_nlink == 1
+    is_type(stat, FileType::RegularFile) && stat.st_nlink == 1
 }
 
 /// The error for something on the volume that is not what volseed left there.

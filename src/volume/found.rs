@@ -26,6 +26,11 @@ pub(crate) struct FoundEntry {
 }
 
 impl FoundEntry {
+    /// Something of this type, of which nothing else is known.
+    fn of(file_type: FileType) -> FoundEntry {
+        FoundEntry { file_type, is_mount: false, is_fixed: false, closed: None }
+    }
+
     /// Whether it is a directory.
     pub(crate) fn is_directory(&self) -> bool {
         self.file_type == FileType::Directory
@@ -41,38 +46,28 @@ pub(crate) fn look_at(directory: BorrowedFd<'_>, name: &[u8]) -> rustix::io::Res
     let looked = match fs::statx(directory, name, flags, StatxFlags::BASIC_STATS) {
         Ok(found) => {
             let has = |wanted| found.stx_attributes.contains(wanted);
-            let knows_mounts = found.stx_attributes_mask.contains(StatxAttributes::MOUNT_ROOT);
-            let found = FoundEntry {
-                file_type: FileType::from_raw_mode(found.stx_mode.into()),
+            let entry = FoundEntry {
                 is_mount: has(StatxAttributes::MOUNT_ROOT),
                 is_fixed: has(StatxAttributes::IMMUTABLE) || has(StatxAttributes::APPEND),
-                closed: None,
+                ..FoundEntry::of(FileType::from_raw_mode(found.stx_mode.into()))
             };
-            if knows_mounts {
-                return Ok(Some(found));
+            if found.stx_attributes_mask.contains(StatxAttributes::MOUNT_ROOT) {
+                return Ok(Some(entry));
             }
-            Ok(Some(found))
+            Ok(Some(entry))
         }
         Err(Errno::NOENT) => return Ok(None),
         // A seccomp profile that does not know the call, or a mount of another user.
-        Err(_) => stat_entry(directory, name).map(|found| {
-            found.map(|found| FoundEntry {
-                file_type: FileType::from_raw_mode(found.st_mode),
-                is_mount: false,
-                is_fixed: false,
-                closed: None,
-            })
-        }),
+        Err(_) => stat_entry(directory, name)
+            .map(|found| found.map(|found| FoundEntry::of(FileType::from_raw_mode(found.st_mode)))),
     };
     match looked {
         Ok(None) => Ok(None),
         Ok(Some(found)) => Ok(Some(FoundEntry { is_mount: is_mount(directory, name), ..found })),
-        Err(error) if is_mount(directory, name) => Ok(Some(FoundEntry {
-            file_type: FileType::Unknown,
-            is_mount: true,
-            is_fixed: false,
-            closed: Some(error),
-        })),
+        Err(error) if is_mount(directory, name) => {
+            let unknown = FoundEntry::of(FileType::Unknown);
+            Ok(Some(FoundEntry { is_mount: true, closed: Some(error), ..unknown }))
+        }
         Err(error) => Err(error),
     }
 }

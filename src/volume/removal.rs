@@ -9,7 +9,6 @@
 #[cfg(test)]
 pub(crate) mod tests;
 
-use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
@@ -17,7 +16,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
 use rustix::fs::{self, AtFlags, CWD, FileType, Mode, OFlags};
 use rustix::io::{Errno, Result};
 
-use super::{open_in_mount, openat};
+use super::{entries_with_types, open_in_mount, openat};
 
 /// Stack of a thread, in bytes: it calls nothing that recurses.
 const STACK: usize = 256 << 10;
@@ -156,16 +155,18 @@ impl<'a> Removal<'a> {
     /// moved up where too many stay open for what is in them.
     fn empty(&self, folder: &Arc<Folder>) -> Result<()> {
         let Some(fd) = self.open(self.parent(folder), &folder.name)? else { return Ok(()) };
-        let entries = entries(fd.as_fd())?;
+        let entries = entries_with_types(fd.as_fd())?;
         if !entries.is_empty() {
             // Ours to remove, whatever mode it was given.
             let _ = fs::fchmod(&fd, Mode::RWXU);
         }
         let fd = folder.fd.get_or_init(|| fd).as_fd();
         let mut stays_open = None;
-        for (name, is_folder) in entries {
-            let unlinked =
-                if is_folder { Err(Errno::ISDIR) } else { fs::unlinkat(fd, &*name, AtFlags::empty()) };
+        for (name, file_type) in entries {
+            let unlinked = match file_type {
+                FileType::Directory => Err(Errno::ISDIR),
+                _ => fs::unlinkat(fd, &*name, AtFlags::empty()),
+            };
             match unlinked {
                 Ok(()) | Err(Errno::NOENT) => {}
                 Err(Errno::ISDIR | Errno::PERM) => {
@@ -291,19 +292,4 @@ impl<'a> Removal<'a> {
             Err(_) => Err(Errno::ACCESS),
         }
     }
-}
-
-/// The names in a directory, and which of them are known to be directories.
-fn entries(directory: BorrowedFd<'_>) -> Result<Vec<(Box<[u8]>, bool)>> {
-    let mut buffer = [MaybeUninit::uninit(); 8192];
-    let mut found = Vec::new();
-    let mut entries = fs::RawDir::new(directory, &mut buffer);
-    while let Some(entry) = entries.next() {
-        let entry = entry?;
-        let name = entry.file_name().to_bytes();
-        if name != b"." && name != b".." {
-            found.push((name.into(), entry.file_type() == FileType::Directory));
-        }
-    }
-    Ok(found)
 }
