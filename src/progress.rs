@@ -116,9 +116,9 @@ pub(crate) struct Measured {
 }
 
 /// The counters of one run. Times are milliseconds since `started`.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(crate) struct Progress {
-    started: Instant,
+    started: Start,
     phase: AtomicU8,
     changed: AtomicU64,
     seeding_since: AtomicU64,
@@ -129,7 +129,7 @@ pub(crate) struct Progress {
     totals_known: AtomicBool,
     source_read: AtomicU64,
     source_size: AtomicU64,
-    /// What another replica says of itself; [`UNKNOWN`] where it does not.
+    /// One more than the percent that another replica says of itself; 0 where it says none.
     followed: AtomicU8,
     writers: AtomicU32,
     phase_since: AtomicU64,
@@ -183,39 +183,20 @@ pub(crate) struct Snapshot {
     pub waiting_for: Option<String>,
 }
 
-/// In place of a percent.
-const UNKNOWN: u8 = u8::MAX;
+/// When the counting began.
+#[derive(Debug)]
+struct Start(Instant);
 
-impl Default for Progress {
-    fn default() -> Progress {
-        Progress {
-            started: Instant::now(),
-            phase: AtomicU8::new(Phase::Checking as u8),
-            changed: AtomicU64::new(0),
-            seeding_since: AtomicU64::new(0),
-            files: AtomicU64::new(0),
-            bytes: AtomicU64::new(0),
-            files_total: AtomicU64::new(0),
-            bytes_total: AtomicU64::new(0),
-            totals_known: AtomicBool::new(false),
-            source_read: AtomicU64::new(0),
-            source_size: AtomicU64::new(0),
-            followed: AtomicU8::new(UNKNOWN),
-            writers: AtomicU32::new(0),
-            phase_since: AtomicU64::new(0),
-            phase_times: Default::default(),
-            latencies: Default::default(),
-            takeovers: AtomicU64::new(0),
-            volume: Mutex::new(String::new()),
-            waiting_for: Mutex::new(None),
-        }
+impl Default for Start {
+    fn default() -> Start {
+        Start(Instant::now())
     }
 }
 
 impl Progress {
     /// Goes to a phase. Entering [`Phase::Seeding`] resets the counters.
     pub(crate) fn enter(&self, phase: Phase) {
-        self.followed.store(UNKNOWN, Relaxed);
+        self.followed.store(0, Relaxed);
         if phase == Phase::Seeding {
             for counter in [
                 &self.files,
@@ -334,7 +315,7 @@ impl Progress {
         self.files_total.store(beat.files_total.unwrap_or(0), Relaxed);
         self.bytes_total.store(beat.bytes_total.unwrap_or(0), Relaxed);
         self.totals_known.store(beat.files_total.is_some(), Relaxed);
-        self.followed.store(beat.percent.map_or(UNKNOWN, |percent| percent.min(100)), Relaxed);
+        self.followed.store(beat.percent.map_or(0, |percent| percent.min(100) + 1), Relaxed);
         self.touch();
     }
 
@@ -371,9 +352,9 @@ impl Progress {
         let phase = self.phase();
         let done = match phase {
             Phase::Checking | Phase::Failed => None,
-            Phase::Waiting => match self.followed.load(Relaxed) {
-                UNKNOWN => done.filter(|_| known).map(|share| share.clamp(0.0, 1.0)),
-                percent => Some(f64::from(percent) / 100.0),
+            Phase::Waiting => match self.followed.load(Relaxed).checked_sub(1) {
+                None => done.filter(|_| known).map(|share| share.clamp(0.0, 1.0)),
+                Some(percent) => Some(f64::from(percent) / 100.0),
             },
             Phase::Seeding => done.map(|share| share.clamp(0.0, 1.0)),
             Phase::Syncing | Phase::Publishing | Phase::Complete => Some(1.0),
@@ -404,7 +385,7 @@ impl Progress {
     }
 
     fn now(&self) -> u64 {
-        u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX)
+        u64::try_from(self.started.0.elapsed().as_millis()).unwrap_or(u64::MAX)
     }
 }
 
