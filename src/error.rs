@@ -9,6 +9,8 @@ use std::io;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
+use nix::libc;
+
 use crate::exit::Exit;
 use crate::text::one_line;
 pub(crate) use crate::text::printable;
@@ -41,14 +43,14 @@ impl Error {
         cause: impl Into<io::Error>,
     ) -> Error {
         let cause = cause.into();
-        let (exit, help) = classify(cause.raw_os_error(), nix::unistd::geteuid().is_root());
+        let number = cause.raw_os_error();
         Error {
-            exit,
+            exit: exit_of(number),
             act: act.into(),
             object: Some(object.quoted()),
             cause: lowercase_first(&cause.to_string()),
-            number: cause.raw_os_error(),
-            help: help.map(Cow::Borrowed),
+            number,
+            help: help_of(number, nix::unistd::geteuid().is_root()).map(Cow::Borrowed),
         }
     }
 
@@ -96,7 +98,7 @@ impl Error {
     /// Whether a server no longer knows the handle that was used (`ESTALE`): what stands for the same
     /// place may still be opened again.
     pub(crate) fn is_stale(&self) -> bool {
-        self.number == Some(nix::libc::ESTALE)
+        self.number == Some(libc::ESTALE)
     }
 
     /// The operating system's number, where the cause is its own.
@@ -205,73 +207,62 @@ pub(crate) fn lowercase_first(text: &str) -> String {
     }
 }
 
-/// The exit code and the help for an error number: what it most often means on a volume. `is_root` is who asks:
-/// root is not told to be root.
-fn classify(number: Option<i32>, is_root: bool) -> (Exit, Option<&'static str>) {
-    use nix::libc as c;
-    let (exit, help) = match number {
-        Some(c::ENOSPC) => (
-            Exit::Volume,
-            "the volume is full (space: df; inodes: df -i): enlarge it and start again; what is already staged is kept",
-        ),
-        Some(c::EDQUOT) => {
-            (Exit::Volume, "the quota is used up: raise it and start again; what is already staged is kept")
+/// The exit code for an error number: what it most often means on a volume.
+fn exit_of(number: Option<i32>) -> Exit {
+    match number {
+        Some(libc::ENOSPC | libc::EDQUOT | libc::EFBIG | libc::EROFS) => Exit::Volume,
+        Some(libc::EACCES | libc::EPERM) => Exit::Permission,
+        Some(libc::ENAMETOOLONG | libc::EMLINK) => Exit::Refused,
+        Some(libc::EMFILE | libc::ENFILE | libc::ENOMEM) => Exit::System,
+        _ => Exit::Io,
+    }
+}
+
+/// The help for an error number. `is_root` is who asks: root is not told to be root.
+fn help_of(number: Option<i32>, is_root: bool) -> Option<&'static str> {
+    Some(match number? {
+        libc::ENOSPC => {
+            "the volume is full (space: df; inodes: df -i): enlarge it and start again; what is already staged is kept"
         }
-        Some(c::EFBIG) => (
-            Exit::Volume,
-            "the file is larger than the file system (FAT: 4 GiB) or the limit of file sizes (ulimit -f) allows",
-        ),
-        Some(c::EROFS) => (
-            Exit::Volume,
-            "mount the volume read-write for the container that seeds it; one that turned read-only by itself has failed: see dmesg",
-        ),
-        Some(c::EACCES | c::EPERM) if is_root => (
-            Exit::Permission,
-            "root was refused: a capability may be missing (CAP_DAC_OVERRIDE, CAP_CHOWN, CAP_FOWNER), it may be immutable (lsattr), the server may squash root (root_squash), or a user namespace, a seccomp profile or the mount forbids it",
-        ),
-        Some(c::EACCES | c::EPERM) => (
-            Exit::Permission,
-            "run volseed as a user who may do this (often root, with --user for the app), or change the owner",
-        ),
-        Some(c::ENAMETOOLONG) => (
-            Exit::Refused,
-            "a name or path is longer than the file system takes: shorten it, or use another one",
-        ),
-        Some(c::EMLINK) => (
-            Exit::Refused,
-            "the file system allows no more names of a file, or directories in one: spread them, or use another one",
-        ),
-        Some(c::EINVAL) => (
-            Exit::Io,
-            "the file system does not take this: see which kind it is, and what it does not keep (docs/volumes.md)",
-        ),
-        Some(c::ENOTSUP) => (
-            Exit::Io,
-            "the file system or its mount options do not offer this: use another one, or mount it differently",
-        ),
-        Some(c::ENOSYS) => (
-            Exit::Io,
-            "the file system, the kernel or a seccomp profile does not have this call: allow it, or use another one",
-        ),
-        Some(c::EIO) => {
-            (Exit::Io, "the storage or its server has failed: see dmesg, repair it, and start again")
+        libc::EDQUOT => "the quota is used up: raise it and start again; what is already staged is kept",
+        libc::EFBIG => {
+            "the file is larger than the file system (FAT: 4 GiB) or the limit of file sizes (ulimit -f) allows"
         }
-        Some(c::ESTALE) => {
-            (Exit::Io, "the server no longer knows this file: remount the volume and start again")
+        libc::EROFS => {
+            "mount the volume read-write for the container that seeds it; one that turned read-only by itself has failed: see dmesg"
         }
-        Some(c::ETIMEDOUT | c::EHOSTDOWN | c::EHOSTUNREACH | c::ENOTCONN | c::ECONNABORTED) => (
-            Exit::Io,
-            "the server, or the process behind a FUSE mount, does not answer: see that it runs, remount, start again",
-        ),
-        Some(c::EBUSY) => {
-            (Exit::Io, "another mount or program uses it: unmount or stop that, and start again")
+        libc::EACCES | libc::EPERM if is_root => {
+            "root was refused: a capability may be missing (CAP_DAC_OVERRIDE, CAP_CHOWN, CAP_FOWNER), it may be immutable (lsattr), the server may squash root (root_squash), or a user namespace, a seccomp profile or the mount forbids it"
         }
-        Some(c::ETXTBSY) => (Exit::Io, "a program is being run from it: stop that, and start again"),
-        Some(c::EMFILE | c::ENFILE) => (Exit::System, "raise the limit of open files (ulimit -n)"),
-        Some(c::ENOMEM) => (Exit::System, "allow the container more memory"),
-        _ => return (Exit::Io, None),
-    };
-    (exit, Some(help))
+        libc::EACCES | libc::EPERM => {
+            "run volseed as a user who may do this (often root, with --user for the app), or change the owner"
+        }
+        libc::ENAMETOOLONG => {
+            "a name or path is longer than the file system takes: shorten it, or use another one"
+        }
+        libc::EMLINK => {
+            "the file system allows no more names of a file, or directories in one: spread them, or use another one"
+        }
+        libc::EINVAL => {
+            "the file system does not take this: see which kind it is, and what it does not keep (docs/volumes.md)"
+        }
+        libc::ENOTSUP => {
+            "the file system or its mount options do not offer this: use another one, or mount it differently"
+        }
+        libc::ENOSYS => {
+            "the file system, the kernel or a seccomp profile does not have this call: allow it, or use another one"
+        }
+        libc::EIO => "the storage or its server has failed: see dmesg, repair it, and start again",
+        libc::ESTALE => "the server no longer knows this file: remount the volume and start again",
+        libc::ETIMEDOUT | libc::EHOSTDOWN | libc::EHOSTUNREACH | libc::ENOTCONN | libc::ECONNABORTED => {
+            "the server, or the process behind a FUSE mount, does not answer: see that it runs, remount, start again"
+        }
+        libc::EBUSY => "another mount or program uses it: unmount or stop that, and start again",
+        libc::ETXTBSY => "a program is being run from it: stop that, and start again",
+        libc::EMFILE | libc::ENFILE => "raise the limit of open files (ulimit -n)",
+        libc::ENOMEM => "allow the container more memory",
+        _ => return None,
+    })
 }
 
 #[cfg(test)]
@@ -323,20 +314,22 @@ mod tests {
             (c::ENOMEM, Exit::System, "memory"),
         ];
         for (number, exit, part) in table {
-            let (found, help) = classify(Some(*number), false);
-            assert_eq!(found, *exit, "{number}");
+            let help = help_of(Some(*number), false);
+            assert_eq!(exit_of(Some(*number)), *exit, "{number}");
             assert!(help.unwrap().contains(part), "{number}: {help:?}");
         }
-        assert_eq!(classify(Some(c::ENOENT), false), (Exit::Io, None));
-        assert_eq!(classify(None, true), (Exit::Io, None));
+        for number in [Some(c::ENOENT), None] {
+            assert_eq!((exit_of(number), help_of(number, true)), (Exit::Io, None));
+        }
     }
 
     #[test]
     fn root_is_not_told_to_be_root() {
         for number in [nix::libc::EPERM, nix::libc::EACCES] {
-            let (exit, help) = classify(Some(number), true);
-            assert_eq!(exit, Exit::Permission);
-            assert!(help.is_some_and(|help| help.contains("CAP_") && !help.contains("--user")));
+            assert!(
+                help_of(Some(number), true)
+                    .is_some_and(|help| help.contains("CAP_") && !help.contains("--user"))
+            );
         }
     }
 
