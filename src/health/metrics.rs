@@ -8,7 +8,7 @@ use prometheus_client::encoding::{DescriptorEncoder, MetricEncoder, NoLabelSet};
 use prometheus_client::metrics::MetricType;
 use prometheus_client::registry::Registry;
 
-use crate::progress::{BOUNDS_SECONDS, Measured, Phase};
+use crate::progress::{BOUNDS_SECONDS, Measured, Phase, Times};
 
 /// The types of both texts.
 const OPEN: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
@@ -64,49 +64,42 @@ impl Collector for Metrics {
         if let Some(ready) = self.1 {
             one("app_ready", "Whether the app passes its check", Value::Gauge(ready.into()))?;
         }
-        let mut phase = encoder.encode_descriptor(
+        let mut now = encoder.encode_descriptor(
             "phase",
             "1 for the phase that the work is in",
             None,
             MetricType::Gauge,
         )?;
-        for (each, _) in phases {
-            let now = u64::from(*each == snapshot.phase);
-            Value::Gauge(now).encode(phase.encode_family(&[("phase", each.name())])?)?;
+        for (phase, _) in phases {
+            let is_now = Value::Gauge((*phase == snapshot.phase).into());
+            is_now.encode(now.encode_family(&[("phase", phase.name())])?)?;
         }
-        let mut seconds = encoder.encode_descriptor(
-            "phase_seconds",
-            "Seconds spent in each phase",
-            None,
-            MetricType::Counter,
-        )?;
-        for (each, time) in
-            phases.iter().filter(|(phase, _)| !matches!(phase, Phase::Complete | Phase::Failed))
-        {
-            Value::Seconds(time.as_secs_f64()).encode(seconds.encode_family(&[("phase", each.name())])?)?;
+        let help = "Seconds spent in each phase";
+        let mut seconds = encoder.encode_descriptor("phase_seconds", help, None, MetricType::Counter)?;
+        for (phase, time) in phases {
+            if !matches!(phase, Phase::Complete | Phase::Failed) {
+                let spent = Value::Seconds(time.as_secs_f64());
+                spent.encode(seconds.encode_family(&[("phase", phase.name())])?)?;
+            }
         }
-        let mut latency = encoder.encode_descriptor(
-            "operation_seconds",
-            "Time that calls on the volume took",
-            None,
-            MetricType::Histogram,
-        )?;
-        for operation in operations {
-            let bounds = BOUNDS_SECONDS.iter().copied().chain([f64::INFINITY]);
-            let buckets: Vec<(f64, u64)> = bounds.zip(operation.buckets.iter().copied()).collect();
-            let labels = [("operation", operation.operation.name())];
-            let count = operation.buckets.iter().sum();
-            latency.encode_family(&labels)?.encode_histogram::<NoLabelSet>(
-                operation.total.as_secs_f64(),
-                count,
-                &buckets,
-                None,
-            )?;
-        }
-        let mut build =
-            encoder.encode_descriptor("build_info", "The version that runs", None, MetricType::Gauge)?;
+        encode_latency(&mut encoder, operations)?;
+        let help = "The version that runs";
+        let mut build = encoder.encode_descriptor("build_info", help, None, MetricType::Gauge)?;
         Value::Gauge(1).encode(build.encode_family(&[("version", env!("CARGO_PKG_VERSION"))])?)
     }
+}
+
+fn encode_latency(encoder: &mut DescriptorEncoder<'_>, operations: &[Times]) -> fmt::Result {
+    let help = "Time that calls on the volume took";
+    let mut latency = encoder.encode_descriptor("operation_seconds", help, None, MetricType::Histogram)?;
+    for Times { operation, buckets, total } in operations {
+        let bounds = BOUNDS_SECONDS.iter().copied().chain([f64::INFINITY]);
+        let bounded: Vec<(f64, u64)> = bounds.zip(buckets.iter().copied()).collect();
+        let (total, count) = (total.as_secs_f64(), buckets.iter().sum());
+        let labels = [("operation", operation.name())];
+        latency.encode_family(&labels)?.encode_histogram::<NoLabelSet>(total, count, &bounded, None)?;
+    }
+    Ok(())
 }
 
 /// A number and what it is.
