@@ -26,7 +26,7 @@ use crate::progress::{Phase, Progress, seconds};
 use crate::volume;
 use crate::volume::records;
 use crate::volume::records::{Name, Public, Sealed, Staged, TREE};
-use crate::volume::{FileSystem, PrivateDirectory, Volume, openat, remove_tree};
+use crate::volume::{FileSystem, PrivateDirectory, Volume, openat, remove_tree, user};
 use engine::workers::{self, Parallelism};
 pub(crate) use publish::Published;
 use publish::mounts::Mounts;
@@ -41,6 +41,7 @@ use stage::inheritance::Inheritance;
 use stage::losses::Losses;
 use stage::metadata::Fidelity;
 use stage::overrides::Overrides;
+use stage::owner::spelled;
 use stage::space::Space;
 use stage::tree::{Tree, TreeOptions};
 use stage::{owner, sentinel};
@@ -97,7 +98,8 @@ impl StageJob<'_> {
         let overrides = Overrides::of(self.config, &inherited);
         let remains = remains.and_then(|remains| self.trusted_tree(remains, &staged, kind, &inherited));
         let naming = self.naming(kind);
-        let fidelity = Fidelity::new(Losses::new(self.config.strict, naming.clone()));
+        let one_user = owner::of_everything(self.stage, self.config.owner);
+        let fidelity = Fidelity::new(Losses::new(self.config.strict, naming.clone()), one_user);
         let names = || volume::names(tree.fd.as_fd()).context("read directory", self.tree_path().as_path());
         let resumed = !tree.is_new && !names()?.is_empty();
         let is_copied = matches!(source.content, SourceContent::Directory(_));
@@ -112,6 +114,8 @@ impl StageJob<'_> {
             writers,
             resumed = resumed || remains.is_some(),
             epoch = self.epoch,
+            as_user = self.volume.user().map(spelled),
+            owner_of_everything = one_user.map(spelled),
             "seeding"
         );
         if self.begun {
@@ -233,7 +237,8 @@ impl StageJob<'_> {
         published.lost += losses.lost();
         if let Some(root) = &sealed.root {
             go_on()?;
-            let fidelity = Fidelity::new(Losses::new(self.config.strict, naming));
+            let one_user = owner::of_everything(self.stage, self.config.owner);
+            let fidelity = Fidelity::new(Losses::new(self.config.strict, naming), one_user);
             root::finish_root(self.volume, root, &fidelity)?;
             published.lost += fidelity.lost();
         }
@@ -306,7 +311,7 @@ impl StageJob<'_> {
     ) -> Result<Tree> {
         let stage = fs::fstat(self.stage).context("stat", self.stage_path.as_path())?;
         // Where our own stage is not ours, a server decides about owners, and not by who creates.
-        let ours = stage.st_uid == rustix::process::geteuid().as_raw();
+        let ours = stage.st_uid == user::uid();
         let owners = crew.as_owner && ours && owner::is_possible();
         let means = TreeOptions { resumed, owners, open_directories: crew.open_directories };
         let owner = match (self.config.owner, source) {

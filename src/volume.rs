@@ -11,6 +11,7 @@ pub(crate) mod records;
 pub(crate) mod removal;
 pub(crate) mod state_dir;
 pub(crate) mod target;
+pub(crate) mod user;
 
 use std::collections::HashMap;
 use std::fmt;
@@ -32,6 +33,7 @@ pub(crate) use location::Location;
 pub(crate) use private::{Ourselves, Privacy, PrivateDirectory, Wall, make, make_private, random};
 pub(crate) use removal::{remove_directory, remove_tree};
 pub(crate) use state_dir::check_renames;
+use user::Owner;
 
 /// A volume, held by a descriptor of its root: a rename of the mount point does not move it.
 #[derive(Debug)]
@@ -39,6 +41,7 @@ pub(crate) struct Volume {
     path: PathBuf,
     root: Arc<OwnedFd>,
     state: Location<Arc<OwnedFd>>,
+    user: Option<Owner>,
 }
 
 impl Volume {
@@ -48,8 +51,8 @@ impl Volume {
     /// # Errors
     /// Exit 73 when it is not there or not a directory, 64 when it is `/`, or the state cannot be there.
     pub(crate) fn open(path: &Path, state_dir: Option<&Path>) -> Result<Volume> {
-        let flags = OFlags::DIRECTORY | OFlags::RDONLY | OFlags::CLOEXEC;
-        let root =
+        let flags = OFlags::DIRECTORY | OFlags::PATH | OFlags::CLOEXEC;
+        let place =
             fs::open(path, flags, Mode::empty()).context("open volume", path).map_err(|error| match path
                 .symlink_metadata()
             {
@@ -61,6 +64,14 @@ impl Volume {
                     .exit(Exit::Volume)
                     .help("mount the volume there, or create the directory in the image"),
             })?;
+        let user = user::stands_for_root(place.as_fd());
+        let opened = user::as_owner(user, || Volume::open_at(path, place.as_fd(), state_dir))?;
+        Ok(Volume { user, ..opened })
+    }
+
+    fn open_at(path: &Path, place: BorrowedFd<'_>, state_dir: Option<&Path>) -> Result<Volume> {
+        let flags = OFlags::DIRECTORY | OFlags::RDONLY;
+        let root = openat(place, b".", flags, Mode::empty()).context("open volume", path)?;
         if target::is_system_root(root.as_fd()) {
             return Err(Error::new(
                 Exit::Usage,
@@ -89,7 +100,12 @@ impl Volume {
     pub(crate) fn adopt(path: &Path, root: OwnedFd) -> Volume {
         let root = Arc::new(root);
         let state = Location::in_root(Arc::clone(&root), path);
-        Volume { path: path.to_owned(), root, state }
+        Volume { path: path.to_owned(), root, state, user: None }
+    }
+
+    /// Whom root has to work as here ([`user::work_as`]); nobody where it may write as itself.
+    pub(crate) fn user(&self) -> Option<Owner> {
+        self.user
     }
 
     /// The root as it was named.

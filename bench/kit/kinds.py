@@ -239,7 +239,7 @@ GUEST = (
         Kind(f"nfs{version}-{export.replace('_', '-')}{suffix}", f"NFS {version}, {export}{words}", mount, caller, refuses=refuses)
         for export, suffix, words, caller, refuses in (
             ("no_root_squash", "", "", (), 0),
-            ("root_squash", "", ", as root", (), 77),
+            ("root_squash", "", ", as root", (), 0),
             ("root_squash", "-user", ", as the directory's UID", AS_USER, 0),
             ("all_squash", "", ", as root", (), 0),
         )

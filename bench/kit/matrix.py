@@ -50,6 +50,10 @@ class Run(NamedTuple):
     def losses(self) -> list[str]:
         return [text for text in self.warnings() if "does not keep all of the seed" in text]
 
+    def has_one_owner(self) -> bool:
+        """It said, though not as a warning, that the server gives everything to one user."""
+        return any("owner_of_everything" in line for line in self.lines)
+
     def said(self) -> str:
         """The error, with its help."""
         errors = [line for line in self.lines if line.get("level") == "ERROR"]
@@ -165,7 +169,8 @@ class Measured:
         alike = [verdict for other, verdict in verdicts.items() if other.word == feature.word]
         if told and not any(map(features.is_loss, alike)):
             self.problem(where, f"{verdict}, and yet the warning says: {told[0]}")
-        if features.is_loss(verdict) and not told:
+        is_said = told or feature.key == b"owners" and run.has_one_owner()
+        if features.is_loss(verdict) and not is_said:
             self.problem(where, f"{verdict}, and no warning says so: {run.warnings()}")
             return UNTOLD
         return verdict

@@ -10,8 +10,8 @@ use crate::claims::inspect::{Inspected, NewestClaim, look};
 use crate::cli::config::VolumeConfig;
 use crate::error::Result;
 use crate::text::{Untrusted, byte_size, one_line, rfc3339};
-use crate::volume::Volume;
 use crate::volume::records::{Complete, Name, Origin, Public, Settings, StateDir, Totals};
+use crate::volume::{Volume, user};
 
 /// How long a heartbeat is watched: two beats' time.
 const WATCHED: Duration = Duration::from_secs(2);
@@ -107,9 +107,13 @@ pub(crate) struct ClaimStatus {
 /// Exit 73 when the volume cannot be opened, 78 when what is there is no state of ours.
 pub(crate) fn status(config: &VolumeConfig) -> Result<VolumeStatus> {
     let volume = Volume::open(&config.to, config.state_dir.as_deref())?;
-    let state = StateDir::open(&volume)?;
+    user::work_as(volume.user(), || status_of(&volume, config))
+}
+
+fn status_of(volume: &Volume, config: &VolumeConfig) -> Result<VolumeStatus> {
+    let state = StateDir::open(volume)?;
     let record = state.as_ref().map(StateDir::public).transpose()?.flatten();
-    let seen = look(&volume)?;
+    let seen = look(volume)?;
     let name = match (&record, &seen) {
         (Some(record), _) if record.is_complete() => "complete",
         (Some(_), _) => "pending",
@@ -126,7 +130,7 @@ pub(crate) fn status(config: &VolumeConfig) -> Result<VolumeStatus> {
         state: name,
         sentinel,
         complete,
-        claim: seen.claim().map(|claim| watched(claim, &volume)).transpose()?,
+        claim: seen.claim().map(|claim| watched(claim, volume)).transpose()?,
     })
 }
 

@@ -22,7 +22,8 @@ use crate::error::Result;
 use crate::progress::{Phase, Progress};
 use crate::system::nfs;
 use crate::volume::records::Public;
-use crate::volume::{Ourselves, Storage, Volume};
+use crate::volume::user::Owner;
+use crate::volume::{Ourselves, Storage, Volume, user};
 
 /// Makes sure that every volume is complete, or waits until it is. Blocks until they are.
 ///
@@ -46,16 +47,29 @@ fn one(mode: Mode, config: &VolumeConfig, progress: &Arc<Progress>, cancel: &Arc
     progress.set_volume(config.to.display().to_string());
     progress.enter(Phase::Checking);
     let volume = Volume::open(&config.to, config.state_dir.as_deref())?;
-    warn(mode, config, &volume);
-    let rules = rules(mode, config, &volume)?;
+    // A server takes what `--chown` names for the group, too.
+    let asked = |user: Owner| config.owner.filter(|asked| asked.0 == user.0).unwrap_or(user);
+    user::work_as(volume.user().map(asked), || on(&volume, mode, config, progress, cancel))
+}
+
+/// The same for a volume that is open, by a thread that may write there.
+fn on(
+    volume: &Volume,
+    mode: Mode,
+    config: &VolumeConfig,
+    progress: &Arc<Progress>,
+    cancel: &Arc<Cancel>,
+) -> Result<()> {
+    warn(mode, config, volume);
+    let rules = rules(mode, config, volume)?;
     let ourselves = if mode == Mode::Wait { Ourselves::onlooker() } else { Ourselves::new() };
     let disk = Disk::new(Arc::clone(&ourselves), rules.sharing == Sharing::Server);
     let clock = BootClock { cancel };
-    let work = VolumeWork::new(config, &volume, ourselves, progress, cancel)?;
-    let replica = Replica { store: ClaimStore::on(&volume, &disk), clock: &clock, work: &work, rules };
+    let work = VolumeWork::new(config, volume, ourselves, progress, cancel)?;
+    let replica = Replica { store: ClaimStore::on(volume, &disk), clock: &clock, work: &work, rules };
     let path = volume.path().display();
     match block_on(replica.complete())? {
-        Outcome::Found(record) => already_seeded(config, &volume, &record),
+        Outcome::Found(record) => already_seeded(config, volume, &record),
         Outcome::Unrecorded(cause) => {
             tracing::info!(volume = %path, not_recorded = cause, "seeded before volseed");
         }

@@ -29,6 +29,7 @@ use crate::seed::stage::durable::Synced;
 use crate::seed::{self, Published, StageJob, Staging};
 use crate::system::nfs;
 use crate::volume::records::{Complete, DIRECTORY, Name, Public, Sealed};
+use crate::volume::user::spelled;
 use crate::volume::{
     Ourselves, Volume, check_renames, make_private, openat, refuses_names, remove_directory,
 };
@@ -142,6 +143,7 @@ impl Work<Disk> for VolumeWork<'_> {
     }
 
     async fn open_source(&self, again: bool) -> Result<Input> {
+        self.check_owner()?;
         let source = Source::open(self.config, self.volume)?;
         Ok(Input { source, is_used: again && self.config.from.as_os_str() == "-" })
     }
@@ -261,6 +263,20 @@ impl<'a> VolumeWork<'a> {
     ) -> Result<VolumeWork<'a>> {
         let device = rustix::fs::fstat(volume.root()).context("stat", volume.path())?.st_dev;
         Ok(VolumeWork { config, volume, ourselves, me: Me::at(device), progress, cancel })
+    }
+
+    /// Where root works as the volume's owner it can give nothing to anybody else.
+    fn check_owner(&self) -> Result<()> {
+        let (Some(user), Some(asked)) = (self.volume.user(), self.config.owner) else { return Ok(()) };
+        if user.0 == asked.0 {
+            return Ok(());
+        }
+        let (user, asked) = (spelled(user), spelled(asked));
+        let cause =
+            format!("only its owner {user} may write here, not root: nothing can be given to {asked}");
+        let help =
+            format!("--chown {user}, or none, seeds it as that user; or export it with no_root_squash");
+        Err(Error::new(Exit::Permission, "seed volume", cause).on(self.volume.path()).help(help))
     }
 
     /// What has to hold before anything is staged.

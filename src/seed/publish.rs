@@ -22,7 +22,7 @@ use super::stage::losses::{Loss, Lost};
 use crate::cli::values::Existing;
 use crate::error::{Context, Error, Result, printable};
 use crate::exit::Exit;
-use crate::volume::{change_mode, is_type, leads_to_mounts, openat, stat_entry};
+use crate::volume::{change_mode, is_type, leads_to_mounts, openat, stat_entry, user};
 
 /// Names that are kept of what was replaced.
 const MAX_NAMES: usize = 3;
@@ -160,7 +160,7 @@ fn own_parent_of_mounts(
     rules: &WalkRules<'_>,
     lost: &mut Lost,
 ) -> Result<Option<Time>> {
-    if directory.path.is_empty() || !rustix::process::geteuid().is_root() {
+    if directory.path.is_empty() || !user::is_root() {
         return Ok(None);
     }
     let Pair { from, to } = &*directory.pair;
@@ -177,6 +177,7 @@ fn own_parent_of_mounts(
         && fs::fchown(to, Some(Uid::from_raw(staged.st_uid)), Some(Gid::from_raw(staged.st_gid))).is_err()
     {
         lost.add(Loss::Owner, &path(), 1);
+        lost.add_owner(owner(&there));
         return Ok(None);
     }
     if mode(&staged) != mode(&there) && fs::fchmod(to, Mode::from_raw_mode(mode(&staged))).is_err() {

@@ -12,7 +12,7 @@ use std::sync::{Arc, OnceLock};
 use rustix::fs::{self, AtFlags, Mode, OFlags};
 use rustix::io::Errno;
 
-use super::{FileSystem, Storage, openat};
+use super::{FileSystem, Storage, openat, user};
 
 /// What others may do in a directory of ours.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -60,7 +60,7 @@ pub(crate) struct Ourselves {
 }
 
 impl Ourselves {
-    /// This process. Nothing is asked of a volume yet.
+    /// This thread, and what it starts. Nothing is asked of a volume yet.
     pub(crate) fn new() -> Arc<Ourselves> {
         Arc::new(Ourselves {
             is_root: rustix::process::geteuid().is_root(),
@@ -146,7 +146,7 @@ impl Ourselves {
     /// As `fstat` and `faccessat`.
     pub(crate) fn is_barred(&self, directory: BorrowedFd<'_>) -> rustix::io::Result<Option<u32>> {
         let found = fs::fstat(directory)?;
-        if self.is_root || found.st_uid == rustix::process::geteuid().as_raw() {
+        if self.is_root || found.st_uid == user::uid() {
             return Ok(None);
         }
         let wanted = fs::Access::WRITE_OK | fs::Access::EXEC_OK;
@@ -163,7 +163,7 @@ impl Ourselves {
     /// As `fstat`.
     pub(crate) fn is_own_file(&self, file: BorrowedFd<'_>) -> rustix::io::Result<bool> {
         let found = fs::fstat(file)?;
-        let us = self.uid.get().copied().unwrap_or(rustix::process::geteuid().as_raw());
+        let us = self.uid.get().copied().unwrap_or_else(user::uid);
         let owned = !self.is_root || found.st_uid == us || !is_local(file);
         Ok(owned && super::is_lone_file(&found))
     }
@@ -172,7 +172,7 @@ impl Ourselves {
     /// was `found` is not ours, a file says it that nobody else can have made: `O_EXCL` (open(2)). Only where
     /// they differ is anything asked of the file system.
     fn uid(&self, directory: BorrowedFd<'_>, found: u32) -> rustix::io::Result<u32> {
-        let us = rustix::process::geteuid().as_raw();
+        let us = user::uid();
         if let Some(uid) = self.uid.get() {
             return Ok(*uid);
         }
@@ -223,14 +223,14 @@ pub(crate) fn make(parent: BorrowedFd<'_>, name: &[u8], wall: Wall) -> rustix::i
     let fd = openat(parent, name, OFlags::DIRECTORY | OFlags::RDONLY, Mode::empty())?;
     // Another user may have put its own in the place of what was made.
     let found = fs::fstat(&fd)?;
-    let is_new = is_new && (found.st_uid == rustix::process::geteuid().as_raw() || !is_local(fd.as_fd()));
+    let is_new = is_new && (found.st_uid == user::uid() || !is_local(fd.as_fd()));
     if is_new {
         // A set-group-ID bit or a default ACL of the parent's would reach every seeded file.
         drop_default_acl(fd.as_fd())?;
         if found.st_mode & 0o2000 != 0 {
             // The parent has passed its group on with that bit; a refusal leaves what a server decides.
-            let group = rustix::process::getegid();
-            let _ = fs::fchown(&fd, None, Some(group));
+            let (_, group) = user::current();
+            let _ = fs::fchown(&fd, None, Some(fs::Gid::from_raw(group)));
         }
         if found.st_mode & 0o7777 != wall.mode().as_raw_mode() {
             fs::fchmod(&fd, wall.mode())?;

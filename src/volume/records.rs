@@ -22,7 +22,7 @@ pub(crate) use public::Public;
 pub(crate) use record::{Complete, Settings};
 pub(crate) use stage::{Durability, Root, Sealed, Staged};
 
-use super::{Location, Volume, foreign_state};
+use super::{Location, Volume, foreign_state, user};
 use crate::error::{Context, Result};
 use crate::text;
 use crate::volume;
@@ -164,7 +164,7 @@ impl StateDir {
 /// read what says that the volume is complete.
 pub(crate) fn opened_to_us<T>(opened: Result<T>) -> Result<T> {
     opened.map_err(|error| match error.errno() {
-        Some(Errno::ACCESS) if !rustix::process::geteuid().is_root() => error.help(
+        Some(Errno::ACCESS) if !user::is_root() => error.help(
             "run volseed as the owner of .volseed (often root, with --user for the app), or let that owner open it: chmod 755 .volseed, and 644 for the state.json in it",
         ),
         _ => error,

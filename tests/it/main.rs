@@ -49,6 +49,7 @@ mod slowfs;
 mod sockets;
 mod sources;
 mod space;
+mod squash;
 mod state_dir;
 mod status;
 mod stop;

@@ -30,6 +30,7 @@ use crate::seed::stage::inheritance::Inheritance;
 use crate::seed::stage::losses::{Loss, Losses, Lost};
 use crate::seed::stage::metadata::Fidelity;
 use crate::seed::stage::overrides::Overrides;
+use crate::seed::stage::owner;
 use crate::seed::stage::space::Space;
 use crate::seed::{StageJob, TREE, kept, open_directory};
 use crate::volume;
@@ -324,7 +325,8 @@ impl StageJob<'_> {
         let source = SourceContent::Directory(crossing.staged.try_clone().context("open staged", path)?);
         let naming = nested.naming(kind);
         let tree = nested.tree(tree, naming.clone(), false, crew, &source)?;
-        let fidelity = Fidelity::new(Losses::new(config.strict, naming));
+        let one_user = owner::of_everything(stage.as_fd(), self.config.owner);
+        let fidelity = Fidelity::new(Losses::new(config.strict, naming), one_user);
         let mut space = Space::new(path.to_owned(), kind, &found);
         let overrides = Overrides::of(&config, inherited);
         nested.run(&tree, source, overrides, &fidelity, crew, &mut space)?;
@@ -391,7 +393,8 @@ impl StageJob<'_> {
         if let Some(root) = root {
             go_on()?;
             let naming = self.naming(mounted.kind()?).below(&below);
-            let fidelity = Fidelity::new(Losses::new(false, naming));
+            let one_user = |(stage, _): &(OwnedFd, _)| owner::of_everything(stage.as_fd(), self.config.owner);
+            let fidelity = Fidelity::new(Losses::new(false, naming), stage.as_ref().and_then(one_user));
             fidelity.finish_root(mounted.root(), root)?;
             published.lost += fidelity.lost();
         }

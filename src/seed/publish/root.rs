@@ -10,15 +10,16 @@ use crate::seed::source::entry::{Meta, Naming};
 use crate::seed::stage::inheritance::Inheritance;
 use crate::seed::stage::losses::Losses;
 use crate::seed::stage::metadata::Fidelity;
+use crate::seed::stage::owner::spelled;
 use crate::seed::{StageJob, TREE, open_directory};
-use crate::volume::Volume;
 use crate::volume::records::Root;
+use crate::volume::{Volume, user};
 
 impl StageJob<'_> {
     /// What the root of `volume`, this one or a mount below it, passes on. Its group only where nobody says whose
     /// the seed is: not `--chown`, and not root, who keeps the source's owners.
     pub(crate) fn inherited(&self, volume: &Volume) -> Result<Inheritance> {
-        let with_group = self.config.owner.is_none() && !rustix::process::geteuid().is_root();
+        let with_group = self.config.owner.is_none() && !user::is_root();
         Inheritance::of(volume.root(), with_group).context("stat", volume.path())
     }
 
@@ -61,7 +62,7 @@ pub(crate) fn of_seed(source: Meta, inherited: &Inheritance) -> Option<Root> {
 pub(crate) fn own_adopted_root(volume: &Volume, config: &VolumeConfig) -> Result<()> {
     let Some((uid, gid)) = config.owner else { return Ok(()) };
     let naming = Naming::new(volume.path(), volume.kind()?);
-    let fidelity = Fidelity::new(Losses::new(config.strict, naming));
+    let fidelity = Fidelity::new(Losses::new(config.strict, naming), None);
     finish_root(volume, &Root { asked: true, uid, gid, mode: None, mtime: None }, &fidelity)?;
     let lost = fidelity.lost();
     if !lost.is_empty() {
@@ -79,11 +80,11 @@ pub(crate) fn own_adopted_root(volume: &Volume, config: &VolumeConfig) -> Result
 /// # Errors
 /// Exit 77 under `--strict` where something is refused.
 pub(crate) fn finish_root(volume: &Volume, wanted: &Root, fidelity: &Fidelity) -> Result<()> {
-    if let Some((uid, gid)) = fidelity.finish_root(volume.root(), wanted)? {
+    if let Some(owner) = fidelity.finish_root(volume.root(), wanted)? {
         tracing::warn!(
             volume = %volume.path().display(),
-            owner = format!("{uid}:{gid}"),
-            chown = format!("{}:{}", wanted.uid, wanted.gid),
+            owner = spelled(owner),
+            chown = spelled((wanted.uid, wanted.gid)),
             "the volume's root belongs neither to root:root nor to the --chown owner: left as it is"
         );
     }

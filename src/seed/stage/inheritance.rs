@@ -9,7 +9,7 @@ use rustix::fs::{self, AtFlags, Gid, Mode, OFlags, XattrFlags};
 use rustix::io::Errno;
 
 use crate::volume;
-use crate::volume::{NESTED, is_nested, openat};
+use crate::volume::{NESTED, is_nested, openat, user};
 
 const DEFAULT_ACL: &str = "system.posix_acl_default";
 /// The bit of a directory that passes its group on.
@@ -101,9 +101,8 @@ fn make_in_root(root: BorrowedFd<'_>, (stage, name): (BorrowedFd<'_>, &[u8]), gr
     let moved = fs::renameat(root, made.as_str(), stage, name)
         .and_then(|()| openat(stage, name, OFlags::DIRECTORY | OFlags::RDONLY, Mode::empty()));
     let found = moved.as_ref().ok().and_then(|fd| fs::fstat(fd).ok());
-    let ours = rustix::process::geteuid().as_raw();
     if found.is_some_and(|found| {
-        (found.st_uid, found.st_gid) == (ours, group) && found.st_mode & SET_GROUP_ID != 0
+        (found.st_uid, found.st_gid) == (user::uid(), group) && found.st_mode & SET_GROUP_ID != 0
     }) {
         return moved.ok();
     }

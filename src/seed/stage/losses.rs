@@ -15,6 +15,7 @@ use rustix::io::Errno;
 use crate::error::{Error, Quoted, Result};
 use crate::exit::Exit;
 use crate::seed::source::entry::Naming;
+use crate::seed::stage::owner::{Owner, spelled};
 
 /// Names that are kept of each kind.
 const MAX_NAMES: usize = 3;
@@ -185,6 +186,11 @@ impl Losses {
         self.lost.lock().unwrap_or_else(PoisonError::into_inner).add(loss, &path, count);
     }
 
+    /// Whose something is that lost its owner.
+    pub(crate) fn tell_owner(&self, owner: Owner) {
+        self.lost.lock().unwrap_or_else(PoisonError::into_inner).add_owner(owner);
+    }
+
     /// What was lost so far.
     pub(crate) fn lost(&self) -> Lost {
         self.lost.lock().unwrap_or_else(PoisonError::into_inner).clone()
@@ -203,7 +209,11 @@ impl Losses {
 
 /// What was lost: how many of each kind, and the first names.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub(crate) struct Lost(Vec<Tally>);
+pub(crate) struct Lost {
+    tallies: Vec<Tally>,
+    /// Whose it is that lost its owner: of more than a few, the first.
+    owners: Vec<Owner>,
+}
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Tally {
@@ -222,33 +232,43 @@ impl Lost {
         }
     }
 
+    /// Whose something is that lost its owner.
+    pub(crate) fn add_owner(&mut self, owner: Owner) {
+        if self.owners.len() < MAX_NAMES && !self.owners.contains(&owner) {
+            self.owners.push(owner);
+        }
+    }
+
     /// How many of one kind.
     pub(crate) fn count(&self, loss: Loss) -> u64 {
-        self.0.iter().find(|tally| tally.loss == loss).map_or(0, |tally| tally.count)
+        self.tallies.iter().find(|tally| tally.loss == loss).map_or(0, |tally| tally.count)
     }
 
     /// How many of all kinds together.
     pub(crate) fn total(&self) -> u64 {
-        self.0.iter().fold(0, |total, tally| total.saturating_add(tally.count))
+        self.tallies.iter().fold(0, |total, tally| total.saturating_add(tally.count))
     }
 
     /// Whether nothing was lost.
     pub(crate) fn is_empty(&self) -> bool {
-        self.0.is_empty()
+        self.tallies.is_empty()
     }
 
     fn tally(&mut self, loss: Loss) -> &mut Tally {
-        let at = self.0.iter().position(|tally| tally.loss == loss).unwrap_or_else(|| {
-            self.0.push(Tally { loss, count: 0, first: Vec::new() });
-            self.0.len() - 1
+        let at = self.tallies.iter().position(|tally| tally.loss == loss).unwrap_or_else(|| {
+            self.tallies.push(Tally { loss, count: 0, first: Vec::new() });
+            self.tallies.len() - 1
         });
-        &mut self.0[at]
+        &mut self.tallies[at]
     }
 }
 
 impl AddAssign for Lost {
     fn add_assign(&mut self, other: Lost) {
-        for Tally { loss, count, first } in other.0 {
+        for owner in other.owners {
+            self.add_owner(owner);
+        }
+        for Tally { loss, count, first } in other.tallies {
             let tally = self.tally(loss);
             tally.count = tally.count.saturating_add(count);
             let room = MAX_NAMES.saturating_sub(tally.first.len());
@@ -262,7 +282,8 @@ impl fmt::Display for Lost {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut between = "";
         for loss in Loss::ALL {
-            let Some(Tally { count, first, .. }) = self.0.iter().find(|tally| tally.loss == loss) else {
+            let Some(Tally { count, first, .. }) = self.tallies.iter().find(|tally| tally.loss == loss)
+            else {
                 continue;
             };
             let Words { before, counted: [one, many], .. } = loss.words();
@@ -270,6 +291,10 @@ impl fmt::Display for Lost {
             let more = if *count > first.len() as u64 { ", …" } else { "" };
             let counted = if *count == 1 { one } else { many };
             write!(f, "{between}{before} {count} {counted} ({}{more})", names.join(", "))?;
+            if loss == Loss::Owner && !self.owners.is_empty() {
+                let owners: Vec<String> = self.owners.iter().copied().map(spelled).collect();
+                write!(f, ", now of {}", owners.join(" and "))?;
+            }
             between = "; ";
         }
         Ok(())
@@ -288,7 +313,9 @@ mod tests {
         for name in ["a", "b", "c", "d"] {
             lost.add(Loss::Owner, name.as_bytes(), 1);
         }
-        let told = "the owner of 4 entries ('a', 'b', 'c', …); left out: 1 FIFO ('p\\n')";
+        lost.add_owner((33, 34));
+        lost.add_owner((33, 34));
+        let told = "the owner of 4 entries ('a', 'b', 'c', …), now of 33:34; left out: 1 FIFO ('p\\n')";
         assert_eq!(lost.to_string(), told);
         assert_eq!((lost.total(), lost.count(Loss::Owner)), (5, 4));
     }

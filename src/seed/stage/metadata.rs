@@ -18,8 +18,8 @@ use super::refusals::{Answers, Ask, VolumeAnswer, is_refusal};
 use crate::error::{Context, Error, Result};
 use crate::exit::Exit;
 use crate::seed::source::entry::{EntryName, Meta, Time, Xattrs, carried};
-use crate::volume::change_mode;
 use crate::volume::records::Root;
+use crate::volume::{change_mode, user};
 
 /// What a program may do without being root (capabilities(7)).
 const CAPABILITY: &[u8] = b"security.capability";
@@ -70,6 +70,8 @@ impl InitialAttrs {
 #[derive(Debug)]
 pub(crate) struct Fidelity {
     losses: Losses,
+    /// Whose everything is, whatever is asked for.
+    one_user: Option<Owner>,
     /// Another try for the next entry would be answered in the same way, and cost a round trip.
     answers: Answers,
     /// The source's file system has no extended attributes: do not ask again.
@@ -77,9 +79,10 @@ pub(crate) struct Fidelity {
 }
 
 impl Fidelity {
-    /// What is refused is one of `losses`.
-    pub(crate) fn new(losses: Losses) -> Fidelity {
-        Fidelity { losses, answers: Answers::default(), source_without_xattrs: AtomicBool::new(false) }
+    /// What is refused is one of `losses`. Nothing is asked about owners where everything is `one_user`'s.
+    pub(crate) fn new(losses: Losses, one_user: Option<Owner>) -> Fidelity {
+        let (answers, source_without_xattrs) = (Answers::default(), AtomicBool::new(false));
+        Fidelity { losses, one_user, answers, source_without_xattrs }
     }
 
     /// Says before anything is published what [`Fidelity::finish_root`] would be refused: only its owner and root
@@ -92,12 +95,15 @@ impl Fidelity {
         if wanted.asked && !birth.takes((wanted.uid, wanted.gid)) {
             return Ok(());
         }
-        let ours = rustix::process::geteuid();
-        if !ours.is_root() && birth.uid != wanted.uid {
+        if self.one_user.is_some() {
+            return Ok(());
+        }
+        let ours = user::uid();
+        if ours != 0 && birth.uid != wanted.uid {
             return self.losses.note(Loss::Owner, b"", Errno::PERM);
         }
         let keeps_mode = wanted.mode.is_none_or(|mode| birth.has_mode(mode));
-        if ours.is_root() || ours.as_raw() == birth.uid || keeps_mode {
+        if ours == 0 || ours == birth.uid || keeps_mode {
             return Ok(());
         }
         self.losses.note(Loss::Mode, b"", Errno::PERM)
@@ -201,7 +207,7 @@ impl Fidelity {
         ),
         path: impl Fn() -> Vec<u8>,
     ) -> Result<()> {
-        if birth.has_owner(owner) {
+        if birth.has_owner(owner) || self.one_user.is_some() {
             return Ok(());
         }
         let (uid, gid) = owner;
@@ -210,6 +216,8 @@ impl Fidelity {
         let is_right = || look().map(|found| InitialAttrs::of(&found).has_owner(owner));
         if self.ask(ask, set, is_right, path)? {
             (birth.uid, birth.gid) = owner;
+        } else {
+            self.losses.tell_owner((birth.uid, birth.gid));
         }
         Ok(())
     }

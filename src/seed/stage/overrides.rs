@@ -10,6 +10,7 @@ use super::owner::Owner;
 use crate::cli::config::VolumeConfig;
 use crate::cli::values::ModeChange;
 use crate::seed::source::entry::Meta;
+use crate::volume::user;
 
 /// Of a directory, it passes its group on.
 const SET_GROUP_ID: u32 = 0o2000;
@@ -71,7 +72,7 @@ impl<'a> Overrides<'a> {
 
     /// What a directory has of which the source says nothing but its name.
     pub(crate) fn implied(&self) -> Meta {
-        let ours = (rustix::process::geteuid().as_raw(), rustix::process::getegid().as_raw());
+        let ours = user::current();
         let (uid, gid) = self.owner.unwrap_or((ours.0, self.group.unwrap_or(ours.1)));
         Meta { mode: self.mode(0o755, true), uid, gid, ..Meta::default() }
     }

@@ -4,26 +4,38 @@
 //! change of owner, a call for every file, can be saved. Whether that is possible is decided once for
 //! a stage; for each directory its owner and mode decide.
 
-use nix::unistd::{Gid, Uid, setfsgid, setfsuid};
+use std::os::fd::BorrowedFd;
+
+use rustix::fs::{self, Access, AtFlags};
 use rustix::io::Errno;
 
-/// User and group numbers.
-pub(crate) type Owner = (u32, u32);
+use crate::volume::user;
+pub(crate) use crate::volume::user::{Owner, as_owner, spelled};
 
-/// No user has this number: a call with it changes nothing and tells what is set (setfsuid(2)).
-const INVALID_ID: u32 = u32::MAX;
-/// Any other user than root.
-const PROBE_ID: u32 = 65_534;
+/// Two users who are not root.
+const OTHERS: [Owner; 2] = [(65_534, 65_534), (65_533, 65_533)];
 
 /// Whether threads of this process may create as other users: it takes CAP_SETUID and CAP_SETGID,
 /// which a container may not have, and the calls report no errors. Changes nothing.
 pub(crate) fn is_possible() -> bool {
-    rustix::process::geteuid().is_root()
-        && as_owner(Some((PROBE_ID, PROBE_ID)), || {
-            let user = setfsuid(Uid::from_raw(INVALID_ID)).as_raw();
-            let group = setfsgid(Gid::from_raw(INVALID_ID)).as_raw();
-            (user, group) == (PROBE_ID, PROBE_ID)
-        })
+    user::is_root() && as_owner(Some(OTHERS[0]), || user::current() == OTHERS[0])
+}
+
+/// The one user that the volume gives everything to, whoever makes it (NFS: `all_squash`, access points of EFS), where
+/// nobody `asked` for another. There every user may write in `stage`, a directory that only we may enter.
+pub(crate) fn of_everything(stage: BorrowedFd<'_>, asked: Option<Owner>) -> Option<Owner> {
+    let is_mapped = |found: &fs::Stat| asked.is_none() && found.st_uid != user::uid();
+    let found = fs::fstat(stage).ok().filter(is_mapped)?;
+    let one = Some((found.st_uid, found.st_gid));
+    if !user::is_root() {
+        return one;
+    }
+    let other = OTHERS.into_iter().find(|(uid, _)| *uid != found.st_uid)?;
+    as_owner(Some(other), || {
+        let may_write =
+            fs::accessat(stage, ".", Access::WRITE_OK | Access::EXEC_OK, AtFlags::EACCESS).is_ok();
+        one.filter(|_| may_write && user::current() == other)
+    })
 }
 
 /// Runs `create` as `owner`, where one is given; as ourselves where there is none, or where that user
@@ -39,15 +51,4 @@ pub(crate) fn create_as<T>(
         Err(Errno::ACCESS | Errno::PERM) if owner.is_some() => create(),
         created => created,
     }
-}
-
-/// Runs `act` as `owner`, where one is given, and this thread as itself again.
-pub(crate) fn as_owner<T>(owner: Option<Owner>, act: impl FnOnce() -> T) -> T {
-    let Some((uid, gid)) = owner else { return act() };
-    let group = setfsgid(Gid::from_raw(gid));
-    let user = setfsuid(Uid::from_raw(uid));
-    let done = act();
-    setfsuid(user);
-    setfsgid(group);
-    done
 }

@@ -11,7 +11,7 @@ use rustix::fs::StatFs;
 use crate::error::{Error, Result};
 use crate::exit::Exit;
 use crate::text::byte_size;
-use crate::volume::{FileSystem, Storage};
+use crate::volume::{FileSystem, Storage, user};
 
 /// How much smaller a server may store what it is sent: more than text that is compressed with zstd.
 const SHRINKS: u64 = 4;
@@ -37,7 +37,7 @@ struct Account {
 impl Space {
     /// Of the volume at `path`, which `found` was just said of.
     pub(crate) fn new(path: PathBuf, kind: FileSystem, found: &StatFs) -> Space {
-        Space::of(path, kind, &Numbers::from(found), rustix::process::geteuid().is_root())
+        Space::of(path, kind, &Numbers::from(found), user::is_root())
     }
 
     /// What is not known of a stage that an earlier run has filled in part: that is not free any more.

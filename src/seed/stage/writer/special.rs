@@ -19,7 +19,7 @@ use crate::seed::stage::dir::Dir;
 use crate::seed::stage::losses::Loss;
 use crate::seed::stage::owner::{as_owner, create_as};
 use crate::seed::stage::refusals::{is_link_refusal, is_refusal};
-use crate::volume::{change_mode, is_type, openat, remove_tree, stat_entry};
+use crate::volume::{change_mode, is_type, openat, remove_tree, stat_entry, user};
 
 impl Writer<'_> {
     /// Makes an entry without data, or another name for what is staged.
@@ -101,7 +101,7 @@ impl Writer<'_> {
         // A user who does not own a file may be refused a link to it alone (proc(5), protected_hardlinks).
         let of_all = match cause {
             Errno::NOTSUP | Errno::NOSYS => is_file,
-            Errno::PERM => is_file && found.st_uid == rustix::process::geteuid().as_raw(),
+            Errno::PERM => is_file && found.st_uid == user::uid(),
             _ => false,
         };
         fidelity.note(Loss::HardLink, cause, of_all, &entry.path())?;
