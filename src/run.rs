@@ -6,6 +6,7 @@ pub(crate) mod control;
 pub(crate) mod decision;
 pub(crate) mod emptied;
 pub(crate) mod events;
+pub(crate) mod floors;
 pub(crate) mod protocol;
 pub(crate) mod report;
 pub(crate) mod settings;

@@ -4,5 +4,6 @@ pub(crate) mod commands;
 pub(crate) mod files;
 pub(crate) mod limits;
 pub(crate) mod nfs;
+pub(crate) mod processor;
 pub(crate) mod signals;
 pub(crate) mod users;

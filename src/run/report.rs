@@ -4,17 +4,17 @@
 
 use std::time::Duration;
 
+use super::floors::Floors;
 use super::work::Done;
 use crate::cli::config::VolumeConfig;
 use crate::progress::seconds;
-use crate::seed::Staging;
 use crate::system::nfs;
 use crate::volume::records::Totals;
 
 /// Says what was done: in one warning what was not, and in one line the rest.
 pub(super) fn report(config: &VolumeConfig, epoch: u64, done: &Done) {
-    let Done { sealed, staging, published, publish_time, traffic } = done;
-    let (staging, traffic) = (staging.as_ref(), traffic.as_ref());
+    let Done { sealed, staging, published, publish_time, requests } = done;
+    let (staging, requests) = (staging.as_ref(), requests.as_ref());
     let volume = config.to.display();
     let Totals { files, directories, links, bytes } = sealed.totals;
     let mut lost = published.lost.clone();
@@ -43,7 +43,8 @@ pub(super) fn report(config: &VolumeConfig, epoch: u64, done: &Done) {
     let [stage_time, sync_time] =
         staging.map_or([Duration::ZERO; 2], |staging| [staging.stage_time, staging.sync_time]);
     let time = stage_time + sync_time + *publish_time;
-    let floors = traffic.zip(staging).and_then(|(traffic, staging)| Floors::new(traffic, staging));
+    let floors = requests.zip(staging).and_then(|(requests, staging)| Floors::new(requests, staging, time));
+    let traffic = requests.map(|requests| &requests.seed);
     tracing::info!(
         %volume,
         epoch,
@@ -64,49 +65,19 @@ pub(super) fn report(config: &VolumeConfig, epoch: u64, done: &Done) {
         rpcs = traffic.map(nfs::Traffic::total),
         rpcs_by_kind = traffic.map(by_kind),
         retransmissions = traffic.map(|traffic| traffic.retransmissions),
-        round_trip_us = floors.as_ref().map(|floors| floors.round_trip.as_micros() as u64),
-        slots = floors.as_ref().map(|floors| floors.in_flight),
-        slot_floor_seconds = floors.as_ref().map(|floors| seconds(floors.slots)),
-        directory_floor_seconds = floors.as_ref().map(|floors| seconds(floors.directory)),
-        times_floor = floors.as_ref().map(|floors| floors.times(time)),
+        round_trip_us = floors.as_ref().map(|floors| micros(floors.round_trip)),
+        loaded_round_trip_us = floors.as_ref().map(|floors| micros(floors.loaded_round_trip)),
+        slots = floors.as_ref().map(|floors| floors.slots),
+        slot_floor_seconds = floors.as_ref().map(|floors| seconds(floors.slot_floor)),
+        directory_floor_seconds = floors.as_ref().map(|floors| seconds(floors.directory_floor)),
+        times_floor = floors.as_ref().map(|floors| floors.times_floor),
+        limit = floors.as_ref().and_then(|floors| floors.limit).map(tracing::field::display),
         "seeded"
     );
 }
 
 fn micros(time: Duration) -> u64 {
     u64::try_from(time.as_micros()).unwrap_or(u64::MAX)
-}
-
-/// What no order and no number of writers could have been faster than, on an NFS volume.
-struct Floors {
-    /// Of the quickest kind of request: what the network takes, without the server's queue.
-    round_trip: Duration,
-    /// The session's slots: as many as the client asks for, or as few as the server grants.
-    in_flight: u64,
-    /// All requests, with so many in flight.
-    slots: Duration,
-    /// The longest chain of creations, each of which waits for the one before.
-    directory: Duration,
-}
-
-impl Floors {
-    fn new(traffic: &nfs::Traffic, staging: &Staging) -> Option<Floors> {
-        let round_trip = traffic.shortest_round_trip()?;
-        let times = |number: u64| round_trip.mul_f64(number as f64);
-        let asked = nfs::session_slots() as u64;
-        // Where more writers than that had something to send, the server has granted fewer.
-        let in_flight = traffic.most_in_flight.map(|most| most.saturating_sub(1).max(1));
-        let granted = in_flight.filter(|granted| *granted < asked.min(staging.writers as u64));
-        let in_flight = granted.unwrap_or(asked);
-        let slots = times(traffic.total()).div_f64(in_flight as f64);
-        Some(Floors { round_trip, in_flight, slots, directory: times(staging.longest_chain) })
-    }
-
-    /// How many times as long as the higher floor, to the hundredth.
-    fn times(&self, time: Duration) -> f64 {
-        let floor = self.slots.max(self.directory).as_secs_f64();
-        (time.as_secs_f64() / floor.max(f64::MIN_POSITIVE) * 100.0).round() / 100.0
-    }
 }
 
 /// `OPEN 10499, WRITE 10494, …`, the most frequent first.

@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 
 use rustix::fs::{Mode, OFlags};
 
+use super::floors::{Began, Requests};
 use super::protocol::{Event, Whole, Work};
 use super::{adoption, emptied, events, settings};
 use crate::cancel::Cancel;
@@ -50,7 +51,7 @@ pub(super) struct Heartbeat {
 /// A tree that is staged, and what the mount's counters said before.
 pub(super) struct StagedTree {
     staging: Staging,
-    before: Option<nfs::Counters>,
+    began: Option<Began>,
 }
 
 /// What was done, for the report.
@@ -65,7 +66,7 @@ pub(super) struct Done {
     /// What that took.
     pub(super) publish_time: Duration,
     /// What the mount's counters counted of it all.
-    pub(super) traffic: Option<nfs::Traffic>,
+    pub(super) requests: Option<Requests>,
 }
 
 /// The source, or standard input that was read under a claim that was lost.
@@ -82,6 +83,8 @@ pub(super) struct VolumeWork<'a> {
     me: Me,
     progress: &'a Arc<Progress>,
     cancel: &'a Arc<Cancel>,
+    /// What the mount's counters said before the first look.
+    before: Option<nfs::Counters>,
 }
 
 impl Work<Disk> for VolumeWork<'_> {
@@ -160,7 +163,7 @@ impl Work<Disk> for VolumeWork<'_> {
         heartbeat: &Heartbeat,
     ) -> Result<StagedTree> {
         self.check(claim, &input)?;
-        let before = nfs::Counters::read(self.volume.root());
+        let began = Began::now(self.volume.root(), self.before.as_ref());
         let path = self.stage_path(claim, STAGE);
         let stage =
             make_private(claim.dir.as_fd(), STAGE.as_bytes()).context("create directory", path.as_path())?.fd;
@@ -177,7 +180,7 @@ impl Work<Disk> for VolumeWork<'_> {
         }
         staging.sealed.settings = settings::of(self.config);
         staging.sealed.source = Some(Name::from(self.config.from.as_os_str().as_bytes()));
-        Ok(StagedTree { staging, before })
+        Ok(StagedTree { staging, began })
     }
 
     async fn sync(&self, claim: &Claim<Arc<OwnedFd>>, mut tree: StagedTree) -> Result<StagedTree> {
@@ -217,8 +220,8 @@ impl Work<Disk> for VolumeWork<'_> {
     ) -> Result<Done> {
         let began = Instant::now();
         let (stage, _) = self.open_stage(claim, PUBLISHING)?;
-        let (sealed, mut staging, before) = match whole {
-            Whole::Ours(StagedTree { staging, before }) => (staging.sealed.clone(), Some(staging), before),
+        let (sealed, mut staging, counted) = match whole {
+            Whole::Ours(StagedTree { staging, began }) => (staging.sealed.clone(), Some(staging), began),
             Whole::Earlier(staged) => (staged.sealed.expect("without it nothing is left over"), None, None),
         };
         let site = self.site(claim, PUBLISHING, &stage, self.cancel);
@@ -226,9 +229,8 @@ impl Work<Disk> for VolumeWork<'_> {
         let publish_time = began.elapsed();
         let (entries, kept) = (published.moved, published.kept);
         tracing::info!(entries, kept, seconds = seconds(publish_time), "published");
-        let traffic = nfs::Counters::read(self.volume.root()).zip(before);
-        let traffic = traffic.map(|(after, before)| after.since(&before));
-        Ok(Done { sealed, staging, published, publish_time, traffic })
+        let requests = counted.and_then(|began| began.until_now(self.volume.root()));
+        Ok(Done { sealed, staging, published, publish_time, requests })
     }
 
     fn record(&self, epoch: u64, done: &Done) -> Complete {
@@ -262,7 +264,8 @@ impl<'a> VolumeWork<'a> {
         cancel: &'a Arc<Cancel>,
     ) -> Result<VolumeWork<'a>> {
         let device = rustix::fs::fstat(volume.root()).context("stat", volume.path())?.st_dev;
-        Ok(VolumeWork { config, volume, ourselves, me: Me::at(device), progress, cancel })
+        let before = nfs::Counters::read(volume.root());
+        Ok(VolumeWork { config, volume, ourselves, me: Me::at(device), progress, cancel, before })
     }
 
     /// Where root works as the volume's owner it can give nothing to anybody else.

@@ -13,8 +13,7 @@ use std::time::Duration;
 
 /// The most that is read of a file in /proc, in bytes: some 1,500 NFS mounts of 5 KiB each.
 const MAX_TEXT: u64 = 8 << 20;
-/// Fewer calls of an operation say little of its round trip: the kernel cuts each sum to whole
-/// milliseconds, at most 0.1 ms of the average then.
+/// Fewer calls say little of a round trip: the kernel cuts the sum of each operation to whole milliseconds.
 const ENOUGH_CALLS: u64 = 10;
 /// `NFS4_DEF_SLOT_TABLE_SIZE` in Linux `fs/nfs/nfs4session.h`.
 const DEFAULT_SLOTS: usize = 64;
@@ -25,7 +24,7 @@ const MAX_SLOTS: usize = 1024;
 ///
 /// They belong to the file system as this machine mounted it: another container that uses the same
 /// one counts here too. A new mount begins at zero.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct Counters {
     operations: BTreeMap<String, OperationCounts>,
     most_in_flight: Option<u64>,
@@ -38,7 +37,9 @@ struct OperationCounts {
     calls: u64,
     transmissions: u64,
     timeouts: u64,
-    /// Sum over the calls, in milliseconds.
+    /// What the calls waited together before they were sent, in milliseconds: for a slot above all.
+    queued: u64,
+    /// What their answers took together, in milliseconds.
     round_trips: u64,
 }
 
@@ -56,7 +57,10 @@ pub(crate) struct Traffic {
     /// The most requests that the mount's connections ever had in flight at once, one of the kernel's
     /// own among them; `None` where the kernel does not say (other transports than TCP).
     pub most_in_flight: Option<u64>,
-    shortest: Option<Duration>,
+    /// Whether it is a mount of NFSv4, where one request opens a file and creates it.
+    pub is_version_4: bool,
+    queued: u64,
+    round_trips: u64,
 }
 
 impl Counters {
@@ -68,6 +72,12 @@ impl Counters {
         counters(&text("/proc/self/mountstats")?, point, nth)
     }
 
+    /// Those of the first mount in a text like /proc/self/mountstats whose mount point this is.
+    #[cfg(test)]
+    pub(crate) fn of(mountstats: &str, point: &str) -> Counters {
+        counters(mountstats, point, 0).expect("a section of an NFS mount")
+    }
+
     /// What went to the server since `earlier`, a reading of the same mount.
     pub(crate) fn since(&self, earlier: &Counters) -> Traffic {
         let between = |name: &String, now: &OperationCounts| {
@@ -76,6 +86,7 @@ impl Counters {
                 calls: now.calls.saturating_sub(then.calls),
                 transmissions: now.transmissions.saturating_sub(then.transmissions),
                 timeouts: now.timeouts.saturating_sub(then.timeouts),
+                queued: now.queued.saturating_sub(then.queued),
                 round_trips: now.round_trips.saturating_sub(then.round_trips),
             }
         };
@@ -86,13 +97,13 @@ impl Counters {
         let sum = |field: fn(&OperationCounts) -> u64| {
             operations.iter().map(|(_, operation)| field(operation)).fold(0, u64::saturating_add)
         };
-        let often = operations.iter().filter(|(_, operation)| operation.calls >= ENOUGH_CALLS);
-        let averages = often.filter_map(|(_, operation)| average(operation.round_trips, operation.calls));
         Traffic {
             retransmissions: sum(|operation| operation.transmissions.saturating_sub(operation.calls)),
             timeouts: sum(|operation| operation.timeouts),
-            shortest: averages.min(),
+            queued: sum(|operation| operation.queued),
+            round_trips: sum(|operation| operation.round_trips),
             most_in_flight: self.most_in_flight,
+            is_version_4: self.operations.contains_key("OPEN"),
             calls: operations.into_iter().map(|(name, operation)| (name, operation.calls)).collect(),
         }
     }
@@ -104,10 +115,25 @@ impl Traffic {
         self.calls.iter().map(|(_, calls)| *calls).fold(0, u64::saturating_add)
     }
 
-    /// The average of the operation that was answered soonest: the nearest to the network's own round
-    /// trip that the counters tell. `None` where nothing was called 10 times.
-    pub(crate) fn shortest_round_trip(&self) -> Option<Duration> {
-        self.shortest
+    /// How many calls of one operation.
+    pub(crate) fn of(&self, operation: &str) -> u64 {
+        self.calls.iter().find(|(name, _)| name == operation).map_or(0, |(_, calls)| *calls)
+    }
+
+    /// From sending a request to its answer, on average: the network, and the server with all that waits there.
+    /// `None` where fewer than 10 were sent.
+    pub(crate) fn round_trip(&self) -> Option<Duration> {
+        self.average(self.round_trips)
+    }
+
+    /// How long a request waited on average before it was sent.
+    pub(crate) fn queued(&self) -> Option<Duration> {
+        self.average(self.queued)
+    }
+
+    fn average(&self, milliseconds: u64) -> Option<Duration> {
+        let calls = Some(self.total()).filter(|calls| *calls >= ENOUGH_CALLS)?;
+        Some(Duration::from_micros(milliseconds.saturating_mul(1000) / calls))
     }
 }
 
@@ -146,10 +172,6 @@ fn line(mountinfo: &str, id: u64) -> Option<&str> {
 
 fn slots(parameter: Option<&str>) -> usize {
     parameter.and_then(|text| text.trim().parse().ok()).unwrap_or(DEFAULT_SLOTS).clamp(1, MAX_SLOTS)
-}
-
-fn average(milliseconds: u64, calls: u64) -> Option<Duration> {
-    milliseconds.saturating_mul(1000).checked_div(calls).map(Duration::from_micros)
 }
 
 /// The mount that a descriptor was opened through, as mountinfo numbers it. From fdinfo (Linux 3.15)
@@ -209,11 +231,11 @@ fn operation(line: &str) -> Option<(String, OperationCounts)> {
     let (name, numbers) = line.trim().split_once(':')?;
     let numbers =
         numbers.split_whitespace().map(|number| number.parse().ok()).collect::<Option<Vec<u64>>>()?;
-    let [calls, transmissions, timeouts, _sent, _received, _queued, round_trips, _executed, ..] = numbers[..]
+    let [calls, transmissions, timeouts, _sent, _received, queued, round_trips, _executed, ..] = numbers[..]
     else {
         return None;
     };
-    Some((name.to_owned(), OperationCounts { calls, transmissions, timeouts, round_trips }))
+    Some((name.to_owned(), OperationCounts { calls, transmissions, timeouts, queued, round_trips }))
 }
 
 /// A file of the kernel's, whole or not at all. Names need not be UTF-8; what replaces their bytes is
@@ -266,8 +288,7 @@ device 10.0.0.9:/site mounted on /my\\040data with fstype nfs4 statvers=1.1
 
     #[track_caller]
     fn calls(mountstats: &str, id: u64, expected: Option<&[(&str, u64)]>) {
-        let none = Counters { operations: BTreeMap::new(), most_in_flight: None };
-        let found = read(mountstats, id).map(|counters| counters.since(&none).calls);
+        let found = read(mountstats, id).map(|counters| counters.since(&Counters::default()).calls);
         let expected =
             expected.map(|calls| calls.iter().map(|(name, calls)| ((*name).to_owned(), *calls)).collect());
         assert_eq!(found, expected);
@@ -313,14 +334,18 @@ device 10.0.0.9:/site mounted on /my\\040data with fstype nfs4 statvers=1.1
         assert_eq!(traffic.total(), 400);
         assert_eq!((traffic.retransmissions, traffic.timeouts), (2, 1));
         assert_eq!(traffic.most_in_flight, Some(32));
-        assert_eq!(traffic.shortest_round_trip(), Some(Duration::from_millis(3)));
+        let micros = Duration::from_micros;
+        assert_eq!([traffic.round_trip(), traffic.queued()], [Some(micros(3250)), Some(micros(50))]);
+        assert_eq!((traffic.of("OPEN"), traffic.of("READ"), traffic.is_version_4), (300, 0, true));
     }
 
     #[test]
-    fn without_calls_there_is_no_round_trip() {
+    fn few_calls_tell_no_round_trip() {
         let counters = read(MOUNTSTATS, 52).unwrap();
         let traffic = counters.since(&counters);
-        assert_eq!((traffic.total(), traffic.shortest_round_trip()), (0, None));
+        assert_eq!((traffic.total(), traffic.round_trip()), (0, None));
+        let nine = read(&MOUNTSTATS.replace("OPEN: 400", "OPEN: 409"), 52).unwrap().since(&counters);
+        assert_eq!((nine.total(), nine.round_trip()), (9, None));
     }
 
     #[test]

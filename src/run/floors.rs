@@ -1,0 +1,238 @@
+//! What no order and no number of writers could have been faster than on an NFS volume, and what the limit was.
+//!
+//! Two readings of the mount's counters frame what it takes: the requests of the claim are one after the other, so
+//! that nothing waits for anything but the network and the server; those of the seed are as many at once as there
+//! can be. Only reckons: what is measured comes from [`nfs`] and [`processor`].
+
+use std::os::fd::BorrowedFd;
+use std::time::Duration;
+
+use crate::seed::Staging;
+use crate::system::nfs::{self, Counters, Traffic};
+use crate::system::processor;
+
+/// Up to so many times as long as the higher floor, that floor is the limit.
+const NEAR: f64 = 1.5;
+/// The processor is the limit from this share of it on.
+const BUSY: f64 = 0.9;
+/// The server is the limit where it takes so many times as long for a request among many as for one alone.
+const SLOW: f64 = 1.5;
+/// For want of slots a request waits at least this part of a round trip before it is sent, on average; 64 writers do so
+/// with up to 51 slots. What a busy processor adds was 0.05.
+const WAITS: f64 = 0.25;
+
+/// Readings from before the first writer.
+#[derive(Debug)]
+pub(super) struct Began {
+    alone: Traffic,
+    counters: Counters,
+    processor: processor::Reading,
+}
+
+/// What was counted of a seed.
+#[derive(Debug)]
+pub(super) struct Requests {
+    /// Those of the claim, one after the other.
+    pub(super) alone: Traffic,
+    /// Those from the first writer to the last rename.
+    pub(super) seed: Traffic,
+    /// How busy the processors were meanwhile, 0 to 1.
+    pub(super) busy: f64,
+}
+
+/// What they come to.
+#[derive(Debug, PartialEq)]
+pub(super) struct Floors {
+    /// Of a request, with nothing else in flight.
+    pub(super) round_trip: Duration,
+    /// Of one among all those of the seed.
+    pub(super) loaded_round_trip: Duration,
+    /// As many requests at once as there may be: what the client asks for, or the fewer that the server grants.
+    pub(super) slots: u64,
+    /// All requests, with so many at once.
+    pub(super) slot_floor: Duration,
+    /// The longest chain of creations, each of which waits for the one before.
+    pub(super) directory_floor: Duration,
+    /// The time by the higher floor, to the hundredth.
+    pub(super) times_floor: f64,
+    /// What it would have to be faster: `slots`, `directory`, `server` or `processor`.
+    pub(super) limit: Option<&'static str>,
+}
+
+impl Began {
+    /// Reads what the mount's counters say now; `before` is from before the claim.
+    pub(super) fn now(root: BorrowedFd<'_>, before: Option<&Counters>) -> Option<Began> {
+        let counters = Counters::read(root)?;
+        Some(Began { alone: counters.since(before?), counters, processor: processor::Reading::now() })
+    }
+
+    /// What there was since.
+    pub(super) fn until_now(self, root: BorrowedFd<'_>) -> Option<Requests> {
+        let seed = Counters::read(root)?.since(&self.counters);
+        Some(Requests { alone: self.alone, seed, busy: self.processor.busy_since() })
+    }
+}
+
+impl Floors {
+    /// Of a seed that took this time. `None` where too few requests were sent to tell a round trip.
+    pub(super) fn new(requests: &Requests, staging: &Staging, time: Duration) -> Option<Floors> {
+        let asked = nfs::session_slots() as u64;
+        Floors::of(requests, asked, staging.writers as u64, staging.longest_chain, time)
+    }
+
+    fn of(requests: &Requests, asked: u64, writers: u64, chain: u64, time: Duration) -> Option<Floors> {
+        let Requests { alone, seed, busy } = requests;
+        let loaded_round_trip = seed.round_trip()?;
+        // A server that was away while the claim was made says nothing of the network.
+        let round_trip = alone.round_trip()?.min(loaded_round_trip);
+        let times = |number: f64| round_trip.mul_f64(number);
+        let slots = slots(seed, asked, writers, loaded_round_trip);
+        let slot_floor = times(seed.total() as f64 / slots as f64);
+        let directory_floor = times(chain as f64 * requests_a_creation(seed));
+        let floor = slot_floor.max(directory_floor).as_secs_f64().max(f64::MIN_POSITIVE);
+        let times_floor = (time.as_secs_f64() / floor * 100.0).round() / 100.0;
+        let limit = match slot_floor > directory_floor {
+            _ if times_floor > NEAR && *busy >= BUSY => Some("processor"),
+            _ if times_floor > NEAR && loaded_round_trip >= round_trip.mul_f64(SLOW) => Some("server"),
+            _ if times_floor > NEAR => None,
+            true => Some("slots"),
+            false => Some("directory"),
+        };
+        Some(Floors { round_trip, loaded_round_trip, slots, slot_floor, directory_floor, times_floor, limit })
+    }
+}
+
+/// As many as the client asks for, unless requests waited for a slot although there were never so many in flight: then
+/// the server has granted fewer. NFSv3 has no slots, and each writer its request.
+fn slots(seed: &Traffic, asked: u64, writers: u64, round_trip: Duration) -> u64 {
+    if !seed.is_version_4 {
+        return writers.max(1);
+    }
+    let waited = seed.queued().is_some_and(|queued| queued >= round_trip.mul_f64(WAITS));
+    // One of those in flight may be the kernel's own.
+    let most = seed.most_in_flight.map(|most| most.saturating_sub(1).max(1));
+    most.filter(|most| waited && *most < asked.min(writers)).unwrap_or(asked)
+}
+
+/// Requests under a directory's lock, one after the other: NFSv3 looks a file up before it creates it.
+fn requests_a_creation(seed: &Traffic) -> f64 {
+    let files = seed.of("CREATE");
+    let all = files + seed.of("MKDIR") + seed.of("SYMLINK");
+    if seed.is_version_4 || all == 0 {
+        return 1.0;
+    }
+    1.0 + seed.of("LOOKUP").min(files) as f64 / all as f64
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// As on a fresh mount of `bench/nfs` at 3 ms, and at the end of its claim.
+    const MOUNTED: &str = "GETATTR: 1 1 0 148 240 0 3 3 0";
+    const CLAIMED: &str = "\
+        GETATTR: 15 15 0 2376 3600 0 45 45 0
+        OPEN: 5 5 0 1332 1504 0 15 15 1
+        ACCESS: 10 10 0 1668 1680 0 31 31 0
+        CREATE: 7 7 0 1444 2184 0 21 22 0
+        WRITE: 3 3 0 1424 552 0 9 9 0";
+    fn counters(operations: &str, most_in_flight: u64) -> Counters {
+        let text = format!(
+            "device 10.0.0.9:/ mounted on /data with fstype nfs4 statvers=1.1\n\
+             xprt: tcp 0 0 2 0 0 69 67 0 70 0 {most_in_flight} 0 1\nper-op statistics\n{operations}\n"
+        );
+        Counters::of(&text, "/data")
+    }
+
+    /// What is counted between a mount, the end of the claim, and the end of the seed.
+    fn requests(claimed: &str, ended: &str, most_in_flight: u64, busy: f64) -> Requests {
+        let claim = counters(claimed, 2);
+        let alone = claim.since(&counters(MOUNTED, 2));
+        Requests { alone, seed: counters(ended, most_in_flight).since(&claim), busy }
+    }
+
+    /// The round trips alone and among others, the slots, the floors, the time by them, and the limit.
+    fn told(requests: &Requests, chain: u64, seconds: f64) -> String {
+        match Floors::of(requests, 64, 64, chain, Duration::from_secs_f64(seconds)) {
+            None => "nothing".into(),
+            Some(floors) => format!(
+                "{} {} us, {} slots, {:.3} {:.3} s, times {} by {}",
+                floors.round_trip.as_micros(),
+                floors.loaded_round_trip.as_micros(),
+                floors.slots,
+                floors.slot_floor.as_secs_f64(),
+                floors.directory_floor.as_secs_f64(),
+                floors.times_floor,
+                floors.limit.unwrap_or("nothing that is known"),
+            ),
+        }
+    }
+
+    /// The corpus there, with the 64 slots that the client asks for: requests wait for the processor that client and
+    /// server share, each kind for 7.6 ms or more.
+    const CORPUS: &str = "\
+        WRITE: 10524 10524 0 117094820 1179552 5269 85757 94366 0
+        OPEN: 10500 10500 0 2887452 3737712 5938 85467 94922 1
+        CLOSE: 10505 10505 0 1932920 1848904 4559 82187 89918 0
+        SETATTR: 12268 12268 0 2797072 3238752 2231 99396 102435 0
+        ACCESS: 1673 1673 0 281052 281064 70 13397 13566 0
+        CREATE: 1688 1688 0 342872 526656 133 12876 13190 0";
+    /// The same from a server that grants 30: they wait before they are sent.
+    const FEW_SLOTS: &str = "\
+        WRITE: 10524 10524 0 117094820 1179552 53208 43083 98214 0
+        OPEN: 10500 10500 0 2887452 3737712 54721 42313 99262 1
+        CLOSE: 10505 10505 0 1932920 1848904 51983 41623 95800 0
+        SETATTR: 12268 12268 0 2797072 3238752 58451 48692 107670 0
+        ACCESS: 1673 1673 0 281052 281064 7384 6580 14053 0
+        CREATE: 1688 1688 0 342872 526656 7149 6676 13961 0";
+    /// 16 files.
+    const SMALL: &str = "\
+        WRITE: 22 22 0 404944 2896 11 78 89 0
+        OPEN: 24 24 0 6636 8256 1 80 82 1
+        CLOSE: 23 23 0 4232 4072 0 83 83 0
+        SETATTR: 19 19 0 4300 5016 0 66 67 0
+        ACCESS: 28 28 0 4692 4704 0 87 87 0
+        CREATE: 7 7 0 1444 2184 0 21 22 0";
+    /// NFSv3, whose kinds are others: 300 files in 20 directories.
+    const VERSION_3: &str = "\
+        LOOKUP: 310 310 0 1 1 0 930 930 0
+        CREATE: 300 300 0 1 1 0 900 900 0
+        MKDIR: 20 20 0 1 1 0 60 60 0
+        SETATTR: 320 320 0 1 1 0 960 960 0";
+
+    #[test]
+    fn the_round_trip_is_that_of_a_request_alone() {
+        let figures = "3025 8041 us, 64 slots, 2.228 0.756 s, times 3.04 by";
+        for (busy, limit) in [(0.97, "processor"), (0.2, "server")] {
+            let corpus = requests(CLAIMED, CORPUS, 65, busy);
+            assert_eq!(told(&corpus, 250, 6.766), format!("{figures} {limit}"));
+        }
+        // The server was away for a minute.
+        let away = requests(&CLAIMED.replace(" 45 45 ", " 60045 60045 "), CORPUS, 65, 0.97);
+        assert!(told(&away, 250, 6.766).starts_with("8041 8041 us"));
+        assert_eq!(told(&requests(CLAIMED, CLAIMED, 65, 0.97), 250, 6.766), "nothing");
+    }
+
+    #[test]
+    fn slots_are_fewer_than_the_client_asks_for_only_where_requests_waited_for_them() {
+        let few = requests(CLAIMED, FEW_SLOTS, 35, 0.97);
+        assert_eq!(told(&few, 250, 7.072), "3025 4007 us, 34 slots, 4.193 0.756 s, times 1.69 by processor");
+        let small = requests(CLAIMED, SMALL, 5, 0.1);
+        let figures = "3025 3459 us, 64 slots, 0.005 0.048 s, times";
+        assert_eq!(told(&small, 16, 0.06), format!("{figures} 1.24 by directory"));
+        assert_eq!(told(&small, 16, 0.33), format!("{figures} 6.82 by nothing that is known"));
+        assert_eq!(told(&small, 1, 0.006), "3025 3459 us, 64 slots, 0.005 0.003 s, times 1.3 by slots");
+    }
+
+    #[test]
+    fn nfs_3_looks_a_file_up_before_it_creates_it() {
+        let mounted = counters("MKDIR: 0 0 0 0 0 0 0 0 0", 2);
+        let claim = counters("MKDIR: 20 20 0 1 1 0 60 60 0", 2);
+        let seed = counters(VERSION_3, 65).since(&mounted);
+        let version_3 = Requests { alone: claim.since(&mounted), seed, busy: 0.1 };
+        assert_eq!(
+            told(&version_3, 100, 0.6),
+            "3000 3000 us, 64 slots, 0.045 0.581 s, times 1.03 by directory"
+        );
+    }
+}
