@@ -40,26 +40,6 @@ impl Settings {
     }
 }
 
-/// A manifest of the volume: its file's name, digest and length.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct Manifest {
-    /// Its name in the state directory.
-    pub name: Name,
-    /// Of its bytes.
-    pub digest: String,
-    /// In bytes.
-    pub length: u64,
-}
-
-/// Files, and how long they are together.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct Amount {
-    /// How many.
-    pub files: u64,
-    /// Of all of them.
-    pub bytes: u64,
-}
-
 /// `record.json`.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) struct Complete {
@@ -91,18 +71,9 @@ pub(crate) struct Complete {
     pub finished: u64,
     /// The volseed that wrote this.
     pub volseed: Untrusted,
-    /// What the volume was seeded with, entry by entry.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub manifest: Option<Manifest>,
     /// The hook that has yet to run.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pending: Option<Untrusted>,
-    /// Files of the user's that an upgrade replaced and kept.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub saved: Option<Amount>,
-    /// Files of the image's that an upgrade left out.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub offered: Option<Amount>,
 }
 
 impl Complete {
@@ -140,10 +111,7 @@ impl Complete {
             top: Vec::new(),
             finished: now(),
             volseed: env!("CARGO_PKG_VERSION").to_owned().into(),
-            manifest: None,
             pending: None,
-            saved: None,
-            offered: None,
         }
     }
 
