@@ -18,7 +18,7 @@ pub(crate) fn is_system_root(directory: BorrowedFd<'_>) -> bool {
 
 /// Whether two descriptors are of one directory.
 pub(crate) fn is_same_directory(one: BorrowedFd<'_>, other: BorrowedFd<'_>) -> bool {
-    matches!((DirectoryIdentity::of(one), DirectoryIdentity::of(other)), (Some(one), Some(other)) if one == other)
+    identity(one).is_some_and(|one| identity(other) == Some(one))
 }
 
 /// Whether it is in the same mount as `/`, and that is an overlay of an image's layers.
@@ -31,35 +31,20 @@ fn open_root() -> Option<OwnedFd> {
     fs::openat(CWD, "/", OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty()).ok()
 }
 
-/// What a directory is, wherever it is mounted.
-#[derive(PartialEq, Eq)]
-struct DirectoryIdentity {
-    device: (u32, u32),
-    inode: u64,
-}
-
-impl DirectoryIdentity {
-    fn of(directory: BorrowedFd<'_>) -> Option<DirectoryIdentity> {
-        if let Some(found) = look(directory, StatxFlags::INO) {
-            return Some(DirectoryIdentity {
-                device: (found.stx_dev_major, found.stx_dev_minor),
-                inode: found.stx_ino,
-            });
-        }
-        let found = fs::fstat(directory).ok()?;
-        Some(DirectoryIdentity {
-            device: (fs::major(found.st_dev), fs::minor(found.st_dev)),
-            inode: found.st_ino,
-        })
+/// Device and inode of a directory, wherever it is mounted.
+fn identity(directory: BorrowedFd<'_>) -> Option<(u64, u64)> {
+    if let Some(found) = look(directory, StatxFlags::INO) {
+        return Some((fs::makedev(found.stx_dev_major, found.stx_dev_minor), found.stx_ino));
     }
+    let found = fs::fstat(directory).ok()?;
+    Some((found.st_dev, found.st_ino))
 }
 
 /// Whether they were opened through one mount: by its number (Linux 5.8), or by the device.
 pub(crate) fn is_same_mount(one: BorrowedFd<'_>, other: BorrowedFd<'_>) -> bool {
     match (mount_id(one), mount_id(other)) {
         (Some(one), Some(other)) => one == other,
-        _ => matches!((DirectoryIdentity::of(one), DirectoryIdentity::of(other)),
-            (Some(one), Some(other)) if one.device == other.device),
+        _ => identity(one).zip(identity(other)).is_some_and(|(one, other)| one.0 == other.0),
     }
 }
 
