@@ -67,22 +67,11 @@ impl Limits {
     }
 }
 
-/// Which limit bit.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Limit {
-    /// Processes and threads.
-    Processes,
-    /// Memory.
-    Memory,
-    /// Open files.
-    OpenFiles,
-}
-
 /// Why there are fewer writers than requested, for one line of the log.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Bound {
-    /// The tightest limit.
-    pub limit: Limit,
+    /// The tightest limit, as a person calls it.
+    pub limit: &'static str,
     /// How many writers were requested.
     pub requested: usize,
     /// How many it leaves room for, at least 1.
@@ -91,12 +80,8 @@ pub(crate) struct Bound {
 
 impl fmt::Display for Bound {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let limit = match self.limit {
-            Limit::Processes => "limit of processes (pids, nproc)",
-            Limit::Memory => "memory limit",
-            Limit::OpenFiles => "limit of open files (nofile)",
-        };
-        write!(f, "{} requested, the container's {limit} leaves room for {}", self.requested, self.room)
+        let Bound { limit, requested, room } = self;
+        write!(f, "{requested} requested, the container's {limit} leaves room for {room}")
     }
 }
 
@@ -107,7 +92,11 @@ pub(crate) fn bound(requested: usize, limits: &Limits, bytes_per_writer: u64) ->
     let processes = limits.processes_left.map(|left| left.saturating_sub(RESERVED_PROCESSES));
     let memory = limits.memory_left.and_then(|left| (left / 2).checked_div(bytes_per_writer));
     let open_files = Some(FileBudget::of(limits.open_files).writers());
-    let rooms = [(Limit::Processes, processes), (Limit::Memory, memory), (Limit::OpenFiles, open_files)];
+    let rooms = [
+        ("limit of processes (pids, nproc)", processes),
+        ("memory limit", memory),
+        ("limit of open files (nofile)", open_files),
+    ];
     let tightest = rooms
         .into_iter()
         .filter_map(|(limit, room)| Some((limit, usize::try_from(room?).unwrap_or(usize::MAX).max(1))))

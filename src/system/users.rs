@@ -17,10 +17,7 @@ impl std::str::FromStr for Spec {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Spec, String> {
-        let (user, group) = match text.split_once(':') {
-            Some((user, group)) => (user, Some(group)),
-            None => (text, None),
-        };
+        let (user, group) = text.split_once(':').map_or((text, None), |(user, group)| (user, Some(group)));
         if user.is_empty() || group.is_some_and(|group| group.is_empty() || group.contains(':')) {
             return Err("expected USER or USER:GROUP".into());
         }
@@ -50,16 +47,13 @@ pub(crate) struct Identity {
     pub home: PathBuf,
 }
 
-/// Where the entries are read from.
+/// Where the entries are read from: the directory that `passwd` and `group` are in.
 #[derive(Debug, Clone)]
-pub(crate) struct Database {
-    passwd: PathBuf,
-    group: PathBuf,
-}
+pub(crate) struct Database(pub PathBuf);
 
 impl Default for Database {
     fn default() -> Database {
-        Database::below(Path::new("/etc"))
+        Database("/etc".into())
     }
 }
 
@@ -77,11 +71,6 @@ struct Group {
 }
 
 impl Database {
-    /// The database whose `passwd` and `group` are in `directory`.
-    pub(crate) fn below(directory: &Path) -> Database {
-        Database { passwd: directory.join("passwd"), group: directory.join("group") }
-    }
-
     /// The owner of files that `spec` names. A user without a group gives its number as the group,
     /// as Docker's `COPY --chown` does.
     ///
@@ -141,18 +130,18 @@ impl Database {
             .into_iter()
             .find(|entry| entry.name == group)
             .map(|entry| entry.gid)
-            .ok_or_else(|| format!("no group '{group}' in {}", self.group.display()))
+            .ok_or_else(|| format!("no group '{group}' in {}", self.0.join("group").display()))
     }
 
     fn user_named(&self, name: &str) -> Result<User, String> {
         self.users()
             .into_iter()
             .find(|user| user.name == name)
-            .ok_or_else(|| format!("no user '{name}' in {}", self.passwd.display()))
+            .ok_or_else(|| format!("no user '{name}' in {}", self.0.join("passwd").display()))
     }
 
     fn users(&self) -> Vec<User> {
-        lines(&self.passwd)
+        lines(&self.0.join("passwd"))
             .iter()
             .filter_map(|line| {
                 let fields: Vec<&str> = line.split(':').collect();
@@ -163,7 +152,7 @@ impl Database {
     }
 
     fn groups(&self) -> Vec<Group> {
-        lines(&self.group)
+        lines(&self.0.join("group"))
             .iter()
             .filter_map(|line| {
                 let fields: Vec<&str> = line.split(':').collect();
@@ -230,7 +219,7 @@ mod tests {
         fs::write(dir.path().join("passwd"), "root:x:0:0::/root:/bin/sh\nweb:x:33:33::/var/www:/bin/sh\n")
             .unwrap();
         fs::write(dir.path().join("group"), "web:x:33:\nlogs:x:4:web,root\nother:x:9:root\n").unwrap();
-        let users = Database::below(dir.path());
+        let users = Database(dir.path().to_owned());
         let identity = |text: &str| users.identity(&text.parse().unwrap());
         assert_eq!(identity("web").unwrap().groups, [33, 4]);
         assert_eq!(identity("33").unwrap(), identity("web").unwrap());

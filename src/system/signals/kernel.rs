@@ -74,26 +74,20 @@ type Action = [u64; 4];
 
 /// Replaces the calling thread's mask and returns the one before.
 pub(crate) fn replace_mask(mask: Set) -> Set {
-    let mut before = 0u64;
-    // SAFETY: both pointers are to eight bytes that live as long as the call.
-    unsafe {
-        libc::syscall(
-            libc::SYS_rt_sigprocmask,
-            libc::SIG_SETMASK,
-            &raw const mask.0,
-            &raw mut before,
-            SET_BYTES,
-        )
-    };
-    Set(before)
+    change_mask(&raw const mask.0)
 }
 
 /// The calling thread's mask.
 pub(crate) fn mask() -> Set {
-    let (mut now, none) = (0u64, std::ptr::null::<u64>());
-    // SAFETY: as above; without a new set nothing changes.
-    unsafe { libc::syscall(libc::SYS_rt_sigprocmask, libc::SIG_SETMASK, none, &raw mut now, SET_BYTES) };
-    Set(now)
+    change_mask(std::ptr::null())
+}
+
+/// `mask` is eight bytes, or null, and then nothing changes.
+fn change_mask(mask: *const u64) -> Set {
+    let mut before = 0u64;
+    // SAFETY: both pointers are to eight bytes that live as long as the call, or null.
+    unsafe { libc::syscall(libc::SYS_rt_sigprocmask, libc::SIG_SETMASK, mask, &raw mut before, SET_BYTES) };
+    Set(before)
 }
 
 /// Those that have come and are blocked.
@@ -108,17 +102,7 @@ pub(crate) fn pending() -> Set {
 pub(crate) fn ignored() -> Set {
     let is_ignored = |signal: &u8| {
         let mut action: Action = [0; 4];
-        let none = std::ptr::null::<Action>();
-        // SAFETY: the pointer is to as many bytes as the kernel's structure has; nothing is changed.
-        let done = unsafe {
-            libc::syscall(
-                libc::SYS_rt_sigaction,
-                libc::c_long::from(*signal),
-                none,
-                &raw mut action,
-                SET_BYTES,
-            )
-        };
+        let done = change_action(*signal, std::ptr::null(), &raw mut action);
         done == 0 && action[0] == libc::SIG_IGN as u64
     };
     Set::of((1..=LAST).filter(is_ignored))
@@ -127,12 +111,15 @@ pub(crate) fn ignored() -> Set {
 /// Sets what happens when `signal` comes. SIGKILL and SIGSTOP stay as they are.
 pub(crate) fn dispose(signal: u8, disposition: Disposition) {
     let action: Action = [disposition as u64, 0, 0, 0];
-    let none = std::ptr::null_mut::<Action>();
-    // SAFETY: the pointer is to a whole structure that installs no handler. A C library's own handler
+    change_action(signal, &raw const action, std::ptr::null_mut());
+}
+
+/// Each pointer is to a whole structure, or null; 0 where it was done.
+fn change_action(signal: u8, new: *const Action, old: *mut Action) -> libc::c_long {
+    let signal = libc::c_long::from(signal);
+    // SAFETY: the structures live as long as the call, and none installs a handler. A C library's own handler
     // for its own signals is only replaced right before `exec`, without a second thread.
-    unsafe {
-        libc::syscall(libc::SYS_rt_sigaction, libc::c_long::from(signal), &raw const action, none, SET_BYTES)
-    };
+    unsafe { libc::syscall(libc::SYS_rt_sigaction, signal, new, old, SET_BYTES) }
 }
 
 /// Takes the next blocked signal out of `set` that has come or comes by `deadline`; blocks until then.
