@@ -23,8 +23,8 @@ struct Wrapper {
     names: &'static [&'static str],
     /// Letters of options that have a value.
     short: &'static str,
-    /// Long options that have their value in the next word, unless it stands behind `=`.
-    long: &'static [&'static str],
+    /// Long options, between blanks, that have their value in the next word, unless it stands behind `=`.
+    long: &'static str,
     /// How many words come before the command.
     operands: usize,
     /// Words with `=` are variables.
@@ -32,46 +32,27 @@ struct Wrapper {
 }
 
 const fn wrapper(names: &'static [&'static str], short: &'static str) -> Wrapper {
-    Wrapper { names, short, long: &[], operands: 0, assigns: false }
+    Wrapper { names, short, long: "", operands: 0, assigns: false }
 }
 
 const ENV: &str = "env";
-const SHELL: Wrapper = Wrapper {
-    long: &["--rcfile", "--init-file"],
-    ..wrapper(&["sh", "bash", "dash", "ash", "ksh", "zsh"], "oO")
-};
-const SETPRIV_LONG: &[&str] = &[
-    "--ruid",
-    "--euid",
-    "--rgid",
-    "--egid",
-    "--reuid",
-    "--regid",
-    "--groups",
-    "--inh-caps",
-    "--ambient-caps",
-    "--bounding-set",
-    "--securebits",
-    "--pdeathsig",
-    "--ptracer",
-    "--selinux-label",
-    "--apparmor-profile",
-    "--landlock-access",
-    "--landlock-rule",
-    "--seccomp-filter",
-];
+const SHELL: Wrapper =
+    Wrapper { long: "--rcfile --init-file", ..wrapper(&["sh", "bash", "dash", "ash", "ksh", "zsh"], "oO") };
+const SETPRIV_LONG: &str = "--ruid --euid --rgid --egid --reuid --regid --groups --inh-caps --ambient-caps \
+    --bounding-set --securebits --pdeathsig --ptracer --selinux-label --apparmor-profile --landlock-access \
+    --landlock-rule --seccomp-filter";
 const WRAPPERS: [Wrapper; 11] = [
-    Wrapper { long: &["--unset", "--chdir", "--argv0"], assigns: true, ..wrapper(&[ENV], "uCaP") },
+    Wrapper { long: "--unset --chdir --argv0", assigns: true, ..wrapper(&[ENV], "uCaP") },
     Wrapper { assigns: true, ..wrapper(&["sudo"], "ugCDRTUhp") },
     wrapper(&["tini", "tini-static", "docker-init"], "pe"),
-    Wrapper { long: &["--rewrite"], ..wrapper(&["dumb-init"], "r") },
+    Wrapper { long: "--rewrite", ..wrapper(&["dumb-init"], "r") },
     wrapper(&["catatonit", "nohup", "setsid", "busybox", "toybox"], ""),
     Wrapper { operands: 1, ..wrapper(&["gosu", "su-exec", "setuidgid", "s6-setuidgid"], "") },
     Wrapper { long: SETPRIV_LONG, ..wrapper(&["setpriv"], "") },
-    Wrapper { long: &["--adjustment"], ..wrapper(&["nice"], "n") },
-    Wrapper { long: &["--class", "--classdata"], ..wrapper(&["ionice"], "cn") },
-    Wrapper { long: &["--input", "--output", "--error"], ..wrapper(&["stdbuf"], "ioe") },
-    Wrapper { long: &["--signal", "--kill-after"], operands: 1, ..wrapper(&["timeout"], "sk") },
+    Wrapper { long: "--adjustment", ..wrapper(&["nice"], "n") },
+    Wrapper { long: "--class --classdata", ..wrapper(&["ionice"], "cn") },
+    Wrapper { long: "--input --output --error", ..wrapper(&["stdbuf"], "ioe") },
+    Wrapper { long: "--signal --kill-after", operands: 1, ..wrapper(&["timeout"], "sk") },
 ];
 
 /// The words that stand for programs in `command`: its first, and those that this one starts, and so on.
@@ -139,7 +120,7 @@ fn look_behind(wrapper: &Wrapper, words: &[OsString], depth: usize, found: &mut 
 fn has_value_behind(wrapper: &Wrapper, option: &OsStr) -> bool {
     let text = option.to_string_lossy();
     if text.starts_with("--") {
-        return wrapper.long.contains(&&*text);
+        return wrapper.long.split(' ').any(|option| option == text);
     }
     // `-n5` has its value in the same word.
     let valued = text.char_indices().skip(1).find(|(_, letter)| wrapper.short.contains(*letter));
