@@ -22,8 +22,8 @@ use crate::error::Error;
 use crate::exit::Exit;
 use crate::system::users::Spec;
 use values::{
-    Address, AppCheck, Commands, Exclude, Existing, LockMode, LogFormat, LogLevel, Mapping, ModeChange,
-    PassSocket, ShowProgress, SignalScope, Size, Workers,
+    Address, AppCheck, Commands, Exclude, Existing, LockMode, LogFormat, Mapping, ModeChange, PassSocket,
+    ShowProgress, SignalScope, Size, Workers,
 };
 
 /// Seeds a container's persistent volume before its app starts: in parallel, once, and answering health
@@ -424,8 +424,8 @@ pub(crate) struct LogArgs {
     #[arg(long = "log", env = "VOLSEED_LOG", value_name = "FORMAT", default_value = "text")]
     pub format: LogFormat,
     /// error, warn, info, debug
-    #[arg(long = "log-level", env = "VOLSEED_LOG_LEVEL", value_name = "LEVEL", default_value = "info")]
-    pub level: LogLevel,
+    #[arg(long = "log-level", env = "VOLSEED_LOG_LEVEL", value_name = "LEVEL", default_value = "info", value_parser = values::log_levels())]
+    pub level: tracing::Level,
     /// auto or none
     ///
     /// `auto` draws a bar where standard error is a terminal and the log is text. `none` writes the log's

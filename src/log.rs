@@ -8,7 +8,6 @@ mod bar;
 mod standard_error;
 
 use std::ffi::OsString;
-use std::fmt::Write as _;
 use std::io::{self, IsTerminal, Write};
 use std::panic::PanicHookInfo;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -47,7 +46,7 @@ impl Console {
     pub(crate) fn start(config: LogArgs) -> Console {
         let console = Console { config, screen: Arc::default() };
         let builder = tracing_subscriber::fmt()
-            .with_max_level(tracing::Level::from(config.level))
+            .with_max_level(config.level)
             .with_target(false)
             .with_ansi(false)
             // It would print to standard error, which is what just failed.
@@ -140,9 +139,7 @@ impl Console {
     /// The line that says how many were lost, as the log would write it: it cannot be asked to from here.
     fn loss(&self, lost: u64) -> String {
         let message = "log lines were lost: standard error did not accept them";
-        let mut time = String::new();
-        // Writing to a string does not fail.
-        let _ = SystemTime.format_time(&mut Writer::new(&mut time));
+        let time = timestamp();
         match self.config.format {
             LogFormat::Text => format!("{time}  WARN {message} lost={lost}\n"),
             LogFormat::Json => {
@@ -155,16 +152,21 @@ impl Console {
     }
 }
 
+/// The time as the log's lines have it.
+fn timestamp() -> String {
+    let mut time = String::new();
+    // Writing to a string does not fail.
+    let _ = SystemTime.format_time(&mut Writer::new(&mut time));
+    time
+}
+
 /// Writes an error's lines, before there is a log.
 pub(crate) fn print_error(error: &Error, format: LogFormat) {
     let text = match format {
         LogFormat::Text => error_lines(error),
         LogFormat::Json => {
-            let mut time = String::new();
-            // Writing to a string does not fail.
-            let _ = SystemTime.format_time(&mut Writer::new(&mut time));
             let mut line = serde_json::json!({
-                "timestamp": time, "level": "ERROR", "message": error.to_string(), "exit_code": error.exit_code().code()
+                "timestamp": timestamp(), "level": "ERROR", "message": error.to_string(), "exit_code": error.exit_code().code()
             });
             if let Some(help) = error.help_text() {
                 line["help"] = help.into();
@@ -195,19 +197,15 @@ pub(crate) fn print_panic(panic: &PanicHookInfo<'_>) {
 }
 
 fn error_lines(error: &Error) -> String {
-    let mut lines = format!("error: {error}\n");
-    if let Some(help) = error.help_text() {
-        // Writing to a string does not fail.
-        let _ = writeln!(lines, "help: {help}");
-    }
-    lines
+    let help = error.help_text().map(|help| format!("help: {help}\n"));
+    format!("error: {error}\n{}", help.unwrap_or_default())
 }
 
 /// Logs how far the seed is.
 pub(crate) fn progress(progress: &Progress) {
     let snapshot = progress.snapshot();
     tracing::info!(
-        phase = format!("{:?}", snapshot.phase).to_lowercase(),
+        phase = snapshot.phase.name(),
         files = snapshot.files,
         files_total = snapshot.files_total,
         bytes = snapshot.bytes,

@@ -9,7 +9,7 @@ use clap::parser::ValueSource;
 
 use super::config::{self, AppConfig, Config, HealthConfig, VolumeConfig};
 use super::file::{File, is_given};
-use super::values::{AppCheck, LogFormat, LogLevel, ShowProgress};
+use super::values::{AppCheck, LogFormat, ShowProgress};
 use super::{Cli, HealthArgs, LogArgs, RunArgs, Verb, usage, usage_error, words};
 use crate::error::Result;
 
@@ -128,7 +128,7 @@ impl Request {
             },
             Request::Page(_) => None,
         };
-        let errors = LogArgs { format: early, level: LogLevel::Error, progress: ShowProgress::None };
+        let errors = LogArgs { format: early, level: tracing::Level::ERROR, progress: ShowProgress::None };
         args.unwrap_or(errors)
     }
 

@@ -12,8 +12,10 @@ use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
 
+use clap::builder::{PossibleValuesParser, TypedValueParser};
 use glob::Pattern;
 use nix::sys::signal::Signal;
+use tracing::Level;
 
 use crate::system::signals::names;
 pub(crate) use chmod::ModeChange;
@@ -102,28 +104,10 @@ pub(crate) enum LogFormat {
     Json,
 }
 
-/// How much is logged.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
-pub(crate) enum LogLevel {
-    /// Why volseed ends.
-    Error,
-    /// What needs a look, too.
-    Warn,
-    /// Phases and the report, too.
-    Info,
-    /// Every entry, too.
-    Debug,
-}
-
-impl From<LogLevel> for tracing::Level {
-    fn from(level: LogLevel) -> tracing::Level {
-        match level {
-            LogLevel::Error => tracing::Level::ERROR,
-            LogLevel::Warn => tracing::Level::WARN,
-            LogLevel::Info => tracing::Level::INFO,
-            LogLevel::Debug => tracing::Level::DEBUG,
-        }
-    }
+/// How much is logged: why volseed ends, what needs a look, phases and the report, every entry.
+pub(crate) fn log_levels() -> impl TypedValueParser<Value = Level> {
+    PossibleValuesParser::new(["error", "warn", "info", "debug"])
+        .map(|word| word.parse::<Level>().expect("it is one of them"))
 }
 
 /// Whether progress is shown as a bar.

@@ -5,8 +5,10 @@ use std::ffi::{CString, OsStr, OsString};
 use std::os::unix::ffi::OsStrExt;
 use std::time::Duration;
 
+use tracing::Level;
+
 use crate::cli::config::SUPERVISOR;
-use crate::cli::values::{self, LogFormat, LogLevel, ShowProgress};
+use crate::cli::values::{self, LogFormat, ShowProgress};
 use crate::cli::{LogArgs, SuperviseArgs};
 
 /// See above.
@@ -45,7 +47,7 @@ impl Plan {
             format!("grace={}ms", config.grace.as_millis()),
             format!("scope={}", values::word(config.signal_scope)),
             format!("log={}", values::word(self.log.format)),
-            format!("level={}", values::word(self.log.level)),
+            format!("level={}", self.log.level),
         ];
         words.extend(config.stop_signal.map(|signal| format!("stop={signal}")));
         if self.terminal {
@@ -71,7 +73,7 @@ impl Plan {
             child,
             config: SuperviseArgs::default(),
             terminal: false,
-            log: LogArgs { format: LogFormat::Text, level: LogLevel::Info, progress: ShowProgress::None },
+            log: LogArgs { format: LogFormat::Text, level: Level::INFO, progress: ShowProgress::None },
             command: Vec::new(),
         };
         for word in words.by_ref().take_while(|word| *word != "--") {
@@ -90,7 +92,7 @@ impl Plan {
             "stop" => self.config.stop_signal = Some(value.parse().ok()?),
             "scope" => self.config.signal_scope = values::value(value)?,
             "log" => self.log.format = values::value(value)?,
-            "level" => self.log.level = values::value(value)?,
+            "level" => self.log.level = value.parse().ok()?,
             "terminal" => self.terminal = true,
             "rewrite" => self.config.rewrite.push(values::rewrite(value).ok()?),
             "exit-map" => self.config.exit_map.push(values::exit_map(value).ok()?),
@@ -114,7 +116,7 @@ mod tests {
             grace: Duration::from_millis(1500),
             stop_signal: Some(28),
         };
-        let log = LogArgs { format: LogFormat::Json, level: LogLevel::Warn, progress: ShowProgress::None };
+        let log = LogArgs { format: LogFormat::Json, level: Level::WARN, progress: ShowProgress::None };
         let command = ["nginx".into(), OsStr::from_bytes(b"caf\xe9 --").into()];
         let written = Plan::new(7, &config, true, log, &command);
         let words: Vec<OsString> =
