@@ -41,19 +41,29 @@ pub enum Exit {
 }
 
 /// Every code with a fixed number: the code, its name in `sysexits.h` or the shell, its meaning.
-pub const TABLE: &[(Exit, &str, &str)] = &[
-    (Exit::Usage, "EX_USAGE", "the command line, an environment variable or the configuration file is wrong"),
-    (Exit::Archive, "EX_DATAERR", "the archive is corrupt, cut short, or holds what no seed may hold"),
-    (Exit::Source, "EX_NOINPUT", "the source is not there"),
-    (Exit::Bug, "EX_SOFTWARE", "an error in volseed itself; please report it"),
-    (Exit::System, "EX_OSERR", "a call to the operating system went wrong"),
-    (Exit::Volume, "EX_CANTCREAT", "the volume is read-only or full"),
-    (Exit::Io, "EX_IOERR", "reading or writing went wrong"),
-    (Exit::Held, "EX_TEMPFAIL", "another replica holds the volume for longer than --wait-timeout; try again"),
-    (Exit::Permission, "EX_NOPERM", "a permission is missing"),
-    (Exit::Refused, "EX_CONFIG", "the volume's state conflicts with what was asked"),
-    (Exit::NotExecutable, "shell", "the app is there and cannot be executed"),
-    (Exit::NotFound, "shell", "the app was not found"),
+pub const TABLE: &[(Exit, u8, &str, &str)] = &[
+    (
+        Exit::Usage,
+        64,
+        "EX_USAGE",
+        "the command line, an environment variable or the configuration file is wrong",
+    ),
+    (Exit::Archive, 65, "EX_DATAERR", "the archive is corrupt, cut short, or holds what no seed may hold"),
+    (Exit::Source, 66, "EX_NOINPUT", "the source is not there"),
+    (Exit::Bug, 70, "EX_SOFTWARE", "an error in volseed itself; please report it"),
+    (Exit::System, 71, "EX_OSERR", "a call to the operating system went wrong"),
+    (Exit::Volume, 73, "EX_CANTCREAT", "the volume is read-only or full"),
+    (Exit::Io, 74, "EX_IOERR", "reading or writing went wrong"),
+    (
+        Exit::Held,
+        75,
+        "EX_TEMPFAIL",
+        "another replica holds the volume for longer than --wait-timeout; try again",
+    ),
+    (Exit::Permission, 77, "EX_NOPERM", "a permission is missing"),
+    (Exit::Refused, 78, "EX_CONFIG", "the volume's state conflicts with what was asked"),
+    (Exit::NotExecutable, 126, "shell", "the app is there and cannot be executed"),
+    (Exit::NotFound, 127, "shell", "the app was not found"),
 ];
 
 impl Exit {
@@ -63,19 +73,11 @@ impl Exit {
             Exit::Success => 0,
             Exit::Unhealthy => 1,
             Exit::App(code) => code,
-            Exit::Usage => 64,
-            Exit::Archive => 65,
-            Exit::Source => 66,
-            Exit::Bug => 70,
-            Exit::System => 71,
-            Exit::Volume => 73,
-            Exit::Io => 74,
-            Exit::Held => 75,
-            Exit::Permission => 77,
-            Exit::Refused => 78,
-            Exit::NotExecutable => 126,
-            Exit::NotFound => 127,
             Exit::Signal(number) => 128u8.saturating_add(number),
+            fixed => {
+                let row = TABLE.iter().find(|(exit, ..)| *exit == fixed);
+                row.expect("the table has every other code").1
+            }
         }
     }
 }

@@ -87,8 +87,8 @@ fn the_page_of_exit_codes_is_what_the_program_ends_with() {
          After the hand-over the exit code is the app's. Before it, and for `seed`, `wait` and `status`:\n\n\
          | code | name | meaning |\n|---|---|---|\n| 0 | | done |\n",
     );
-    for (exit, name, meaning) in exit::TABLE {
-        let _ = writeln!(page, "| {} | {name} | {meaning} |", exit.code());
+    for (_, code, name, meaning) in exit::TABLE {
+        let _ = writeln!(page, "| {code} | {name} | {meaning} |");
     }
     page.push_str(
         "| 128 + n | shell | ended by signal n: 143 after SIGTERM, 130 after SIGINT |\n\n\
