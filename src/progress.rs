@@ -30,28 +30,21 @@ pub(crate) enum Phase {
     Failed,
 }
 
-const PHASES: [Phase; 7] = [
-    Phase::Checking,
-    Phase::Waiting,
-    Phase::Seeding,
-    Phase::Syncing,
-    Phase::Publishing,
-    Phase::Complete,
-    Phase::Failed,
+/// In their order, with their names in answers, log lines and metrics.
+const PHASES: [(Phase, &str); 7] = [
+    (Phase::Checking, "checking"),
+    (Phase::Waiting, "waiting"),
+    (Phase::Seeding, "seeding"),
+    (Phase::Syncing, "syncing"),
+    (Phase::Publishing, "publishing"),
+    (Phase::Complete, "complete"),
+    (Phase::Failed, "failed"),
 ];
 
 impl Phase {
     /// Its name in answers, log lines and metrics.
     pub(crate) fn name(self) -> &'static str {
-        match self {
-            Phase::Checking => "checking",
-            Phase::Waiting => "waiting",
-            Phase::Seeding => "seeding",
-            Phase::Syncing => "syncing",
-            Phase::Publishing => "publishing",
-            Phase::Complete => "complete",
-            Phase::Failed => "failed",
-        }
+        PHASES[self as usize].1
     }
 }
 
@@ -66,18 +59,9 @@ pub(crate) enum Operation {
     Directory,
 }
 
-const OPERATIONS: [Operation; 3] = [Operation::Create, Operation::Close, Operation::Directory];
-
-impl Operation {
-    /// Its name in metrics.
-    pub(crate) fn name(self) -> &'static str {
-        match self {
-            Operation::Create => "create",
-            Operation::Close => "close",
-            Operation::Directory => "directory",
-        }
-    }
-}
+/// In their order, with their names in metrics.
+const OPERATIONS: [(Operation, &str); 3] =
+    [(Operation::Create, "create"), (Operation::Close, "close"), (Operation::Directory, "directory")];
 
 /// Upper bounds of the times that are told apart: from a local disk's to a server's that is almost gone.
 pub(crate) const BOUNDS_SECONDS: [f64; 13] =
@@ -92,8 +76,8 @@ struct Latency {
 /// How long the calls of one kind took.
 #[derive(Debug)]
 pub(crate) struct Times {
-    /// Which.
-    pub operation: Operation,
+    /// The name of the operation.
+    pub operation: &'static str,
     /// Calls up to each bound, and above the last.
     pub buckets: Vec<u64>,
     /// All of them together.
@@ -222,7 +206,7 @@ impl Progress {
 
     /// The phase now.
     pub(crate) fn phase(&self) -> Phase {
-        PHASES[usize::from(self.phase.load(Relaxed)).min(PHASES.len() - 1)]
+        PHASES[usize::from(self.phase.load(Relaxed)).min(PHASES.len() - 1)].0
     }
 
     /// Names the volume that is worked on, for the log and the bar.
@@ -257,15 +241,15 @@ impl Progress {
     pub(crate) fn measured(&self) -> Measured {
         let snapshot = self.snapshot();
         let in_phase = self.now().saturating_sub(self.phase_since.load(Relaxed));
-        let time = |(phase, time): (Phase, &AtomicU64)| {
+        let time = |((phase, _), time): ((Phase, &str), &AtomicU64)| {
             let so_far = if phase == snapshot.phase { in_phase } else { 0 };
             (phase, Duration::from_millis(time.load(Relaxed) + so_far))
         };
         let phases = PHASES.into_iter().zip(&self.phase_times).map(time).collect();
-        let times = |operation: Operation| {
+        let times = |(operation, name): (Operation, &'static str)| {
             let latency = &self.latencies[operation as usize];
             Times {
-                operation,
+                operation: name,
                 buckets: latency.buckets.iter().map(|count| count.load(Relaxed)).collect(),
                 total: Duration::from_nanos(latency.nanoseconds.load(Relaxed)),
             }

@@ -96,7 +96,7 @@ fn encode_latency(encoder: &mut DescriptorEncoder<'_>, operations: &[Times]) -> 
         let bounds = BOUNDS_SECONDS.iter().copied().chain([f64::INFINITY]);
         let bounded: Vec<(f64, u64)> = bounds.zip(buckets.iter().copied()).collect();
         let (total, count) = (total.as_secs_f64(), buckets.iter().sum());
-        let labels = [("operation", operation.name())];
+        let labels = [("operation", *operation)];
         latency.encode_family(&labels)?.encode_histogram::<NoLabelSet>(total, count, &bounded, None)?;
     }
     Ok(())
