@@ -1,7 +1,7 @@
 //! Which version of the seed an adopted volume is of: the image's, where both have the same sentinel.
 
 use std::fs::File;
-use std::io::{BufReader, Read};
+use std::io::Read;
 use std::os::fd::AsFd;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
@@ -44,13 +44,11 @@ fn regular(file: File) -> Option<File> {
 }
 
 fn is_same(one: impl Read, other: impl Read) -> bool {
-    let (one, other) = (one.take(MAX_BYTES + 1), other.take(MAX_BYTES + 1));
-    let (mut one, mut other) = (BufReader::new(one).bytes(), BufReader::new(other).bytes());
-    loop {
-        match (one.next(), other.next()) {
-            (None, None) => return true,
-            (Some(Ok(one)), Some(Ok(other))) if one == other => {}
-            _ => return false,
-        }
-    }
+    read(one).is_some_and(|one| read(other) == Some(one))
+}
+
+fn read(file: impl Read) -> Option<Vec<u8>> {
+    let mut bytes = Vec::new();
+    file.take(MAX_BYTES + 1).read_to_end(&mut bytes).ok()?;
+    Some(bytes)
 }
