@@ -1,6 +1,7 @@
-//! A look at who holds a volume, for those who only want to know. Changes nothing.
+//! A look at who holds a volume, and at its records, for those who only want to know. Changes nothing.
 
 use std::os::fd::AsFd;
+use std::path::Path;
 use std::time::Duration;
 
 use super::beat::{Beat, Holder};
@@ -9,6 +10,7 @@ use super::io::block_on;
 use super::store::{ClaimStore, HEARTBEAT, PUBLISHING, SEALED, STAGE};
 use crate::error::Result;
 use crate::exit::Exit;
+use crate::volume::records::{self, Complete, Public};
 use crate::volume::{Ourselves, Volume, stat_entry};
 
 /// The newest claim on a volume.
@@ -52,6 +54,29 @@ impl NewestClaim {
     pub(crate) fn beat(&self) -> Option<Beat> {
         Beat::parse(&self.pulse)
     }
+}
+
+/// The public record, where there is one. Blocks for as long as the file system does.
+///
+/// # Errors
+/// Exit 77 when it may not be read, 78 when what is there cannot be a record of ours.
+pub(crate) fn public(volume: &Volume) -> Result<Option<Public>> {
+    let disk = Disk::new(Ourselves::onlooker(), false);
+    let store = ClaimStore::on(volume, &disk);
+    block_on(async {
+        match store.state_dir().await? {
+            Some(state) => store.record(&state).await,
+            None => Ok(None),
+        }
+    })
+}
+
+/// The private record that `public` belongs to, where this user may read it. It decides nothing.
+pub(crate) fn private(volume: &Volume, public: &Public) -> Option<Complete> {
+    let disk = Disk::new(Ourselves::onlooker(), false);
+    let state = block_on(ClaimStore::on(volume, &disk).state_dir()).ok()??;
+    let bytes = records::read_whole(state.as_fd(), Complete::FILE).ok()?;
+    public.is_of(&bytes).then(|| Complete::parse(&bytes, Path::new(Complete::FILE)).ok())?
 }
 
 /// Looks for the newest claim. Blocks for as long as the file system does.

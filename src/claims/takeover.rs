@@ -184,24 +184,7 @@ impl<F: Files> ClaimStore<'_, F> {
                 if matches!(kept, Inherited::Nothing(_)) || *part == *HALF {
                     self.note_half_published(claim, &old.dir, &part, fingerprint).await?;
                 }
-                if !is_part(&part) {
-                    return Err(foreign_state(&path, &format!("it holds '{}'", printable(&part))));
-                }
-                let is_dead = match kept {
-                    Inherited::AsDead(is_dead) => is_dead,
-                    Inherited::Nothing(owner) => {
-                        // Emptied later: a stage without its tree is one that is published, and its holder,
-                        // whose claim is still there, would record that.
-                        let moved = self.remove_or_move((&old.dir, &part), &claim.dir, owner).await;
-                        self.none_if_missing(moved, "take over", &path).map_err(third_user)?;
-                        continue;
-                    }
-                };
-                let taken = match kept_as(&part, &name, is_dead) {
-                    Some(to) => self.take_part(claim, old, &part, &to).await?,
-                    None => false,
-                };
-                if !taken {
+                if !self.take_over_part(claim, old, &part, kept).await? {
                     discarded += 1;
                     self.take_to_discard(claim, old, &part, discarded).await?;
                 }
@@ -216,6 +199,36 @@ impl<F: Files> ClaimStore<'_, F> {
         Err(Error::new(Exit::Held, "take over", "the previous holder keeps writing to it")
             .on(path.as_path())
             .help("stop the other replica, or wait until it is done"))
+    }
+
+    /// Moves one part of an older claim to where it belongs in ours; whether that is anywhere.
+    async fn take_over_part(
+        &self,
+        claim: &Claim<F::Dir>,
+        old: &FoundClaim<F::Dir>,
+        part: &[u8],
+        kept: Inherited,
+    ) -> Result<bool> {
+        let path = self.claim_path(old.epoch);
+        if !is_part(part) {
+            return Err(foreign_state(&path, &format!("it holds '{}'", printable(part))));
+        }
+        let is_dead = match kept {
+            Inherited::AsDead(is_dead) => is_dead,
+            Inherited::Nothing(owner) => {
+                // Emptied later: a stage without its tree is one that is published, and its holder,
+                // whose claim is still there, would record that.
+                let moved = self.remove_or_move((&old.dir, part), &claim.dir, owner).await;
+                self.none_if_missing(moved, "take over", &path).map_err(third_user)?;
+                return Ok(true);
+            }
+        };
+        let Some(to) = kept_as(part, &old.epoch.to_string(), is_dead) else { return Ok(false) };
+        // Of two stages only the newer is worth anything, and the newer came first.
+        match self.files.rename(&old.dir, part, &claim.dir, to.as_bytes()).await {
+            Err(Errno::NOTEMPTY | Errno::EXIST) => Ok(false),
+            moved => self.none_if_missing(moved, "take over", &path).map(|_| true),
+        }
     }
 
     /// Removes what was taken over and may not be used, once the claims that it was in are gone.
@@ -249,21 +262,6 @@ impl<F: Files> ClaimStore<'_, F> {
             Some(Privacy::Open) => Inherited::Nothing(None),
             Some(Privacy::Foreign(owner)) => Inherited::Nothing(Some(owner)),
         })
-    }
-
-    /// Moves one part of an older claim to ours; whether there was room for it. Of two stages only the
-    /// newer is worth anything, and the newer came first.
-    async fn take_part(
-        &self,
-        claim: &Claim<F::Dir>,
-        old: &FoundClaim<F::Dir>,
-        part: &[u8],
-        to: &str,
-    ) -> Result<bool> {
-        match self.files.rename(&old.dir, part, &claim.dir, to.as_bytes()).await {
-            Err(Errno::NOTEMPTY | Errno::EXIST) => Ok(false),
-            moved => self.none_if_missing(moved, "take over", &self.claim_path(old.epoch)).map(|_| true),
-        }
     }
 
     /// Moves to our claim what is not needed, and removes it there: removed in its place, a file that is

@@ -2,11 +2,12 @@
 
 use std::os::unix::fs::MetadataExt;
 
+use crate::claims::inspect;
 use crate::cli::config::VolumeConfig;
 use crate::cli::values::Exclude;
 use crate::text::Untrusted;
 use crate::volume::Volume;
-use crate::volume::records::{Complete, Public, Settings, StateDir};
+use crate::volume::records::{Complete, Public, Settings};
 
 /// What this image asks for.
 pub(crate) fn of(config: &VolumeConfig) -> Settings {
@@ -51,8 +52,7 @@ pub(crate) fn compare(config: &VolumeConfig, volume: &Volume, record: &Public) {
     if version.is_none() && names.is_empty() {
         return;
     }
-    let private = StateDir::open(volume).ok().flatten().and_then(|state| state.private(record));
-    warn(config, version, &names, &asked, private.as_ref());
+    warn(config, version, &names, &asked, inspect::private(volume, record).as_ref());
 }
 
 /// The same after a seed that was another image's, of which everything is known.

@@ -6,11 +6,11 @@ use std::time::{Duration, Instant, UNIX_EPOCH};
 use serde::Serialize;
 
 use crate::claims::beat::{Beat, Holder};
-use crate::claims::inspect::{Inspected, NewestClaim, look};
+use crate::claims::inspect::{self, Inspected, NewestClaim, look};
 use crate::cli::config::VolumeConfig;
 use crate::error::Result;
 use crate::text::{Untrusted, byte_size, one_line, rfc3339};
-use crate::volume::records::{Complete, Name, Origin, Public, Settings, StateDir, Totals};
+use crate::volume::records::{Complete, Name, Origin, Public, Settings, Totals};
 use crate::volume::{Volume, user};
 
 /// How long a heartbeat is watched: two beats' time.
@@ -111,8 +111,7 @@ pub(crate) fn status(config: &VolumeConfig) -> Result<VolumeStatus> {
 }
 
 fn status_of(volume: &Volume, config: &VolumeConfig) -> Result<VolumeStatus> {
-    let state = StateDir::open(volume)?;
-    let record = state.as_ref().map(StateDir::public).transpose()?.flatten();
+    let record = inspect::public(volume)?;
     let seen = look(volume)?;
     let name = match (&record, &seen) {
         (Some(record), _) if record.is_complete() => "complete",
@@ -121,8 +120,7 @@ fn status_of(volume: &Volume, config: &VolumeConfig) -> Result<VolumeStatus> {
         (None, Inspected::Hidden) => "incomplete",
         (None, Inspected::Nothing) => "unseeded",
     };
-    let private = |record| state.as_ref().and_then(|state| state.private(record));
-    let complete = record.as_ref().map(|record| RecordStatus::new(record, private(record)));
+    let complete = record.as_ref().map(|record| RecordStatus::new(record, inspect::private(volume, record)));
     let sentinel =
         config.sentinel.as_ref().map(|path| volume.find(path)).transpose()?.map(|found| found.is_some());
     Ok(VolumeStatus {

@@ -10,10 +10,7 @@ pub(crate) mod record;
 pub(crate) mod stage;
 
 use std::fmt;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::path::{Path, PathBuf};
 
-use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
 
@@ -22,10 +19,9 @@ pub(crate) use public::Public;
 pub(crate) use record::{Complete, Settings};
 pub(crate) use stage::{Durability, Root, Sealed, Staged};
 
-use super::{Location, Volume, foreign_state, user};
-use crate::error::{Context, Result};
+use super::user;
+use crate::error::Result;
 use crate::text;
-use crate::volume;
 
 /// The name of the directory of everything of ours, where no other is given.
 pub(crate) const DIRECTORY: &str = ".volseed";
@@ -107,57 +103,6 @@ pub(crate) fn now() -> u64 {
 pub(crate) fn boot_id() -> Option<String> {
     let id = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").ok()?;
     Some(id.trim().to_owned()).filter(|id| !id.is_empty())
-}
-
-/// The volume's `.volseed`, of any owner.
-#[derive(Debug)]
-pub(crate) struct StateDir {
-    fd: OwnedFd,
-    path: PathBuf,
-}
-
-impl StateDir {
-    /// Opens it where it is.
-    ///
-    /// # Errors
-    /// Exit 77 when it may not be entered, 78 when something else has its name.
-    pub(crate) fn open(volume: &Volume) -> Result<Option<StateDir>> {
-        let Location { parent, name, path } = volume.state();
-        let (path, flags) = (path.clone(), OFlags::DIRECTORY | OFlags::RDONLY);
-        match volume::openat(parent.as_fd(), name.as_bytes(), flags, Mode::empty()) {
-            Ok(fd) => Ok(Some(StateDir { fd, path })),
-            Err(Errno::NOENT) => Ok(None),
-            Err(Errno::NOTDIR | Errno::LOOP) => Err(foreign_state(&path, "not a directory")),
-            Err(error) => opened_to_us(Err(error).context("open directory", path.as_path())),
-        }
-    }
-
-    /// Its descriptor.
-    pub(crate) fn fd(&self) -> BorrowedFd<'_> {
-        self.fd.as_fd()
-    }
-
-    /// The public record, where there is one.
-    ///
-    /// # Errors
-    /// Exit 78 when what is there cannot be a record of ours.
-    pub(crate) fn public(&self) -> Result<Option<Public>> {
-        let path = self.path.join(Public::FILE);
-        match read_whole(self.fd(), Public::FILE) {
-            Ok(bytes) => Public::parse(&bytes, &path).map(Some),
-            Err(Errno::NOENT) => Ok(None),
-            Err(Errno::LOOP | Errno::NXIO | Errno::ISDIR) => Err(foreign_state(&path, "not a regular file")),
-            Err(Errno::FBIG) => Err(foreign_state(&path, "too large to be a record")),
-            Err(error) => opened_to_us(Err(error).context("read record", path.as_path())),
-        }
-    }
-
-    /// The private record that `public` belongs to, where this user may read it. It decides nothing.
-    pub(crate) fn private(&self, public: &Public) -> Option<Complete> {
-        let bytes = read_whole(self.fd(), Complete::FILE).ok()?;
-        let record = public.is_of(&bytes).then(|| Complete::parse(&bytes, Path::new(Complete::FILE)))?;
-        record.ok()
-    }
 }
 
 /// What may help a user who may not enter the state: a `chmod -R`, or a restored backup, took away that everybody may
