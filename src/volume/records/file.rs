@@ -4,6 +4,8 @@
 //! directory synced, so that it is there whole or not at all, and it is read up to a fixed size, from a
 //! regular file only.
 
+use std::fs::File;
+use std::io::{self, Read, Write};
 use std::os::fd::{BorrowedFd, OwnedFd};
 use std::path::Path;
 
@@ -96,15 +98,8 @@ pub(crate) fn read_whole(directory: BorrowedFd<'_>, name: &str) -> rustix::io::R
     if size > MAX_BYTES {
         return Err(Errno::FBIG);
     }
-    let mut bytes = vec![0; size as usize];
-    let mut filled = 0;
-    while filled < bytes.len() {
-        match rustix::io::retry_on_intr(|| rustix::io::read(&fd, &mut bytes[filled..]))? {
-            0 => break,
-            read => filled += read,
-        }
-    }
-    bytes.truncate(filled);
+    let mut bytes = Vec::with_capacity(size as usize);
+    File::from(fd).take(size).read_to_end(&mut bytes).map_err(errno)?;
     Ok(bytes)
 }
 
@@ -182,13 +177,14 @@ pub(crate) fn write_whole(
             Err(error) => return Err(error),
         }
     }
-    let mut rest = bytes;
-    while !rest.is_empty() {
-        let written = rustix::io::retry_on_intr(|| rustix::io::write(&fd, rest))?;
-        rest = &rest[written..];
-    }
-    fs::fsync(&fd)?;
-    close(fd)
+    let mut file = File::from(fd);
+    file.write_all(bytes).map_err(errno)?;
+    fs::fsync(&file)?;
+    close(file.into())
+}
+
+fn errno(error: io::Error) -> Errno {
+    Errno::from_io_error(&error).unwrap_or(Errno::IO)
 }
 
 /// Closes a descriptor and says what `close` says: on a network file system it may be the first to
