@@ -4,6 +4,7 @@ pub(crate) mod commands;
 pub(crate) mod files;
 pub(crate) mod limits;
 pub(crate) mod nfs;
+pub(crate) mod processes;
 pub(crate) mod processor;
 pub(crate) mod signals;
 pub(crate) mod users;

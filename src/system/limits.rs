@@ -6,11 +6,11 @@
 //! anyway.
 
 use std::fmt;
-use std::fs::File;
-use std::io::Read;
 use std::path::{Component, Path, PathBuf};
 
 use rustix::process::{Resource, Rlimit, getrlimit, getuid, setrlimit};
+
+use super::files::kernel_text;
 
 /// The most that is read of one file, in bytes; `memory.stat`, the longest, has some 2 KiB.
 const MAX_TEXT: u64 = 64 << 10;
@@ -53,7 +53,7 @@ impl Limits {
     /// Reads them. Those of the control groups are the tightest from our own group up to the highest
     /// that can be seen, in either version (cgroups(7)).
     pub(crate) fn read() -> Limits {
-        let memberships = text(Path::new("/proc/self/cgroup")).unwrap_or_default();
+        let memberships = kernel_text("/proc/self/cgroup", MAX_TEXT).unwrap_or_default();
         let groups = |controller| groups(Path::new("/sys/fs/cgroup"), &memberships, controller);
         let threads = std::thread::available_parallelism().map_or(1, usize::from) as f64;
         Limits {
@@ -202,7 +202,7 @@ fn groups(root: &Path, memberships: &str, controller: &str) -> Vec<PathBuf> {
 /// In processors: `cpu.max` holds a quota and its period in microseconds, version 1 a file for each.
 fn quota(groups: &[PathBuf]) -> Option<f64> {
     let of = |group: &PathBuf| {
-        let max = text(&group.join("cpu.max")).unwrap_or_default();
+        let max = kernel_text(group.join("cpu.max"), MAX_TEXT).unwrap_or_default();
         let (quota, period) = max.trim().split_once(' ').unwrap_or_default();
         let quota = quota.parse().ok().or_else(|| number(group, "cpu.cfs_quota_us"))?;
         let period = period.parse().ok().or_else(|| number(group, "cpu.cfs_period_us"))?;
@@ -224,7 +224,7 @@ fn memory_left(groups: &[PathBuf]) -> Option<u64> {
         let first = number(group, "memory.limit_in_bytes").filter(|limit| *limit < 1 << 62);
         let limit = least([number(group, "memory.max"), number(group, "memory.high"), first])?;
         let used = least([number(group, "memory.current"), number(group, "memory.usage_in_bytes")]);
-        let cache = text(&group.join("memory.stat")).map_or(0, |stat| page_cache(&stat));
+        let cache = kernel_text(group.join("memory.stat"), MAX_TEXT).map_or(0, |stat| page_cache(&stat));
         Some(limit.saturating_sub(used.unwrap_or(0).saturating_sub(cache)))
     }))
 }
@@ -244,13 +244,7 @@ fn least(values: impl IntoIterator<Item = Option<u64>>) -> Option<u64> {
 
 /// The number in a group's file; `max` and `-1`, no limit, are none.
 fn number(group: &Path, name: &str) -> Option<u64> {
-    text(&group.join(name))?.trim().parse().ok()
-}
-
-fn text(path: &Path) -> Option<String> {
-    let mut text = String::new();
-    File::open(path).ok()?.take(MAX_TEXT).read_to_string(&mut text).ok()?;
-    Some(text)
+    kernel_text(group.join(name), MAX_TEXT)?.trim().parse().ok()
 }
 
 #[cfg(test)]

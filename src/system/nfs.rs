@@ -6,10 +6,10 @@
 //! default.
 
 use std::collections::BTreeMap;
-use std::fs::File;
-use std::io::Read;
 use std::os::fd::{AsRawFd, BorrowedFd};
 use std::time::Duration;
+
+use super::files::kernel_text;
 
 /// The most that is read of a file in /proc, in bytes: some 1,500 NFS mounts of 5 KiB each.
 const MAX_TEXT: u64 = 8 << 20;
@@ -238,18 +238,14 @@ fn operation(line: &str) -> Option<(String, OperationCounts)> {
     Some((name.to_owned(), OperationCounts { calls, transmissions, timeouts, queued, round_trips }))
 }
 
-/// A file of the kernel's, whole or not at all. Names need not be UTF-8; what replaces their bytes is
-/// the same in every file.
 fn text(path: &str) -> Option<String> {
-    let mut bytes = Vec::new();
-    File::open(path).ok()?.take(MAX_TEXT).read_to_end(&mut bytes).ok()?;
-    let whole = (bytes.len() as u64) < MAX_TEXT;
-    whole.then(|| String::from_utf8_lossy(&bytes).into_owned())
+    kernel_text(path, MAX_TEXT)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::fs::File;
     use std::os::fd::AsFd;
 
     const MOUNTINFO: &str = "\

@@ -27,13 +27,6 @@ impl std::str::FromStr for Spec {
     }
 }
 
-impl std::fmt::Display for Spec {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(&self.user)?;
-        self.group.as_ref().map_or(Ok(()), |group| write!(f, ":{group}"))
-    }
-}
-
 /// A user as a process or a file has one.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Identity {

@@ -13,12 +13,12 @@ use nix::unistd::{Pid, getpgrp, getpid, getsid};
 use rustix::process::{WaitOptions, WaitStatus, wait};
 
 use super::descendants;
-use super::descendants::Process;
 use super::{FAILED, LIFELINE, Plan, STARTS, forget_standard_files, memory, terminal};
 use crate::cli::values::{Mapping, SignalScope};
 use crate::error::Error;
 use crate::exit::Exit;
 use crate::log::Console;
+use crate::system::processes::Process;
 use crate::system::signals;
 use crate::system::signals::kernel;
 use crate::system::signals::kernel::{ALL, Received};
