@@ -37,8 +37,7 @@ pub(crate) fn become_app(
     if let Some(user) = &app.user {
         identity::give_standard_files(user.uid);
         identity::assume(user)?;
-        environment.variables.retain(|(name, _)| name != "HOME");
-        environment.variables.push(("HOME".into(), user.home.clone().into()));
+        environment.set("HOME", user.home.clone());
     }
     if lifeline.is_some() {
         sockets::readdress(&mut environment, getppid().as_raw().unsigned_abs(), std::process::id());

@@ -17,6 +17,23 @@ pub(crate) struct Environment {
 }
 
 impl Environment {
+    /// The value of a variable; its first, where it is there twice.
+    pub(crate) fn value(&self, name: &str) -> Option<&OsStr> {
+        let found = self.variables.iter().find(|(known, _)| known == name);
+        found.map(|(_, value)| value.as_os_str())
+    }
+
+    /// Sets a variable.
+    pub(crate) fn set(&mut self, name: &str, value: impl Into<OsString>) {
+        self.remove(name);
+        self.variables.push((name.into(), value.into()));
+    }
+
+    /// Unsets a variable.
+    pub(crate) fn remove(&mut self, name: &str) {
+        self.variables.retain(|(known, _)| known != name);
+    }
+
     /// As execve(2) takes it.
     pub(crate) fn entries(&self) -> impl Iterator<Item = Vec<u8>> {
         let variable =

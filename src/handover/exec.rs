@@ -22,17 +22,18 @@ pub(crate) fn exec(command: &[OsString], environment: &Environment) -> Result<In
     let arguments =
         command.iter().map(|text| CString::new(text.as_bytes())).collect::<std::result::Result<Vec<_>, _>>();
     let arguments = arguments.map_err(nul)?;
-    let environment =
+    let path = environment.value("PATH").map_or(DEFAULT_PATH.as_bytes(), OsStr::as_bytes);
+    let entries =
         environment.entries().map(CString::new).collect::<std::result::Result<Vec<_>, _>>().map_err(nul)?;
     let mut failed = Errno::ENOENT;
-    for candidate in candidates(name, &path(&environment)) {
+    for candidate in candidates(name, path) {
         let Ok(candidate) = CString::new(candidate) else { continue };
-        let Err(error) = execve(&candidate, &arguments, &environment);
+        let Err(error) = execve(&candidate, &arguments, &entries);
         match error {
             Errno::ENOEXEC => {
                 let shell =
                     [c"/bin/sh".to_owned(), candidate].into_iter().chain(arguments.iter().skip(1).cloned());
-                let Err(error) = execve(c"/bin/sh", &shell.collect::<Vec<_>>(), &environment);
+                let Err(error) = execve(c"/bin/sh", &shell.collect::<Vec<_>>(), &entries);
                 return Err(failure(name, error));
             }
             // Another one further on may do; a refusal is remembered.
@@ -42,11 +43,6 @@ pub(crate) fn exec(command: &[OsString], environment: &Environment) -> Result<In
         }
     }
     Err(failure(name, failed))
-}
-
-fn path(environment: &[CString]) -> Vec<u8> {
-    let found = environment.iter().find_map(|entry| entry.as_bytes().strip_prefix(b"PATH="));
-    found.unwrap_or(DEFAULT_PATH.as_bytes()).to_vec()
 }
 
 fn failure(name: &OsStr, error: Errno) -> Error {

@@ -38,10 +38,7 @@ pub(crate) fn readdress(environment: &mut Environment, supervisor: u32, app: u32
 
 /// How many sockets came to this process by socket activation.
 fn activated(environment: &Environment) -> i32 {
-    let value = |wanted: &str| {
-        let found = environment.variables.iter().find(|(name, _)| name == wanted);
-        found.and_then(|(_, value)| value.to_str()?.parse::<i32>().ok())
-    };
+    let value = |name: &str| environment.value(name)?.to_str()?.parse::<i32>().ok();
     match (value(PID), value(FDS)) {
         (Some(pid), Some(count)) if u32::try_from(pid) == Ok(std::process::id()) => {
             (0..count.max(0)).take_while(|number| is_open(FIRST.saturating_add(*number))).count() as i32
@@ -65,24 +62,10 @@ pub(crate) fn pass(
     sockets: Vec<(Address, OwnedFd)>,
     environment: &mut Environment,
 ) -> Result<()> {
-    let mut passed = Vec::new();
     let activated = activated(environment);
     let first = FIRST.saturating_add(activated);
-    let after_last = i32::try_from(sockets.len()).unwrap_or(i32::MAX).saturating_add(first);
-    // First out of the way: one may have another's number.
-    for (address, fd) in sockets {
-        let aside = move_aside(&fd, after_last).context("hand over", address.to_string());
-        let aside = aside
-            .map_err(|error| error.exit(Exit::System).help("raise the limit of open files (ulimit -n)"))?;
-        if how != PassSocket::Nginx {
-            // Apps that know these take the socket as an ordinary one; nginx' workers want it as it is.
-            let flags = fcntl_getfl(&aside).unwrap_or(OFlags::empty());
-            let _ = fcntl_setfl(&aside, flags - OFlags::NONBLOCK);
-        }
-        passed.push((address, aside));
-    }
     let mut numbers = Vec::new();
-    for (place, (address, aside)) in (first..).zip(passed) {
+    for (place, (address, aside)) in (first..).zip(all_aside(how, sockets, first)?) {
         // SAFETY: nothing of this process uses the number `place` any more, see above.
         let given = unsafe { libc::dup2(aside.as_raw_fd(), place) };
         if given < 0 {
@@ -91,39 +74,55 @@ pub(crate) fn pass(
         }
         numbers.push((address, place));
     }
-    let names = names(environment, activated, numbers.len());
-    let ours: &[&str] = match how {
-        PassSocket::ListenFds => &[FDS, PID, NAMES, "LISTEN_PIDFDID"],
-        PassSocket::Nginx => &["NGINX"],
-        PassSocket::PhpFpm => &["FPM_SOCKETS"],
-    };
-    environment.variables.retain(|(name, _)| !ours.iter().any(|ours| name == ours));
     let list = |each: &dyn Fn(&(Address, i32)) -> String, between: &str| {
         numbers.iter().map(each).collect::<Vec<_>>().join(between)
     };
-    let mut set = |name: &str, value: String| environment.variables.push((name.into(), value.into()));
     match how {
         PassSocket::ListenFds => {
-            set(FDS, (numbers.len() + usize::try_from(activated).unwrap_or(0)).to_string());
-            set(PID, std::process::id().to_string());
+            let names = names(environment, activated, numbers.len());
+            environment.remove("LISTEN_PIDFDID");
+            environment.remove(NAMES);
+            environment.set(FDS, (numbers.len() + usize::try_from(activated).unwrap_or(0)).to_string());
+            environment.set(PID, std::process::id().to_string());
             if let Some(names) = names {
-                set(NAMES, names);
+                environment.set(NAMES, names);
             }
         }
         // `3;4;` (ngx_add_inherited_sockets in nginx' src/core/nginx.c).
-        PassSocket::Nginx => set("NGINX", list(&|(_, number)| format!("{number};"), "")),
+        PassSocket::Nginx => environment.set("NGINX", list(&|(_, number)| format!("{number};"), "")),
         // `127.0.0.1:9000=3,/run/php.sock=4` (fpm_sockets_init_main in php's sapi/fpm/fpm/fpm_sockets.c).
         PassSocket::PhpFpm => {
-            set("FPM_SOCKETS", list(&|(address, number)| format!("{address}={number}"), ","))
+            environment.set("FPM_SOCKETS", list(&|(address, number)| format!("{address}={number}"), ","));
         }
     }
     Ok(())
 }
 
+/// All of them out of the way of the numbers from `first`: one may have another's.
+fn all_aside(
+    how: PassSocket,
+    sockets: Vec<(Address, OwnedFd)>,
+    first: i32,
+) -> Result<Vec<(Address, OwnedFd)>> {
+    let after_last = i32::try_from(sockets.len()).unwrap_or(i32::MAX).saturating_add(first);
+    let moved = sockets.into_iter().map(|(address, fd)| {
+        let aside = move_aside(&fd, after_last).context("hand over", address.to_string());
+        let aside = aside
+            .map_err(|error| error.exit(Exit::System).help("raise the limit of open files (ulimit -n)"))?;
+        if how != PassSocket::Nginx {
+            // Apps that know these take the socket as an ordinary one; nginx' workers want it as it is.
+            let flags = fcntl_getfl(&aside).unwrap_or(OFlags::empty());
+            let _ = fcntl_setfl(&aside, flags - OFlags::NONBLOCK);
+        }
+        Ok((address, aside))
+    });
+    moved.collect()
+}
+
 /// The names of the sockets that came to us and of ours behind them, where those have names.
 fn names(environment: &Environment, activated: i32, ours: usize) -> Option<String> {
-    let given = environment.variables.iter().find(|(name, _)| name == NAMES).filter(|_| activated > 0)?;
-    let named = std::iter::once(given.1.to_str()?).chain(std::iter::repeat_n("volseed", ours));
+    let given = environment.value(NAMES).filter(|_| activated > 0)?;
+    let named = std::iter::once(given.to_str()?).chain(std::iter::repeat_n("volseed", ours));
     Some(named.collect::<Vec<_>>().join(":"))
 }
 

@@ -37,6 +37,8 @@ const LIFELINE: i32 = 3;
 /// The numbers of descriptors that may be open where neither the kernel nor /proc helps to close them: volseed has
 /// opened fewer, and the app was handed no higher ones as a rule.
 const MAX_FILES: i32 = 4096;
+/// What the reader can do where there may be no further process.
+const NO_PROCESS: &str = "is the limit of processes reached (--pids-limit)?";
 /// What the child writes before it executes the app, and after that failed.
 const STARTS: u8 = b'+';
 const FAILED: u8 = b'-';
@@ -95,7 +97,7 @@ pub(crate) fn split(config: &SuperviseArgs, command: &[OsString], log: LogArgs) 
     match forked.context("start", "the app's process") {
         Err(error) => {
             kernel::replace_mask(before);
-            Err(error.exit(Exit::System).help("is the limit of processes reached (--pids-limit)?"))
+            Err(error.exit(Exit::System).help(NO_PROCESS))
         }
         Ok(ForkResult::Child) => {
             // In the parent, too: the first of them does it.
@@ -110,7 +112,8 @@ pub(crate) fn split(config: &SuperviseArgs, command: &[OsString], log: LogArgs) 
         Ok(ForkResult::Parent { child }) => {
             let _ = setpgid(child, child);
             drop(ours);
-            let plan = Plan::new(child.as_raw(), config, terminal, log, command);
+            let (child, config, command) = (child.as_raw(), config.clone(), command.to_owned());
+            let plan = Plan { child, config, terminal, log, command };
             Ok(Role::Over(watch_anew(&plan, theirs)))
         }
     }
@@ -129,36 +132,35 @@ pub(crate) fn beside(
     user: Option<&Identity>,
     work: impl FnOnce() -> Result<()>,
 ) -> Result<()> {
-    let failed =
-        |error: Error| error.exit(Exit::System).help("is the limit of processes reached (--pids-limit)?");
     let before = kernel::replace_mask(ALL);
     // SAFETY: there is no second thread whose locks a child could find held.
-    let forked = unsafe { fork() }.context("start", "process for --admin");
-    match forked {
-        Err(error) => {
-            kernel::replace_mask(before);
-            return Err(failed(error));
-        }
-        Ok(ForkResult::Parent { child }) => {
-            let waited = waitpid(child, None);
-            kernel::replace_mask(before);
-            return match waited {
-                Ok(WaitStatus::Exited(_, 0)) => Ok(()),
-                _ => Err(failed(
-                    Error::new(Exit::System, "start", "no further process").on("process for --admin"),
-                )),
-            };
-        }
-        Ok(ForkResult::Child) => {}
-    }
+    let ended = match unsafe { fork() }.context("start", "process for --admin") {
+        Ok(ForkResult::Child) => live_beside(lifeline, kept, user, work),
+        Ok(ForkResult::Parent { child }) => match waitpid(child, None) {
+            Ok(WaitStatus::Exited(_, 0)) => Ok(()),
+            _ => Err(Error::new(Exit::System, "start", "no further process").on("process for --admin")),
+        },
+        Err(error) => Err(error),
+    };
+    kernel::replace_mask(before);
+    ended.map_err(|error| error.exit(Exit::System).help(NO_PROCESS))
+}
+
+/// Leaves the work to a child of its own, which the supervisor is given once this process is gone.
+fn live_beside(
+    lifeline: &Lifeline,
+    kept: &[RawFd],
+    user: Option<&Identity>,
+    work: impl FnOnce() -> Result<()>,
+) -> ! {
     let between = getpid();
-    // SAFETY: as above.
+    // SAFETY: there is no second thread whose locks a child could find held.
     match unsafe { fork() } {
         Ok(ForkResult::Child) => {}
         Ok(ForkResult::Parent { .. }) => leave(0),
         Err(_) => leave(1),
     }
-    // Given to the supervisor once the one between is gone; a parent's death counts from then on.
+    // A parent's death counts from then on.
     while getppid() == between {
         std::thread::sleep(std::time::Duration::from_millis(1));
     }

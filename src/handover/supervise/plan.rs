@@ -27,16 +27,6 @@ pub(crate) struct Plan {
 }
 
 impl Plan {
-    pub(crate) fn new(
-        child: i32,
-        config: &SuperviseArgs,
-        terminal: bool,
-        log: LogArgs,
-        command: &[OsString],
-    ) -> Plan {
-        Plan { child, config: config.clone(), terminal, log, command: command.to_owned() }
-    }
-
     /// The command line that says all of it.
     pub(crate) fn arguments(&self) -> Vec<CString> {
         let config = &self.config;
@@ -117,8 +107,8 @@ mod tests {
             stop_signal: Some(28),
         };
         let log = LogArgs { format: LogFormat::Json, level: Level::WARN, progress: ShowProgress::None };
-        let command = ["nginx".into(), OsStr::from_bytes(b"caf\xe9 --").into()];
-        let written = Plan::new(7, &config, true, log, &command);
+        let command = vec!["nginx".into(), OsStr::from_bytes(b"caf\xe9 --").into()];
+        let written = Plan { child: 7, config, terminal: true, log, command };
         let words: Vec<OsString> =
             written.arguments().iter().map(|word| OsStr::from_bytes(word.to_bytes()).into()).collect();
         assert_eq!(format!("{:?}", Plan::parse(&words).unwrap()), format!("{written:?}"));
