@@ -97,7 +97,7 @@ fn run(args: Vec<OsString>, environment: Environment, signals: &Signals) -> Exit
 fn act(command: Command, environment: Environment, signals: &Signals, console: &Console) -> Result<Exit> {
     match command {
         Command::Run { app, seed, is_check_hidden } => {
-            if is_check_hidden && !environment.variables.iter().any(|(name, _)| name == APP_CHECK) {
+            if is_check_hidden && environment.value(APP_CHECK).is_none() {
                 // There is no volseed any more whose flags could be read.
                 tracing::warn!(
                     "--app-check is not known to volseed health after the hand-over: set {APP_CHECK} with ENV"
@@ -167,12 +167,10 @@ fn complete(mode: Mode, config: Config, signals: &Signals, console: &Console) ->
 }
 
 fn health(config: &HealthConfig, args: &HealthArgs) -> Result<Exit> {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-    let runtime = runtime.map_err(|error| Error::os("start", "runtime", error).exit(Exit::System))?;
-    let verdict = runtime.block_on(health::client::ask(config, &|line| health_of(line, args)));
+    let verdict = health::runtime()?.block_on(health::client::ask(config, &|line| health_of(line, args)));
     // What answered may be another program that says that it is us.
-    print(&format!("{}\n", text::shown(verdict.line.as_bytes())))?;
-    Ok(if verdict.healthy { Exit::Success } else { Exit::Unhealthy })
+    print(&format!("{}\n", text::shown(verdict.as_ref().unwrap_or_else(|line| line).as_bytes())))?;
+    Ok(verdict.map_or(Exit::Unhealthy, |_| Exit::Success))
 }
 
 fn status(volumes: &[VolumeConfig], json: bool) -> Result<Exit> {

@@ -81,8 +81,8 @@ impl VolumeConfig {
 pub(crate) struct ServerConfig {
     /// As they were given; `/healthz` is a live path in any case.
     pub args: ServerArgs,
-    /// Who may connect to its Unix sockets.
-    pub access: SocketAccess,
+    /// User and group of its Unix sockets' files, where those are not to be our own.
+    pub owner: Option<(u32, u32)>,
     /// Where it listens for the app's whole life.
     pub admin: Vec<Address>,
 }
@@ -95,17 +95,8 @@ impl ServerConfig {
         let command = ServerArgs::augment_args(clap::Command::new("server").no_binary_name(true));
         let matches = command.try_get_matches_from(options).expect("the options are right");
         let args = ServerArgs::from_arg_matches(&matches).expect("they were parsed");
-        ServerConfig { args, access: SocketAccess { mode: 0o666, owner: None }, admin: Vec::new() }
+        ServerConfig { args, owner: None, admin: Vec::new() }
     }
-}
-
-/// Mode and owner of a Unix socket's file.
-#[derive(Debug, Clone)]
-pub(crate) struct SocketAccess {
-    /// The permission bits.
-    pub mode: u32,
-    /// User and group, where it is not to be our own.
-    pub owner: Option<(u32, u32)>,
 }
 
 /// The app to become.
@@ -176,7 +167,7 @@ pub(crate) fn server(args: &ServerArgs, admin: &[Address]) -> Result<Option<Serv
     let owner = owner.transpose()?.map(|owner| (owner.uid, owner.gid));
     Ok(Some(ServerConfig {
         args: ServerArgs { live_path: live_paths(args), ..args.clone() },
-        access: SocketAccess { mode: args.listen_mode, owner },
+        owner,
         admin: admin.to_vec(),
     }))
 }

@@ -11,7 +11,7 @@ use hyper::header::ACCEPT;
 use hyper::{Request, StatusCode};
 use tokio::sync::watch;
 
-use super::client::ask_app;
+use super::client::{Verdict, ask_app};
 use super::listen::Socket;
 use super::metrics;
 use super::server;
@@ -19,7 +19,7 @@ use super::server::{
     Answer, JSON, ProgressProbe, Responder, is_answered, is_one_of, is_probe, is_same, other_method, respond,
 };
 use crate::cli::values::AppCheck;
-use crate::error::{Context, Error, Result};
+use crate::error::{Context, Result};
 use crate::exit::Exit;
 use crate::system::limits::FileBudget;
 
@@ -32,12 +32,9 @@ struct Admin {
 }
 
 impl Admin {
-    async fn app(&self) -> (bool, String) {
-        match tokio::time::timeout(CHECK_TIMEOUT, ask_app(&self.check)).await {
-            Ok(Ok(said)) => (true, said),
-            Ok(Err(said)) => (false, said),
-            Err(_) => (false, format!("the app does not answer within {} s", CHECK_TIMEOUT.as_secs())),
-        }
+    async fn app(&self) -> Verdict {
+        let late = |_| Err(format!("the app does not answer within {} s", CHECK_TIMEOUT.as_secs()));
+        tokio::time::timeout(CHECK_TIMEOUT, ask_app(&self.check)).await.unwrap_or_else(late)
     }
 }
 
@@ -46,24 +43,26 @@ impl Responder for Admin {
         let (path, config) = (request.uri().path(), &self.seeding.config);
         let header = request.headers().get(ACCEPT).and_then(|accepts| accepts.to_str().ok());
         if is_same(path, &config.args.metrics_path) {
-            let (ready, _) = self.app().await;
             let measured = self.seeding.progress.measured();
-            let (content_type, text) = metrics::text(measured, Some(ready), header.unwrap_or_default());
+            let (content_type, text) =
+                metrics::text(measured, Some(self.app().await.is_ok()), header.unwrap_or_default());
             return respond(StatusCode::OK, content_type, text.into_bytes());
         }
         if !is_answered(request.method()) && is_probe(path, config) {
             return other_method();
         }
-        let (healthy, output) = match path {
-            path if is_one_of(path, &config.args.live_path) => (true, "the app runs".to_owned()),
+        let verdict = match path {
+            path if is_one_of(path, &config.args.live_path) => Ok("the app runs".to_owned()),
             path if is_probe(path, config) => self.app().await,
             _ => {
                 let body = b"{\"status\":\"fail\",\"output\":\"no such probe\"}\n".to_vec();
                 return respond(StatusCode::NOT_FOUND, JSON, body);
             }
         };
-        let (code, status) =
-            if healthy { (StatusCode::OK, "pass") } else { (StatusCode::SERVICE_UNAVAILABLE, "fail") };
+        let (code, status, output) = match verdict {
+            Ok(output) => (StatusCode::OK, "pass", output),
+            Err(output) => (StatusCode::SERVICE_UNAVAILABLE, "fail", output),
+        };
         let body = serde_json::json!({ "status": status, "phase": "app", "output": output });
         respond(code, JSON, format!("{body}\n").into_bytes())
     }
@@ -74,15 +73,12 @@ impl Responder for Admin {
 /// # Errors
 /// Exit 71 when the runtime cannot be had.
 pub(crate) fn run(sockets: Vec<Socket>, seeding: Arc<ProgressProbe>, check: AppCheck) -> Result<()> {
-    let system = |error: Error| error.exit(Exit::System);
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-    let runtime = runtime.context("start", "runtime").map_err(system)?;
-    runtime.block_on(async {
+    super::runtime()?.block_on(async {
         let (_never, stop) = watch::channel(false);
         // A probe may hold a connection to the app, too; nothing else here holds much.
         let connections = FileBudget::read().connections();
         let served = server::serve(sockets, Arc::new(Admin { seeding, check }), connections, stop);
-        served.context("listen on", "--admin").map_err(system)?.await;
+        served.context("listen on", "--admin").map_err(|error| error.exit(Exit::System))?.await;
         Ok(())
     })
 }

@@ -28,14 +28,8 @@ pub(crate) type ReadCommand<'a> = &'a dyn Fn(&[OsString]) -> Option<HealthConfig
 /// The most that is read of an answer, in bytes.
 const MAX_BODY: usize = 64 << 10;
 
-/// The verdict and the line that says why.
-#[derive(Debug)]
-pub(crate) struct Verdict {
-    /// Whether the exit code is 0.
-    pub healthy: bool,
-    /// For people; Docker keeps it.
-    pub line: String,
-}
+/// Whether it is healthy; either way the line that says why, for people. Docker keeps it.
+pub(crate) type Verdict = Result<String, String>;
 
 struct Reply {
     status: u16,
@@ -45,10 +39,8 @@ struct Reply {
 
 /// Asks. Takes no longer than the configured timeout.
 pub(crate) async fn ask(config: &HealthConfig, read: ReadCommand<'_>) -> Verdict {
-    match tokio::time::timeout(config.timeout, verdict(config, read)).await {
-        Ok(verdict) => verdict,
-        Err(_) => unhealthy(format!("no answer within {}", humantime::format_duration(config.timeout))),
-    }
+    let late = |_| Err(format!("no answer within {}", humantime::format_duration(config.timeout)));
+    tokio::time::timeout(config.timeout, verdict(config, read)).await.unwrap_or_else(late)
 }
 
 async fn verdict(config: &HealthConfig, read: ReadCommand<'_>) -> Verdict {
@@ -77,17 +69,15 @@ async fn verdict(config: &HealthConfig, read: ReadCommand<'_>) -> Verdict {
     }
     match (failed, at_work.is_empty()) {
         (Some((listen, error)), false) => {
-            unhealthy(format!("volseed is at work and does not answer on {listen}: {error}"))
+            Err(format!("volseed is at work and does not answer on {listen}: {error}"))
         }
-        (None, false) => {
-            unhealthy(format!("volseed is at work and there is no address to ask: {SET_LISTEN}"))
-        }
+        (None, false) => Err(format!("volseed is at work and there is no address to ask: {SET_LISTEN}")),
         (failed, true) => {
             let theirs = admin.as_ref().map(|admin| &admin.app_check);
             let check = Some(&config.app_check).filter(|check| **check != AppCheck::None).or(theirs);
             match check.unwrap_or(&AppCheck::None) {
                 AppCheck::None => handed_over(failed, container.shows_the_app()),
-                check => ask_app(check).await.map_or_else(unhealthy, healthy),
+                check => ask_app(check).await,
             }
         }
     }
@@ -96,8 +86,8 @@ async fn verdict(config: &HealthConfig, read: ReadCommand<'_>) -> Verdict {
 /// The app answers where volseed did.
 async fn taken_over(check: &AppCheck) -> Verdict {
     match check {
-        AppCheck::None => healthy("handed over to the app".into()),
-        check => ask_app(check).await.map_or_else(unhealthy, healthy),
+        AppCheck::None => Ok("handed over to the app".into()),
+        check => ask_app(check).await,
     }
 }
 
@@ -110,15 +100,15 @@ fn handed_over(failed: Option<(&Address, io::Error)>, app_is_seen: bool) -> Verd
         matches!(error.kind(), io::ErrorKind::ConnectionRefused | io::ErrorKind::NotFound)
     };
     match failed {
-        _ if app_is_seen => healthy("handed over to the app".into()),
+        _ if app_is_seen => Ok("handed over to the app".into()),
         // As long as we are at work the address is open: it does not take /proc to know.
         Some((listen, error)) if is_closed(&error) => {
-            healthy(format!("handed over to the app: {listen} is closed (/proc does not show the app)"))
+            Ok(format!("handed over to the app: {listen} is closed (/proc does not show the app)"))
         }
-        Some((listen, error)) => unhealthy(format!(
+        Some((listen, error)) => Err(format!(
             "no volseed answers on {listen} and /proc does not show the app; set VOLSEED_APP_CHECK: {error}"
         )),
-        None => unhealthy(format!(
+        None => Err(format!(
             "no address to ask, and /proc does not show what runs here: {SET_LISTEN}, or VOLSEED_APP_CHECK"
         )),
     }
@@ -137,11 +127,12 @@ async fn ask_at(listen: &Address, path: &str) -> io::Result<Reply> {
 }
 
 fn answered(answer: &Reply) -> Verdict {
-    Verdict { healthy: answer.status < 400, line: line(answer) }
+    let line = line(answer);
+    if answer.status < 400 { Ok(line) } else { Err(line) }
 }
 
 /// Asks the app: what it said, or what is wrong with it.
-pub(crate) async fn ask_app(check: &AppCheck) -> std::result::Result<String, String> {
+pub(crate) async fn ask_app(check: &AppCheck) -> Verdict {
     match check {
         AppCheck::None => Ok("the app runs".into()),
         AppCheck::Tcp { host, port } => {
@@ -231,14 +222,6 @@ fn line(answer: &Reply) -> String {
     }
     let percent = body["percent"].as_u64().map(|percent| format!(", {percent} %")).unwrap_or_default();
     format!("{}: {} files, {} bytes{percent}", text("phase"), text("files"), text("bytes"))
-}
-
-fn healthy(line: String) -> Verdict {
-    Verdict { healthy: true, line }
-}
-
-fn unhealthy(line: String) -> Verdict {
-    Verdict { healthy: false, line }
 }
 
 #[cfg(test)]

@@ -46,8 +46,8 @@ impl Endpoint {
     /// Exit 66 where the page cannot be read, 71 where an address is taken or may not be had.
     pub(crate) fn bind(config: ServerConfig, progress: &Arc<Progress>) -> Result<Endpoint> {
         let page = Page::read(config.args.page.as_deref())?;
-        let listening = listen::listen(&config.args.listen, &config.access)?;
-        let admin = listen::listen(&config.admin, &config.access)?;
+        let listening = listen::listen(&config.args.listen, &config)?;
+        let admin = listen::listen(&config.admin, &config)?;
         for socket in listening.iter().chain(&admin) {
             tracing::info!(address = %socket.address, "listening");
         }

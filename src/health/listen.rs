@@ -13,7 +13,7 @@ use rustix::fs::{AtFlags, CWD, FileType, Gid, Mode, OFlags, Stat, Uid};
 use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, sockopt};
 
-use crate::cli::config::SocketAccess;
+use crate::cli::config::ServerConfig;
 use crate::cli::values::Address;
 use crate::error::{Context, Result};
 use crate::exit::Exit;
@@ -89,13 +89,13 @@ impl SocketFile {
 ///
 /// # Errors
 /// Exit 71 when one is taken or may not be had.
-pub(crate) fn listen(addresses: &[Address], access: &SocketAccess) -> Result<Vec<Socket>> {
+pub(crate) fn listen(addresses: &[Address], config: &ServerConfig) -> Result<Vec<Socket>> {
     let mut sockets = Vec::new();
     for address in addresses {
         let bound = match address {
             Address::Tcp(address) => Socket::tcp(*address).map(|socket| vec![socket]),
             Address::Port(port) => every_address(*port, addresses),
-            Address::Unix(path) => unix(path, access).map(|socket| vec![socket]),
+            Address::Unix(path) => unix(path, config).map(|socket| vec![socket]),
         };
         let help = bound.as_ref().err().map(|error| help(error, address));
         let bound = bound
@@ -137,7 +137,7 @@ fn every_address(port: u16, all: &[Address]) -> io::Result<Vec<Socket>> {
     Ok(first.into_iter().chain(second).collect())
 }
 
-fn unix(path: &Path, access: &SocketAccess) -> io::Result<Socket> {
+fn unix(path: &Path, config: &ServerConfig) -> io::Result<Socket> {
     if is_left_behind(path) {
         // Of a container that was killed: nobody listens there.
         rustix::fs::unlinkat(CWD, path, AtFlags::empty())?;
@@ -146,12 +146,12 @@ fn unix(path: &Path, access: &SocketAccess) -> io::Result<Socket> {
     let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
     let fd = rustix::net::socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None)?;
     // The mode is the one that it is born with; no other thread makes files yet.
-    let before = rustix::process::umask(Mode::from_raw_mode(0o777 & !access.mode));
+    let before = rustix::process::umask(Mode::from_raw_mode(0o777 & !config.args.listen_mode));
     let bound = rustix::net::bind(&fd, &name);
     rustix::process::umask(before);
     bound?;
     // Nobody can connect before it listens.
-    let file = own(path, access.owner)?;
+    let file = own(path, config.owner)?;
     rustix::net::listen(&fd, BACKLOG).inspect_err(|_| file.remove())?;
     Ok(Socket { address: Address::Unix(path.to_owned()), fd, implied: false, file: Some(file) })
 }

@@ -18,6 +18,7 @@ use crate::cancel::Cancel;
 use crate::cli::config::{Config, VolumeConfig};
 use crate::error::{Context, Error, Result};
 use crate::exit::Exit;
+use crate::health;
 use crate::health::endpoint::{Endpoint, HandoverSockets};
 use crate::log;
 use crate::log::Console;
@@ -62,8 +63,7 @@ pub(crate) fn run(
     // Until the end, which is before there is an app: the server's share follows from it, too.
     let _raised = limits::raise_open_files();
     let progress = Arc::new(Progress::default());
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-    let runtime = runtime.context("start", "runtime").map_err(|error| error.exit(Exit::System))?;
+    let runtime = health::runtime()?;
     // Before the volume is first touched.
     let endpoint = config.server.map(|server| Endpoint::bind(server, &progress)).transpose()?;
     let outcome = runtime.block_on(async {
