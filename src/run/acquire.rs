@@ -103,22 +103,8 @@ impl<F: Files, C: Clock, W: Work<F>> Replica<'_, F, C, W> {
             return Ok(Some(self.completed(record, &dir, waiting).await));
         }
         if self.rules.mode == Mode::Seed {
-            let Some(state) = self.store.owned(dir.clone()).await? else { return Ok(None) };
-            if let Some(owner) = self.another_owner(&state).await? {
-                self.release(lock).await;
-                match recorded {
-                    Recorded::Pending => self.wait_for_hook(waiting).await?,
-                    _ => self.displace(&state, owner, waiting, lock).await?,
-                }
-                return Ok(None);
-            }
-            waiting.was_open |= state.privacy == Privacy::Open && self.close(&dir).await?;
-            self.stay_in(&dir, waiting, lock).await;
-            if self.try_lock(&dir, lock).await? {
-                // Of before we had it says nothing of its holder's last act.
-                waiting.at_lock = None;
-                recorded = self.recorded(&dir).await?;
-            }
+            let Some(now) = self.enter(&dir, recorded, waiting, lock).await? else { return Ok(None) };
+            recorded = now;
         }
         let recorded = match recorded {
             Recorded::Complete(record) => {
@@ -148,6 +134,34 @@ impl<F: Files, C: Clock, W: Work<F>> Replica<'_, F, C, W> {
         }
         self.pause(waiting).await?;
         Ok(None)
+    }
+
+    /// Makes sure that the state directory is ours, and tries for the lock; what is recorded then, and nothing where
+    /// another look has to follow.
+    async fn enter(
+        &self,
+        dir: &F::Dir,
+        recorded: Recorded,
+        waiting: &mut Waiting<F::Dir>,
+        lock: &mut LockState,
+    ) -> Result<Option<Recorded>> {
+        let Some(state) = self.store.owned(dir.clone()).await? else { return Ok(None) };
+        if let Some(owner) = self.another_owner(&state).await? {
+            self.release(lock).await;
+            match recorded {
+                Recorded::Pending => self.wait_for_hook(waiting).await?,
+                _ => self.displace(&state, owner, waiting, lock).await?,
+            }
+            return Ok(None);
+        }
+        waiting.was_open |= state.privacy == Privacy::Open && self.close(dir).await?;
+        self.stay_in(dir, waiting, lock).await;
+        if self.try_lock(dir, lock).await? {
+            // Of before we had it says nothing of its holder's last act.
+            waiting.at_lock = None;
+            return self.recorded(dir).await.map(Some);
+        }
+        Ok(Some(recorded))
     }
 
     async fn completed(

@@ -1,6 +1,6 @@
 //! What happens between replicas, as the log and the health answers tell it. Decides nothing.
 
-use std::path::Path;
+use std::path::{Display, Path};
 
 use super::protocol::Event;
 use crate::claims::beat::{Beat, Holder};
@@ -9,48 +9,46 @@ use crate::text::{Untrusted, rfc3339};
 
 /// Tells of an event on `volume`.
 pub(super) fn tell(event: &Event<'_>, volume: &Path, progress: &Progress) {
-    let volume = volume.display();
     match event {
         Event::WaitBegan(holder, beat) => {
-            progress.wait_for(holder.map(|holder| holder.host.to_string()));
+            progress.wait_for(host(*holder));
             progress.enter(Phase::Waiting);
             follow(*beat, progress);
-            tracing::info!(
-                %volume,
-                host = holder.map(|holder| holder.host.to_string()),
-                container = container(*holder),
-                pid = holder.map(|holder| holder.pid),
-                epoch = holder.map(|holder| holder.epoch),
-                since = holder.map(|holder| rfc3339(holder.since)),
-                files = beat.map(|beat| beat.files),
-                "waiting for another replica"
-            );
         }
         Event::WaitGoes(beat) => follow(*beat, progress),
         // A seeding replica may start at any time: nothing stalls.
         Event::WaitsUnseen => progress.touch(),
-        Event::WaitEnded(time) => {
-            progress.enter(Phase::Checking);
-            tracing::info!(seconds = seconds(*time), "waited");
+        Event::WaitsForOwner(_) | Event::Pending => progress.enter(Phase::Waiting),
+        Event::WaitEnded(_) => progress.enter(Phase::Checking),
+        Event::HolderFailed(..) => progress.wait_for(None),
+        Event::TookOver(..) => progress.took_over(),
+        _ => {}
+    }
+    log(event, volume);
+}
+
+fn log(event: &Event<'_>, volume: &Path) {
+    let volume = volume.display();
+    match event {
+        Event::WaitBegan(holder, beat) => log_wait(volume, *holder, *beat),
+        Event::WaitGoes(_) | Event::WaitsUnseen => {}
+        Event::WaitEnded(time) => tracing::info!(seconds = seconds(*time), "waited"),
+        Event::TookOver(epoch, holder) => {
+            let (host, container) = (host(*holder), container(*holder));
+            tracing::info!(%volume, epoch, host, container, "taking over");
+        }
+        Event::Fenced(epoch) => tracing::debug!(epoch, "claimed"),
+        Event::Resumed { other: false } => {
+            tracing::info!(%volume, "publishing what an earlier run staged");
         }
         Event::HolderFailed(epoch, host) => {
             tracing::warn!(%volume, host, epoch, "the last replica that held it ended without completing it: waiting for another");
-            progress.wait_for(None);
         }
         Event::NotShared(reason) => {
             tracing::warn!(%volume, reason, "the lock does not keep other replicas out: going by heartbeats alone");
         }
-        Event::TookOver(epoch, holder) => {
-            progress.took_over();
-            let host = holder.map(|holder| holder.host.to_string());
-            tracing::info!(%volume, epoch, host, container = container(*holder), "taking over");
-        }
-        Event::Fenced(epoch) => tracing::debug!(epoch, "claimed"),
         Event::Lost(epoch, cause) => {
             tracing::warn!(%volume, epoch, %cause, "lost the volume to another replica: waiting for it");
-        }
-        Event::Resumed { other: false } => {
-            tracing::info!(%volume, "publishing what an earlier run staged");
         }
         Event::Resumed { other: true } => {
             tracing::warn!(%volume, "another image's seed is half published: it is completed, and this image's is not made");
@@ -62,18 +60,28 @@ pub(super) fn tell(event: &Event<'_>, volume: &Path, progress: &Progress) {
             tracing::warn!(%volume, uid, "its .volseed belonged to another user and recorded no complete seed: taken over, nothing staged in it is used");
         }
         Event::WaitsForOwner(uid) => {
-            progress.enter(Phase::Waiting);
             tracing::warn!(%volume, uid, "its .volseed belongs to another user, which has yet to complete it: waiting");
         }
         Event::Opened(epoch, cause) => {
             tracing::warn!(%volume, epoch, %cause, "owner or mode of the stage was changed while it was filled: staging it again");
         }
         Event::Pending => {
-            progress.enter(Phase::Waiting);
             tracing::warn!(%volume, "complete but for a hook: waiting for the replica that runs it");
         }
         Event::Emptied => tracing::warn!(%volume, "it was seeded and then emptied; it is seeded again"),
     }
+}
+
+fn log_wait(volume: Display<'_>, holder: Option<&Holder>, beat: Option<&Beat>) {
+    let (host, container) = (host(holder), container(holder));
+    let (pid, epoch) = (holder.map(|holder| holder.pid), holder.map(|holder| holder.epoch));
+    let since = holder.map(|holder| rfc3339(holder.since));
+    let files = beat.map(|beat| beat.files);
+    tracing::info!(%volume, host, container, pid, epoch, since, files, "waiting for another replica");
+}
+
+fn host(holder: Option<&Holder>) -> Option<String> {
+    holder.map(|holder| holder.host.to_string())
 }
 
 fn container(holder: Option<&Holder>) -> Option<String> {

@@ -15,28 +15,8 @@ use crate::volume::records::Totals;
 pub(super) fn report(config: &VolumeConfig, epoch: u64, done: &Done) {
     let Done { sealed, staging, published, publish_time, requests } = done;
     let (staging, requests) = (staging.as_ref(), requests.as_ref());
-    let volume = config.to.display();
     let Totals { files, directories, links, bytes } = sealed.totals;
-    let mut lost = published.lost.clone();
-    lost += staging.map(|staging| staging.lost.clone()).unwrap_or_default();
-    if !lost.is_empty() {
-        tracing::warn!(
-            %volume,
-            lost = lost.total(),
-            "the volume does not keep all of the seed: {lost} (--strict makes this an error)"
-        );
-    }
-    let replaced = &published.replaced;
-    if replaced.count > 0 {
-        tracing::info!(%volume, replaced = replaced.count, "replaced files of the volume: {}", replaced.names());
-    }
-    if let Some(count) = staging.map(|staging| staging.skipped).filter(|count| *count > 0) {
-        tracing::warn!(count, "skipped sockets and devices of the source");
-    }
-    // Of a stage that an earlier run sealed they are what its record says: any number.
-    if [files, directories, links] == [0; 3] {
-        tracing::warn!(source = %config.from.display(), "the source holds nothing");
-    }
+    log_exceptions(config, done);
     // What an earlier run staged is all reused.
     let reused = staging.map_or(files, |staging| staging.reused);
     let copied = files.saturating_sub(reused).max(1);
@@ -46,7 +26,7 @@ pub(super) fn report(config: &VolumeConfig, epoch: u64, done: &Done) {
     let floors = requests.zip(staging).and_then(|(requests, staging)| Floors::new(requests, staging, time));
     let traffic = requests.map(|requests| &requests.seed);
     tracing::info!(
-        %volume,
+        volume = %config.to.display(),
         epoch,
         files,
         directories,
@@ -74,6 +54,33 @@ pub(super) fn report(config: &VolumeConfig, epoch: u64, done: &Done) {
         limit = floors.as_ref().and_then(|floors| floors.limit).map(tracing::field::display),
         "seeded"
     );
+}
+
+/// What was done otherwise than a seed expects.
+fn log_exceptions(config: &VolumeConfig, done: &Done) {
+    let Done { sealed, staging, published, .. } = done;
+    let (volume, staging) = (config.to.display(), staging.as_ref());
+    let mut lost = published.lost.clone();
+    lost += staging.map(|staging| staging.lost.clone()).unwrap_or_default();
+    if !lost.is_empty() {
+        tracing::warn!(
+            %volume,
+            lost = lost.total(),
+            "the volume does not keep all of the seed: {lost} (--strict makes this an error)"
+        );
+    }
+    let replaced = &published.replaced;
+    if replaced.count > 0 {
+        tracing::info!(%volume, replaced = replaced.count, "replaced files of the volume: {}", replaced.names());
+    }
+    if let Some(count) = staging.map(|staging| staging.skipped).filter(|count| *count > 0) {
+        tracing::warn!(count, "skipped sockets and devices of the source");
+    }
+    // Of a stage that an earlier run sealed they are what its record says: any number.
+    let Totals { files, directories, links, .. } = sealed.totals;
+    if [files, directories, links] == [0; 3] {
+        tracing::warn!(source = %config.from.display(), "the source holds nothing");
+    }
 }
 
 fn micros(time: Duration) -> u64 {
