@@ -158,12 +158,6 @@ impl Quoted for &[u8] {
     }
 }
 
-impl Quoted for Vec<u8> {
-    fn quoted(&self) -> String {
-        self.as_slice().quoted()
-    }
-}
-
 impl Quoted for &Path {
     fn quoted(&self) -> String {
         self.as_os_str().as_bytes().quoted()
