@@ -122,12 +122,12 @@ impl StageJob<'_> {
             // More is free now where an earlier stage was removed.
             found = self.volume.look()?.1;
         }
-        let mut space = match resumed || remains.is_some() {
+        let space = match resumed || remains.is_some() {
             true => Space::unknown(),
             false => Space::new(self.volume.path().to_owned(), kind, &found),
         };
         let tree = self.tree(tree.fd, naming, resumed, crew, &source.content)?.taking_from(remains);
-        let work = self.run(&tree, source.content, overrides, &fidelity, crew, &mut space);
+        let work = self.run(&tree, source.content, overrides, &fidelity, crew, &space);
         if space.is_exceeded() {
             // The next run could not tell what of it is needed still.
             let _ = volume::remove_directory(self.stage, TREE.as_bytes(), REMOVERS);

@@ -76,6 +76,34 @@ fn every_entry_is_written_once_by_some_writer() {
 }
 
 #[test]
+fn draining_waits_for_what_a_listing_finds() {
+    explore(|| {
+        let (queue, written) = (Arc::new(Queue::new(2, PACE)), Arc::new(Mutex::new(Vec::new())));
+        let writers = [(); 2].map(|()| {
+            let (queue, written) = (Arc::clone(&queue), Arc::clone(&written));
+            thread::spawn(move || {
+                let mut entries = Vec::new();
+                while let Some(_hold) = queue.take(&mut entries) {
+                    if entries == [1] {
+                        queue.push(&mut vec![(Slot::Free, 2), (Slot::Listing, 3)]).unwrap();
+                    }
+                    written.lock().unwrap().extend(entries.iter().copied());
+                    queue.done(entries.drain(..).count());
+                }
+            })
+        });
+        queue.push(&mut vec![(Slot::Listing, 1)]).unwrap();
+        queue.drain().unwrap();
+        assert_eq!(
+            written.lock().unwrap().iter().copied().collect::<BTreeSet<_>>(),
+            BTreeSet::from([1, 2, 3])
+        );
+        queue.close();
+        join(writers);
+    });
+}
+
+#[test]
 fn what_is_in_a_directory_is_taken_after_it_is_made() {
     explore(|| {
         let queue = Arc::new(Queue::new(2, PACE));

@@ -1,5 +1,6 @@
-//! How entries become files in parallel: one producer, a bounded queue in the order of a schedule, N writers.
+//! How entries become files in parallel: a bounded queue in the order of a schedule, and N writers.
 
+pub(crate) mod feed;
 pub(crate) mod job;
 pub(crate) mod pipeline;
 pub(crate) mod queue;

@@ -8,13 +8,15 @@ use std::sync::atomic::AtomicU64;
 use rustix::fs;
 
 use super::StageJob;
-use super::engine::pipeline::{self, Budget};
+use super::engine::feed::Feed;
+use super::engine::pipeline::{self, Budget, Producer};
 use super::engine::workers::Parallelism;
+use super::source::directory::{self, Walk};
 use super::source::entry::Meta;
 use super::source::exclude::Excluding;
 use super::source::links::Links;
 use super::source::members::Stream;
-use super::source::{SourceContent, Stdin, archive, decompress, directory, slab, stdin_is_silent};
+use super::source::{SourceContent, Stdin, archive, decompress, slab, stdin_is_silent};
 use super::stage::case;
 use super::stage::metadata::Fidelity;
 use super::stage::overrides::Overrides;
@@ -44,7 +46,7 @@ impl StageJob<'_> {
         overrides: Overrides<'_>,
         fidelity: &Fidelity,
         crew: Parallelism,
-        space: &mut Space,
+        space: &Space,
     ) -> Result<(Produced, pipeline::WorkDone, u64)> {
         let config = self.config;
         let budget = slab::MemoryShares::new(config.memory);
@@ -73,11 +75,30 @@ impl StageJob<'_> {
             ignores_case,
         };
         let mut excluding = Excluding::new(&config.exclude);
-        let mut produced = None;
-        let work = pipeline::run(&shared, limits, space, |feed| {
-            produced = Some(self.feed(&source, overrides, &mut excluding, budget, feed)?);
-            Ok(())
-        })?;
+        let (work, produced) = match &source {
+            SourceContent::Directory(root) => {
+                let volume = fs::fstat(self.volume.root()).context("stat", self.volume.path())?;
+                let stage = fs::fstat(self.stage).context("stat", self.stage_path.as_path())?;
+                let walk =
+                    Walk::new(root, &config.from, [volume, stage], overrides, &mut excluding, self.only)?;
+                let list = |listing, feed: &mut Feed<'_>| walk.list(listing, feed);
+                let work = pipeline::run(&shared, limits, space, Producer::Directory(&list))?;
+                (work, Produced { root: Some(walk.root_meta.clone()), skipped: walk.skipped(), excluded: 0 })
+            }
+            SourceContent::File(..) | SourceContent::Stdin => {
+                let (tar, idle) = self.open_archive(&source)?;
+                let mut root = None;
+                let read = |feed: &mut Feed<'_>| {
+                    let links = Links::new(self.stage, self.stage_path.clone());
+                    let pool = slab::Pool::new(budget);
+                    let how = (overrides, &mut excluding);
+                    root = archive::produce(tar, &config.from, how, (&pool, budget), links, idle, feed)?;
+                    Ok(())
+                };
+                let work = pipeline::run(&shared, limits, space, Producer::Stream(Box::new(read)))?;
+                (work, Produced { root, skipped: 0, excluded: 0 })
+            }
+        };
         self.check_source(&source)?;
         for pattern in excluding.without_effect() {
             tracing::warn!(
@@ -85,49 +106,26 @@ impl StageJob<'_> {
                 "an --exclude that matches nothing in the source"
             );
         }
-        let produced = produced.expect("a pipeline without an error has run its producer");
         Ok((Produced { excluded: excluding.count, ..produced }, work, shared.reused.into_inner()))
     }
 
-    /// Feeds every entry of the source to the writers.
-    fn feed(
-        &self,
-        source: &SourceContent,
-        overrides: Overrides<'_>,
-        excluding: &mut Excluding,
-        budget: slab::MemoryShares,
-        feed: &mut pipeline::Feed<'_>,
-    ) -> Result<Produced> {
-        let config = self.config;
+    /// What an archive holds, and whether its bytes keep the reader waiting.
+    fn open_archive(&self, source: &SourceContent) -> Result<(Stream, &'static dyn Fn() -> bool)> {
         let flowing =
             |bytes: Box<dyn Read>| decompress::open(bytes, Arc::clone(self.progress)).map(Stream::Flowing);
-        let (tar, idle): (_, &dyn Fn() -> bool) = match source {
-            SourceContent::Directory(root) => {
-                let volume = fs::fstat(self.volume.root()).context("stat", self.volume.path())?;
-                let stage = fs::fstat(self.stage).context("stat", self.stage_path.as_path())?;
-                let skip = [volume, stage];
-                let walked =
-                    directory::produce(root, &config.from, &skip, overrides, excluding, self.only, feed)?;
-                return Ok(Produced { root: Some(walked.root), skipped: walked.skipped, excluded: 0 });
-            }
+        let from = &self.config.from;
+        let (tar, idle): (_, &'static dyn Fn() -> bool) = match source {
             SourceContent::File(file, look) => {
-                let copy = file.try_clone().context("open source", config.from.as_path())?;
+                let copy = file.try_clone().context("open source", from.as_path())?;
                 let tar = match look {
                     Some(look) => decompress::open_file(copy, look.size, Arc::clone(self.progress)),
                     None => flowing(Box::new(copy)),
                 };
                 (tar, &|| false)
             }
-            SourceContent::Stdin => {
-                (flowing(Box::new(Stdin { cancel: Arc::clone(&self.cancel) })), &stdin_is_silent)
-            }
+            _ => (flowing(Box::new(Stdin { cancel: Arc::clone(&self.cancel) })), &stdin_is_silent),
         };
-        let tar = tar.map_err(|error| archive::unreadable(&config.from, &error))?;
-        let links = Links::new(self.stage, self.stage_path.clone());
-        let pool = slab::Pool::new(budget);
-        let root =
-            archive::produce(tar, &config.from, (overrides, excluding), (&pool, budget), links, idle, feed)?;
-        Ok(Produced { root, skipped: 0, excluded: 0 })
+        Ok((tar.map_err(|error| archive::unreadable(from, &error))?, idle))
     }
 
     /// Whether the source is still what was read.

@@ -17,7 +17,7 @@ use crate::seed::stage::metadata::InitialAttrs;
 /// bytes; small enough that two writers share a 16 MiB file.
 pub(crate) const CHUNK: u64 = 8 << 20;
 
-/// A file as its producer describes it.
+/// A file as its source describes it.
 #[derive(Debug)]
 pub(crate) struct FileJob {
     /// Where it goes.
@@ -46,6 +46,43 @@ impl Entry {
     pub(crate) fn path(&self) -> Vec<u8> {
         self.dir.child_path(&self.name)
     }
+}
+
+/// What the queue holds.
+#[derive(Debug)]
+pub(crate) enum Task {
+    /// Part of a source, to be listed.
+    List(Listing),
+    /// Part of the seed, to be written.
+    Write(Job),
+}
+
+impl Task {
+    /// Where it belongs in the schedule.
+    pub(crate) fn place(&self) -> Slot {
+        match self {
+            Task::List(_) => Slot::Listing,
+            Task::Write(job) => job.place(),
+        }
+    }
+}
+
+/// A directory of a source that is one, or some of its names once they are read.
+#[derive(Debug)]
+pub(crate) struct Listing {
+    /// What it becomes, held until all of its names are listed.
+    pub dir: Arc<Dir>,
+    /// Those that are to be looked at, once they are read.
+    pub names: Option<Names>,
+}
+
+/// Some names of a directory of the source.
+#[derive(Debug)]
+pub(crate) struct Names {
+    /// The directory.
+    pub directory: Arc<OwnedFd>,
+    /// The names in it.
+    pub names: Vec<Box<[u8]>>,
 }
 
 /// A unit of work for a writer.
@@ -96,7 +133,7 @@ impl Job {
     }
 
     /// Where it belongs in the schedule.
-    pub(crate) fn place(&self) -> Slot {
+    fn place(&self) -> Slot {
         match self {
             Job::Finish(_) => Slot::Free,
             Job::Large(large) => Slot::File { parent: large.file.dir.number(), own: large.number },
@@ -143,7 +180,7 @@ pub(crate) enum Chunk {
         /// The data.
         piece: Piece,
     },
-    /// The producer has handed out all others.
+    /// All others were handed out.
     Last,
 }
 

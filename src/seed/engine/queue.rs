@@ -1,4 +1,4 @@
-//! The queue between the one producer and the writers: bounded, closed at the end, poisoned by the
+//! The queue between those who find entries and the writers: bounded, closed at the end, poisoned by the
 //! first error.
 //!
 //! Closing it is what ends the writers; poisoning it ends both sides and keeps the first cause. What
@@ -60,15 +60,21 @@ impl<T> Queue<T> {
         Queue { writers, state: Mutex::new(state), filled: Condvar::new(), emptied: Condvar::new() }
     }
 
-    /// Adds all of `entries`, each with its place; blocks while the queue is full.
+    /// Blocks while the queue is full. Not for a writer: those who would empty it could all wait here. It is given
+    /// listings only while there is room.
+    pub(crate) fn wait_for_room(&self) {
+        let mut state = self.lock();
+        while state.schedule.len() >= MAX_ENTRIES && !state.poisoned {
+            state = self.emptied.wait(state).unwrap_or_else(PoisonError::into_inner);
+        }
+    }
+
+    /// Adds all of `entries`, each with its place.
     ///
     /// # Errors
     /// When the queue is poisoned.
     pub(crate) fn push(&self, entries: &mut Vec<(Slot, T)>) -> Result<(), Poisoned> {
         let mut state = self.lock();
-        while state.schedule.len() >= MAX_ENTRIES && !state.poisoned {
-            state = self.emptied.wait(state).unwrap_or_else(PoisonError::into_inner);
-        }
         if state.poisoned {
             return Err(Poisoned);
         }
@@ -90,10 +96,11 @@ impl<T> Queue<T> {
             }
             let waiting = state.schedule.len();
             let share = (waiting / self.writers).max(1);
-            if let Some(batch) = state.schedule.take(share, entries) {
+            if let Some(batch) = state.schedule.take(share, waiting < MAX_ENTRIES, entries) {
                 state.in_flight += entries.len();
                 if waiting >= MAX_ENTRIES && state.schedule.len() < MAX_ENTRIES {
                     self.emptied.notify_all();
+                    self.wake(&state, usize::MAX);
                 }
                 return Some(Hold { queue: self, batch: Some(batch), left: entries.len() });
             }

@@ -44,6 +44,8 @@ pub(crate) enum Slot {
     Part(Number),
     /// Needs no lock.
     Free,
+    /// Finds entries, and writes none.
+    Listing,
 }
 
 /// How many entries of one lock are worked on at once.
@@ -70,6 +72,8 @@ pub(crate) struct Schedule<T> {
     /// What a turn may be taken from, the best first.
     ready: BTreeSet<Rank>,
     free: VecDeque<T>,
+    /// The last one first, or those that wait would soon be most directories of the source.
+    listings: Vec<T>,
     waiting: usize,
 }
 
@@ -131,8 +135,14 @@ impl<T> Node<T> {
 impl<T> Schedule<T> {
     /// An empty one, with the root in it.
     pub(crate) fn new(pace: Pace) -> Schedule<T> {
-        let mut schedule =
-            Schedule { pace, nodes: Vec::new(), ready: BTreeSet::new(), free: VecDeque::new(), waiting: 0 };
+        let mut schedule = Schedule {
+            pace,
+            nodes: Vec::new(),
+            ready: BTreeSet::new(),
+            free: VecDeque::new(),
+            listings: Vec::new(),
+            waiting: 0,
+        };
         schedule.node(ROOT).made = true;
         schedule
     }
@@ -141,8 +151,12 @@ impl<T> Schedule<T> {
     pub(crate) fn push(&mut self, entries: impl IntoIterator<Item = (Slot, T)>) {
         let mut open = None;
         for (place, entry) in entries {
-            self.waiting += 1;
+            self.waiting += usize::from(place != Slot::Listing);
             let number = match place {
+                Slot::Listing => {
+                    self.listings.push(entry);
+                    continue;
+                }
                 Slot::Free => {
                     self.free.push_back(entry);
                     continue;
@@ -179,8 +193,13 @@ impl<T> Schedule<T> {
         open.into_iter().for_each(|open| self.settle(open));
     }
 
-    /// Moves the best turn's entries to `taken`; `None` when there is nothing that may be begun now.
-    pub(crate) fn take(&mut self, most: usize, taken: &mut Vec<T>) -> Option<Batch> {
+    /// Moves the best turn's entries to `taken`; `None` when there is nothing that may be begun now. A listing comes
+    /// first where there is room for what it finds: the more is known, the better the order of the rest.
+    pub(crate) fn take(&mut self, most: usize, has_room: bool, taken: &mut Vec<T>) -> Option<Batch> {
+        if let Some(listing) = self.listings.pop_if(|_| has_room) {
+            taken.push(listing);
+            return Some(Batch(None));
+        }
         let most = most.min(self.pace.entries_a_turn).max(1);
         let best = self.ready.first().copied();
         let Some((_, _, number)) = best.filter(|(turns, ..)| *turns == 0 || self.free.is_empty()) else {
@@ -233,7 +252,7 @@ impl<T> Schedule<T> {
 
     /// How many turns may be taken now, at least.
     pub(crate) fn turns(&self) -> usize {
-        self.ready.len() + self.free.len().div_ceil(self.pace.entries_a_turn)
+        self.listings.len() + self.ready.len() + self.free.len().div_ceil(self.pace.entries_a_turn)
     }
 
     /// Creations in the longest chain of all that was ever added.
@@ -241,20 +260,21 @@ impl<T> Schedule<T> {
         self.nodes[ROOT].chain()
     }
 
-    /// How many wait.
+    /// How many entries wait; listings are none.
     pub(crate) fn len(&self) -> usize {
         self.waiting
     }
 
-    /// Whether none waits.
+    /// Whether nothing waits.
     pub(crate) fn is_empty(&self) -> bool {
-        self.waiting == 0
+        self.waiting == 0 && self.listings.is_empty()
     }
 
     /// Forgets all that wait. Turns that are out may still be given back.
     pub(crate) fn clear(&mut self) {
         self.ready.clear();
         self.free.clear();
+        self.listings.clear();
         for node in &mut self.nodes {
             node.entries.clear();
             node.directories.clear();
@@ -315,6 +335,22 @@ mod tests {
 
     const ONE_BY_ONE: Pace = Pace { entries_a_turn: 1, first_turns: 1, turns_a_directory: 2 };
 
+    #[test]
+    fn the_last_listing_comes_first_where_there_is_room_for_what_it_finds() {
+        let mut schedule = Schedule::new(ONE_BY_ONE);
+        let entries = [(Slot::Listing, "one"), (Slot::In(ROOT), "file"), (Slot::Listing, "two")];
+        schedule.push(entries);
+        assert_eq!((schedule.len(), schedule.turns()), (1, 3));
+        for (has_room, expected) in
+            [(true, Some("two")), (false, Some("file")), (false, None), (true, Some("one"))]
+        {
+            let mut taken = Vec::new();
+            let turn = schedule.take(1, has_room, &mut taken);
+            assert_eq!((taken.pop(), turn.is_some()), (expected, expected.is_some()));
+        }
+        assert!(schedule.is_empty());
+    }
+
     #[track_caller]
     fn check(pace: Pace, entries: &[(Slot, &'static str)], expected: &[&[&str]]) {
         let mut schedule = Schedule::new(pace);
@@ -323,7 +359,8 @@ mod tests {
         let (mut turns, mut number) = (Vec::new(), ROOT);
         while !schedule.is_empty() {
             let mut taken = Vec::new();
-            let turn = schedule.take(usize::MAX, &mut taken).expect("a turn is given back before the next");
+            let turn =
+                schedule.take(usize::MAX, true, &mut taken).expect("a turn is given back before the next");
             // Directories are numbered in the order in which these tables make them.
             for _ in taken.iter().filter(|entry| entry.ends_with('/')) {
                 number += 1;
@@ -368,13 +405,13 @@ mod tests {
         let mut schedule = Schedule::new(ONE_BY_ONE);
         schedule.push((0..4).map(|number| (Slot::In(ROOT), number)));
         let mut taken = Vec::new();
-        let mut turn = schedule.take(1, &mut taken).unwrap();
-        assert_eq!((schedule.take(1, &mut taken), schedule.turns()), (None, 0));
+        let mut turn = schedule.take(1, true, &mut taken).unwrap();
+        assert_eq!((schedule.take(1, true, &mut taken), schedule.turns()), (None, 0));
         for _ in 0..2 {
             schedule.give_back(turn);
-            turn = schedule.take(1, &mut taken).unwrap();
-            let second = schedule.take(1, &mut taken);
-            assert_eq!(schedule.take(1, &mut taken), None);
+            turn = schedule.take(1, true, &mut taken).unwrap();
+            let second = schedule.take(1, true, &mut taken);
+            assert_eq!(schedule.take(1, true, &mut taken), None);
             second.into_iter().for_each(|turn| schedule.give_back(turn));
         }
         assert_eq!(taken, [0, 1, 2, 3]);
@@ -385,10 +422,10 @@ mod tests {
         let mut schedule = Schedule::new(ONE_BY_ONE);
         schedule.push([(Slot::In(1), "file"), (directory(ROOT, 1), "directory")]);
         let mut taken = Vec::new();
-        assert!(schedule.take(1, &mut taken).is_some());
-        assert_eq!(schedule.take(1, &mut taken), None);
+        assert!(schedule.take(1, true, &mut taken).is_some());
+        assert_eq!(schedule.take(1, true, &mut taken), None);
         schedule.made(1);
-        assert!(schedule.take(1, &mut taken).is_some());
+        assert!(schedule.take(1, true, &mut taken).is_some());
         assert_eq!(taken, ["directory", "file"]);
     }
 
@@ -400,12 +437,12 @@ mod tests {
         assert_eq!(schedule.longest_chain(), 2);
         let mut taken = Vec::new();
         for made in 1..=2 {
-            let turn = schedule.take(1, &mut taken).unwrap();
-            assert_eq!(schedule.take(1, &mut taken), None);
+            let turn = schedule.take(1, true, &mut taken).unwrap();
+            assert_eq!(schedule.take(1, true, &mut taken), None);
             schedule.made(made);
             schedule.give_back(turn);
         }
-        while schedule.take(1, &mut taken).is_some() {}
+        while schedule.take(1, true, &mut taken).is_some() {}
         assert_eq!(taken, ["in/", "file", "a", "b", "c", "d"]);
     }
 
@@ -515,7 +552,7 @@ mod tests {
         fn run(&mut self) -> u64 {
             let mut taken = Vec::new();
             loop {
-                while self.idle > 0 && self.schedule.take(1, &mut taken).is_some() {
+                while self.idle > 0 && self.schedule.take(1, true, &mut taken).is_some() {
                     let job = taken.pop().unwrap();
                     self.idle -= 1;
                     let created = self.now.max(self.locked_until[job.directory]) + 1;

@@ -327,9 +327,9 @@ impl StageJob<'_> {
         let tree = nested.tree(tree, naming.clone(), false, crew, &source)?;
         let one_user = owner::of_everything(stage.as_fd(), self.config.owner);
         let fidelity = Fidelity::new(Losses::new(config.strict, naming), one_user);
-        let mut space = Space::new(path.to_owned(), kind, &found);
+        let space = Space::new(path.to_owned(), kind, &found);
         let overrides = Overrides::of(&config, inherited);
-        nested.run(&tree, source, overrides, &fidelity, crew, &mut space)?;
+        nested.run(&tree, source, overrides, &fidelity, crew, &space)?;
         drop(tree);
         durable::sync(mounted.root(), stage.as_fd(), path, kept(kind), crew.writers)?;
         Ok(fidelity.lost())

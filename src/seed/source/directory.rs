@@ -1,12 +1,14 @@
-//! A directory as the source: walked by the producer, read by the writers.
+//! A directory as the source: listed by the writers, who also read it.
 //!
-//! The walk lists and stats; a file's data and extended attributes are read where it is written.
-//! Nothing is followed: a link is a link.
+//! A listing looks at names; a file's data and extended attributes are read where it is written. What depends on other
+//! directories, hard links above all, is behind one lock, taken once for many names. Nothing is followed: a link is a
+//! link.
 
 use std::collections::{HashMap, HashSet};
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use rustix::fs::{self, FileType, Mode, OFlags, Stat};
 
@@ -15,8 +17,8 @@ use super::exclude::Excluding;
 use super::names::{LONGEST_PATH, is_reserved};
 use crate::error::{Context, Error, Result, printable};
 use crate::exit::Exit;
-use crate::seed::engine::job::{CHUNK, Data, Entry, FileJob};
-use crate::seed::engine::pipeline::Feed;
+use crate::seed::engine::feed::Feed;
+use crate::seed::engine::job::{CHUNK, Data, Entry, FileJob, Listing, Names};
 use crate::seed::stage::dir::Dir;
 use crate::seed::stage::overrides::Overrides;
 use crate::volume::{is_type, names, open_beneath, stat_entry};
@@ -24,48 +26,12 @@ use crate::volume::{is_type, names, open_beneath, stat_entry};
 /// What the files of a mounted ConfigMap or Secret are links into (Kubernetes `pkg/volume/util/atomic_writer.go`).
 const CONFIG_MAP: &[u8] = b"..data";
 
-/// What a walk met besides what it fed.
-#[derive(Debug, Default)]
-pub(crate) struct Walked {
-    /// What the root of the source carries.
-    pub root: Meta,
-    /// Sockets and devices, which are not copied.
-    pub skipped: u64,
-}
+/// Names that are looked at in one go: enough that a lock taken for them costs little, few enough that another writer can
+/// take the next of a large directory.
+const NAMES: usize = 256;
 
 /// The names that are wanted of a directory, by its path; `None` for all.
-pub(crate) type Wanted<'a> = &'a dyn Fn(&[u8]) -> Result<Option<HashSet<Box<[u8]>>>>;
-
-/// Feeds everything below `root`, or what is wanted `only`. The volume's root and the stage, `ours`, are
-/// refused as parts of it.
-///
-/// # Errors
-/// When something cannot be read, or a writer has failed.
-pub(crate) fn produce(
-    root: &OwnedFd,
-    path: &Path,
-    ours: &[Stat; 2],
-    overrides: Overrides<'_>,
-    excluding: &mut Excluding,
-    only: Option<Wanted<'_>>,
-    feed: &mut Feed<'_>,
-) -> Result<Walked> {
-    let stat = fs::fstat(root).context("stat", path)?;
-    let mut walk =
-        Walk { root, path, ours, overrides, excluding, only, feed, linked: HashMap::new(), skipped: 0 };
-    walk.refuse_volume(&stat)?;
-    let root_meta = walk.meta(&stat);
-    let top = walk.feed.root();
-    let mut open = vec![top];
-    while let Some(dir) = open.pop() {
-        walk.list(&dir, &mut open)?;
-        if !dir.path().is_empty() {
-            walk.feed.directory_done(dir)?;
-        }
-    }
-    walk.feed.shared().progress.all_found();
-    Ok(Walked { root: root_meta, skipped: walk.skipped })
-}
+pub(crate) type Wanted<'a> = &'a (dyn Fn(&[u8]) -> Result<Option<HashSet<Box<[u8]>>>> + Sync);
 
 /// The error for something of the source that was there a moment ago.
 pub(crate) fn removed(path: &Path) -> Error {
@@ -76,88 +42,179 @@ pub(crate) fn removed(path: &Path) -> Error {
 /// A directory of the seed and a name in it.
 type EntryRef = (Arc<Dir>, Box<[u8]>);
 
-struct Walk<'a, 'f> {
+/// A directory as the source of a seed.
+pub(crate) struct Walk<'a> {
     root: &'a OwnedFd,
     path: &'a Path,
-    ours: &'a [Stat; 2],
+    ours: [Stat; 2],
     overrides: Overrides<'a>,
-    excluding: &'a mut Excluding,
     only: Option<Wanted<'a>>,
-    feed: &'a mut Feed<'f>,
+    /// What the root of the source carries.
+    pub root_meta: Meta,
+    /// Listings that are not done.
+    pending: AtomicUsize,
+    seen: Mutex<Seen<'a>>,
+}
+
+/// What a walk has met so far.
+struct Seen<'a> {
+    excluding: &'a mut Excluding,
     /// Where a file with several names was met first, by device and inode.
     linked: HashMap<(u64, u64), EntryRef>,
     skipped: u64,
 }
 
-impl Walk<'_, '_> {
-    fn list(&mut self, dir: &Arc<Dir>, open: &mut Vec<Arc<Dir>>) -> Result<()> {
+/// A name as it was found.
+struct Found {
+    name: Box<[u8]>,
+    /// Nothing where it is gone by now.
+    stat: Option<Stat>,
+    /// Of a symbolic link.
+    target: Option<Box<[u8]>>,
+}
+
+impl<'a> Walk<'a> {
+    /// Of everything below `root`, or of what is wanted `only`. The volume's root and the stage, `ours`, are refused as
+    /// parts of it.
+    ///
+    /// # Errors
+    /// When it is one of them.
+    pub(crate) fn new(
+        root: &'a OwnedFd,
+        path: &'a Path,
+        ours: [Stat; 2],
+        overrides: Overrides<'a>,
+        excluding: &'a mut Excluding,
+        only: Option<Wanted<'a>>,
+    ) -> Result<Walk<'a>> {
+        let stat = fs::fstat(root).context("stat", path)?;
+        let root_meta = meta_of(&stat, overrides);
+        let seen = Mutex::new(Seen { excluding, linked: HashMap::new(), skipped: 0 });
+        let walk = Walk { root, path, ours, overrides, only, root_meta, pending: AtomicUsize::new(1), seen };
+        walk.refuse_volume(&stat)?;
+        Ok(walk)
+    }
+
+    /// Sockets and devices, which were not copied.
+    pub(crate) fn skipped(&self) -> u64 {
+        self.seen.lock().unwrap_or_else(PoisonError::into_inner).skipped
+    }
+
+    /// Feeds what is in a directory, or what some of its names are.
+    ///
+    /// # Errors
+    /// When something cannot be read, or a writer has failed.
+    pub(crate) fn list(&self, listing: Listing, feed: &mut Feed<'_>) -> Result<()> {
+        let Listing { dir, names } = listing;
+        let names = names.map_or_else(|| self.open(&dir, feed), Ok)?;
+        let found = self.look(&dir, names)?;
+        let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
+        seen.excluding.enter(dir.path());
+        for found in found {
+            let is_directory = found.stat.is_some_and(|stat| is_type(&stat, FileType::Directory));
+            if seen.excluding.leaves_out(&found.name, is_directory) {
+                continue;
+            }
+            let stat = found.stat.ok_or_else(|| removed(&self.full_path(&dir.child_path(&found.name))))?;
+            self.refuse_reserved(&dir, &found.name)?;
+            self.entry(&dir, found, &stat, &mut seen, feed)?;
+        }
+        drop(seen);
+        if !dir.path().is_empty() {
+            feed.directory_done(dir)?;
+        }
+        if self.pending.fetch_sub(1, Ordering::AcqRel) == 1 {
+            feed.shared().progress.all_found();
+        }
+        Ok(())
+    }
+
+    /// Opens a directory and reads its names. More than can be looked at in one go are for others.
+    fn open(&self, dir: &Arc<Dir>, feed: &mut Feed<'_>) -> Result<Names> {
         let path = self.full_path(dir.path());
         let flags = OFlags::DIRECTORY | OFlags::RDONLY;
         let here = if dir.path().is_empty() { b"." } else { dir.path() };
         let fd = open_beneath(self.root.as_fd(), here, flags, Mode::empty())
             .context("open directory", path.as_path())?;
         let fd = Arc::new(fd);
-        self.feed.shared().tree.keep_source(dir, &fd);
+        feed.shared().tree.keep_source(dir, &fd);
         if !dir.path().is_empty()
             && let Some(xattrs) =
-                self.feed.shared().fidelity.read_xattrs(&fd, || path.clone(), || dir.path().to_vec())?
+                feed.shared().fidelity.read_xattrs(&fd, || path.clone(), || dir.path().to_vec())?
         {
             dir.set_xattrs(xattrs);
         }
-        self.excluding.enter(dir.path());
-        let wanted = self.only.map_or(Ok(None), |only| only(dir.path()))?;
-        for name in names(fd.as_fd()).context("read directory", path.as_path())? {
-            let child = || self.full_path(&dir.child_path(&name));
-            if wanted.as_ref().is_some_and(|wanted| !wanted.contains(&name)) {
-                continue;
-            }
-            let stat = stat_entry(fd.as_fd(), &name).context("stat", child)?;
-            let is_directory = stat.is_some_and(|stat| is_type(&stat, FileType::Directory));
-            if self.excluding.leaves_out(&name, is_directory) {
-                continue;
-            }
-            let stat = stat.ok_or_else(|| removed(&self.full_path(&dir.child_path(&name))))?;
-            if dir.path().is_empty() && is_reserved(&name) {
-                let name = printable(&name);
-                let cause = format!("'{name}' in it is volseed's own name");
-                return Err(Error::new(Exit::Archive, "read directory", cause).on(self.path).help(format!(
-                    "seed from what the volume was seeded from, or leave it out with --exclude {name}"
-                )));
-            }
-            self.entry(dir, &fd, name, &stat, open)?;
+        let mut all = names(fd.as_fd()).context("read directory", path.as_path())?;
+        if let Some(wanted) = self.only.map_or(Ok(None), |only| only(dir.path()))? {
+            all.retain(|name| wanted.contains(name));
         }
-        Ok(())
+        let mut all = all.into_iter();
+        let first = all.by_ref().take(NAMES).collect();
+        while all.len() > 0 {
+            dir.retain();
+            let part = Names { directory: Arc::clone(&fd), names: all.by_ref().take(NAMES).collect() };
+            self.feed_listing(Listing { dir: Arc::clone(dir), names: Some(part) }, feed)?;
+        }
+        Ok(Names { directory: fd, names: first })
+    }
+
+    fn feed_listing(&self, listing: Listing, feed: &mut Feed<'_>) -> Result<()> {
+        self.pending.fetch_add(1, Ordering::Relaxed);
+        feed.list(listing)
+    }
+
+    fn look(&self, dir: &Dir, Names { directory, names }: Names) -> Result<Vec<Found>> {
+        let look = |name: Box<[u8]>| {
+            let path = || self.full_path(&dir.child_path(&name));
+            let stat = stat_entry(directory.as_fd(), &name).context("stat", path)?;
+            let is_link = stat.is_some_and(|stat| is_type(&stat, FileType::Symlink));
+            let target = is_link.then(|| fs::readlinkat(&directory, &*name, Vec::new())).transpose();
+            let target = target.context("read link", path)?.map(|target| target.into_bytes().into());
+            Ok(Found { name, stat, target })
+        };
+        names.into_iter().map(look).collect()
+    }
+
+    fn refuse_reserved(&self, dir: &Dir, name: &[u8]) -> Result<()> {
+        if !dir.path().is_empty() || !is_reserved(name) {
+            return Ok(());
+        }
+        let name = printable(name);
+        let cause = format!("'{name}' in it is volseed's own name");
+        Err(Error::new(Exit::Archive, "read directory", cause).on(self.path).help(format!(
+            "seed from what the volume was seeded from, or leave it out with --exclude {name}"
+        )))
     }
 
     fn entry(
-        &mut self,
+        &self,
         dir: &Arc<Dir>,
-        fd: &OwnedFd,
-        name: Box<[u8]>,
+        Found { name, target, .. }: Found,
         stat: &Stat,
-        open: &mut Vec<Arc<Dir>>,
+        seen: &mut Seen<'_>,
+        feed: &mut Feed<'_>,
     ) -> Result<()> {
         let file_type = FileType::from_raw_mode(stat.st_mode);
         if file_type == FileType::Directory {
             self.refuse_volume(stat)?;
             self.refuse_long(&dir.child_path(&name))?;
             let meta = self.meta(stat);
-            open.push(self.feed.directory(dir, &name, meta)?);
-            return Ok(());
+            let dir = feed.directory(dir, &name, meta)?;
+            return self.feed_listing(Listing { dir, names: None }, feed);
         }
         if stat.st_nlink > 1
-            && let Some((first, first_name)) = self.linked.get(&(stat.st_dev, stat.st_ino))
+            && let Some((first, first_name)) = seen.linked.get(&(stat.st_dev, stat.st_ino))
         {
             let (first, first_name) = (Arc::clone(first), first_name.clone());
             let entry = self.plain(dir, name, stat);
-            return self.feed.link(entry, first, first_name);
+            return feed.link(entry, first, first_name);
         }
         let copied = matches!(file_type, FileType::RegularFile | FileType::Symlink | FileType::Fifo);
         if stat.st_nlink > 1 && copied {
-            self.linked.insert((stat.st_dev, stat.st_ino), (Arc::clone(dir), name.clone()));
+            seen.linked.insert((stat.st_dev, stat.st_ino), (Arc::clone(dir), name.clone()));
         }
         match file_type {
-            FileType::RegularFile => self.file(dir, name, stat),
+            FileType::RegularFile => self.file(dir, name, stat, feed),
             FileType::Symlink => {
                 if dir.path().is_empty() && *name == *CONFIG_MAP {
                     tracing::warn!(
@@ -166,24 +223,22 @@ impl Walk<'_, '_> {
                         self.path.display()
                     );
                 }
-                let target = fs::readlinkat(fd, &*name, Vec::new())
-                    .context("read link", || self.full_path(&dir.child_path(&name)))?;
                 let entry = self.plain(dir, name, stat);
-                self.feed.symlink(entry, target.into_bytes().into())
+                feed.symlink(entry, target.unwrap_or_default())
             }
             FileType::Fifo => {
                 let entry = self.plain(dir, name, stat);
-                self.feed.fifo(entry)
+                feed.fifo(entry)
             }
             _ => {
-                self.skipped += 1;
+                seen.skipped += 1;
                 tracing::debug!(path = printable(&dir.child_path(&name)), "skipped a socket or device");
                 Ok(())
             }
         }
     }
 
-    fn file(&mut self, dir: &Arc<Dir>, name: Box<[u8]>, stat: &Stat) -> Result<()> {
+    fn file(&self, dir: &Arc<Dir>, name: Box<[u8]>, stat: &Stat, feed: &mut Feed<'_>) -> Result<()> {
         let size = stat.st_size as u64;
         // stat(2) counts blocks of 512 bytes.
         let stored = (stat.st_blocks as u64).saturating_mul(512).min(size);
@@ -191,15 +246,15 @@ impl Walk<'_, '_> {
         let file = FileJob { dir: Arc::clone(dir), name, meta: self.meta(stat), size, stored, _charge: None };
         if holes || size <= CHUNK {
             let data = if holes { Data::WithHoles } else { Data::Whole };
-            return self.feed.file(file, data);
+            return feed.file(file, data);
         }
-        let large = self.feed.large_file(file, true)?;
-        self.feed.copy_chunks(&large, size, 0)
+        let large = feed.large_file(file, true)?;
+        feed.copy_chunks(&large, size, 0)
     }
 
     fn refuse_volume(&self, stat: &Stat) -> Result<()> {
         let is = |ours: &Stat| (stat.st_dev, stat.st_ino) == (ours.st_dev, ours.st_ino);
-        let what = match self.ours {
+        let what = match &self.ours {
             [volume, _] if is(volume) => "the volume itself",
             [_, stage] if is(stage) => "the directory of volseed's state",
             _ => return Ok(()),
@@ -223,15 +278,19 @@ impl Walk<'_, '_> {
     }
 
     fn meta(&self, stat: &Stat) -> Meta {
-        let mode = stat.st_mode & 0o7777;
-        let mut meta =
-            Meta { mode, uid: stat.st_uid, gid: stat.st_gid, mtime: Some(Time::of(stat)), xattrs: None };
-        self.overrides.apply(&mut meta, FileType::from_raw_mode(stat.st_mode));
-        meta
+        meta_of(stat, self.overrides)
     }
 
     fn full_path(&self, path: &[u8]) -> PathBuf {
         use std::os::unix::ffi::OsStrExt;
         self.path.join(std::ffi::OsStr::from_bytes(path))
     }
+}
+
+fn meta_of(stat: &Stat, overrides: Overrides<'_>) -> Meta {
+    let mode = stat.st_mode & 0o7777;
+    let mut meta =
+        Meta { mode, uid: stat.st_uid, gid: stat.st_gid, mtime: Some(Time::of(stat)), xattrs: None };
+    overrides.apply(&mut meta, FileType::from_raw_mode(stat.st_mode));
+    meta
 }

@@ -2,7 +2,7 @@
 //!
 //! What else an entry takes while it waits is counted here, too.
 //!
-//! The producer fills a slab with the data of many small files or with a piece of a large one;
+//! The reader fills a slab with the data of many small files or with a piece of a large one;
 //! writers write straight out of it; the last of them gives it back. So the bytes in flight are
 //! bounded exactly, and no file costs an allocation.
 

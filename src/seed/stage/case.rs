@@ -13,6 +13,7 @@ use std::os::fd::{AsFd, BorrowedFd};
 use rustix::fs::{self, AtFlags, Mode, OFlags};
 use rustix::io::Errno;
 
+use super::dir::Dir;
 use super::tree::Tree;
 use crate::error::{Context, Result};
 use crate::volume::records::TREE;
@@ -97,24 +98,24 @@ impl NameCheck {
         NameCheck { spellings: ignores_case.then(Spellings::default), kept_ends: Vec::new() }
     }
 
-    /// Looks at the next path of the seed, whose tree is in `stage`.
+    /// Looks at the next name of the seed, in this directory of the tree that is in `stage`.
     ///
     /// # Errors
     /// Exit 78 where it would not be found under this name, or where the volume does not tell it apart from another
     /// path.
-    pub(crate) fn check(&mut self, stage: BorrowedFd<'_>, tree: &Tree, path: &[u8]) -> Result<()> {
-        if let Some(end @ (b'.' | b' ')) = path.last().copied()
+    pub(crate) fn check(&mut self, stage: BorrowedFd<'_>, tree: &Tree, dir: &Dir, name: &[u8]) -> Result<()> {
+        if let Some(end @ (b'.' | b' ')) = name.last().copied()
             && !self.kept_ends.contains(&end)
         {
-            if !keeps_end(stage, end).context("make a name in", || tree.entry(path))? {
-                return Err(tree.end_dropped(path));
+            let path = dir.child_path(name);
+            if !keeps_end(stage, end).context("make a name in", || tree.entry(&path))? {
+                return Err(tree.end_dropped(&path));
             }
             self.kept_ends.push(end);
         }
-        match self.spellings.as_mut().and_then(|spellings| spellings.note(path)) {
-            Some(other) => Err(tree.same_name(path, &other)),
-            None => Ok(()),
-        }
+        let Some(spellings) = &mut self.spellings else { return Ok(()) };
+        let path = dir.child_path(name);
+        spellings.note(&path).map_or(Ok(()), |other| Err(tree.same_name(&path, &other)))
     }
 }
 

@@ -29,7 +29,7 @@ pub(crate) struct Dir {
     pub(super) file_birth: OnceLock<((u32, Option<Owner>), InitialAttrs)>,
     /// Whether anything was created or removed in it.
     pub(super) changed: AtomicBool,
-    /// What is not finished yet: children, its making, and the producer while it may add some.
+    /// What is not finished yet: children, its making, and the listings that may add some.
     pub(super) pending: AtomicUsize,
 }
 

@@ -5,6 +5,8 @@
 //! smaller there: those that compress are not asked, and a server is taken to make a quarter of it.
 
 use std::path::PathBuf;
+use std::sync::atomic::AtomicU64;
+use std::sync::atomic::Ordering::Relaxed;
 
 use rustix::fs::StatFs;
 
@@ -28,7 +30,7 @@ pub(crate) struct Space {
 
 #[derive(Debug, Default)]
 struct Account {
-    needed: u64,
+    needed: AtomicU64,
     free: Option<u64>,
     /// The least that is stored of what is needed, as its divisor.
     shrinks: u64,
@@ -59,8 +61,8 @@ impl Space {
         Space {
             volume,
             block: found.block,
-            bytes: Account { needed: 0, free: bytes, shrinks },
-            inodes: Account { needed: 0, free: inodes, shrinks: 1 },
+            bytes: Account { needed: AtomicU64::new(0), free: bytes, shrinks },
+            inodes: Account { needed: AtomicU64::new(0), free: inodes, shrinks: 1 },
         }
     }
 
@@ -68,18 +70,21 @@ impl Space {
     ///
     /// # Errors
     /// Exit 73 when it does not fit.
-    pub(crate) fn take(&mut self, data: u64) -> Result<()> {
+    pub(crate) fn take(&self, data: u64) -> Result<()> {
         let data = data.checked_next_multiple_of(self.block).unwrap_or(u64::MAX);
         let cause = match (self.bytes.take(data), self.inodes.take(1)) {
             (Some(free), _) => {
                 format!(
                     "no space left for all of it: {} so far, {} free",
-                    byte_size(self.bytes.needed),
+                    byte_size(self.bytes.needed.load(Relaxed)),
                     byte_size(free)
                 )
             }
             (None, Some(free)) => {
-                format!("no inodes left for all of it: {} so far, {free} free", self.inodes.needed)
+                format!(
+                    "no inodes left for all of it: {} so far, {free} free",
+                    self.inodes.needed.load(Relaxed)
+                )
             }
             (None, None) => return Ok(()),
         };
@@ -89,10 +94,10 @@ impl Space {
     }
 
     /// What was taken for an entry is free again: another has taken its name.
-    pub(crate) fn give_back(&mut self, data: u64) {
+    pub(crate) fn give_back(&self, data: u64) {
         let data = data.checked_next_multiple_of(self.block).unwrap_or(u64::MAX);
-        self.bytes.needed = self.bytes.needed.saturating_sub(data);
-        self.inodes.needed = self.inodes.needed.saturating_sub(1);
+        self.bytes.give_back(data);
+        self.inodes.give_back(1);
     }
 
     /// Whether something did not fit.
@@ -103,13 +108,22 @@ impl Space {
 
 impl Account {
     /// What is free, where that is not enough.
-    fn take(&mut self, more: u64) -> Option<u64> {
-        self.needed = self.needed.saturating_add(more);
+    fn take(&self, more: u64) -> Option<u64> {
+        self.change(|needed| needed.saturating_add(more));
         self.free.filter(|_| self.is_exceeded())
     }
 
+    fn give_back(&self, less: u64) {
+        self.change(|needed| needed.saturating_sub(less));
+    }
+
+    fn change(&self, change: impl Fn(u64) -> u64) {
+        let changed = self.needed.fetch_update(Relaxed, Relaxed, |needed| Some(change(needed)));
+        changed.expect("there is always a next value");
+    }
+
     fn is_exceeded(&self) -> bool {
-        self.free.is_some_and(|free| self.needed / self.shrinks > free)
+        self.free.is_some_and(|free| self.needed.load(Relaxed) / self.shrinks > free)
     }
 }
 
@@ -153,7 +167,7 @@ mod tests {
     }
 
     /// How many files of so many bytes fit, up to 1000.
-    fn fit(mut space: Space, data: u64) -> usize {
+    fn fit(space: Space, data: u64) -> usize {
         (0..1000).take_while(|_| space.take(data).is_ok()).count()
     }
 
@@ -180,7 +194,7 @@ mod tests {
 
     #[test]
     fn what_was_replaced_counts_once() {
-        let mut space = space(LOCAL, false, Some(1), Some(1));
+        let space = space(LOCAL, false, Some(1), Some(1));
         for _ in 0..3 {
             space.take(4000).unwrap();
             assert!(!space.is_exceeded());

@@ -148,7 +148,7 @@ impl Tree {
     }
 
     /// A directory that was finished and forgotten, to be filled further and finished again with what
-    /// it has now. Held by its producer alone.
+    /// it has now. Held by its reader alone.
     ///
     /// # Errors
     /// When it cannot be opened.
@@ -175,7 +175,7 @@ impl Tree {
         Ok(dir)
     }
 
-    /// A new directory in `parent`, held by its producer and by its making until each calls
+    /// A new directory in `parent`, held by its listing and by its making until each calls
     /// [`Tree::release`]. Nothing is done on the volume yet.
     pub(crate) fn directory(&self, parent: &Arc<Dir>, name: &[u8]) -> Arc<Dir> {
         parent.retain();

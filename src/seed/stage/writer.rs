@@ -24,7 +24,7 @@ use crate::cancel::Cancel;
 use crate::error::{Context, Error, Result, printable};
 use crate::exit::Exit;
 use crate::progress::{Operation, Progress};
-use crate::seed::engine::job::{Chunk, Data, Entry, FileJob, Handles, Job, LargeFile, Opened, Target};
+use crate::seed::engine::job::{Chunk, Data, Entry, FileJob, Handles, Job, LargeFile, Opened, Target, Task};
 use crate::seed::engine::queue::{Hold, Queue};
 use crate::seed::engine::workers::Flush;
 use crate::seed::source::entry::{EntryName, Meta, Time, Xattrs};
@@ -68,7 +68,7 @@ pub(crate) struct Shared<'a> {
 /// One writer: the shared parts and a buffer of its own.
 pub(crate) struct Writer<'a> {
     shared: &'a Shared<'a>,
-    queue: &'a Queue<Job>,
+    queue: &'a Queue<Task>,
     buffer: Vec<u8>,
     most_buffer: usize,
     kept_buffer: usize,
@@ -78,7 +78,7 @@ impl<'a> Writer<'a> {
     /// One of `writers`, whose buffer grows to `most_buffer` bytes at the most.
     pub(crate) fn new(
         shared: &'a Shared<'a>,
-        queue: &'a Queue<Job>,
+        queue: &'a Queue<Task>,
         writers: usize,
         most_buffer: usize,
     ) -> Writer<'a> {
@@ -90,7 +90,7 @@ impl<'a> Writer<'a> {
     ///
     /// # Errors
     /// The first thing that went wrong with it.
-    pub(crate) fn run(&mut self, job: &Job, hold: &mut Hold<'_, Job>) -> Result<()> {
+    pub(crate) fn run(&mut self, job: &Job, hold: &mut Hold<'_, Task>) -> Result<()> {
         let tree = self.shared.tree;
         let fidelity = self.shared.fidelity;
         let dir = match job {
@@ -123,7 +123,7 @@ impl<'a> Writer<'a> {
         tree.release(dir, fidelity)
     }
 
-    fn write_file(&mut self, file: &FileJob, data: &Data, hold: &mut Hold<'_, Job>) -> Result<()> {
+    fn write_file(&mut self, file: &FileJob, data: &Data, hold: &mut Hold<'_, Task>) -> Result<()> {
         if self.reusable(file)? {
             return Ok(());
         }
@@ -184,7 +184,7 @@ impl<'a> Writer<'a> {
         self.shared.tree.release(&large.file.dir, self.shared.fidelity)
     }
 
-    fn open_large(&mut self, large: &LargeFile, hold: &mut Hold<'_, Job>) -> Result<()> {
+    fn open_large(&mut self, large: &LargeFile, hold: &mut Hold<'_, Task>) -> Result<()> {
         let file = &large.file;
         let opened = self.shared.tree.unless_stale(&file.dir, || {
             if self.reusable(file)? {
@@ -268,7 +268,7 @@ impl<'a> Writer<'a> {
         &self,
         file: &FileJob,
         xattrs: Option<Box<Xattrs>>,
-        hold: &mut Hold<'_, Job>,
+        hold: &mut Hold<'_, Task>,
     ) -> Result<Target> {
         let directory = self.shared.tree.open(&file.dir)?;
         let creator = self.creator(&file.dir, &file.meta);

@@ -12,7 +12,7 @@ use rustix::io::Errno;
 use super::Writer;
 use crate::error::{Context, Error, Result};
 use crate::exit::Exit;
-use crate::seed::engine::job::{Entry, FileJob, Job, Special};
+use crate::seed::engine::job::{Entry, FileJob, Special, Task};
 use crate::seed::engine::queue::Hold;
 use crate::seed::source::entry::{Meta, Time, Xattrs};
 use crate::seed::stage::dir::Dir;
@@ -30,7 +30,7 @@ impl Writer<'_> {
         &mut self,
         entry: &Entry,
         special: &Special,
-        hold: &mut Hold<'_, Job>,
+        hold: &mut Hold<'_, Task>,
     ) -> Result<()> {
         match special {
             Special::Symlink(target) => self.symlink(entry, target, hold),
@@ -39,14 +39,14 @@ impl Writer<'_> {
         }
     }
 
-    fn symlink(&self, entry: &Entry, target: &[u8], hold: &mut Hold<'_, Job>) -> Result<()> {
+    fn symlink(&self, entry: &Entry, target: &[u8], hold: &mut Hold<'_, Task>) -> Result<()> {
         let made = self.make(entry, hold, |directory, name| fs::symlinkat(target, directory, name))?;
         made.map_err(|cause| self.shared.tree.no_symbolic_link(&entry.path(), target, cause))?;
         self.finish_special(entry, true)
     }
 
     /// One that the volume refuses is left out.
-    fn fifo(&self, entry: &Entry, hold: &mut Hold<'_, Job>) -> Result<()> {
+    fn fifo(&self, entry: &Entry, hold: &mut Hold<'_, Task>) -> Result<()> {
         let (fidelity, tree) = (self.shared.fidelity, self.shared.tree);
         let mode = Mode::from_raw_mode(entry.meta.mode & 0o777);
         let made =
@@ -66,7 +66,7 @@ impl Writer<'_> {
     }
 
     /// Another name for what is staged as `first`; a copy of it where the volume refuses that.
-    fn link(&mut self, entry: &Entry, first: (&Arc<Dir>, &[u8]), hold: &mut Hold<'_, Job>) -> Result<()> {
+    fn link(&mut self, entry: &Entry, first: (&Arc<Dir>, &[u8]), hold: &mut Hold<'_, Task>) -> Result<()> {
         let (tree, fidelity) = (self.shared.tree, self.shared.fidelity);
         let target = tree.open(first.0)?;
         let cause = match fidelity.refused(Loss::HardLink) {
@@ -114,7 +114,7 @@ impl Writer<'_> {
         entry: &Entry,
         first: (&OwnedFd, &[u8]),
         found: &Stat,
-        hold: &mut Hold<'_, Job>,
+        hold: &mut Hold<'_, Task>,
     ) -> Result<()> {
         let is_directory = |source| fs::fstat(source).is_ok_and(|it| is_type(&it, FileType::Directory));
         let has_source = self.shared.source.is_some_and(is_directory);
@@ -176,7 +176,7 @@ impl Writer<'_> {
     fn make(
         &self,
         entry: &Entry,
-        hold: &mut Hold<'_, Job>,
+        hold: &mut Hold<'_, Task>,
         make: impl Fn(BorrowedFd<'_>, &[u8]) -> rustix::io::Result<()>,
     ) -> Result<rustix::io::Result<()>> {
         let (name, path) = (&*entry.name, || self.named_entry(entry));
