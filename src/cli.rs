@@ -47,7 +47,7 @@ pub(crate) enum Verb {
     Wait(WaitArgs),
     /// Check the health of this container: exit 0 or 1
     Health(HealthArgs),
-    /// Print what is recorded of the volume
+    /// Print what is recorded about the volume
     Status(StatusArgs),
     /// Copy this binary to a directory that another container mounts
     Install(InstallArgs),
@@ -142,46 +142,47 @@ pub(crate) struct InstallArgs {
 pub(crate) struct VolumeArgs {
     /// Root of the volume
     ///
-    /// The directory that the volume is mounted on. It must exist, and must not be `/`. A directory of the
-    /// container's own layer is a warning: it is lost with the container.
+    /// The directory that the volume is mounted on. It must exist, and must not be `/`. If it is on the
+    /// container's own layer, volseed logs a warning, because the data will be lost with the container.
     #[arg(long, env = "VOLSEED_TO", value_name = "DIR")]
     pub to: Option<PathBuf>,
     /// Where volseed keeps its state
     ///
-    /// In place of `.volseed` in the volume's root: a directory on the same mount and outside of `--to`, for
-    /// a volume whose web root is a directory below (`--to /data/html --state-dir /data/.volseed`). Its
-    /// parent must exist. All replicas, `wait` and `status` need the same.
+    /// A directory that replaces `.volseed` in the volume's root. It must be on the same mount and outside
+    /// `--to`. Use it if the web root is a subdirectory of the volume (`--to /data/html --state-dir
+    /// /data/.volseed`). Its parent must exist. All replicas, `wait` and `status` need the same directory.
     #[arg(long, env = "VOLSEED_STATE_DIR", value_name = "DIR")]
     pub state_dir: Option<PathBuf>,
-    /// File that marks it as seeded
+    /// File that marks a seeded volume
     ///
-    /// Relative to the volume's root. Where it is present without volseed's own state, the volume was
-    /// seeded before volseed came, and is adopted as it is. In the seed it is published last; where
-    /// the seed has none it is created.
+    /// Relative to the volume's root. If this file exists and volseed's own state does not, the volume was
+    /// seeded before volseed was used, and is adopted as it is. The file is published last; if the seed does
+    /// not contain it, volseed creates it.
     #[arg(long, env = "VOLSEED_SENTINEL", value_name = "PATH")]
     pub sentinel: Option<PathBuf>,
     /// Version of the seed
     ///
-    /// Recorded on the volume. A volume that is complete for another version is left as it is, with a
-    /// warning that names both; what a replica of another version had begun to stage is not resumed.
+    /// Recorded on the volume. A volume that was seeded with a different version is left unchanged, with a
+    /// warning that names both versions. A stage of another version is not resumed.
     #[arg(long, env = "VOLSEED_SEED_VERSION", value_name = "TEXT", value_parser = values::seed_version)]
     pub seed_version: Option<String>,
     /// auto, lease or none
     ///
-    /// How replicas agree who seeds: by the file system's lock where all of them see it, and by
-    /// heartbeats (`auto`), by heartbeats alone (`lease`), or not at all, where there is only one (`none`).
+    /// How replicas agree on the one that seeds. `auto` uses the file system's lock if all replicas share it,
+    /// and heartbeats. `lease` uses only heartbeats. `none` uses neither, and is only for a single replica.
     #[arg(long, env = "VOLSEED_LOCK", value_name = "HOW", default_value = "auto")]
     pub lock: LockMode,
     /// Maximum wait for a replica
     ///
-    /// Then volseed exits with 75. Without it volseed waits for as long as the other replica works;
-    /// `run` and `seed` wait 15 minutes for what only another user can complete.
+    /// After this time, volseed exits with 75. By default, it waits as long as the other replica works. If only
+    /// another user can complete the volume, `run` and `seed` wait 15 minutes.
     #[arg(long, env = "VOLSEED_WAIT_TIMEOUT", value_name = "DUR", value_parser = values::span)]
     pub wait_timeout: Option<Duration>,
     /// TOML file [/etc/volseed.toml]
     ///
-    /// Several volumes, one `[[volume]]` table each, with the names of the options as keys. Flags
-    /// beat environment variables, and those beat the file. The default is read only if it is there.
+    /// Seeds several volumes, with one `[[volume]]` table each. The keys are the names of the options. Flags
+    /// override environment variables, and environment variables override the file. The default file is read
+    /// only if it exists.
     #[arg(long, env = "VOLSEED_CONFIG", value_name = "FILE")]
     pub config: Option<PathBuf>,
 }
@@ -195,62 +196,65 @@ const SWITCH: &str = "true|false";
 pub(crate) struct CopyArgs {
     /// Directory, archive, - for stdin
     ///
-    /// The seed: a directory or an archive. Archives are known by their content, not by their name: tar, plain
-    /// or in gzip, zstd, bzip2 or xz. `-` reads an archive from standard input.
+    /// A directory or an archive. Archives are detected by their content, not by their name: tar, uncompressed
+    /// or compressed with gzip, zstd, bzip2 or xz. `-` reads an archive from standard input.
     #[arg(long, env = "VOLSEED_FROM", value_name = "PATH")]
     pub from: Option<PathBuf>,
-    /// What to leave out of it
+    /// Entries to exclude
     ///
-    /// Shell patterns on paths below the source's root: `*` and `?` stay within a name, `**` is any number
-    /// of directories (`**/*.log`), and what is below a directory goes with it. With a `/` at the end,
-    /// only directories match. Repeatable, or with commas.
+    /// Shell patterns for paths below the source's root. `*` and `?` do not match `/`. `**` matches any number
+    /// of directories (`**/*.log`). An excluded directory is excluded with everything below it. A pattern with
+    /// a `/` at the end matches only directories. Repeatable, or separated by commas.
     #[arg(long, env = "VOLSEED_EXCLUDE", value_name = "GLOB", value_delimiter = ',')]
     pub exclude: Vec<Exclude>,
     /// keep, overwrite or fail
     ///
-    /// What happens to files that are already on an unseeded volume: they stay and the seed's are
-    /// left out (`keep`), the seed's replace them (`overwrite`), or a volume that is not empty is
-    /// refused with exit code 78 (`fail`).
+    /// What happens to files that are already on an unseeded volume. `keep` keeps them and leaves out the
+    /// seed's files. `overwrite` replaces them with the seed's files. `fail` refuses a volume that is not
+    /// empty, with exit code 78.
     #[arg(long, env = "VOLSEED_EXISTING", value_name = "WHAT", default_value = "keep")]
     pub existing: Existing,
     /// Owner of everything seeded
     ///
-    /// `USER` or `USER:GROUP`, by name or number, spelled like Docker's `COPY --chown`. A user alone
-    /// gives its number to the group too. Without it everything keeps the source's owner.
+    /// `USER` or `USER:GROUP`, by name or number, in the format of Docker's `COPY --chown`. If only a user is
+    /// given, its number is also the group. Without this option, every entry keeps the source's owner.
     #[arg(long, env = "VOLSEED_CHOWN", value_name = "USER[:GROUP]")]
     pub chown: Option<Spec>,
     /// Mode of everything seeded
     ///
-    /// Octal (`0644`) or as chmod(1) has it (`u=rwX,go=rX`), like Docker's `COPY --chmod`: files, FIFOs and
-    /// directories get the same octal mode, so that `X` is what most want. `g=u` gives the group what the
-    /// owner has, for OpenShift's arbitrary UIDs. The umask plays no part.
+    /// Octal (`0644`) or symbolic as for chmod(1) (`u=rwX,go=rX`), like Docker's `COPY --chmod`. An octal mode
+    /// applies to files, FIFOs and directories alike, so most uses need a symbolic mode with `X`. `g=u` gives
+    /// the group the owner's permissions, for OpenShift's arbitrary UIDs. The umask has no effect.
     #[arg(long, env = "VOLSEED_CHMOD", value_name = "MODE")]
     pub chmod: Option<ModeChange>,
-    /// Leave modification times alone
+    /// Do not set modification times
     ///
-    /// Saves a round trip a file on a network volume. An interrupted seed then starts again from the beginning.
+    /// Saves one round trip for each file on a network volume. An interrupted seed then starts from scratch.
     #[arg(long, env = "VOLSEED_NO_TIMES", value_name = SWITCH, action = ArgAction::Set, default_value = "false", num_args = 0..=1, require_equals = true, default_missing_value = "true", value_parser = clap::builder::BoolishValueParser::new())]
     pub no_times: bool,
-    /// Fail where something is not kept
+    /// Fail if something is not kept
     ///
-    /// Owners, modes and extended attributes that the volume refuses to keep end the seed with exit
-    /// code 77. Without it they are counted in one warning.
+    /// If the volume does not keep an owner, a mode or an extended attribute, volseed exits with 77. Without
+    /// this option, one warning counts them.
     #[arg(long, env = "VOLSEED_STRICT", value_name = SWITCH, action = ArgAction::Set, default_value = "false", num_args = 0..=1, require_equals = true, default_missing_value = "true", value_parser = clap::builder::BoolishValueParser::new())]
     pub strict: bool,
     /// Writers, or auto
     ///
-    /// 1 to 1024. `auto` goes by the kind of the volume's file system: on NFS the session's slots; and it stays within the container's limits of processes, memory and open files.
-    /// 64 open files are enough for any seed, 32 for a small one.
+    /// 1 to 1024. `auto` depends on the volume's file system (on NFS, on the session's slots), and stays within
+    /// the container's limits of processes, memory and open files. 64 open files are enough for any seed, 32
+    /// for a small one.
     #[arg(long, env = "VOLSEED_WORKERS", value_name = "N", default_value = "auto")]
     pub workers: Workers,
     /// Memory in flight
     ///
-    /// For file data and metadata; from 4 MiB. What volseed needs besides is under 32 MiB, and an archive's decompression window (docs/sources.md).
+    /// Limit for file data and metadata, at least 4 MiB. In addition, volseed needs up to 32 MiB and an
+    /// archive's decompression window (docs/sources.md).
     #[arg(long, env = "VOLSEED_MEMORY", value_name = "SIZE", default_value = "64MiB")]
     pub memory: Size,
     /// Maximum number of entries
     ///
-    /// A seed with more is refused with exit code 65: an archive of a few kilobytes may have any number.
+    /// A seed with more entries is refused with exit code 65, because an archive of a few kilobytes can contain
+    /// any number.
     #[arg(long, env = "VOLSEED_MAX_ENTRIES", value_name = "N", default_value = "2000000")]
     pub max_entries: u64,
 }
@@ -261,42 +265,44 @@ pub(crate) struct CopyArgs {
 pub(crate) struct ServerArgs {
     /// Health server, such as :80
     ///
-    /// Answers from before the volume is first touched until the hand-over. Usually the app's own
-    /// port: it is closed before the app starts, or handed to it by `--pass-socket`. `:80` is every
-    /// address, of IPv6 where the system has it, `0.0.0.0:80` every IPv4 and `[::]:80` every IPv6 one,
-    /// and what begins with `/` a Unix socket. `volseed health` asks the first. Repeatable, or with commas.
+    /// Answers from before the volume is first accessed until the hand-over. Usually this is the app's own
+    /// port, which volseed closes before the app starts or hands over with `--pass-socket`. `:80` means every
+    /// address, including IPv6 if the system has it; `0.0.0.0:80` every IPv4 address; `[::]:80` every IPv6
+    /// address. A value that begins with `/` is a Unix socket. `volseed health` asks the first address.
+    /// Repeatable, or separated by commas.
     #[arg(long, env = "VOLSEED_LISTEN", value_name = "ADDR", value_delimiter = ',')]
     pub listen: Vec<Address>,
     /// Unix sockets' mode
     ///
-    /// In octal. The default lets every user of the container ask, a proxy's for instance. Where the
-    /// socket is handed to the app, it is what php-fpm's `listen.mode` would be: 0660, with `--listen-owner`.
+    /// In octal. The default lets every user of the container connect, for example a proxy. If the socket is
+    /// handed to php-fpm, use the mode that its `listen.mode` would have: 0660, with `--listen-owner`.
     #[arg(long, env = "VOLSEED_LISTEN_MODE", value_name = "MODE", default_value = "0666", value_parser = values::socket_mode)]
     pub listen_mode: u32,
     /// Unix sockets' owner
     ///
-    /// By name or number; a user alone brings its group. Without it, who volseed runs as.
+    /// By name or number. If only a user is given, its group is used. The default is the user that volseed runs
+    /// as.
     #[arg(long, env = "VOLSEED_LISTEN_OWNER", value_name = "USER[:GROUP]")]
     pub listen_owner: Option<Spec>,
     /// Live paths
     ///
-    /// 200 while the work moves, 503 once it stalls. `/healthz` is always one. Repeatable, or with
-    /// commas.
+    /// 200 while the seed makes progress, 503 once it stalls. `/healthz` is always a live path. Repeatable, or
+    /// separated by commas.
     #[arg(long, env = "VOLSEED_LIVE_PATH", value_name = "PATH", value_delimiter = ',', default_values = ["/livez", "/healthz"], value_parser = values::probe_path)]
     pub live_path: Vec<String>,
     /// Readiness paths
     ///
-    /// 503 until the app answers in volseed's place. Repeatable, or with commas.
+    /// 503 until the app answers instead of volseed. Repeatable, or separated by commas.
     #[arg(long, env = "VOLSEED_READY_PATH", value_name = "PATH", value_delimiter = ',', default_values = ["/readyz"], value_parser = values::probe_path)]
     pub ready_path: Vec<String>,
     /// Startup paths
     ///
-    /// 503 until the app answers in volseed's place. Repeatable, or with commas.
+    /// 503 until the app answers instead of volseed. Repeatable, or separated by commas.
     #[arg(long, env = "VOLSEED_STARTED_PATH", value_name = "PATH", value_delimiter = ',', default_values = ["/startupz"], value_parser = values::probe_path)]
     pub started_path: Vec<String>,
     /// Answer on other paths
     ///
-    /// 200 to 599: what every path answers that is no probe's while the volume is seeded.
+    /// 200 to 599: the status on every path that is not a probe's while the volume is seeded.
     #[arg(long, env = "VOLSEED_SEEDING_STATUS", value_name = "CODE", default_value = "503", value_parser = values::http_status)]
     pub seeding_status: u16,
     /// Metrics path
@@ -306,9 +312,9 @@ pub(crate) struct ServerArgs {
     pub metrics_path: String,
     /// HTML for browsers
     ///
-    /// Shown on every path that is no probe's in place of the page that volseed brings. `{{percent}}`,
-    /// `{{phase}}`, `{{files}}`, `{{files_total}}`, `{{bytes}}`, `{{bytes_total}}` and `{{seconds_left}}`
-    /// are replaced. At most 1 MiB.
+    /// Shown on every path that is not a probe's, instead of the built-in page. `{{percent}}`, `{{phase}}`,
+    /// `{{files}}`, `{{files_total}}`, `{{bytes}}`, `{{bytes_total}}` and `{{seconds_left}}` are replaced. At
+    /// most 1 MiB.
     #[arg(long, env = "VOLSEED_PAGE", value_name = "FILE")]
     pub page: Option<PathBuf>,
     /// Not live when stalled
@@ -324,17 +330,16 @@ pub(crate) struct ServerArgs {
 pub(crate) struct AppCheckArgs {
     /// http://…, tcp:PORT, none
     ///
-    /// How `volseed health` asks the app after the hand-over: by a URL, which has to answer with a status
-    /// below 400, or by a port (`tcp:9000`, `tcp:HOST:9000`), which has to accept a connection. A port
-    /// alone and `localhost` are 127.0.0.1 and ::1. With `none`, which is the default, the container is
-    /// healthy once its main process is another program. Best set with `ENV`: `volseed health` has to
-    /// know it when no volseed is there any more.
+    /// How `volseed health` checks the app after the hand-over. A URL must answer with a status below 400. A
+    /// port (`tcp:9000`, `tcp:HOST:9000`) must accept a connection. A port without a host and `localhost` mean
+    /// 127.0.0.1 and ::1. With `none`, the container is healthy once its main process is another program. Set
+    /// it with `ENV`, because `volseed health` must still find it when volseed no longer runs.
     #[arg(long, env = "VOLSEED_APP_CHECK", value_name = "HOW", default_value = "none")]
     pub app_check: AppCheck,
     /// Health for the app's life
     ///
-    /// With `--supervise`: an address of its own that answers the probes' paths and the metrics for the
-    /// app's whole life, ready and started by `--app-check`. `volseed health` asks there first.
+    /// With `--supervise`: a separate address that answers the probes' paths and the metrics for the app's
+    /// whole life. Ready and started follow `--app-check`. `volseed health` asks this address first.
     #[arg(long, env = "VOLSEED_ADMIN", value_name = "ADDR", value_delimiter = ',')]
     pub admin: Vec<Address>,
 }
@@ -345,30 +350,31 @@ pub(crate) struct AppCheckArgs {
 pub(crate) struct AppArgs {
     /// User that the app runs as
     ///
-    /// By name or number, from the image's `/etc/passwd` and `/etc/group`. A user alone brings all
-    /// its groups. `HOME` is set. Replaces gosu and su-exec.
+    /// By name or number, from the image's `/etc/passwd` and `/etc/group`. If only a user is given, the app
+    /// gets all its groups. `HOME` is set. Replaces gosu and su-exec.
     #[arg(long, env = "VOLSEED_USER", value_name = "USER[:GROUP]")]
     pub user: Option<Spec>,
     /// Seed only if CMD matches
     ///
-    /// Shell patterns on the command's path or last component. Any other command is started at once
-    /// and one line names the words that were looked at: `docker run image bash`. Those are the command and what it
-    /// is seen to start: behind scripts, `env`, inits such as tini, gosu, su-exec, setpriv, nice, nohup, stdbuf and
-    /// timeout the command that they are given, and behind a shell's `-c` every command of its text.
+    /// Shell patterns for the command's path or its last component. Any other command starts immediately
+    /// (`docker run image bash`), and one line names the words that were compared. volseed compares the command
+    /// and the commands that it starts: the command that is given to a script, `env`, an init such as tini,
+    /// gosu, su-exec, setpriv, nice, nohup, stdbuf or timeout, and every command in the text of a shell's `-c`.
     #[arg(long, env = "VOLSEED_ONLY_FOR", value_name = "GLOB,…")]
     pub only_for: Option<Commands>,
     /// listen-fds, nginx, php-fpm
     ///
-    /// The app gets the sockets of `--listen`, open and listening: no connection is refused, those that
-    /// come meanwhile wait for it. `listen-fds` is what systemd does (gunicorn, uWSGI and many others know
-    /// it), `nginx` and `php-fpm` what those two do when they replace themselves; their configuration has
-    /// to name the same address.
+    /// The app gets the sockets of `--listen`, open and listening. No connection is refused; new connections
+    /// wait for the app. `listen-fds` is systemd's protocol (supported by gunicorn, uWSGI and many others).
+    /// `nginx` and `php-fpm` are the protocols that these two use when they replace themselves; their
+    /// configuration must name the same address.
     #[arg(long, env = "VOLSEED_PASS_SOCKET", value_name = "HOW")]
     pub pass_socket: Option<PassSocket>,
     /// Stay as the app's init
     ///
-    /// volseed stays as the container's main process: it passes signals on, reaps, ends what the app
-    /// leaves behind, and exits as the app did. Without it, the app itself becomes the main process.
+    /// volseed stays as the container's main process. It forwards signals, reaps orphans, ends the processes
+    /// that the app leaves behind, and exits with the app's code. Without this option, the app itself becomes
+    /// the main process.
     #[arg(long, env = "VOLSEED_SUPERVISE", value_name = SWITCH, action = ArgAction::Set, default_value = "false", num_args = 0..=1, require_equals = true, default_missing_value = "true", value_parser = clap::builder::BoolishValueParser::new())]
     pub supervise: bool,
     #[command(flatten)]
@@ -383,33 +389,33 @@ pub(crate) struct AppArgs {
 pub(crate) struct SuperviseArgs {
     /// Grace after SIGTERM
     ///
-    /// With `--supervise`: how long after a SIGTERM the app may take. Then every process that is left
-    /// gets SIGTERM, a second, and SIGKILL. With `0` nothing but that second is waited, and a second
-    /// SIGTERM cuts that short. The default stays within the 10 s of `docker stop`.
+    /// With `--supervise`: how long the app may run after a SIGTERM. Then every remaining process gets SIGTERM
+    /// and, a second later, SIGKILL. With `0`, volseed waits only for that second, and a second SIGTERM
+    /// shortens it. The default stays within the 10 s of `docker stop`.
     #[arg(long, env = "VOLSEED_GRACE", value_name = "DUR", default_value = "8s", value_parser = values::amounts::time)]
     pub grace: Duration,
-    /// Stops the app, as SIGTERM does
+    /// Signal that stops the app
     ///
-    /// With `--supervise`: what the image has as STOPSIGNAL, such as WINCH for apache or QUIT for nginx and
-    /// php-fpm. It is passed on like any other signal, and starts the grace.
+    /// With `--supervise`: the image's STOPSIGNAL, such as WINCH for apache or QUIT for nginx and php-fpm. It
+    /// is forwarded like any other signal, and starts the grace.
     #[arg(long, env = "VOLSEED_STOP_SIGNAL", value_name = "SIGNAL", value_parser = values::stop_signal)]
     pub stop_signal: Option<u8>,
     /// group or child
     ///
-    /// With `--supervise`: who gets a signal that is passed on, the app's process group or its main
-    /// process alone.
+    /// With `--supervise`: whether signals are forwarded to the app's process group or only to its main
+    /// process.
     #[arg(long, env = "VOLSEED_SIGNAL_SCOPE", value_name = "WHO", default_value = "group")]
     pub signal_scope: SignalScope,
-    /// Pass a signal on as another
+    /// Forward a signal as another
     ///
-    /// With `--supervise`: `TERM:QUIT` for nginx and php-fpm, which end gracefully on SIGQUIT. 0 drops
-    /// the signal. Repeatable, or with commas.
+    /// With `--supervise`: for example `TERM:QUIT` for nginx and php-fpm, which end gracefully on SIGQUIT. `TO`
+    /// 0 drops the signal. Repeatable, or separated by commas.
     #[arg(long, env = "VOLSEED_REWRITE", value_name = "FROM:TO", value_delimiter = ',', value_parser = values::rewrite)]
     pub rewrite: Vec<Mapping>,
     /// Exit with another code
     ///
-    /// With `--supervise`: `143:0` for an app that ends by SIGTERM and is fine. volseed's own codes stay
-    /// as they are. Repeatable, or with commas.
+    /// With `--supervise`: for example `143:0` for an app that ends normally by SIGTERM. volseed's own codes
+    /// are not mapped. Repeatable, or separated by commas.
     #[arg(long, env = "VOLSEED_EXIT_MAP", value_name = "FROM:TO", value_delimiter = ',', value_parser = values::exit_map)]
     pub exit_map: Vec<Mapping>,
 }
@@ -420,7 +426,7 @@ pub(crate) struct SuperviseArgs {
 pub(crate) struct LogArgs {
     /// text or json
     ///
-    /// `json` writes one object a line.
+    /// `json` writes one object per line.
     #[arg(long = "log", env = "VOLSEED_LOG", value_name = "FORMAT", default_value = "text")]
     pub format: LogFormat,
     /// error, warn, info, debug
@@ -428,8 +434,8 @@ pub(crate) struct LogArgs {
     pub level: tracing::Level,
     /// auto or none
     ///
-    /// `auto` draws a bar where standard error is a terminal and the log is text. `none` writes the log's
-    /// progress lines there, too.
+    /// `auto` draws a bar if standard error is a terminal and the log is text. `none` writes the log's progress
+    /// lines there too.
     #[arg(long, env = "VOLSEED_PROGRESS", value_name = "WHEN", default_value = "auto")]
     pub progress: ShowProgress,
 }
@@ -490,7 +496,7 @@ fn root_page(root: &Command) -> String {
     page.push_str(
         "
 volseed COMMAND --help shows a command's options. Each has an environment
-variable, best set with ENV in the image, so that `docker exec` agrees.
+variable. Set it with ENV in the image, so that `docker exec` uses it too.
 
 Example, in a Dockerfile:
   ENV VOLSEED_FROM=/seed.tar.gz VOLSEED_TO=/var/www/html VOLSEED_LISTEN=:80

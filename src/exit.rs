@@ -14,25 +14,25 @@ pub enum Exit {
     App(u8),
     /// The command line, an environment variable or the configuration file is wrong.
     Usage,
-    /// The archive is corrupt, cut short, or holds what no seed may hold.
+    /// The archive is corrupt or truncated, or contains something that a seed must not contain.
     Archive,
-    /// The source is not there.
+    /// The source does not exist.
     Source,
     /// An error in volseed itself.
     Bug,
-    /// A call to the operating system went wrong.
+    /// A system call failed.
     System,
     /// The volume is read-only or full.
     Volume,
-    /// Reading or writing went wrong.
+    /// Reading or writing failed.
     Io,
     /// Another replica holds the volume; try again.
     Held,
     /// A permission is missing.
     Permission,
-    /// The volume's state conflicts with what was asked.
+    /// The volume's state conflicts with the request.
     Refused,
-    /// The app is there and cannot be executed.
+    /// The app exists but cannot be executed.
     NotExecutable,
     /// The app was not found.
     NotFound,
@@ -48,12 +48,17 @@ pub const TABLE: &[(Exit, u8, &str, &str)] = &[
         "EX_USAGE",
         "the command line, an environment variable or the configuration file is wrong",
     ),
-    (Exit::Archive, 65, "EX_DATAERR", "the archive is corrupt, cut short, or holds what no seed may hold"),
-    (Exit::Source, 66, "EX_NOINPUT", "the source is not there"),
+    (
+        Exit::Archive,
+        65,
+        "EX_DATAERR",
+        "the archive is corrupt or truncated, or contains something that a seed must not contain",
+    ),
+    (Exit::Source, 66, "EX_NOINPUT", "the source does not exist"),
     (Exit::Bug, 70, "EX_SOFTWARE", "an error in volseed itself; please report it"),
-    (Exit::System, 71, "EX_OSERR", "a call to the operating system went wrong"),
+    (Exit::System, 71, "EX_OSERR", "a system call failed"),
     (Exit::Volume, 73, "EX_CANTCREAT", "the volume is read-only or full"),
-    (Exit::Io, 74, "EX_IOERR", "reading or writing went wrong"),
+    (Exit::Io, 74, "EX_IOERR", "reading or writing failed"),
     (
         Exit::Held,
         75,
@@ -61,8 +66,8 @@ pub const TABLE: &[(Exit, u8, &str, &str)] = &[
         "another replica holds the volume for longer than --wait-timeout; try again",
     ),
     (Exit::Permission, 77, "EX_NOPERM", "a permission is missing"),
-    (Exit::Refused, 78, "EX_CONFIG", "the volume's state conflicts with what was asked"),
-    (Exit::NotExecutable, 126, "shell", "the app is there and cannot be executed"),
+    (Exit::Refused, 78, "EX_CONFIG", "the volume's state conflicts with the request"),
+    (Exit::NotExecutable, 126, "shell", "the app exists but cannot be executed"),
     (Exit::NotFound, 127, "shell", "the app was not found"),
 ];
 
