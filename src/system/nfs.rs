@@ -27,7 +27,20 @@ const MAX_SLOTS: usize = 1024;
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct Counters {
     operations: BTreeMap<String, OperationCounts>,
-    most_in_flight: Option<u64>,
+    /// Of its connections together; `None` where the kernel does not say (other transports than TCP).
+    connections: Option<ConnectionCounts>,
+}
+
+/// What a line `xprt: tcp …` says, one for each connection (Linux `net/sunrpc/xprtsock.c`, `xs_tcp_print_stats`). The
+/// sums are over what there was whenever a request was sent (`net/sunrpc/xprt.c`, `xprt_request_transmit`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct ConnectionCounts {
+    /// The most requests that it ever had in flight.
+    most_in_flight: u64,
+    /// Sum of those in flight.
+    in_flight: u64,
+    /// Sum of those that had their slot and waited for their turn to be sent.
+    unsent: u64,
 }
 
 /// One line of `per-op statistics`, as far as it is used. Each task is counted once, when it ends;
@@ -61,6 +74,9 @@ pub(crate) struct Traffic {
     pub is_version_4: bool,
     queued: u64,
     round_trips: u64,
+    /// As [`ConnectionCounts`] has them.
+    unsent: u64,
+    in_flight: u64,
 }
 
 impl Counters {
@@ -97,12 +113,18 @@ impl Counters {
         let sum = |field: fn(&OperationCounts) -> u64| {
             operations.iter().map(|(_, operation)| field(operation)).fold(0, u64::saturating_add)
         };
+        let between_sums = |field: fn(&ConnectionCounts) -> u64| {
+            let of = |counters: &Counters| counters.connections.as_ref().map_or(0, field);
+            of(self).saturating_sub(of(earlier))
+        };
         Traffic {
             retransmissions: sum(|operation| operation.transmissions.saturating_sub(operation.calls)),
             timeouts: sum(|operation| operation.timeouts),
             queued: sum(|operation| operation.queued),
             round_trips: sum(|operation| operation.round_trips),
-            most_in_flight: self.most_in_flight,
+            most_in_flight: self.connections.map(|connections| connections.most_in_flight),
+            unsent: between_sums(|connections| connections.unsent),
+            in_flight: between_sums(|connections| connections.in_flight),
             is_version_4: self.operations.contains_key("OPEN"),
             calls: operations.into_iter().map(|(name, operation)| (name, operation.calls)).collect(),
         }
@@ -123,17 +145,18 @@ impl Traffic {
     /// From sending a request to its answer, on average: the network, and the server with all that waits there.
     /// `None` where fewer than 10 were sent.
     pub(crate) fn round_trip(&self) -> Option<Duration> {
-        self.average(self.round_trips)
-    }
-
-    /// How long a request waited on average before it was sent.
-    pub(crate) fn queued(&self) -> Option<Duration> {
-        self.average(self.queued)
-    }
-
-    fn average(&self, milliseconds: u64) -> Option<Duration> {
         let calls = Some(self.total()).filter(|calls| *calls >= ENOUGH_CALLS)?;
-        Some(Duration::from_micros(milliseconds.saturating_mul(1000) / calls))
+        Some(Duration::from_micros(self.round_trips.saturating_mul(1000) / calls))
+    }
+
+    /// How many requests waited to be sent for each that was in flight: for a slot, or for their turn.
+    pub(crate) fn waiting(&self) -> f64 {
+        self.queued as f64 / self.round_trips.max(1) as f64
+    }
+
+    /// How many of them waited for their turn: the network takes no more, or the processor brings it no faster.
+    pub(crate) fn waiting_for_network(&self) -> f64 {
+        self.unsent as f64 / self.in_flight.max(1) as f64
     }
 }
 
@@ -203,16 +226,22 @@ fn counters(mountstats: &str, point: &str, nth: usize) -> Option<Counters> {
     }
     let mut section = lines.take_while(|line| heading(line).is_none());
     let before = section.by_ref().take_while(|line| line.trim() != "per-op statistics");
-    let most_in_flight = before.filter_map(most_in_flight).reduce(|all, one| all + one);
+    let connections = before.filter_map(connection).reduce(|all, one| ConnectionCounts {
+        most_in_flight: all.most_in_flight + one.most_in_flight,
+        in_flight: all.in_flight + one.in_flight,
+        unsent: all.unsent + one.unsent,
+    });
     let operations: BTreeMap<_, _> =
         section.filter(|line| !line.trim().is_empty()).map(operation).collect::<Option<_>>()?;
-    (!operations.is_empty()).then_some(Counters { operations, most_in_flight })
+    (!operations.is_empty()).then_some(Counters { operations, connections })
 }
 
-/// Of a line `xprt: tcp …`, one for each connection: the most requests that it ever had in flight, the
-/// eleventh number (Linux `net/sunrpc/xprtsock.c`, `xs_tcp_print_stats`, `max_slots`).
-fn most_in_flight(line: &str) -> Option<u64> {
-    line.trim().strip_prefix("xprt:")?.trim().strip_prefix("tcp")?.split_whitespace().nth(10)?.parse().ok()
+/// `xprt: tcp port binds connects connecting idle sends received bad_ids in_flight backlog most_in_flight unsent pending`.
+fn connection(line: &str) -> Option<ConnectionCounts> {
+    let numbers = line.trim().strip_prefix("xprt:")?.trim().strip_prefix("tcp")?.split_whitespace();
+    let mut numbers = numbers.skip(8).map(|number| number.parse().ok());
+    let [in_flight, _backlog, most_in_flight, unsent] = [(); 4].map(|()| numbers.next().flatten());
+    Some(ConnectionCounts { most_in_flight: most_in_flight?, in_flight: in_flight?, unsent: unsent? })
 }
 
 /// The mount point and the file system of a section's first line.
@@ -324,14 +353,16 @@ device 10.0.0.9:/site mounted on /my\\040data with fstype nfs4 statvers=1.1
     fn traffic_is_what_came_between_two_readings() {
         let earlier = MOUNTSTATS
             .replace("WRITE: 200 203 1 204800 35200 40 900", "WRITE: 100 101 0 102400 17600 20 500")
-            .replace("OPEN: 400 400 0 120000 160000 900 1240", "OPEN: 100 100 0 30000 40000 900 340");
+            .replace("OPEN: 400 400 0 120000 160000 900 1240", "OPEN: 100 100 0 30000 40000 900 340")
+            .replace("51500 0 32 101086", "50000 0 30 101000");
         let traffic = read(MOUNTSTATS, 52).unwrap().since(&read(&earlier, 52).unwrap());
         assert_eq!(traffic.calls, [("OPEN".to_owned(), 300), ("WRITE".to_owned(), 100)]);
         assert_eq!(traffic.total(), 400);
         assert_eq!((traffic.retransmissions, traffic.timeouts), (2, 1));
         assert_eq!(traffic.most_in_flight, Some(32));
         let micros = Duration::from_micros;
-        assert_eq!([traffic.round_trip(), traffic.queued()], [Some(micros(3250)), Some(micros(50))]);
+        assert_eq!(traffic.round_trip(), Some(micros(3250)));
+        assert_eq!((traffic.waiting(), traffic.waiting_for_network()), (20.0 / 1300.0, 86.0 / 1500.0));
         assert_eq!((traffic.of("OPEN"), traffic.of("READ"), traffic.is_version_4), (300, 0, true));
     }
 
