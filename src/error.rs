@@ -106,6 +106,12 @@ impl Error {
         self.number.map(rustix::io::Errno::from_raw_os_error)
     }
 
+    /// Whether its object is `path` or below it.
+    pub(crate) fn is_below(&self, path: &Path) -> bool {
+        let object = self.object.as_deref().unwrap_or_default();
+        object.starts_with(path.quoted().trim_end_matches('\''))
+    }
+
     /// What the reader can do, where there is anything; on one line.
     pub(crate) fn help_text(&self) -> Option<Cow<'_, str>> {
         self.help.as_deref().map(one_line)

@@ -3,6 +3,7 @@
 //!
 //! Atomics only, so that nobody ever waits for anybody. Knows nothing of who reads it.
 
+use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering::Relaxed};
 use std::time::{Duration, Instant};
@@ -120,9 +121,15 @@ pub(crate) struct Progress {
     phase_times: [AtomicU64; PHASES.len()],
     latencies: [Latency; OPERATIONS.len()],
     takeovers: AtomicU64,
-    volume: Mutex<String>,
+    /// Its name, and where it is.
+    volume: Mutex<(String, PathBuf)>,
+    readers: AtomicU32,
+    busy_writers: AtomicU32,
     waiting_for: Mutex<Option<String>>,
 }
+
+/// After this long without anything finished the rate so far says nothing of what is left.
+pub(crate) const QUIET: Duration = Duration::from_secs(10);
 
 /// How far another replica is, by what it says.
 #[derive(Debug, Clone, Copy, Default)]
@@ -210,10 +217,15 @@ impl Progress {
     }
 
     /// Names the volume that is worked on, for the log and the bar.
-    pub(crate) fn set_volume(&self, name: String) {
+    pub(crate) fn set_volume(&self, name: &Path, place: PathBuf) {
         if let Ok(mut volume) = self.volume.lock() {
-            *volume = name;
+            *volume = (name.display().to_string(), place);
         }
+    }
+
+    /// Where the volume is.
+    pub(crate) fn place(&self) -> PathBuf {
+        self.volume.lock().map(|volume| volume.1.clone()).unwrap_or_default()
     }
 
     /// Names the replica that is waited for.
@@ -261,7 +273,7 @@ impl Progress {
 
     /// The volume that is worked on.
     pub(crate) fn volume(&self) -> String {
-        self.volume.lock().map(|name| name.clone()).unwrap_or_default()
+        self.volume.lock().map(|volume| volume.0.clone()).unwrap_or_default()
     }
 
     /// One more file is finished.
@@ -280,6 +292,7 @@ impl Progress {
     pub(crate) fn file_found(&self, bytes: u64) {
         self.files_total.fetch_add(1, Relaxed);
         self.bytes_total.fetch_add(bytes, Relaxed);
+        self.touch();
     }
 
     /// Everything in the source has been found: the totals are final.
@@ -308,6 +321,29 @@ impl Progress {
         self.source_read.fetch_add(bytes, Relaxed);
     }
 
+    /// Reads the source, which may be silent.
+    pub(crate) fn reading<T>(&self, read: impl FnOnce() -> T) -> T {
+        self.during(&self.readers, read)
+    }
+
+    /// Writes to the volume.
+    pub(crate) fn writing<T>(&self, write: impl FnOnce() -> T) -> T {
+        self.during(&self.busy_writers, write)
+    }
+
+    fn during<T>(&self, counter: &AtomicU32, act: impl FnOnce() -> T) -> T {
+        counter.fetch_add(1, Relaxed);
+        let result = act();
+        counter.fetch_sub(1, Relaxed);
+        self.touch();
+        result
+    }
+
+    /// Whether the source alone is waited for.
+    pub(crate) fn waits_for_source(&self) -> bool {
+        self.readers.load(Relaxed) > 0 && self.busy_writers.load(Relaxed) == 0
+    }
+
     /// Writers at work from now on.
     pub(crate) fn set_writers(&self, writers: u32) {
         self.writers.store(writers, Relaxed);
@@ -318,13 +354,19 @@ impl Progress {
         self.changed.store(self.now(), Relaxed);
     }
 
+    /// When anything last moved, since the beginning.
+    pub(crate) fn moved(&self) -> Duration {
+        Duration::from_millis(self.changed.load(Relaxed))
+    }
+
     /// The counters as they are now. Never blocks.
     pub(crate) fn snapshot(&self) -> Snapshot {
-        let now = self.now();
+        let now = Duration::from_millis(self.now());
         let (files, bytes) = (self.files.load(Relaxed), self.bytes.load(Relaxed));
         let known = self.totals_known.load(Relaxed);
         let (files_total, bytes_total) = (self.files_total.load(Relaxed), self.bytes_total.load(Relaxed));
-        let elapsed = Duration::from_millis(now.saturating_sub(self.seeding_since.load(Relaxed)));
+        let (moved, began) = (self.moved(), Duration::from_millis(self.seeding_since.load(Relaxed)));
+        let stall = now.saturating_sub(moved);
         let done = if known {
             // A small file costs about as much as 64 KiB of data: count both.
             let weight = |files: u64, bytes: u64| files as f64 * 65536.0 + bytes as f64;
@@ -343,7 +385,9 @@ impl Progress {
             Phase::Seeding => done.map(|share| share.clamp(0.0, 1.0)),
             Phase::Syncing | Phase::Publishing | Phase::Complete => Some(1.0),
         };
-        let seconds = elapsed.as_secs_f64();
+        let seconds = now.saturating_sub(began).as_secs_f64();
+        // While nothing moves less is not left, nor more.
+        let moving = moved.saturating_sub(began).as_secs_f64();
         Snapshot {
             phase,
             files,
@@ -353,12 +397,12 @@ impl Progress {
             percent: done.map(|share| (share * 100.0 + 1e-6) as u8),
             rate: if seconds > 0.0 { (bytes as f64 / seconds) as u64 } else { 0 },
             seconds_left: done
-                .filter(|share| phase == Phase::Seeding && *share > 0.01 && seconds >= 1.0)
-                .map(|share| (seconds * (1.0 - share) / share).ceil() as u64),
+                .filter(|share| phase == Phase::Seeding && *share > 0.01 && moving >= 1.0 && stall < QUIET)
+                .map(|share| (moving * (1.0 - share) / share).ceil() as u64),
             stall_seconds: match phase {
                 // Nothing has to move any more.
                 Phase::Complete => 0,
-                _ => now.saturating_sub(self.changed.load(Relaxed)) / 1000,
+                _ => stall.as_secs(),
             },
             writers: self.writers.load(Relaxed),
             waiting_for: match phase {

@@ -2,6 +2,7 @@
 
 pub(crate) mod acquire;
 pub(crate) mod adoption;
+pub(crate) mod answers;
 pub(crate) mod control;
 pub(crate) mod decision;
 pub(crate) mod emptied;

@@ -130,7 +130,8 @@ impl StageJob<'_> {
         let work = self.run(&tree, source.content, overrides, &fidelity, crew, &space);
         if space.is_exceeded() {
             // The next run could not tell what of it is needed still.
-            let _ = volume::remove_directory(self.stage, TREE.as_bytes(), REMOVERS);
+            let _ =
+                volume::remove_directory(self.stage, TREE.as_bytes(), REMOVERS, &|| self.progress.touch());
         }
         let (produced, work, reused) = work?;
         tree.finish_root()?;
@@ -224,6 +225,7 @@ impl StageJob<'_> {
             is_mount: false,
             purpose: Purpose::Publish,
             losses: staging.is_none().then_some(&losses),
+            progress: self.progress,
         };
         let mounts = staging.map(|staging| std::mem::take(&mut staging.mounts)).unwrap_or_default();
         let mut published = publish::publish(
@@ -276,7 +278,7 @@ impl StageJob<'_> {
             if earlier.is_some() {
                 tracing::info!(reason, "not resuming what an earlier run staged");
             }
-            volume::remove_directory(self.stage, TREE.as_bytes(), REMOVERS)
+            volume::remove_directory(self.stage, TREE.as_bytes(), REMOVERS, &|| self.progress.touch())
                 .context("remove", self.tree_path().as_path())?;
         }
         new.write(self.stage, &self.stage_path)?;

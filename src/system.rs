@@ -3,6 +3,7 @@
 pub(crate) mod commands;
 pub(crate) mod files;
 pub(crate) mod limits;
+pub(crate) mod mounts;
 pub(crate) mod nfs;
 pub(crate) mod processes;
 pub(crate) mod processor;

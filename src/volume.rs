@@ -229,7 +229,7 @@ pub(crate) enum Storage {
 
 impl FileSystem {
     /// Types of mounts whose every call may be a request, as the kernel names them.
-    fn of_remote(kind: &str) -> Option<FileSystem> {
+    pub(crate) fn of_remote(kind: &str) -> Option<FileSystem> {
         let magic = match kind.split('.').next().unwrap_or(kind) {
             "nfs" | "nfs4" => 0x6969,
             "cifs" | "smb3" => 0xff53_4d42,

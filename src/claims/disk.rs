@@ -14,6 +14,7 @@ use rustix::time::{ClockId, clock_gettime};
 use super::io::{Clock, Files};
 use super::store::{CLAIMS, ClaimStore};
 use crate::cancel::Cancel;
+use crate::progress::Progress;
 use crate::volume;
 use crate::volume::records;
 use crate::volume::records::Access;
@@ -31,12 +32,14 @@ pub(crate) struct Disk {
     remote_lock: bool,
     ourselves: Arc<Ourselves>,
     lock: Mutex<Option<Arc<OwnedFd>>>,
+    /// Hears of everything that is removed.
+    progress: Arc<Progress>,
 }
 
 impl Disk {
     /// Calls on a volume whose lock is on a server, or not.
-    pub(crate) fn new(ourselves: Arc<Ourselves>, remote_lock: bool) -> Disk {
-        Disk { remote_lock, ourselves, lock: Mutex::default() }
+    pub(crate) fn new(ourselves: Arc<Ourselves>, remote_lock: bool, progress: Arc<Progress>) -> Disk {
+        Disk { remote_lock, ourselves, lock: Mutex::default(), progress }
     }
 
     fn open_directory(at: &Arc<OwnedFd>, name: &[u8]) -> Result<Arc<OwnedFd>> {
@@ -133,7 +136,7 @@ impl Files for Disk {
     }
 
     async fn remove(&self, at: &Self::Dir, name: &[u8]) -> Result<()> {
-        volume::remove_tree(at.as_fd(), name)
+        volume::remove_directory(at.as_fd(), name, 1, &|| self.progress.touch())
     }
 
     fn new_name(&self, prefix: &str) -> String {

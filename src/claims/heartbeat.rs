@@ -108,7 +108,7 @@ mod tests {
         fs::write(&file, Beat::default().bytes()).unwrap();
         prepare(&file);
         let dir: Arc<OwnedFd> = Arc::new(fs::File::open(claim.path()).unwrap().into());
-        let (disk, clock) = (Disk::new(Ourselves::new(), false), Beats(Cell::new(3)));
+        let (disk, clock) = (Disk::new(Ourselves::new(), false, Arc::default()), Beats(Cell::new(3)));
         let pulse = Pulse::new(Duration::ZERO);
         block_on(beat(&disk, &clock, &dir, &pulse, Beat::default));
         let last = fs::read(&file).ok().and_then(|bytes| Beat::parse(&bytes));

@@ -2,6 +2,7 @@
 
 use std::os::fd::AsFd;
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::beat::{Beat, Holder};
@@ -61,7 +62,7 @@ impl NewestClaim {
 /// # Errors
 /// Exit 77 when it may not be read, 78 when what is there cannot be a record of ours.
 pub(crate) fn public(volume: &Volume) -> Result<Option<Public>> {
-    let disk = Disk::new(Ourselves::onlooker(), false);
+    let disk = Disk::new(Ourselves::onlooker(), false, Arc::default());
     let store = ClaimStore::on(volume, &disk);
     block_on(async {
         match store.state_dir().await? {
@@ -73,7 +74,7 @@ pub(crate) fn public(volume: &Volume) -> Result<Option<Public>> {
 
 /// The private record that `public` belongs to, where this user may read it. It decides nothing.
 pub(crate) fn private(volume: &Volume, public: &Public) -> Option<Complete> {
-    let disk = Disk::new(Ourselves::onlooker(), false);
+    let disk = Disk::new(Ourselves::onlooker(), false, Arc::default());
     let state = block_on(ClaimStore::on(volume, &disk).state_dir()).ok()??;
     let bytes = records::read_whole(state.as_fd(), Complete::FILE).ok()?;
     public.is_of(&bytes).then(|| Complete::parse(&bytes, Path::new(Complete::FILE)).ok())?
@@ -84,7 +85,7 @@ pub(crate) fn private(volume: &Volume, public: &Public) -> Option<Complete> {
 /// # Errors
 /// Exit 78 when what is there is no claim of ours.
 pub(crate) fn look(volume: &Volume) -> Result<Inspected> {
-    let disk = Disk::new(Ourselves::onlooker(), false);
+    let disk = Disk::new(Ourselves::onlooker(), false, Arc::default());
     let store = ClaimStore::on(volume, &disk);
     block_on(async {
         let Some(state) = store.state().await? else { return Ok(Inspected::Nothing) };

@@ -13,6 +13,7 @@ use tokio::net::UnixStream;
 use tokio::sync::{oneshot, watch};
 
 use super::acquire::Mode;
+use super::answers::{Answers, LOOK_EVERY};
 use super::volumes;
 use crate::cancel::Cancel;
 use crate::cli::config::{Config, VolumeConfig};
@@ -121,7 +122,8 @@ impl SeedingThread {
         let mut waker = waker.context("watch", "signals").map_err(|error| error.exit(Exit::System))?;
         let mut byte = [0];
         let every = if console.has_bar() { DRAW_EVERY } else { LOG_EVERY };
-        let mut tick = tokio::time::interval_at(tokio::time::Instant::now() + every, every);
+        let mut tick = ticks(every);
+        let (mut look, mut answers) = (ticks(LOOK_EVERY), Answers::default());
         loop {
             tokio::select! {
                 biased;
@@ -137,10 +139,12 @@ impl SeedingThread {
                 result = &mut self.result => {
                     // It has nothing left to do.
                     let _ = self.thread.join();
+                    answers.look(progress);
                     let bug = |_| Error::new(Exit::Bug, "seed", "the seeding thread ended without a result");
                     return result.map_err(bug)?.map(|()| None);
                 }
                 _ = tick.tick() => show(progress, console),
+                _ = look.tick() => answers.look(progress),
             }
         }
     }
@@ -152,6 +156,13 @@ impl SeedingThread {
             let _ = self.thread.join();
         }
     }
+}
+
+/// The first after `every`, and those that were missed not at all.
+fn ticks(every: Duration) -> tokio::time::Interval {
+    let mut ticks = tokio::time::interval_at(tokio::time::Instant::now() + every, every);
+    ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    ticks
 }
 
 fn show(progress: &Progress, console: &Console) {

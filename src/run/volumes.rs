@@ -3,7 +3,10 @@
 //! Blocking, on a thread of its own: a volume may hang, and the health server must not wait for
 //! it. Knows nothing of health, signals or the hand-over.
 
+use std::os::fd::AsRawFd;
 use std::sync::Arc;
+
+use rustix::io::Errno;
 
 use super::acquire::Mode;
 use super::protocol::{Outcome, Replica, Rules};
@@ -18,8 +21,9 @@ use crate::claims::locking::sharing;
 use crate::claims::store::ClaimStore;
 use crate::cli::config::VolumeConfig;
 use crate::cli::values::LockMode;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::progress::{Phase, Progress};
+use crate::system::mounts::Mount;
 use crate::system::nfs;
 use crate::volume::records::Public;
 use crate::volume::user::Owner;
@@ -37,16 +41,19 @@ pub(crate) fn complete(
     cancel: &Arc<Cancel>,
 ) -> Result<()> {
     for config in volumes {
-        one(mode, config, progress, cancel)?;
+        one(mode, config, progress, cancel).map_err(|error| explain(error, config, progress))?;
     }
     progress.enter(Phase::Complete);
     Ok(())
 }
 
 fn one(mode: Mode, config: &VolumeConfig, progress: &Arc<Progress>, cancel: &Arc<Cancel>) -> Result<()> {
-    progress.set_volume(config.to.display().to_string());
+    progress.set_volume(&config.to, config.to.clone());
     progress.enter(Phase::Checking);
     let volume = Volume::open(&config.to, config.state_dir.as_deref())?;
+    if let Ok(place) = std::fs::read_link(format!("/proc/self/fd/{}", volume.root().as_raw_fd())) {
+        progress.set_volume(&config.to, place);
+    }
     // A server takes what `--chown` names for the group, too.
     let asked = |user: Owner| config.owner.filter(|asked| asked.0 == user.0).unwrap_or(user);
     user::work_as(volume.user().map(asked), || on(&volume, mode, config, progress, cancel))
@@ -63,7 +70,7 @@ fn on(
     warn(mode, config, volume);
     let rules = rules(mode, config, volume)?;
     let ourselves = if mode == Mode::Wait { Ourselves::onlooker() } else { Ourselves::new() };
-    let disk = Disk::new(Arc::clone(&ourselves), rules.sharing == Sharing::Server);
+    let disk = Disk::new(Arc::clone(&ourselves), rules.sharing == Sharing::Server, Arc::clone(progress));
     let clock = BootClock { cancel };
     let work = VolumeWork::new(config, volume, ourselves, progress, cancel)?;
     let replica = Replica { store: ClaimStore::on(volume, &disk), clock: &clock, work: &work, rules };
@@ -83,6 +90,20 @@ fn on(
         }
     }
     Ok(())
+}
+
+/// What a server that did not answer in time leaves behind, where the mount gives up then.
+fn explain(error: Error, config: &VolumeConfig, progress: &Progress) -> Error {
+    let gave_up = matches!(error.errno(), Some(Errno::IO | Errno::TIMEDOUT));
+    if gave_up
+        && !error.is_below(&config.from)
+        && Mount::of(&progress.place()).is_some_and(|mount| mount.gives_up())
+    {
+        return error.help(
+            "mount the volume hard (nfs(5)): a soft mount gives up on a server that is slow or restarts, and what was written is lost",
+        );
+    }
+    error
 }
 
 /// Says what of the settings may not do what was meant.

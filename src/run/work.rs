@@ -129,7 +129,8 @@ impl Work<Disk> for VolumeWork<'_> {
             let ourselves = Arc::clone(&self.ourselves);
             // Signals are blocked in the seeding thread, and so in every thread that it starts.
             let thread = std::thread::Builder::new().name("heartbeat".into()).spawn(move || {
-                let (disk, clock) = (Disk::new(ourselves, false), BootClock { cancel: &enough });
+                let (disk, clock) =
+                    (Disk::new(ourselves, false, Arc::clone(&progress)), BootClock { cancel: &enough });
                 block_on(heartbeat::beat(&disk, &clock, &dir, &pulse, || beat_of(&progress.snapshot())));
                 if pulse.is_lost() {
                     stop.set();
@@ -147,7 +148,7 @@ impl Work<Disk> for VolumeWork<'_> {
 
     async fn open_source(&self, again: bool) -> Result<Input> {
         self.check_owner()?;
-        let source = Source::open(self.config, self.volume)?;
+        let source = self.progress.reading(|| Source::open(self.config, self.volume))?;
         Ok(Input { source, is_used: again && self.config.from.as_os_str() == "-" })
     }
 
@@ -176,7 +177,9 @@ impl Work<Disk> for VolumeWork<'_> {
         let mut staging = site.stage(input.source, after, remains.as_ref().map(AsFd::as_fd))?;
         if remains.is_some() {
             // What cannot be removed now goes with the claim.
-            let _ = remove_directory(claim.dir.as_fd(), REMAINS.as_bytes(), staging.writers);
+            let _ = remove_directory(claim.dir.as_fd(), REMAINS.as_bytes(), staging.writers, &|| {
+                self.progress.touch()
+            });
         }
         staging.sealed.settings = settings::of(self.config);
         staging.sealed.source = Some(Name::from(self.config.from.as_os_str().as_bytes()));
@@ -314,6 +317,7 @@ impl<'a> VolumeWork<'a> {
                 return Err(Error::new(Exit::Held, "publish", "another replica has taken over"));
             }
             if heartbeat.pulse.is_fresh(boot_time()) {
+                self.progress.touch();
                 return Ok(());
             }
             self.cancel.sleep(STANDSTILL);

@@ -61,6 +61,7 @@ struct Removal<'a> {
     staying_open: AtomicUsize,
     work: Mutex<RemovalQueue>,
     changed: Condvar,
+    removed: &'a (dyn Fn() + Sync),
 }
 
 /// Removes `name` in `at`, whatever it is, and all that is below it, following no link. Blocks until then,
@@ -71,23 +72,28 @@ struct Removal<'a> {
 pub(crate) fn remove_tree(at: BorrowedFd<'_>, name: &[u8]) -> Result<()> {
     match fs::unlinkat(at, name, AtFlags::empty()) {
         Ok(()) | Err(Errno::NOENT) => Ok(()),
-        Err(Errno::ISDIR | Errno::PERM) => Removal::new(at, name, 1).run(1),
+        Err(Errno::ISDIR | Errno::PERM) => remove_directory(at, name, 1, &|| ()),
         Err(error) => Err(error),
     }
 }
 
 /// Removes the directory `name` in `at` and all that is below it, following no link, with this number of
-/// threads. Blocks until then.
+/// threads. Calls `removed` for everything that is removed. Blocks until all is.
 ///
 /// # Errors
 /// The first that stops it; the other threads end after what they are at. `EBUSY` where another mount is
 /// below it or is it. A name that is not there is none.
-pub(crate) fn remove_directory(at: BorrowedFd<'_>, name: &[u8], threads: usize) -> Result<()> {
-    Removal::new(at, name, threads).run(threads)
+pub(crate) fn remove_directory(
+    at: BorrowedFd<'_>,
+    name: &[u8],
+    threads: usize,
+    removed: &(dyn Fn() + Sync),
+) -> Result<()> {
+    Removal::new(at, name, threads, removed).run(threads)
 }
 
 impl<'a> Removal<'a> {
-    fn new(at: BorrowedFd<'a>, name: &[u8], threads: usize) -> Removal<'a> {
+    fn new(at: BorrowedFd<'a>, name: &[u8], threads: usize, removed: &'a (dyn Fn() + Sync)) -> Removal<'a> {
         let top = Folder::new(name.into(), None);
         let work = RemovalQueue { folders: vec![Arc::clone(&top)], open: 1, failed: None };
         Removal {
@@ -97,6 +103,7 @@ impl<'a> Removal<'a> {
             staying_open: AtomicUsize::new(0),
             work: Mutex::new(work),
             changed: Condvar::new(),
+            removed,
         }
     }
 
@@ -168,7 +175,7 @@ impl<'a> Removal<'a> {
                 _ => fs::unlinkat(fd, &*name, AtFlags::empty()),
             };
             match unlinked {
-                Ok(()) | Err(Errno::NOENT) => {}
+                Ok(()) | Err(Errno::NOENT) => (self.removed)(),
                 Err(Errno::ISDIR | Errno::PERM) => {
                     if *stays_open.get_or_insert_with(|| self.stays_open(folder, self.levels)) {
                         self.push(folder, name);
@@ -232,7 +239,7 @@ impl<'a> Removal<'a> {
                 return Ok(());
             }
             match fs::unlinkat(self.parent(&folder), &*folder.name, AtFlags::REMOVEDIR) {
-                Ok(()) | Err(Errno::NOENT) => {}
+                Ok(()) | Err(Errno::NOENT) => (self.removed)(),
                 Err(error) => return Err(error),
             }
             if folder.stays_open.load(Ordering::Relaxed) {

@@ -141,12 +141,13 @@ fn write(
                 _ if shared.cancel.is_set() => Err(Error::cancelled()),
                 Task::List(listing) => {
                     let list = list.expect("listings are of directories");
-                    let listed = list(listing, &mut feed).and_then(|()| feed.flush());
+                    let listed = shared.progress.reading(|| list(listing, &mut feed));
+                    let listed = listed.and_then(|()| feed.flush());
                     began = Instant::now();
                     listed
                 }
                 Task::Write(job) => {
-                    let written = writer.run(&job, &mut hold);
+                    let written = shared.progress.writing(|| writer.run(&job, &mut hold));
                     let ended = Instant::now();
                     all += ended - began;
                     files += if job.has_data() { ended - began } else { Duration::ZERO };

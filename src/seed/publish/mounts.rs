@@ -113,6 +113,7 @@ impl StageJob<'_> {
             is_mount: false,
             purpose: Purpose::Check,
             losses: Some(losses),
+            progress: self.progress,
         };
         let mut walk = CommonWalk::new(staged, self.volume.root(), rules)?;
         let mut crossings = Vec::new();
@@ -205,6 +206,7 @@ impl StageJob<'_> {
             is_mount: true,
             purpose,
             losses: Some(losses),
+            progress: self.progress,
         };
         let before = losses.lost().count(Loss::LeftOut);
         let mut walk = CommonWalk::new(crossing.staged.as_fd(), mounted.root(), rules)?;
@@ -302,6 +304,7 @@ impl StageJob<'_> {
             is_mount: true,
             purpose: Purpose::Copy,
             losses: None,
+            progress: self.progress,
         };
         let wanted = |path: &[u8]| wanted(&rules, crossing, path);
         let nested = StageJob {
@@ -387,6 +390,7 @@ impl StageJob<'_> {
                 is_mount: true,
                 purpose: Purpose::Publish,
                 losses: Some(losses),
+                progress: self.progress,
             };
             published = publish::publish(tree.as_fd(), mounted.root(), rules, None, go_on, |_, _| Ok(()))?;
         }

@@ -113,7 +113,7 @@ struct Counted<R> {
 
 impl<R: Read> Read for Counted<R> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let read = self.source.read(buffer)?;
+        let read = self.progress.reading(|| self.source.read(buffer))?;
         self.progress.source_read(read as u64);
         Ok(read)
     }

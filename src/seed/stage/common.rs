@@ -18,6 +18,7 @@ use super::losses::{Loss, Losses};
 use crate::cli::values::Existing;
 use crate::error::{Context, Error, Result, printable};
 use crate::exit::Exit;
+use crate::progress::Progress;
 use crate::volume::{
     FoundEntry, is_type, look_at, names, open_beneath, open_in_mount, refuses_names, stat_entry,
 };
@@ -41,6 +42,8 @@ pub(crate) struct WalkRules<'a> {
     pub purpose: Purpose,
     /// Where losses are noted, unless an earlier walk has done so.
     pub losses: Option<&'a Losses>,
+    /// Hears of every directory.
+    pub progress: &'a Progress,
 }
 
 /// What a walk is for.
@@ -155,6 +158,7 @@ impl<'a> CommonWalk<'a> {
     /// When one cannot be opened, but for those in a mount that may be left out.
     pub(crate) fn next(&mut self) -> Result<Option<Next>> {
         while let Some(common) = self.left.pop() {
+            self.rules.progress.touch();
             if let Some(next) = self.open(common)? {
                 return Ok(Some(next));
             }

@@ -106,7 +106,6 @@ impl<'a> Writer<'a> {
                 let began = Instant::now();
                 tree.unless_stale(parent, || tree.make(dir, fidelity, || hold.created()))?;
                 self.shared.progress.observe(Operation::Directory, began);
-                self.shared.progress.touch();
                 self.queue.made(dir.number());
                 dir
             }
@@ -116,7 +115,6 @@ impl<'a> Writer<'a> {
             }
             Job::Special(entry, special) => {
                 tree.unless_stale(&entry.dir, || self.make_special(entry, special, hold))?;
-                self.shared.progress.touch();
                 &entry.dir
             }
         };

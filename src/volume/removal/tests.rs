@@ -60,9 +60,9 @@ fn a_tree_is_gone_and_what_its_links_point_to_is_not() {
             }
             symlink("../../kept", path(&format!("tree/{folder}/link"))).unwrap();
         }
-        remove_directory(at.as_fd(), b"tree", threads).unwrap();
+        remove_directory(at.as_fd(), b"tree", threads, &|| ()).unwrap();
         assert!(!path("tree").exists() && path("kept/below").exists(), "{threads} threads");
-        assert_eq!(remove_directory(at.as_fd(), b"tree", threads), Ok(()));
+        assert_eq!(remove_directory(at.as_fd(), b"tree", threads, &|| ()), Ok(()));
     }
 }
 
@@ -78,7 +78,7 @@ fn what_is_no_directory_is_removed_by_any_name() {
         assert!(path(name).symlink_metadata().is_err(), "{name}");
     }
     symlink("kept", path("link")).unwrap();
-    assert_eq!(remove_directory(at.as_fd(), b"link", 1), Ok(()));
+    assert_eq!(remove_directory(at.as_fd(), b"link", 1, &|| ()), Ok(()));
     assert!(path("kept/below").exists());
 }
 
@@ -92,7 +92,7 @@ fn a_tree_deeper_than_descriptors_and_stack_allow_is_gone() {
         for beside in 0..8 {
             nest(tree.as_fd(), &format!("beside{beside}"), 300);
         }
-        let removal = Removal::new(at.as_fd(), b"tree", threads);
+        let removal = Removal::new(at.as_fd(), b"tree", threads, &|| ());
         assert_eq!(removal.run(threads), Ok(()));
         assert_eq!(removal.staying_open.into_inner(), 0, "{threads} threads: all were counted out again");
         assert_eq!(crate::volume::names(at.as_fd()), Ok(Vec::new()));
@@ -103,7 +103,7 @@ fn a_tree_deeper_than_descriptors_and_stack_allow_is_gone() {
 fn no_more_directories_stay_open_than_may() {
     let (_sandbox, at) = sandbox();
     nest(at.as_fd(), "a", 1000);
-    let removal = Removal::new(at.as_fd(), b"a", 1);
+    let removal = Removal::new(at.as_fd(), b"a", 1, &|| ());
     let mut moved_up = 0;
     while let Some(folder) = removal.next() {
         removal.empty(&folder).unwrap();
@@ -136,7 +136,7 @@ fn another_mount_is_not_entered_and_stops_the_removal() {
             let _mounted = Mounted(&point);
             write(point.join("kept"), "x").unwrap();
             for name in ["tree", "tree/a/point"] {
-                assert_eq!(remove_directory(at.as_fd(), name.as_bytes(), threads), Err(Errno::BUSY));
+                assert_eq!(remove_directory(at.as_fd(), name.as_bytes(), threads, &|| ()), Err(Errno::BUSY));
                 assert!(point.join("kept").exists(), "{kind}, {threads} threads");
             }
         }
@@ -170,7 +170,7 @@ fn a_directory_whose_mode_keeps_us_out_is_widened_and_not_through_a_link() {
         set_permissions(path(name), std::fs::Permissions::from_mode(0o000)).unwrap();
     }
     symlink("kept", path("link")).unwrap();
-    let removal = Removal::new(at.as_fd(), b"any", 1);
+    let removal = Removal::new(at.as_fd(), b"any", 1, &|| ());
     assert!(removal.widen(at.as_fd(), b"link").is_err());
     assert!(removal.widen(at.as_fd(), b"narrow").is_ok());
     assert_eq!([mode("kept"), mode("narrow")], [0, 0o700]);
