@@ -23,18 +23,3 @@ pub(crate) mod store;
 pub(crate) mod takeover;
 
 pub(crate) use identity::Me;
-
-use crate::progress::Snapshot;
-use beat::Beat;
-
-/// What a holder's heartbeat says, out of its progress.
-pub(crate) fn beat_of(snapshot: &Snapshot) -> Beat {
-    Beat {
-        files: snapshot.files,
-        files_total: snapshot.files_total,
-        bytes: snapshot.bytes,
-        bytes_total: snapshot.bytes_total,
-        percent: snapshot.percent,
-        ..Beat::default()
-    }
-}

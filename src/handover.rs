@@ -33,7 +33,7 @@ pub(crate) fn become_app(
     signals: &Signals,
     lifeline: Option<&Lifeline>,
 ) -> Result<std::convert::Infallible> {
-    tracing::info!(command = %app.command[0].display(), "handing over");
+    tracing::info!(command = %app.args.command[0].display(), "handing over");
     if let Some(user) = &app.user {
         identity::give_standard_files(user.uid);
         identity::assume(user)?;
@@ -49,13 +49,13 @@ pub(crate) fn become_app(
         // SAFETY: what is open there is the runtime's `/dev/null`; its own streams bear a closed one.
         unsafe { libc::close(file) };
     }
-    if let Some(how) = app.pass_socket.filter(|_| !listening.is_empty()) {
+    if let Some(how) = app.args.pass_socket.filter(|_| !listening.is_empty()) {
         sockets::pass(how, listening, &mut environment).inspect_err(|_| signals::ignore_sigpipe())?;
     }
     if let Some(lifeline) = lifeline {
         lifeline.app_starts();
     }
-    let failed = exec::exec(&app.command, &environment);
+    let failed = exec::exec(&app.args.command, &environment);
     signals::ignore_sigpipe();
     if let Some(lifeline) = lifeline {
         lifeline.app_failed();

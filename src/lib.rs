@@ -121,19 +121,18 @@ fn run_app(
     signals: &Signals,
     console: &Console,
 ) -> Result<Exit> {
-    let lifeline = match &app.supervise {
-        None => {
-            signals::ignore_app_signals();
-            None
-        }
-        Some(how) => match supervise::split(how, &app.command, console.config())? {
+    let lifeline = if app.args.supervise {
+        match supervise::split(&app.args.supervision, &app.args.command, console.config)? {
             Role::App(lifeline) => Some(lifeline),
             Role::Over(exit) => return Ok(exit),
-        },
+        }
+    } else {
+        signals::ignore_app_signals();
+        None
     };
     let kept = match seed {
         Some(config) => {
-            match control::run(Mode::Seed, config, app.pass_socket.is_some(), signals, console)? {
+            match control::run(Mode::Seed, config, app.args.pass_socket.is_some(), signals, console)? {
                 RunOutcome::Complete(kept) => kept,
                 RunOutcome::Stopped(signal) => return Ok(Exit::Signal(signal)),
             }
@@ -151,7 +150,7 @@ fn run_app(
         if let Some(lifeline) = lifeline.as_ref().filter(|_| !kept.admin.is_empty()) {
             let sockets: Vec<i32> = kept.admin.iter().map(|socket| socket.fd.as_raw_fd()).collect();
             supervise::beside(lifeline, &sockets, app.user.as_ref(), || {
-                health::admin::run(kept.admin, kept.seeding, app.check.clone())
+                health::admin::run(kept.admin, kept.seeding, app.check.app_check.clone())
             })?;
         }
     }

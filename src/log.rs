@@ -12,7 +12,6 @@ use std::io::{self, IsTerminal, Write};
 use std::panic::PanicHookInfo;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use tracing_subscriber::fmt::MakeWriter;
 use tracing_subscriber::fmt::format::Writer;
 use tracing_subscriber::fmt::time::{FormatTime, SystemTime};
 
@@ -26,7 +25,8 @@ use standard_error::StandardError;
 /// Standard error, shared by the log and the bar.
 #[derive(Debug, Clone)]
 pub(crate) struct Console {
-    config: LogArgs,
+    /// What it was started with.
+    pub config: LogArgs,
     screen: Arc<Mutex<Screen>>,
 }
 
@@ -45,13 +45,14 @@ impl Console {
     /// Starts logging. A second time, in a supervisor that could not execute itself, the log goes on as it is.
     pub(crate) fn start(config: LogArgs) -> Console {
         let console = Console { config, screen: Arc::default() };
+        let writer = console.clone();
         let builder = tracing_subscriber::fmt()
             .with_max_level(config.level)
             .with_target(false)
             .with_ansi(false)
             // It would print to standard error, which is what just failed.
             .log_internal_errors(false)
-            .with_writer(console.clone());
+            .with_writer(move || writer.clone());
         let _ = match config.format {
             LogFormat::Text => builder.try_init(),
             LogFormat::Json => {
@@ -59,11 +60,6 @@ impl Console {
             }
         };
         console
-    }
-
-    /// What it was started with.
-    pub(crate) fn config(&self) -> LogArgs {
-        self.config
     }
 
     /// Whether there is a terminal that a bar can be drawn on.
@@ -206,22 +202,14 @@ pub(crate) fn progress(progress: &Progress) {
     let snapshot = progress.snapshot();
     tracing::info!(
         phase = snapshot.phase.name(),
-        files = snapshot.files,
-        files_total = snapshot.files_total,
-        bytes = snapshot.bytes,
-        percent = snapshot.percent,
+        files = snapshot.counts.files,
+        files_total = snapshot.counts.files_total,
+        bytes = snapshot.counts.bytes,
+        percent = snapshot.counts.percent,
         rate = snapshot.rate,
         seconds_left = snapshot.seconds_left,
         "progress"
     );
-}
-
-impl<'a> MakeWriter<'a> for Console {
-    type Writer = Console;
-
-    fn make_writer(&'a self) -> Console {
-        self.clone()
-    }
 }
 
 impl Write for Console {

@@ -8,7 +8,7 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 /// Where the work is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -131,27 +131,9 @@ pub(crate) struct Progress {
 /// After this long without anything finished the rate so far says nothing of what is left.
 pub(crate) const QUIET: Duration = Duration::from_secs(10);
 
-/// How far another replica is, by what it says.
-#[derive(Debug, Clone, Copy, Default)]
-pub(crate) struct Followed {
-    /// Files finished.
-    pub files: u64,
-    /// Files in the seed.
-    pub files_total: Option<u64>,
-    /// Bytes written.
-    pub bytes: u64,
-    /// Bytes in the seed.
-    pub bytes_total: Option<u64>,
-    /// 0 to 100.
-    pub percent: Option<u8>,
-}
-
-/// What [`Progress`] looked like at one moment, with what follows from it. Its fields are the
-/// health answer's.
-#[derive(Debug, Clone, Serialize)]
-pub(crate) struct Snapshot {
-    /// Where the work is.
-    pub phase: Phase,
+/// How much is done, and of how much: by our own counting, or by what another replica says.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Counts {
     /// Files finished.
     pub files: u64,
     /// Files in the seed, once they are counted.
@@ -161,7 +143,19 @@ pub(crate) struct Snapshot {
     /// Bytes of file data in the seed, once they are counted.
     pub bytes_total: Option<u64>,
     /// 0 to 100, where it can be told.
+    #[serde(default)]
     pub percent: Option<u8>,
+}
+
+/// What [`Progress`] looked like at one moment, with what follows from it. Its fields are the
+/// health answer's.
+#[derive(Debug, Clone, Serialize)]
+pub(crate) struct Snapshot {
+    /// Where the work is.
+    pub phase: Phase,
+    /// How much is done.
+    #[serde(flatten)]
+    pub counts: Counts,
     /// Bytes a second since the seeding began.
     pub rate: u64,
     /// What is left at the rate so far, in seconds.
@@ -306,13 +300,13 @@ impl Progress {
     }
 
     /// Another replica is so far, and lives.
-    pub(crate) fn follow(&self, beat: &Followed) {
-        self.files.store(beat.files, Relaxed);
-        self.bytes.store(beat.bytes, Relaxed);
-        self.files_total.store(beat.files_total.unwrap_or(0), Relaxed);
-        self.bytes_total.store(beat.bytes_total.unwrap_or(0), Relaxed);
-        self.totals_known.store(beat.files_total.is_some(), Relaxed);
-        self.followed.store(beat.percent.map_or(0, |percent| percent.min(100) + 1), Relaxed);
+    pub(crate) fn follow(&self, counts: &Counts) {
+        self.files.store(counts.files, Relaxed);
+        self.bytes.store(counts.bytes, Relaxed);
+        self.files_total.store(counts.files_total.unwrap_or(0), Relaxed);
+        self.bytes_total.store(counts.bytes_total.unwrap_or(0), Relaxed);
+        self.totals_known.store(counts.files_total.is_some(), Relaxed);
+        self.followed.store(counts.percent.map_or(0, |percent| percent.min(100) + 1), Relaxed);
         self.touch();
     }
 
@@ -390,11 +384,13 @@ impl Progress {
         let moving = moved.saturating_sub(began).as_secs_f64();
         Snapshot {
             phase,
-            files,
-            files_total: known.then_some(files_total),
-            bytes,
-            bytes_total: known.then_some(bytes_total),
-            percent: done.map(|share| (share * 100.0 + 1e-6) as u8),
+            counts: Counts {
+                files,
+                files_total: known.then_some(files_total),
+                bytes,
+                bytes_total: known.then_some(bytes_total),
+                percent: done.map(|share| (share * 100.0 + 1e-6) as u8),
+            },
             rate: if seconds > 0.0 { (bytes as f64 / seconds) as u64 } else { 0 },
             seconds_left: done
                 .filter(|share| phase == Phase::Seeding && *share > 0.01 && moving >= 1.0 && stall < QUIET)
@@ -431,27 +427,27 @@ mod tests {
         let progress = Progress::default();
         progress.enter(Phase::Seeding);
         progress.file_found(100);
-        assert_eq!(progress.snapshot().files_total, None);
+        assert_eq!(progress.snapshot().counts.files_total, None);
         progress.all_found();
-        assert_eq!(progress.snapshot().files_total, Some(1));
-        assert_eq!(progress.snapshot().percent, Some(0));
+        assert_eq!(progress.snapshot().counts.files_total, Some(1));
+        assert_eq!(progress.snapshot().counts.percent, Some(0));
         progress.bytes_done(100);
         progress.file_done();
-        assert_eq!(progress.snapshot().percent, Some(100));
+        assert_eq!(progress.snapshot().counts.percent, Some(100));
     }
 
     #[test]
     fn a_replica_that_waits_shows_what_the_holder_says_of_itself() {
         let progress = Progress::default();
         progress.enter(Phase::Waiting);
-        assert_eq!(progress.snapshot().percent, None);
+        assert_eq!(progress.snapshot().counts.percent, None);
         for (percent, expected) in [(Some(29), Some(29)), (Some(200), Some(100)), (None, None)] {
-            progress.follow(&Followed { percent, ..Followed::default() });
-            assert_eq!(progress.snapshot().percent, expected);
+            progress.follow(&Counts { percent, ..Counts::default() });
+            assert_eq!(progress.snapshot().counts.percent, expected);
         }
-        let known = Followed { files: 1, files_total: Some(2), bytes_total: Some(0), ..Followed::default() };
+        let known = Counts { files: 1, files_total: Some(2), bytes_total: Some(0), ..Counts::default() };
         progress.follow(&known);
-        assert_eq!(progress.snapshot().percent, Some(50));
+        assert_eq!(progress.snapshot().counts.percent, Some(50));
     }
 
     #[test]
@@ -466,9 +462,9 @@ mod tests {
     fn an_archive_is_measured_by_what_is_read_of_it() {
         let progress = Progress::default();
         progress.enter(Phase::Seeding);
-        assert_eq!(progress.snapshot().percent, None);
+        assert_eq!(progress.snapshot().counts.percent, None);
         progress.set_source_size(1000);
         progress.source_read(250);
-        assert_eq!(progress.snapshot().percent, Some(25));
+        assert_eq!(progress.snapshot().counts.percent, Some(25));
     }
 }

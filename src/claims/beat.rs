@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::progress::Counts;
 use crate::text::Untrusted;
 
 /// Bytes of a heartbeat: one write, whole or not at all on every file system that we know.
@@ -37,17 +38,9 @@ pub(crate) struct Holder {
 pub(crate) struct Beat {
     /// Raised with every beat.
     pub count: u64,
-    /// Files finished.
-    pub files: u64,
-    /// Files in the seed, once they are counted.
-    pub files_total: Option<u64>,
-    /// Bytes written.
-    pub bytes: u64,
-    /// Bytes in the seed, once they are counted.
-    pub bytes_total: Option<u64>,
-    /// 0 to 100, where it can be told.
-    #[serde(default)]
-    pub percent: Option<u8>,
+    /// How much is done.
+    #[serde(flatten)]
+    pub counts: Counts,
     /// The holder has released the volume cleanly, and touches nothing any more.
     #[serde(default, rename = "left")]
     pub released: bool,

@@ -166,7 +166,7 @@ impl Parsed {
         let config = || -> Result<Config> {
             Ok(Config {
                 volumes: self.volumes(&self.verb)?,
-                server: config::server(&args.server, &app.admin)?,
+                server: config::server(&args.server, &app.check.admin)?,
             })
         };
         let seed = if app.seeds { Some(config()?) } else { None };

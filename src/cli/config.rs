@@ -7,12 +7,8 @@ use std::ffi::{OsStr, OsString};
 use std::path::{Component, Path, PathBuf};
 use std::time::Duration;
 
-use super::values::{
-    Address, AppCheck, Commands, Exclude, Existing, LockMode, ModeChange, PassSocket, Size, Workers,
-};
-use super::{
-    AppArgs, AppCheckArgs, CopyArgs, HealthArgs, ServerArgs, SuperviseArgs, VolumeArgs, only_for, usage,
-};
+use super::values::{Address, AppCheck, Commands, Exclude, Existing, LockMode, ModeChange, Size, Workers};
+use super::{AppArgs, AppCheckArgs, CopyArgs, HealthArgs, ServerArgs, VolumeArgs, only_for, usage};
 use crate::error::{Error, Result};
 use crate::exit::Exit;
 use crate::system::users::{Database, Identity};
@@ -102,22 +98,16 @@ impl ServerConfig {
 /// The app to become.
 #[derive(Debug)]
 pub(crate) struct AppConfig {
-    /// The command and its arguments; not empty.
-    pub command: Vec<OsString>,
+    /// As they were given; the command is not empty.
+    pub args: AppArgs,
+    /// How it is asked whether it is ready, and where that is told for its whole life.
+    pub check: AppCheckArgs,
     /// Who it runs as.
     pub user: Option<Identity>,
     /// Whether this command wants the volumes seeded.
     pub seeds: bool,
     /// What it starts in the end, as far as that can be told: what `--only-for` was compared with.
     pub programs: Vec<OsString>,
-    /// How it gets the sockets of the health server; not at all where they are closed.
-    pub pass_socket: Option<PassSocket>,
-    /// How it is asked whether it is ready.
-    pub check: AppCheck,
-    /// Where that is told for its whole life.
-    pub admin: Vec<Address>,
-    /// How it is supervised; by nobody where it becomes this process.
-    pub supervise: Option<SuperviseArgs>,
 }
 
 /// The question of `volseed health`.
@@ -200,16 +190,8 @@ pub(crate) fn app(args: &AppArgs, check: &AppCheckArgs) -> Result<AppConfig> {
         return Err(usage("--admin needs --supervise: without it, only the app is left")
             .help("leave it out, or let volseed stay with --supervise"));
     }
-    Ok(AppConfig {
-        check: check.app_check.clone(),
-        admin: check.admin.clone(),
-        seeds: args.only_for.as_ref().is_none_or(seeds),
-        programs,
-        command: args.command.clone(),
-        user,
-        pass_socket: args.pass_socket,
-        supervise: args.supervise.then(|| args.supervision.clone()),
-    })
+    let seeds = args.only_for.as_ref().is_none_or(seeds);
+    Ok(AppConfig { args: args.clone(), check: check.clone(), user, seeds, programs })
 }
 
 /// The question of `volseed health`, put to the server that these options ask for: its own, or those of the

@@ -12,7 +12,7 @@ use clap::{Arg, ArgAction, ArgMatches, Args, Command};
 use toml::{Table, Value};
 
 use super::{AppArgs, AppCheckArgs, CopyArgs, LogArgs, ServerArgs, VolumeArgs, is_switch, value_name, words};
-use crate::error::{Context, Error, Quoted, Result};
+use crate::error::{Error, Quoted, Result};
 use crate::exit::Exit;
 use crate::system::files::read_text;
 
@@ -48,13 +48,13 @@ impl File {
             Ok(text) => text,
             Err(error) if error.kind() == ErrorKind::NotFound && named.is_none() => return Ok(None),
             Err(error) => {
-                let exit = match error.kind() {
-                    ErrorKind::NotFound => Some(Exit::Source),
-                    ErrorKind::FileTooLarge | ErrorKind::InvalidData => Some(Exit::Usage),
-                    _ => None,
-                };
-                let read = Err(error).context("read configuration", path);
-                return read.map_err(|error| exit.into_iter().fold(error, Error::exit));
+                let kind = error.kind();
+                let failed = Error::os("read configuration", path, error);
+                return Err(match kind {
+                    ErrorKind::NotFound => failed.exit(Exit::Source),
+                    ErrorKind::FileTooLarge | ErrorKind::InvalidData => failed.exit(Exit::Usage),
+                    _ => failed,
+                });
             }
         };
         File::parse(path, &text).map(Some)

@@ -51,9 +51,9 @@ impl Collector for Metrics {
         let mut one = |name: &str, help: &str, value: Value| -> fmt::Result {
             value.encode(encoder.encode_descriptor(name, help, None, value.metric_type())?)
         };
-        one("seeded_files", "Files that are finished", Value::Counter(snapshot.files))?;
-        one("seeded_bytes", "Bytes of file data that are written", Value::Counter(snapshot.bytes))?;
-        if let (Some(files), Some(bytes)) = (snapshot.files_total, snapshot.bytes_total) {
+        one("seeded_files", "Files that are finished", Value::Counter(snapshot.counts.files))?;
+        one("seeded_bytes", "Bytes of file data that are written", Value::Counter(snapshot.counts.bytes))?;
+        if let (Some(files), Some(bytes)) = (snapshot.counts.files_total, snapshot.counts.bytes_total) {
             one("seed_files", "Files in the seed", Value::Gauge(files))?;
             one("seed_size_bytes", "Bytes of file data in the seed", Value::Gauge(bytes))?;
         }

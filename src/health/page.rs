@@ -32,12 +32,12 @@ impl Page {
     pub(crate) fn fill(&self, snapshot: &Snapshot) -> String {
         let known = |figure: Option<u64>| figure.map_or_else(|| "?".to_owned(), |figure| figure.to_string());
         let figures = [
-            ("{{percent}}", snapshot.percent.unwrap_or(0).to_string()),
+            ("{{percent}}", snapshot.counts.percent.unwrap_or(0).to_string()),
             ("{{phase}}", snapshot.phase.name().to_owned()),
-            ("{{files}}", snapshot.files.to_string()),
-            ("{{files_total}}", known(snapshot.files_total)),
-            ("{{bytes}}", snapshot.bytes.to_string()),
-            ("{{bytes_total}}", known(snapshot.bytes_total)),
+            ("{{files}}", snapshot.counts.files.to_string()),
+            ("{{files_total}}", known(snapshot.counts.files_total)),
+            ("{{bytes}}", snapshot.counts.bytes.to_string()),
+            ("{{bytes_total}}", known(snapshot.counts.bytes_total)),
             ("{{seconds_left}}", known(snapshot.seconds_left)),
         ];
         figures.iter().fold(self.0.clone(), |page, (place, figure)| page.replace(place, figure))

@@ -14,7 +14,7 @@ pub(super) fn bar(volume: &str, snapshot: &Snapshot) -> Option<String> {
     if !matches!(snapshot.phase, Phase::Seeding | Phase::Syncing | Phase::Publishing) {
         return None;
     }
-    let percent = snapshot.percent.unwrap_or(0).min(100);
+    let percent = snapshot.counts.percent.unwrap_or(0).min(100);
     let filled = WIDTH * usize::from(percent) / 100;
     let mut done = "=".repeat(filled);
     if filled < WIDTH {
@@ -25,8 +25,8 @@ pub(super) fn bar(volume: &str, snapshot: &Snapshot) -> Option<String> {
 }
 
 fn message(snapshot: &Snapshot) -> String {
-    let percent = snapshot.percent.map(|percent| format!("{percent}%  ")).unwrap_or_default();
-    let total = snapshot.files_total.map(|total| format!(" of {total}")).unwrap_or_default();
+    let percent = snapshot.counts.percent.map(|percent| format!("{percent}%  ")).unwrap_or_default();
+    let total = snapshot.counts.files_total.map(|total| format!(" of {total}")).unwrap_or_default();
     let left = snapshot.seconds_left.map(|seconds| {
         format!("  {} left", humantime::format_duration(std::time::Duration::from_secs(seconds)))
     });
@@ -37,8 +37,8 @@ fn message(snapshot: &Snapshot) -> String {
     };
     format!(
         "{phase}{percent}{}{total} files  {}  {}/s{}",
-        snapshot.files,
-        byte_size(snapshot.bytes),
+        snapshot.counts.files,
+        byte_size(snapshot.counts.bytes),
         byte_size(snapshot.rate),
         left.unwrap_or_default()
     )

@@ -4,7 +4,7 @@ use std::path::{Display, Path};
 
 use super::protocol::Event;
 use crate::claims::beat::{Beat, Holder};
-use crate::progress::{Followed, Phase, Progress, seconds};
+use crate::progress::{Phase, Progress, seconds};
 use crate::text::{Untrusted, rfc3339};
 
 /// Tells of an event on `volume`.
@@ -76,7 +76,7 @@ fn log_wait(volume: Display<'_>, holder: Option<&Holder>, beat: Option<&Beat>) {
     let (host, container) = (host(holder), container(holder));
     let (pid, epoch) = (holder.map(|holder| holder.pid), holder.map(|holder| holder.epoch));
     let since = holder.map(|holder| rfc3339(holder.since));
-    let files = beat.map(|beat| beat.files);
+    let files = beat.map(|beat| beat.counts.files);
     tracing::info!(%volume, host, container, pid, epoch, since, files, "waiting for another replica");
 }
 
@@ -90,7 +90,6 @@ fn container(holder: Option<&Holder>) -> Option<String> {
 
 fn follow(beat: Option<&Beat>, progress: &Progress) {
     if let Some(beat) = beat {
-        let Beat { files, files_total, bytes, bytes_total, percent, .. } = *beat;
-        progress.follow(&Followed { files, files_total, bytes, bytes_total, percent });
+        progress.follow(&beat.counts);
     }
 }

@@ -7,7 +7,7 @@ use crate::cli::config::VolumeConfig;
 use crate::cli::values::Exclude;
 use crate::text::Untrusted;
 use crate::volume::Volume;
-use crate::volume::records::{Complete, Public, Settings};
+use crate::volume::records::{Complete, Origin, Public, Settings};
 
 /// What this image asks for.
 pub(crate) fn of(config: &VolumeConfig) -> Settings {
@@ -35,39 +35,43 @@ fn excluded(config: &VolumeConfig) -> Option<String> {
 /// user may know them. Nothing is read where everything is the same.
 pub(crate) fn compare(config: &VolumeConfig, volume: &Volume, record: &Public) {
     let asked = of(config);
+    let is_seeded = record.origin == Origin::Seeded;
     // Who only waits asks for nothing of a seed but its version.
-    let seeds = !config.from.as_os_str().is_empty();
-    let is_other = |name: &&str| {
-        let (value, was_given) = (asked.value(name), record.settings.contains_key(*name));
-        let is_known = !Settings::is_optional(name) || value.is_some() && was_given;
-        seeds
-            && is_known
-            && record.origin == crate::volume::records::Origin::Seeded
-            && !record.has_setting(name, value)
-    };
+    let asks = is_seeded && !config.from.as_os_str().is_empty();
+    let was_given = |name: &str| record.settings.contains_key(name);
+    let is_same = |name: &str, value: Option<&Untrusted>| !asks || record.has_setting(name, value);
+    let names = others(&asked, was_given, is_same);
     // Of a volume that was there before volseed the version may be unknown.
-    let is_known = record.origin == crate::volume::records::Origin::Seeded || record.version.is_some();
+    let is_known = is_seeded || record.version.is_some();
     let version = config.seed_version.as_deref().filter(|ours| is_known && !record.has_version(ours));
-    let names: Vec<&str> = Settings::NAMES.into_iter().filter(is_other).collect();
-    if version.is_none() && names.is_empty() {
-        return;
+    if version.is_some() || !names.is_empty() {
+        warn(config, version, &names, &asked, inspect::private(volume, record).as_ref());
     }
-    warn(config, version, &names, &asked, inspect::private(volume, record).as_ref());
 }
 
 /// The same after a seed that was another image's, of which everything is known.
 pub(crate) fn compare_private(config: &VolumeConfig, record: &Complete) {
-    let asked = of(config);
-    let is_other = |name: &&str| {
-        let (value, was) = (asked.value(name), record.settings.value(name));
-        value != was && (!Settings::is_optional(name) || value.is_some() && was.is_some())
-    };
+    let (asked, was) = (of(config), &record.settings);
+    let names = others(&asked, |name| was.value(name).is_some(), |name, value| was.value(name) == value);
     let was = record.version.as_ref().map(Untrusted::raw);
     let version = config.seed_version.as_deref().filter(|ours| was != Some(ours));
-    let names: Vec<&str> = Settings::NAMES.into_iter().filter(is_other).collect();
     if version.is_some() || !names.is_empty() {
         warn(config, version, &names, &asked, Some(record));
     }
+}
+
+/// The names of those that are `asked` for and were others.
+fn others(
+    asked: &Settings,
+    was_given: impl Fn(&str) -> bool,
+    is_same: impl Fn(&str, Option<&Untrusted>) -> bool,
+) -> Vec<&'static str> {
+    let is_other = |name: &&str| {
+        let value = asked.value(name);
+        let is_known = !Settings::is_optional(name) || value.is_some() && was_given(name);
+        is_known && !is_same(name, value)
+    };
+    Settings::NAMES.into_iter().filter(is_other).collect()
 }
 
 fn warn(
@@ -93,8 +97,7 @@ fn warn(
     let all: Vec<String> = version.into_iter().chain(others).collect();
     let help = match asked.value("chown") {
         Some(owner) if names.contains(&"chown") => {
-            let owner = format!("; chown -R {owner} what is to be changed, or seed an empty volume");
-            owner
+            format!("; chown -R {owner} what is to be changed, or seed an empty volume")
         }
         _ => String::new(),
     };

@@ -176,26 +176,19 @@ pub(crate) fn text(statuses: &[VolumeStatus]) -> String {
 fn recorded(record: &RecordStatus) -> String {
     let mut text = String::new();
     let origin = format!("{:?}", record.origin).to_lowercase();
-    let finished = record.details.as_ref().map(|details| rfc3339(details.finished));
-    let source = record.details.as_ref().and_then(|details| details.source.as_ref());
-    let source = source.map(|source| format!(" from {source}"));
-    if let Some(finished) = finished {
-        let _ = writeln!(text, "  {origin:<9}  {finished}{}", source.unwrap_or_default());
+    let mut version = String::new();
+    if let Some(details) = &record.details {
+        let source = details.source.as_ref().map(|source| format!(" from {source}")).unwrap_or_default();
+        let _ = writeln!(text, "  {origin:<9}  {}{source}", rfc3339(details.finished));
+        version = details.version.as_ref().map(|version| format!(", version {version}")).unwrap_or_default();
     } else {
         let _ = writeln!(text, "  {origin}");
     }
-    if let Some(totals) = record.totals {
-        let _ = writeln!(
-            text,
-            "  holds      {} files, {} directories, {} links, {}",
-            totals.files,
-            totals.directories,
-            totals.links,
-            byte_size(totals.bytes)
-        );
+    if let Some(Totals { files, directories, links, bytes }) = record.totals {
+        let bytes = byte_size(bytes);
+        let _ =
+            writeln!(text, "  holds      {files} files, {directories} directories, {links} links, {bytes}");
     }
-    let version = record.details.as_ref().and_then(|details| details.version.as_ref());
-    let version = version.map(|version| format!(", version {version}")).unwrap_or_default();
     let _ = writeln!(text, "  epoch      {}, generation {}{version}", record.epoch, record.generation);
     text
 }
@@ -217,9 +210,9 @@ fn heartbeat(claim: &ClaimStatus) -> String {
         _ => "silent",
     };
     let age = claim.heartbeat_age.map(|age| format!(", last {age} s ago by this machine's clock"));
-    let files = claim.heartbeat.as_ref().map(|beat| match beat.files_total {
-        Some(total) => format!(", {} of {total} files", beat.files),
-        None => format!(", {} files", beat.files),
+    let files = claim.heartbeat.as_ref().map(|beat| match beat.counts.files_total {
+        Some(total) => format!(", {} of {total} files", beat.counts.files),
+        None => format!(", {} files", beat.counts.files),
     });
     format!("{state}{}{}", age.unwrap_or_default(), files.unwrap_or_default())
 }

@@ -14,12 +14,12 @@ use super::floors::{Began, Requests};
 use super::protocol::{Event, Whole, Work};
 use super::{adoption, emptied, events, settings};
 use crate::cancel::Cancel;
-use crate::claims::beat::Holder;
+use crate::claims::Me;
+use crate::claims::beat::{Beat, Holder};
 use crate::claims::disk::{BootClock, Disk, boot_time};
 use crate::claims::heartbeat::{self, Pulse};
 use crate::claims::io::block_on;
 use crate::claims::store::{CLAIMS, Claim, PUBLISHING, REMAINS, STAGE};
-use crate::claims::{Me, beat_of};
 use crate::cli::config::VolumeConfig;
 use crate::cli::values::Existing;
 use crate::error::{Context, Error, Result, lowercase_first};
@@ -131,7 +131,8 @@ impl Work<Disk> for VolumeWork<'_> {
             let thread = std::thread::Builder::new().name("heartbeat".into()).spawn(move || {
                 let (disk, clock) =
                     (Disk::new(ourselves, false, Arc::clone(&progress)), BootClock { cancel: &enough });
-                block_on(heartbeat::beat(&disk, &clock, &dir, &pulse, || beat_of(&progress.snapshot())));
+                let now = || Beat { counts: progress.snapshot().counts, ..Beat::default() };
+                block_on(heartbeat::beat(&disk, &clock, &dir, &pulse, now));
                 if pulse.is_lost() {
                     stop.set();
                 }
