@@ -356,42 +356,17 @@ impl Progress {
     /// The counters as they are now. Never blocks.
     pub(crate) fn snapshot(&self) -> Snapshot {
         let now = Duration::from_millis(self.now());
-        let (files, bytes) = (self.files.load(Relaxed), self.bytes.load(Relaxed));
-        let known = self.totals_known.load(Relaxed);
-        let (files_total, bytes_total) = (self.files_total.load(Relaxed), self.bytes_total.load(Relaxed));
         let (moved, began) = (self.moved(), Duration::from_millis(self.seeding_since.load(Relaxed)));
         let stall = now.saturating_sub(moved);
-        let done = if known {
-            // A small file costs about as much as 64 KiB of data: count both.
-            let weight = |files: u64, bytes: u64| files as f64 * 65536.0 + bytes as f64;
-            Some(weight(files, bytes) / weight(files_total, bytes_total).max(1.0))
-        } else {
-            let size = self.source_size.load(Relaxed);
-            (size > 0).then(|| self.source_read.load(Relaxed) as f64 / size as f64)
-        };
         let phase = self.phase();
-        let done = match phase {
-            Phase::Checking | Phase::Failed => None,
-            Phase::Waiting => match self.followed.load(Relaxed).checked_sub(1) {
-                None => done.filter(|_| known).map(|share| share.clamp(0.0, 1.0)),
-                Some(percent) => Some(f64::from(percent) / 100.0),
-            },
-            Phase::Seeding => done.map(|share| share.clamp(0.0, 1.0)),
-            Phase::Syncing | Phase::Publishing | Phase::Complete => Some(1.0),
-        };
+        let (counts, done) = self.done(phase);
         let seconds = now.saturating_sub(began).as_secs_f64();
         // While nothing moves less is not left, nor more.
         let moving = moved.saturating_sub(began).as_secs_f64();
         Snapshot {
             phase,
-            counts: Counts {
-                files,
-                files_total: known.then_some(files_total),
-                bytes,
-                bytes_total: known.then_some(bytes_total),
-                percent: done.map(|share| (share * 100.0 + 1e-6) as u8),
-            },
-            rate: if seconds > 0.0 { (bytes as f64 / seconds) as u64 } else { 0 },
+            counts,
+            rate: if seconds > 0.0 { (counts.bytes as f64 / seconds) as u64 } else { 0 },
             seconds_left: done
                 .filter(|share| phase == Phase::Seeding && *share > 0.01 && moving >= 1.0 && stall < QUIET)
                 .map(|share| (moving * (1.0 - share) / share).ceil() as u64),
@@ -406,6 +381,33 @@ impl Progress {
                 _ => None,
             },
         }
+    }
+
+    /// How much is done, and which share of all that is, where it can be told.
+    fn done(&self, phase: Phase) -> (Counts, Option<f64>) {
+        let (files, bytes) = (self.files.load(Relaxed), self.bytes.load(Relaxed));
+        let (files_total, bytes_total) = (self.files_total.load(Relaxed), self.bytes_total.load(Relaxed));
+        let known = self.totals_known.load(Relaxed);
+        let done = if known {
+            // A small file costs about as much as 64 KiB of data: count both.
+            let weight = |files: u64, bytes: u64| files as f64 * 65536.0 + bytes as f64;
+            Some(weight(files, bytes) / weight(files_total, bytes_total).max(1.0))
+        } else {
+            let size = self.source_size.load(Relaxed);
+            (size > 0).then(|| self.source_read.load(Relaxed) as f64 / size as f64)
+        };
+        let done = match phase {
+            Phase::Checking | Phase::Failed => None,
+            Phase::Waiting => match self.followed.load(Relaxed).checked_sub(1) {
+                None => done.filter(|_| known).map(|share| share.clamp(0.0, 1.0)),
+                Some(percent) => Some(f64::from(percent) / 100.0),
+            },
+            Phase::Seeding => done.map(|share| share.clamp(0.0, 1.0)),
+            Phase::Syncing | Phase::Publishing | Phase::Complete => Some(1.0),
+        };
+        let percent = done.map(|share| (share * 100.0 + 1e-6) as u8);
+        let (files_total, bytes_total) = (known.then_some(files_total), known.then_some(bytes_total));
+        (Counts { files, files_total, bytes, bytes_total, percent }, done)
     }
 
     fn now(&self) -> u64 {
