@@ -26,11 +26,19 @@ def environment() -> dict[str, str]:
 
 def seconds_of(pipeline: Pipeline, stdin: str = os.devnull) -> float:
     """Runs a pipeline to its end; raises Failed where any part of it fails."""
-    return run(pipeline, stdin)[0]
+    return run(pipeline, stdin).seconds
 
 
-def run(pipeline: Pipeline, stdin: str = os.devnull) -> tuple[float, list[str]]:
-    """The same, with the lines that it wrote to standard error."""
+class Ran(NamedTuple):
+    seconds: float
+    # Processor time of all parts together, by the time that passed.
+    processors: float
+    # The lines on standard error.
+    said: list[str]
+
+
+def run(pipeline: Pipeline, stdin: str = os.devnull) -> Ran:
+    """The same, with all that was seen of it."""
     with tempfile.TemporaryFile() as errors, open(stdin, "rb") as first, open(os.devnull, "wb") as last:
         pipes = [os.pipe() for _ in pipeline[1:]]
         inputs = [first.fileno(), *(read for read, _ in pipes)]
@@ -55,13 +63,15 @@ def run(pipeline: Pipeline, stdin: str = os.devnull) -> tuple[float, list[str]]:
             for pair in pipes:
                 for end in pair:
                     os.close(end)
-        codes = [os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) for pid in pids]
+        ended = [os.wait4(pid, 0) for pid in pids]
         seconds = time.perf_counter() - start
+        codes = [os.waitstatus_to_exitcode(status) for _, status, _ in ended]
+        processor = sum(usage.ru_utime + usage.ru_stime for _, _, usage in ended)
         errors.seek(0)
         said = errors.read().decode("utf-8", "replace").splitlines()
         if any(codes):
             raise Failed(f"{shown(pipeline)}: exit {codes}: {said[-1] if said else 'no message'}")
-        return seconds, said
+        return Ran(seconds, processor / seconds, said)
 
 
 def shown(pipeline: Pipeline) -> str:
