@@ -14,19 +14,26 @@ import sys
 import tarfile
 import tempfile
 import threading
+import time
 from typing import IO, Iterator, NamedTuple
 
-from kit import setting
+from kit import measure, setting
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 # Raised whenever the disk with the corpus is laid out otherwise.
 CORPUS_LAYOUT = 1
 # What every scenario can be given: the guest's memory, its limit in real seconds on a machine that may be busy, and the
 # requests in flight that the server allows a mount: 64 as its client asks, or 30 as Linux before 6.14. The clock is real
-# where nothing is timed, and the guest then as fast as this machine.
-COMMON = {"memory": "4g", "limit": "1800", "slots": "64", "clock": "virtual"}
+# where nothing is timed, and the guest then as fast as this machine. What the export does with users, the version of the
+# protocol, and more options of the mount.
+COMMON = {
+    **{"memory": "4g", "limit": "1800", "slots": "64", "clock": "virtual"},
+    **{"export": "no_root_squash", "version": "4.1", "mount": ""},
+}
 # A guest that fails says why in its last lines.
 LAST_LINES = 20
+# How often it is said that a guest is still at work.
+PROGRESS_SECONDS = 60
 
 
 class Scenario(NamedTuple):
@@ -62,7 +69,7 @@ class Lab:
         )
         subprocess.run([os.path.join(HERE, "build")], stdout=subprocess.DEVNULL, check=True)
         corpus = setting.Corpus()
-        self.corpus = corpus_disk(self.root, corpus)
+        self.corpus = corpus_disk(self.root, corpus, os.environ.get("VOLSEED_TREE"))
         # Where bench/local has it from. It is linked to the Debian of this machine, which is the guest's too.
         self.xcp = os.path.join(os.environ.get("VOLSEED_PEERS") or os.path.join(corpus.root, "peers", "bin"), "xcp")
 
@@ -86,9 +93,14 @@ class Lab:
         last: list[str] = []
         with tempfile.NamedTemporaryFile(prefix="volseed-nfs-", suffix=".tar") as inputs:
             self.pack(inputs, scenario)
+            # Or the guest would wait for this machine's disk, and its clock leap meanwhile.
+            measure.warm(self.corpus)
+            measure.warm(os.path.join(self.root, "root.img"))
             with self.guest(scenario, inputs.name) as guest:
                 deadline = threading.Timer(float(scenario.settings["limit"]), guest.kill)
                 deadline.start()
+                ended = threading.Event()
+                threading.Thread(target=tell, args=(scenario, ended), daemon=True).start()
                 try:
                     for line in map(str.rstrip, guest.stdout):
                         last = [*last, line][-LAST_LINES:]
@@ -97,6 +109,7 @@ class Lab:
                         if line.startswith("RESULT "):
                             yield json.loads(line.removeprefix("RESULT "))
                 finally:
+                    ended.set()
                     deadline.cancel()
                     guest.kill()
         if "LAB exit 0" not in last:
@@ -115,7 +128,7 @@ class Lab:
                 *("-m", scenario.settings["memory"]),
                 *("-nodefaults", "-no-reboot", "-display", "none", "-serial", "stdio"),
                 *("-kernel", os.path.join(self.root, "vmlinuz"), "-initrd", os.path.join(self.root, "initrd.gz")),
-                *("-append", "console=ttyS0 quiet panic=-1 mitigations=off tsc=reliable no_timer_check"),
+                *("-append", "console=ttyS0 quiet oops=panic panic=-1 mitigations=off tsc=reliable no_timer_check"),
                 *(word for path in disks for word in ("-drive", f"file={path},format=raw,if=virtio,snapshot=on")),
             ],
             stdin=subprocess.DEVNULL,
@@ -143,6 +156,13 @@ class Lab:
         into.flush()
 
 
+def tell(scenario: Scenario, ended: threading.Event) -> None:
+    """One line a minute, so that nobody takes a long scenario for one that hangs."""
+    began = time.monotonic()
+    while not ended.wait(PROGRESS_SECONDS):
+        print(f"{scenario.name}: at work for {time.monotonic() - began:.0f} s", file=sys.stderr, flush=True)
+
+
 # Packages of what is not named like its package.
 PARTS = {"fpsync": ("fpart", "rsync")}
 
@@ -151,10 +171,13 @@ def commit() -> str:
     return setting.first_line("git", "-C", setting.REPOSITORY, "describe", "--always", "--dirty")
 
 
-def corpus_disk(root: str, corpus: setting.Corpus) -> str:
-    """A disk with the corpus, made once: as a directory, as archives, and the metadata that is hard to keep."""
-    name = hashlib.sha256(f"{CORPUS_LAYOUT}\n{corpus.summary}".encode()).hexdigest()[:12]
-    made = os.path.join(root, f"corpus-{name}.img")
+def corpus_disk(root: str, corpus: setting.Corpus, other: str | None) -> str:
+    """A disk with the corpus, or another tree in its place, made once: as a directory, as archives, and the metadata
+    that is hard to keep."""
+    summary, source = (summary_of(other), other) if other else (corpus.summary, corpus.plain)
+    name = hashlib.sha256(f"{CORPUS_LAYOUT}\n{summary}".encode()).hexdigest()[:12]
+    kind = "tree" if other else "corpus"
+    made = os.path.join(root, f"{kind}-{name}.img")
     if os.path.exists(made):
         return made
     print(f"making {made}", file=sys.stderr)
@@ -163,18 +186,27 @@ def corpus_disk(root: str, corpus: setting.Corpus) -> str:
     hard = ["--exclude=./special", "--exclude=./xattrs", "-C", os.path.join(corpus.tree, "volseed-edge")]
     with tempfile.TemporaryDirectory(dir=root) as folder, tempfile.NamedTemporaryFile(dir=root, delete=False) as disk:
         plain, tar = os.path.join(folder, "plain"), os.path.join(folder, "corpus.tar")
-        subprocess.run(["cp", "-a", "--reflink=auto", corpus.plain, plain], check=True)
+        subprocess.run(["cp", "-a", "--reflink=auto", source, plain], check=True)
         # mke2fs keeps whole seconds, and the archives must say the same as the directory.
         to_whole_seconds(plain)
         subprocess.run([*archive, "-C", plain, "-cf", tar, "."], check=True)
         subprocess.run(["gzip", "--keep", "--no-name", tar], check=True)
         subprocess.run([*archive, *hard, "-cf", os.path.join(folder, "edge.tar"), "."], check=True)
-        disk.truncate(700 << 20)
-        subprocess.run(["mke2fs", "-q", "-t", "ext4", "-O", "^has_journal", "-N", "30000", "-d", folder, disk.name], check=True)
-    for older in glob.glob(os.path.join(root, "corpus-*.img")):
+        paths = [os.path.join(below, name) for below, folders, names in os.walk(folder) for name in folders + names]
+        # Blocks of 4 KiB, and room for what a file system keeps of its own.
+        disk.truncate((64 << 20) + 2 * sum(4096 + os.lstat(path).st_size for path in paths))
+        make = ["mke2fs", "-q", "-t", "ext4", "-O", "^has_journal", "-N", str(len(paths) + 1000), "-d", folder, disk.name]
+        subprocess.run(make, check=True)
+    for older in glob.glob(os.path.join(root, f"{kind}-*.img")):
         os.remove(older)
     os.rename(disk.name, made)
     return made
+
+
+def summary_of(tree: str) -> str:
+    """What tells one state of a tree from another."""
+    stats = [os.lstat(os.path.join(folder, name)) for folder, folders, names in os.walk(tree) for name in folders + names]
+    return f"{os.path.abspath(tree)} {len(stats)} {sum(stat.st_size for stat in stats)} {max((stat.st_mtime_ns for stat in stats), default=0)}"
 
 
 def to_whole_seconds(root: str) -> None:

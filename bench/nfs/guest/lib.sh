@@ -25,7 +25,7 @@
 #
 # FROM is the source of what is measured, EXPECTED the tree that must come of it, LEASE and GRACE are the server's.
 
-MOUNT=vers=4.1,proto=tcp,rsize=1048576,wsize=1048576,hard,timeo=600,retrans=2,noresvport
+MOUNT=vers=$version,proto=tcp,rsize=1048576,wsize=1048576,hard,timeo=600,retrans=2,noresvport${mount:+,$mount}
 OWNER=33:33
 export FROM=/corpus/plain TO=/mnt/efs
 EXPECTED=/corpus/plain
@@ -48,7 +48,7 @@ lab() {
     mount -t tmpfs state /var/lib/nfs
     mkdir -p /var/lib/nfs/{nfsdcld,rpc_pipefs,sm,v4recovery}
     touch /var/lib/nfs/{etab,rmtab}
-    echo '/export *(rw,sync,no_root_squash,no_subtree_check,insecure,fsid=0)' >/etc/exports
+    echo "/export *(rw,sync,$export,no_subtree_check,insecure,fsid=0)" >/etc/exports
     # EFS grants no delegations.
     echo 0 >/proc/sys/fs/leases-enable
     ip netns add server
