@@ -165,6 +165,9 @@ impl Work<Disk> for VolumeWork<'_> {
         heartbeat: &Heartbeat,
     ) -> Result<StagedTree> {
         self.check(claim, &input)?;
+        if let Some(slow) = nfs::slow_mount(self.volume.root()) {
+            tracing::warn!(volume = %self.config.to.display(), "this seed is slow: {slow}");
+        }
         let began = Began::now(self.volume.root(), self.before.as_ref());
         let path = self.stage_path(claim, STAGE);
         let stage =

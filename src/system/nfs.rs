@@ -179,6 +179,27 @@ pub(crate) fn file_system(root: BorrowedFd<'_>) -> Option<String> {
     kind(&text("/proc/self/mountinfo")?, mount_id(root)?)
 }
 
+/// What makes a seed on the NFS mount that holds `root` slow, and how to mount it instead; `None` where nothing does.
+pub(crate) fn slow_mount(root: BorrowedFd<'_>) -> Option<&'static str> {
+    file_system(root).filter(|kind| kind.starts_with("nfs"))?;
+    slow(&mount_options(root)?)
+}
+
+/// Measured by `bench/nfs/run rpcs`, with `version=4.0` or such options as `mount`. The opens of one owner go one after
+/// the other in NFS 4.0 (RFC 7530, section 9.1.3).
+fn slow(options: &str) -> Option<&'static str> {
+    let has = |wanted| options.split(',').any(|option| option == wanted);
+    if has("vers=4.0") {
+        Some("NFS 4.0 creates one file after the other: mount it with nfsvers=4.1")
+    } else if has("noac") || has("acregmax=0") || has("acdirmax=0") {
+        Some("noac and actimeo=0 more than double the requests: mount it without them")
+    } else if has("lookupcache=none") {
+        Some("lookupcache=none takes seven requests a file in place of four: mount it without")
+    } else {
+        None
+    }
+}
+
 /// The last field of a mount's line (proc(5), mountinfo, "super options").
 fn options(mountinfo: &str, id: u64) -> Option<String> {
     line(mountinfo, id)?.rsplit(' ').next().map(str::to_owned)
@@ -284,6 +305,23 @@ mod tests {
 52 41 0:44 / /data rw,relatime shared:7 - nfs4 10.0.0.9:/ rw,vers=4.1
 53 27 0:45 /site /my\\040data rw,relatime - nfs4 10.0.0.9:/site rw,vers=4.1
 ";
+
+    #[test]
+    fn options_that_make_a_seed_slow_are_named() {
+        for (options, told) in [
+            ("rw,vers=4.1,hard,proto=tcp", None),
+            ("rw,vers=4.0,hard", Some("nfsvers=4.1")),
+            ("rw,vers=4.1,noac,hard", Some("noac")),
+            ("rw,vers=4.1,acregmin=0,acregmax=0,acdirmin=0,acdirmax=0", Some("actimeo=0")),
+            ("rw,vers=4.2,lookupcache=none", Some("lookupcache=none")),
+        ] {
+            let slow = slow(options);
+            assert!(
+                told.map_or(slow.is_none(), |told| slow.is_some_and(|slow| slow.contains(told))),
+                "{options}"
+            );
+        }
+    }
 
     const MOUNTSTATS: &str = "\
 no device mounted on /proc with fstype proc
