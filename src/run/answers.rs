@@ -16,7 +16,7 @@ pub(super) const LOOK_EVERY: Duration = Duration::from_secs(1);
 
 /// What was seen so far.
 #[derive(Debug, Default)]
-pub(super) struct Answers {
+pub(super) struct AnswerWatch {
     /// When anything last moved.
     moved: Duration,
     /// How often that was seen since.
@@ -25,7 +25,7 @@ pub(super) struct Answers {
     silent: Option<String>,
 }
 
-impl Answers {
+impl AnswerWatch {
     /// One look, [`LOOK_EVERY`] after the one before.
     pub(super) fn look(&mut self, progress: &Progress) {
         let moved = progress.moved();

@@ -13,7 +13,7 @@ use tokio::net::UnixStream;
 use tokio::sync::{oneshot, watch};
 
 use super::acquire::Mode;
-use super::answers::{Answers, LOOK_EVERY};
+use super::answers::{AnswerWatch, LOOK_EVERY};
 use super::volumes;
 use crate::cancel::Cancel;
 use crate::cli::config::{Config, VolumeConfig};
@@ -123,7 +123,7 @@ impl SeedingThread {
         let mut byte = [0];
         let every = if console.has_bar() { DRAW_EVERY } else { LOG_EVERY };
         let mut tick = ticks(every);
-        let (mut look, mut answers) = (ticks(LOOK_EVERY), Answers::default());
+        let (mut look, mut answers) = (ticks(LOOK_EVERY), AnswerWatch::default());
         loop {
             tokio::select! {
                 biased;

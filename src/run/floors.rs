@@ -26,7 +26,7 @@ const WAITS: f64 = 0.25;
 pub(super) struct Began {
     alone: Traffic,
     counters: Counters,
-    processor: processor::Reading,
+    processor: processor::ProcessorReading,
 }
 
 /// What was counted of a seed.
@@ -63,7 +63,11 @@ impl Began {
     /// Reads what the mount's counters say now; `before` is from before the claim.
     pub(super) fn now(root: BorrowedFd<'_>, before: Option<&Counters>) -> Option<Began> {
         let counters = Counters::read(root)?;
-        Some(Began { alone: counters.since(before?), counters, processor: processor::Reading::now() })
+        Some(Began {
+            alone: counters.since(before?),
+            counters,
+            processor: processor::ProcessorReading::now(),
+        })
     }
 
     /// What there was since.

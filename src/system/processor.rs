@@ -10,23 +10,23 @@ use super::limits::Limits;
 
 /// A reading, to be compared with a later moment.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Reading {
+pub(crate) struct ProcessorReading {
     at: Instant,
     ours: Duration,
-    machine: Times,
+    machine: ProcessorTimes,
 }
 
 /// Of all processors together since the machine started, in the kernel's ticks.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-struct Times {
+struct ProcessorTimes {
     idle: u64,
     all: u64,
 }
 
-impl Reading {
-    pub(crate) fn now() -> Reading {
+impl ProcessorReading {
+    pub(crate) fn now() -> ProcessorReading {
         let spent = clock_gettime(ClockId::ProcessCPUTime);
-        Reading {
+        ProcessorReading {
             at: Instant::now(),
             ours: Duration::try_from(spent).unwrap_or_default(),
             machine: std::fs::read_to_string("/proc/stat")
@@ -39,7 +39,7 @@ impl Reading {
     /// How much of the processor time that there was since this reading is used, 0 to 1: of the machine's by
     /// anybody (the client and its interrupts are not ours), or of the container's by this process, whichever is more.
     pub(crate) fn busy_since(&self) -> f64 {
-        let now = Reading::now();
+        let now = ProcessorReading::now();
         let allowed = (now.at - self.at).as_secs_f64() * Limits::read().processors;
         let ours = (now.ours.saturating_sub(self.ours)).as_secs_f64() / allowed;
         // A quota is kept to within its period: a little more may be used.
@@ -47,7 +47,7 @@ impl Reading {
     }
 }
 
-fn share(then: Times, now: Times) -> f64 {
+fn share(then: ProcessorTimes, now: ProcessorTimes) -> f64 {
     let all = now.all.saturating_sub(then.all);
     let busy = all.saturating_sub(now.idle.saturating_sub(then.idle));
     busy as f64 / all.max(1) as f64
@@ -55,11 +55,11 @@ fn share(then: Times, now: Times) -> f64 {
 
 /// `cpu  user nice system idle iowait irq softirq steal …`, the first line of /proc/stat (proc(5)). What follows is
 /// counted in `user` and `nice` already.
-fn times(stat: &str) -> Option<Times> {
+fn times(stat: &str) -> Option<ProcessorTimes> {
     let numbers = stat.lines().next()?.strip_prefix("cpu ")?.split_whitespace().take(8);
     let numbers: Vec<u64> = numbers.map(|number| number.parse().ok()).collect::<Option<_>>()?;
     let idle = numbers.get(3)? + numbers.get(4)?;
-    Some(Times { idle, all: numbers.iter().sum() })
+    Some(ProcessorTimes { idle, all: numbers.iter().sum() })
 }
 
 #[cfg(test)]
@@ -84,7 +84,10 @@ mod tests {
 
     #[test]
     fn a_process_that_waits_is_less_busy_than_one_that_works() {
-        let reading = Reading { machine: Times { idle: u64::MAX, all: u64::MAX }, ..Reading::now() };
+        let reading = ProcessorReading {
+            machine: ProcessorTimes { idle: u64::MAX, all: u64::MAX },
+            ..ProcessorReading::now()
+        };
         while reading.at.elapsed() < Duration::from_millis(20) {}
         assert!(reading.busy_since() > 0.0);
     }

@@ -53,11 +53,11 @@ pub(crate) struct Walk<'a> {
     pub root_meta: Meta,
     /// Listings that are not done.
     pending: AtomicUsize,
-    seen: Mutex<Seen<'a>>,
+    seen: Mutex<WalkState<'a>>,
 }
 
 /// What a walk has met so far.
-struct Seen<'a> {
+struct WalkState<'a> {
     excluding: &'a mut Excluding,
     /// Where a file with several names was met first, by device and inode.
     linked: HashMap<(u64, u64), EntryRef>,
@@ -65,7 +65,7 @@ struct Seen<'a> {
 }
 
 /// A name as it was found.
-struct Found {
+struct FoundName {
     name: Box<[u8]>,
     /// Nothing where it is gone by now.
     stat: Option<Stat>,
@@ -89,7 +89,7 @@ impl<'a> Walk<'a> {
     ) -> Result<Walk<'a>> {
         let stat = fs::fstat(root).context("stat", path)?;
         let root_meta = meta_of(&stat, overrides);
-        let seen = Mutex::new(Seen { excluding, linked: HashMap::new(), skipped: 0 });
+        let seen = Mutex::new(WalkState { excluding, linked: HashMap::new(), skipped: 0 });
         let walk = Walk { root, path, ours, overrides, only, root_meta, pending: AtomicUsize::new(1), seen };
         walk.refuse_volume(&stat)?;
         Ok(walk)
@@ -163,14 +163,14 @@ impl<'a> Walk<'a> {
         feed.list(listing)
     }
 
-    fn look(&self, dir: &Dir, Names { directory, names }: Names) -> Result<Vec<Found>> {
+    fn look(&self, dir: &Dir, Names { directory, names }: Names) -> Result<Vec<FoundName>> {
         let look = |name: Box<[u8]>| {
             let path = || self.full_path(&dir.child_path(&name));
             let stat = stat_entry(directory.as_fd(), &name).context("stat", path)?;
             let is_link = stat.is_some_and(|stat| is_type(&stat, FileType::Symlink));
             let target = is_link.then(|| fs::readlinkat(&directory, &*name, Vec::new())).transpose();
             let target = target.context("read link", path)?.map(|target| target.into_bytes().into());
-            Ok(Found { name, stat, target })
+            Ok(FoundName { name, stat, target })
         };
         names.into_iter().map(look).collect()
     }
@@ -189,9 +189,9 @@ impl<'a> Walk<'a> {
     fn entry(
         &self,
         dir: &Arc<Dir>,
-        Found { name, target, .. }: Found,
+        FoundName { name, target, .. }: FoundName,
         stat: &Stat,
-        seen: &mut Seen<'_>,
+        seen: &mut WalkState<'_>,
         feed: &mut Feed<'_>,
     ) -> Result<()> {
         let file_type = FileType::from_raw_mode(stat.st_mode);

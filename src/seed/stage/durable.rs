@@ -55,14 +55,14 @@ pub(crate) fn sync(
 }
 
 /// What is left to do: a directory by its path, or files of one that is open.
-enum Task {
+enum SyncTask {
     Directory(Vec<u8>),
     Files(std::sync::Arc<OwnedFd>, Vec<Box<[u8]>>),
 }
 
 #[derive(Default)]
 struct SyncQueue {
-    tasks: VecDeque<Task>,
+    tasks: VecDeque<SyncTask>,
     /// Tasks that are not done.
     open: usize,
     done: u64,
@@ -74,7 +74,8 @@ fn one_by_one(stage: BorrowedFd<'_>, threads: usize) -> rustix::io::Result<u64> 
         Err(Errno::NOENT) => return Ok(0),
         tree => tree?,
     };
-    let first = SyncQueue { tasks: [Task::Directory(Vec::new())].into(), open: 1, ..SyncQueue::default() };
+    let first =
+        SyncQueue { tasks: [SyncTask::Directory(Vec::new())].into(), open: 1, ..SyncQueue::default() };
     let (work, changed) = (Mutex::new(first), Condvar::new());
     std::thread::scope(|scope| {
         let run = || run(tree.as_fd(), &work, &changed);
@@ -102,8 +103,8 @@ fn run(tree: BorrowedFd<'_>, work: &Mutex<SyncQueue>, changed: &Condvar) {
         };
         drop(state);
         let result = match &task {
-            Task::Directory(path) => sync_directory(tree, path),
-            Task::Files(directory, names) => {
+            SyncTask::Directory(path) => sync_directory(tree, path),
+            SyncTask::Files(directory, names) => {
                 names.iter().try_for_each(|name| sync_file(directory.as_fd(), name)).map(|()| Vec::new())
             }
         };
@@ -111,7 +112,7 @@ fn run(tree: BorrowedFd<'_>, work: &Mutex<SyncQueue>, changed: &Condvar) {
         state.open -= 1;
         match result {
             Ok(more) => {
-                state.done += if let Task::Files(_, names) = &task { names.len() as u64 } else { 1 };
+                state.done += if let SyncTask::Files(_, names) = &task { names.len() as u64 } else { 1 };
                 state.open += more.len();
                 // The deepest first, and files before more directories: few are open.
                 more.into_iter().for_each(|task| state.tasks.push_front(task));
@@ -123,7 +124,7 @@ fn run(tree: BorrowedFd<'_>, work: &Mutex<SyncQueue>, changed: &Condvar) {
 }
 
 /// Syncs a directory; what is in it comes next.
-fn sync_directory(tree: BorrowedFd<'_>, path: &[u8]) -> rustix::io::Result<Vec<Task>> {
+fn sync_directory(tree: BorrowedFd<'_>, path: &[u8]) -> rustix::io::Result<Vec<SyncTask>> {
     let flags = OFlags::DIRECTORY | OFlags::RDONLY;
     let here = if path.is_empty() { b"." } else { path };
     let directory = match open_beneath(tree, here, flags, Mode::empty()) {
@@ -143,7 +144,7 @@ fn sync_directory(tree: BorrowedFd<'_>, path: &[u8]) -> rustix::io::Result<Vec<T
             known => known,
         };
         match file_type {
-            FileType::Directory => tasks.push(Task::Directory(super::common::join(path, &name))),
+            FileType::Directory => tasks.push(SyncTask::Directory(super::common::join(path, &name))),
             FileType::RegularFile => files.push(name),
             // A link and a FIFO are in their directory.
             _ => {}
@@ -151,7 +152,7 @@ fn sync_directory(tree: BorrowedFd<'_>, path: &[u8]) -> rustix::io::Result<Vec<T
     }
     while !files.is_empty() {
         let rest = files.split_off(files.len().min(BATCH));
-        tasks.push(Task::Files(std::sync::Arc::clone(&directory), std::mem::replace(&mut files, rest)));
+        tasks.push(SyncTask::Files(std::sync::Arc::clone(&directory), std::mem::replace(&mut files, rest)));
     }
     Ok(tasks)
 }
