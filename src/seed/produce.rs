@@ -49,9 +49,6 @@ impl StageJob<'_> {
         space: &Space,
     ) -> Result<(Produced, pipeline::WorkDone, u64)> {
         let config = self.config;
-        let budget = slab::MemoryShares::new(config.memory);
-        let memory = if matches!(source, SourceContent::Directory(_)) { config.memory } else { budget.data };
-        let limits = Budget { crew, memory, entries: config.max_entries };
         let ignores_case =
             case::ignores_case(self.stage, TREE.as_bytes()).context("stat", self.tree_path().as_path())?;
         let shared = Shared {
@@ -75,30 +72,7 @@ impl StageJob<'_> {
             ignores_case,
         };
         let mut excluding = Excluding::new(&config.exclude);
-        let (work, produced) = match &source {
-            SourceContent::Directory(root) => {
-                let volume = fs::fstat(self.volume.root()).context("stat", self.volume.path())?;
-                let stage = fs::fstat(self.stage).context("stat", self.stage_path.as_path())?;
-                let walk =
-                    Walk::new(root, &config.from, [volume, stage], overrides, &mut excluding, self.only)?;
-                let list = |listing, feed: &mut Feed<'_>| walk.list(listing, feed);
-                let work = pipeline::run(&shared, limits, space, Producer::Directory(&list))?;
-                (work, Produced { root: Some(walk.root_meta.clone()), skipped: walk.skipped(), excluded: 0 })
-            }
-            SourceContent::File(..) | SourceContent::Stdin => {
-                let (tar, idle) = self.open_archive(&source)?;
-                let mut root = None;
-                let read = |feed: &mut Feed<'_>| {
-                    let links = Links::new(self.stage, self.stage_path.clone());
-                    let pool = slab::Pool::new(budget);
-                    let how = (overrides, &mut excluding);
-                    root = archive::produce(tar, &config.from, how, (&pool, budget), links, idle, feed)?;
-                    Ok(())
-                };
-                let work = pipeline::run(&shared, limits, space, Producer::Stream(Box::new(read)))?;
-                (work, Produced { root, skipped: 0, excluded: 0 })
-            }
-        };
+        let (work, produced) = self.produce(&source, overrides, &mut excluding, (&shared, crew, space))?;
         self.check_source(&source)?;
         for pattern in excluding.without_effect() {
             tracing::warn!(
@@ -107,6 +81,46 @@ impl StageJob<'_> {
             );
         }
         Ok((Produced { excluded: excluding.count, ..produced }, work, shared.reused.into_inner()))
+    }
+
+    /// Has the writers list a directory, or reads an archive for them.
+    fn produce(
+        &self,
+        source: &SourceContent,
+        overrides: Overrides<'_>,
+        excluding: &mut Excluding,
+        (shared, crew, space): (&Shared<'_>, Parallelism, &Space),
+    ) -> Result<(pipeline::WorkDone, Produced)> {
+        let config = self.config;
+        match source {
+            SourceContent::Directory(root) => {
+                let volume = fs::fstat(self.volume.root()).context("stat", self.volume.path())?;
+                let stage = fs::fstat(self.stage).context("stat", self.stage_path.as_path())?;
+                let walk = Walk::new(root, &config.from, [volume, stage], overrides, excluding, self.only)?;
+                let list = |listing, feed: &mut Feed<'_>| walk.list(listing, feed);
+                let limits = Budget { crew, memory: config.memory, entries: config.max_entries };
+                let work = pipeline::run(shared, limits, space, Producer::Directory(&list))?;
+                Ok((
+                    work,
+                    Produced { root: Some(walk.root_meta.clone()), skipped: walk.skipped(), excluded: 0 },
+                ))
+            }
+            SourceContent::File(..) | SourceContent::Stdin => {
+                let (tar, idle) = self.open_archive(source)?;
+                let budget = slab::MemoryShares::new(config.memory);
+                let mut root = None;
+                let read = |feed: &mut Feed<'_>| {
+                    let links = Links::new(self.stage, self.stage_path.clone());
+                    let pool = slab::Pool::new(budget);
+                    let how = (overrides, excluding);
+                    root = archive::produce(tar, &config.from, how, (&pool, budget), links, idle, feed)?;
+                    Ok(())
+                };
+                let limits = Budget { crew, memory: budget.data, entries: config.max_entries };
+                let work = pipeline::run(shared, limits, space, Producer::Stream(Box::new(read)))?;
+                Ok((work, Produced { root, skipped: 0, excluded: 0 }))
+            }
+        }
     }
 
     /// What an archive holds, and whether its bytes keep the reader waiting.
