@@ -12,6 +12,8 @@ from typing import Callable, Iterable, NamedTuple
 
 from kit import measure, setting
 
+from lab import COMMON
+
 RESULTS = os.path.join(setting.REPOSITORY, "bench", "results")
 # Settings that only say how the machine is made.
 MACHINE = ("memory", "limit", "tools")
@@ -22,9 +24,20 @@ Row = dict
 Rows = list[Row]
 
 
+def variant(row: Row) -> dict[str, str]:
+    """The settings of every scenario in which this row differs from the others. Older rows do not name those that came later."""
+    return {
+        name: value
+        for name, value in row["settings"].items()
+        if name not in (*MACHINE, "slots") and name in (*COMMON, "tree") and value != COMMON.get(name)
+    }
+
+
 def key(row: Row) -> tuple:
     """What a newer row replaces."""
-    settings = tuple(sorted((name, value) for name, value in row["settings"].items() if name not in MACHINE))
+    own = {name: value for name, value in row["settings"].items() if name not in MACHINE and name not in COMMON}
+    slots = row["settings"].get("slots", "64")
+    settings = tuple(sorted({**own, **variant(row), "slots": slots}.items()))
     return row["scenario"], settings, row.get("tool"), row.get("fact")
 
 
@@ -57,16 +70,17 @@ def save(newer: Rows, date: str, page: Callable[[Rows], str]) -> None:
 def title(row: Row) -> str:
     """Rows of one title share a table: a round trip's peers stand beside volseed."""
     settings = dict(row["settings"])
-    fewer = "" if usual(row) else f", {settings.get('slots', 30)} requests in flight"
+    fewer = f", {settings['slots']} requests in flight" if settings.get("slots", "64") != "64" else ""
+    others = "".join(f", {name}={value}" for name, value in variant(row).items())
     if row["scenario"] in ("corpus", "peers"):
-        return f"the corpus, {settings['rtt']} ms{fewer}"
-    shown = [f"{name}={value}" for name, value in settings.items() if name not in (*MACHINE, "slots") and value]
-    return " ".join([row["scenario"], *shown]) + fewer
+        return f"the corpus, {settings['rtt']} ms{fewer}{others}"
+    own = [f"{name}={value}" for name, value in settings.items() if name not in (*MACHINE, *COMMON, "tree") and value]
+    return " ".join([row["scenario"], *own]) + fewer + others
 
 
 def usual(row: Row) -> bool:
     """Measured with as many requests in flight as the client asks for, and no flags but its own."""
-    return row["settings"].get("slots", "64") == "64" and not row["settings"].get("flags")
+    return row["settings"].get("slots", "64") == "64" and not row["settings"].get("flags") and not variant(row)
 
 
 def sections(rows: Rows) -> str:

@@ -42,6 +42,7 @@ die() {
 at_server() { nsenter --net=/run/netns/server "$@"; }
 
 lab() {
+    [ "$version" != 3 ] || die "the scenario 'volumes' is the one with NFSv3"
     # Half of it each way.
     DELAY=$(($1 * 500))us
     mount -t tmpfs -o "size=${2:-2g}" volume /export
