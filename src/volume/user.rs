@@ -2,7 +2,7 @@
 //!
 //! What a thread makes belongs to its file system user and group, and by them the kernel and a server decide
 //! what it may do (setfsuid(2)). They are those of the process, unless they were changed here; a new thread has
-//! those of the thread that starts it. So the seeding thread is changed once for a volume, and whoever compares
+//! those of the thread that starts it. So the seeding thread is changed once for a volume, and code that compares
 //! an owner with ourselves asks here, not for the process's user.
 
 use std::os::fd::BorrowedFd;

@@ -73,14 +73,9 @@ impl<'a> Feed<'a> {
         Self { shared, queue, ledger, space, batch: Vec::new(), waits: true }
     }
 
-    /// For a writer that lists.
-    pub(super) fn of_writer(
-        shared: &'a Shared<'a>,
-        queue: &'a Queue<Task>,
-        ledger: &'a Mutex<Ledger>,
-        space: &'a Space,
-    ) -> Self {
-        Self { waits: false, ..Self::of_reader(shared, queue, ledger, space) }
+    /// The same for a writer that lists, which must not wait for itself.
+    pub(super) fn of_writer(self) -> Self {
+        Self { waits: false, ..self }
     }
 
     /// The stage's root.

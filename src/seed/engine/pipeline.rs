@@ -86,7 +86,8 @@ pub(crate) fn run(
             let thread = std::thread::Builder::new().name(format!("writer-{number}")).stack_size(STACK);
             match thread.spawn_scoped(scope, || {
                 let writer = Writer::new(shared, &queue, writers, most_buffer);
-                write(writer, &queue, list, Feed::of_writer(shared, &queue, &ledger, space), &busy);
+                let feed = Feed::of_reader(shared, &queue, &ledger, space).of_writer();
+                write(writer, &queue, list, feed, &busy);
             }) {
                 Ok(_) => started += 1,
                 // Some are enough; none is an error.

@@ -21,7 +21,7 @@ pub(crate) fn is_possible() -> bool {
     user::is_root() && as_owner(Some(OTHERS[0]), || user::current() == OTHERS[0])
 }
 
-/// The one user that the volume gives everything to, whoever makes it (NFS: `all_squash`, access points of EFS), where
+/// The one user that the volume gives everything to, independent of the user that makes it (NFS: `all_squash`, access points of EFS), where
 /// nobody `asked` for another. There every user may write in `stage`, a directory that only we may enter.
 pub(crate) fn of_everything(stage: BorrowedFd<'_>, asked: Option<Owner>) -> Option<Owner> {
     let is_mapped = |found: &fs::Stat| asked.is_none() && found.st_uid != user::uid();
