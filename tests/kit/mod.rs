@@ -85,3 +85,20 @@ fn files_below(directory: &Path, wanted: impl Fn(&Path) -> bool + Copy) -> usize
         })
         .sum()
 }
+
+/// Every other test believes this one: the archive of a tree is the tree, says the system's tar.
+#[test]
+fn a_tree_is_the_same_as_a_directory_and_as_an_archive() {
+    if !needs::root() || !needs::tools(&["tar"]) {
+        return;
+    }
+    let long = "n/".repeat(70) + "file";
+    let tree = Tree::sample().file("su", "x").mode(0o4755).owner(33, 34).attribute("user.a", "1\n2");
+    let tree = tree.file(long.as_str(), "x").modified(-2, 500_000_000).symlink("far", &long).fifo("p");
+    let sandbox = Sandbox::new();
+    let unpacked = sandbox.directory("unpacked");
+    let mut tar = std::process::Command::new("tar");
+    tar.args(["-x", "-p", "--xattrs", "--xattrs-include=*", "--same-owner", "-C"]).arg(&unpacked);
+    compress::pipe(&mut tar, &tree.archive());
+    assert_same_tree(&tree.write_to(&sandbox.directory("written")), &unpacked);
+}

@@ -65,14 +65,32 @@ impl Snapshot {
         self
     }
 
+    /// The same tree without the times from a second on: those that no seed has set.
+    pub(crate) fn without_times_since(mut self, second: i64) -> Self {
+        let recent = self.nodes.values_mut().filter(|node| node.modified.0 >= second);
+        recent.for_each(|node| node.modified = (0, 0));
+        self
+    }
+
     /// The same tree without what its root is.
     pub(crate) fn without_root(self) -> Self {
         self.without(&["."])
     }
 
+    /// Whether it has what its root is.
+    pub(crate) fn has_root(&self) -> bool {
+        self.nodes.contains_key(Path::new("."))
+    }
+
     /// The same tree without what these entries are; what is below them stays.
     pub(crate) fn without(mut self, paths: &[&str]) -> Self {
         self.nodes.retain(|path, _| !paths.iter().any(|without| path == Path::new(without)));
+        self
+    }
+
+    /// What is the same in both trees.
+    pub(crate) fn common(mut self, other: &Self) -> Self {
+        self.nodes.retain(|path, node| other.nodes.get(path) == Some(node));
         self
     }
 
