@@ -191,6 +191,7 @@ impl StageJob<'_> {
             totals,
             settings: records::Settings::default(),
             source: None,
+            manifest: None,
             // All of them would make the record too large to be read.
             top: top.iter().take(records::TOP_LISTED).map(|name| Name::from(&**name)).collect(),
             root,

@@ -1,10 +1,11 @@
 //! What volseed records on a volume.
 //!
 //! `state.json` tells every user that the volume is complete ([`Public`]), `record.json` tells its owner the
-//! rest ([`Complete`]), and `stage.json` is in each stage ([`Staged`]). What follows from a record is for others
+//! rest ([`Complete`]) and names the manifest ([`ManifestRef`]), and `stage.json` is in each stage ([`Staged`]). What follows from a record is for others
 //! to say.
 
 pub(crate) mod file;
+pub(crate) mod manifest;
 pub(crate) mod public;
 pub(crate) mod record;
 pub(crate) mod stage;
@@ -15,6 +16,7 @@ use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
 
 pub(crate) use file::{Access, close, from_bytes, read_whole, to_bytes, write_whole};
+pub(crate) use manifest::{ManifestRef, Unkept};
 pub(crate) use public::Public;
 pub(crate) use record::{Complete, Settings};
 pub(crate) use stage::{Durability, Root, Sealed, Staged};

@@ -38,6 +38,7 @@ pub(crate) fn plant(world: &mut World, part: &str, boot: &str) {
         totals: Totals::default(),
         settings: Settings::default(),
         source: None,
+        manifest: None,
         top: image(1)
             .keys()
             .map(|path| Name::from(path.split('/').next().unwrap_or("").as_bytes()))

@@ -19,7 +19,8 @@ use crate::error::{Context, Error};
 use crate::exit::Exit;
 use crate::run::protocol::{Event, Whole, Work};
 use crate::volume::records::{
-    Complete, Durability, FORMAT, Name, Public, Sealed, Settings, Staged, TREE, Totals, to_bytes,
+    Complete, Durability, FORMAT, ManifestRef, Name, Public, Sealed, Settings, Staged, TREE, Totals, Unkept,
+    to_bytes,
 };
 use crate::volume::{Privacy, Wall};
 
@@ -35,6 +36,11 @@ pub(crate) fn image(number: u32) -> BTreeMap<String, Vec<u8>> {
         _ => ["a/one", "a/other", "c/three", SENTINEL],
     };
     paths.into_iter().map(|path| (path.to_owned(), format!("{number}:{path}").into_bytes())).collect()
+}
+
+/// What lists the files of an image.
+pub(crate) fn manifest(number: u32) -> Vec<u8> {
+    image(number).into_keys().collect::<Vec<_>>().join("\n").into_bytes()
 }
 
 /// The calls of one replica. Each takes a while before and after it has its effect.
@@ -421,6 +427,11 @@ impl Work<Calls> for SmallSeed {
             totals: Totals::default(),
             settings: Settings::default(),
             source: None,
+            manifest: Some(ManifestRef {
+                digest: String::new().into(),
+                bytes: manifest(self.image).len() as u64,
+                unkept: Unkept::default(),
+            }),
             top: image(self.image)
                 .keys()
                 .map(|path| Name::from(path.split('/').next().unwrap_or("").as_bytes()))
@@ -498,8 +509,8 @@ impl Work<Calls> for SmallSeed {
     }
 
     fn record(&self, epoch: u64, sealed: &Sealed) -> Complete {
-        let Sealed { generation, version, totals, top, .. } = sealed.clone();
-        Complete::seeded(epoch, generation, version, totals).holding(top)
+        let Sealed { generation, version, totals, manifest, top, .. } = sealed.clone();
+        Complete { manifest, ..Complete::seeded(epoch, generation, version, totals).holding(top) }
     }
 
     async fn adopt(&self, epoch: u64) -> crate::error::Result<Complete> {
@@ -578,6 +589,7 @@ impl SmallSeed {
             let (dir, old) = dirs.borrow()[&at];
             self.file(dir, old, name.as_bytes(), &data).await?;
         }
+        calls.write(&stage, ManifestRef::STAGED, &manifest(self.image)).await?;
         if claim.inherited {
             calls.remove(&claim.dir, REMAINS.as_bytes()).await?;
         }

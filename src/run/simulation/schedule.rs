@@ -14,13 +14,13 @@ use std::time::Duration;
 
 use super::forgery;
 use super::forgery::APP;
-use super::replica::{Calls, SmallSeed, Ticks, image};
+use super::replica::{Calls, SmallSeed, Ticks, image, manifest};
 use super::world::{Actor, Kind, ROOT, USERS, World};
 use crate::claims::store::{ClaimStore, PUBLISHING, SEALED, STAGE};
 use crate::run::acquire::Mode;
 use crate::run::protocol::{Event, Replica, Rules};
 use crate::volume::Location;
-use crate::volume::records::{Complete, DIRECTORY, Public};
+use crate::volume::records::{Complete, DIRECTORY, ManifestRef, Public};
 
 /// From here on nothing goes wrong any more, in nanoseconds.
 const PEACE: u64 = 90_000_000_000;
@@ -582,7 +582,9 @@ impl Schedule {
         let state = world.look_up(0, ROOT, DIRECTORY.as_bytes(), false).map_err(|error| error.to_string())?;
         let left = world.names(state).map_err(|error| error.to_string())?;
         let Totals { crashes, power_cuts, changed_hands, .. } = *self.sim.totals.borrow();
-        let records = [Public::FILE.as_bytes(), Complete::FILE.as_bytes()];
+        let generation = if self.emptied { 2 } else { 1 };
+        let manifest = ManifestRef::name(generation);
+        let records = [Public::FILE.as_bytes(), Complete::FILE.as_bytes(), manifest.as_bytes()];
         let undisturbed = self.quiet && crashes + power_cuts + changed_hands == 0;
         if undisturbed && left.iter().any(|name| !records.contains(&&**name)) {
             let names: Vec<_> = left.iter().map(|name| String::from_utf8_lossy(name)).collect();
@@ -611,7 +613,7 @@ enum Moment {
 
 /// The volume has to be whole, and of one image: the one that its record names.
 fn check_tree(sim: &Sim, users: bool, when: Moment) {
-    let (mut found, record) = {
+    let (mut found, record, listed) = {
         let mut world = sim.world.borrow_mut();
         let mut found = BTreeMap::new();
         world.files(ROOT, "", &mut found);
@@ -621,14 +623,15 @@ fn check_tree(sim: &Sim, users: bool, when: Moment) {
             world.data(record).map(<[u8]>::to_vec).ok()
         };
         let record = read(Public::FILE).and(read(Complete::FILE));
-        (found, record)
+        let record = record.and_then(|bytes| Complete::parse(&bytes, Path::new(Complete::FILE)).ok());
+        let listed = record.as_ref().and_then(|record| read(&ManifestRef::name(record.generation)));
+        (found, record, listed)
     };
-    let record = record.and_then(|bytes| Complete::parse(&bytes, Path::new(Complete::FILE)).ok());
     let kept = found.remove(&format!("/a/{}", String::from_utf8_lossy(USERS)));
     if users && kept.is_none() {
         return sim.breaks(format!("a user's file is gone: {when:?}"));
     }
-    let version = match record {
+    let version = match &record {
         Some(record) => record.version.as_ref().and_then(|version| version.raw().parse().ok()).unwrap_or(0),
         None if when == Moment::PowerCut => {
             if found.contains_key("/b") {
@@ -639,6 +642,9 @@ fn check_tree(sim: &Sim, users: bool, when: Moment) {
         }
         None => return sim.breaks(format!("no record: {when:?}")),
     };
+    if record.is_some() && listed != Some(manifest(version)) {
+        sim.breaks(format!("not the manifest of image {version}: {when:?}"));
+    }
     let wanted: BTreeMap<String, Vec<u8>> =
         image(version).into_iter().map(|(path, data)| (format!("/{path}"), data)).collect();
     if found != wanted {

@@ -8,7 +8,7 @@ use std::path::Path;
 use serde::{Deserialize, Serialize};
 
 use super::file::from_bytes;
-use super::{FORMAT, Name, Origin, TOP_LISTED, Totals, now};
+use super::{FORMAT, ManifestRef, Name, Origin, TOP_LISTED, Totals, now};
 use crate::error::Result;
 use crate::text::Untrusted;
 
@@ -65,6 +65,9 @@ pub(crate) struct Complete {
     /// What the seed held, where that is known.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub totals: Option<Totals>,
+    /// What lists every entry of the seed; nothing where there is none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub manifest: Option<ManifestRef>,
     /// Top-level names of the seed; at least one of them is there on a volume that nobody emptied.
     pub top: Vec<Name>,
     /// When it was completed, in seconds since 1970, for people.
@@ -108,6 +111,7 @@ impl Complete {
             source: None,
             settings: Settings::default(),
             totals: None,
+            manifest: None,
             top: Vec::new(),
             finished: now(),
             volseed: env!("CARGO_PKG_VERSION").to_owned().into(),

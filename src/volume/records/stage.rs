@@ -6,7 +6,7 @@ use std::path::Path;
 use serde::{Deserialize, Serialize};
 
 use super::file::{from_bytes, read_whole, write};
-use super::{FORMAT, Name, Settings, Totals, boot_id};
+use super::{FORMAT, ManifestRef, Name, Settings, Totals, boot_id};
 use crate::error::Result;
 
 /// `stage.json`, beside the staged tree: what of it may be trusted.
@@ -60,6 +60,9 @@ pub(crate) struct Sealed {
     pub source: Option<Name>,
     /// Its top-level names, the first of them at least.
     pub top: Vec<Name>,
+    /// What lists every entry of it, beside its tree.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub manifest: Option<ManifestRef>,
     /// What the volume's root becomes, where it was empty and the seed says.
     pub root: Option<Root>,
 }
