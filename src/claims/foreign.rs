@@ -11,11 +11,14 @@ use super::io::Files;
 use super::store::{BUILDING, CLAIMS, ClaimStore, State};
 use crate::error::{Context, Error, Result, printable};
 use crate::exit::Exit;
-use crate::volume::records::{Complete, Public};
+use crate::volume::records::{Complete, ManifestRef, Public};
 use crate::volume::{Privacy, Wall};
 
 /// All that volseed leaves in its directory.
 const OURS: [&str; 5] = [CLAIMS, BUILDING, LOCK, Public::FILE, Complete::FILE];
+/// How the names of others begin that it leaves there. Directories that are being removed have the first, and an NFS
+/// client, and libfuse, give the last two to what somebody has open.
+const OUR_PREFIXES: [&str; 4] = [REMOVED, ManifestRef::PREFIX, ".nfs", ".fuse_hidden"];
 /// Names of directories that are being removed begin with this.
 pub(crate) const REMOVED: &str = "removed-";
 
@@ -200,9 +203,8 @@ pub(crate) fn removed_for(name: &[u8]) -> Option<u32> {
     name.split_once('-')?.0.parse().ok()
 }
 
-/// What volseed leaves in its directory; also under the name that an NFS client, and libfuse, give to what
-/// somebody has open.
+/// What volseed leaves in its directory.
 fn is_ours(name: &[u8]) -> bool {
-    let is_open = name.starts_with(b".nfs") || name.starts_with(b".fuse_hidden");
-    is_open || name.starts_with(REMOVED.as_bytes()) || OURS.iter().any(|ours| name == ours.as_bytes())
+    OURS.iter().any(|ours| name == ours.as_bytes())
+        || OUR_PREFIXES.iter().any(|prefix| name.starts_with(prefix.as_bytes()))
 }

@@ -7,7 +7,7 @@ use rustix::io::Errno;
 use super::io::Files;
 use super::store::{Claim, ClaimStore, Sealing};
 use super::takeover::{ISOLATED, TRIES, is_publishing};
-use crate::volume::records::{Staged, TREE, to_bytes};
+use crate::volume::records::{ManifestRef, Staged, TREE, to_bytes};
 
 /// What is left to do while the entries of directories are moved one by one.
 enum MoveStep<D> {
@@ -38,11 +38,21 @@ impl<F: Files> ClaimStore<'_, F> {
         for (part, _) in parts.iter().filter(|(part, _)| *part != isolated.as_bytes()) {
             let wrapper = self.files.open_entry(&claim.dir, part).await?;
             self.move_tree(&wrapper, &tree).await?;
+            self.move_manifest(&wrapper, &fresh).await?;
             self.files.remove(&claim.dir, part).await?;
         }
         self.files.sync(&fresh).await?;
         self.rename_stage(claim, isolated, sealing.name()).await?;
         self.files.sync(&claim.dir).await
+    }
+
+    /// It does not change any more once its tree is sealed. A stale holder may have put it in its place.
+    async fn move_manifest(&self, from: &F::Dir, to: &F::Dir) -> rustix::io::Result<()> {
+        let name = ManifestRef::STAGED.as_bytes();
+        match self.files.rename(from, name, to, name).await {
+            Err(Errno::NOENT) => Ok(()),
+            moved => moved,
+        }
     }
 
     /// Moves all of a contested tree to ours, until the old one can be removed: a stale replica that was taking

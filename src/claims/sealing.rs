@@ -10,7 +10,7 @@ use super::store::{
 };
 use crate::error::{Context, Error, Result};
 use crate::exit::Exit;
-use crate::volume::records::{Complete, Public, Staged, to_bytes};
+use crate::volume::records::{Complete, ManifestRef, Public, Staged, to_bytes};
 use crate::volume::{Privacy, Wall, foreign_state};
 
 impl<F: Files> ClaimStore<'_, F> {
@@ -106,16 +106,47 @@ impl<F: Files> ClaimStore<'_, F> {
         Ok(())
     }
 
-    /// Records the volume as complete; durable on return. The public record comes last: who sees it finds the
-    /// private one that it is of.
+    /// Records the volume as complete; durable on return. The manifest, which is in `stage` of the claim, gets its
+    /// place before. The public record comes last: who sees it finds the private one that it is of.
     ///
     /// # Errors
     /// When it could not be made durable, or the claim is ours no more.
-    pub(crate) async fn complete(&self, claim: &Claim<F::Dir>, record: &Complete) -> Result<()> {
+    pub(crate) async fn complete(&self, claim: &Claim<F::Dir>, stage: &str, record: &Complete) -> Result<()> {
+        if record.manifest.is_some() {
+            self.place_manifest(claim, stage, &ManifestRef::name(record.generation)).await?;
+        }
         let private = to_bytes(record);
         let public = to_bytes(&Public::of(record, &private));
         self.put(claim, Complete::FILE, &private).await?;
-        self.put(claim, Public::FILE, &public).await
+        self.put(claim, Public::FILE, &public).await?;
+        if record.generation > 1 {
+            // One that stays is in nobody's way.
+            let earlier = ManifestRef::name(record.generation - 1);
+            let _ = self.files.unlink(&claim.state, earlier.as_bytes()).await;
+        }
+        Ok(())
+    }
+
+    /// Moves the manifest to its place, unless an earlier try did. The records make it durable. Where it is in
+    /// neither place another replica has taken the stage.
+    async fn place_manifest(&self, claim: &Claim<F::Dir>, stage: &str, name: &str) -> Result<()> {
+        let (from, to) = (ManifestRef::STAGED.as_bytes(), name.as_bytes());
+        let moved = async {
+            let wrapper = self.files.open(&claim.dir, stage).await?;
+            match self.files.rename(&wrapper, from, &claim.state, to).await {
+                Err(Errno::ISDIR | Errno::NOTEMPTY | Errno::EXIST) => {
+                    // It is in the way of a name that is ours.
+                    self.files.remove(&claim.state, to).await?;
+                    self.files.rename(&wrapper, from, &claim.state, to).await
+                }
+                moved => moved,
+            }
+        };
+        let is_there = async || !matches!(self.files.read(&claim.state, name).await, Err(Errno::NOENT));
+        match moved.await {
+            Err(Errno::NOENT) if is_there().await => Ok(()),
+            moved => moved.context("rename manifest", || self.state.path.join(name)),
+        }
     }
 
     /// What no rename replaces must not be found once the volume is published.

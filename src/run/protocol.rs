@@ -12,7 +12,7 @@ use super::decision::{Decision, Found, decide};
 use crate::claims::beat::{Beat, Holder};
 use crate::claims::expiry::{self, Lock, Sharing};
 use crate::claims::io::{Clock, Files};
-use crate::claims::store::{Claim, ClaimStore, HEARTBEAT, Leftover};
+use crate::claims::store::{Claim, ClaimStore, HEARTBEAT, Leftover, PUBLISHING, STAGE};
 use crate::error::{Error, Result};
 use crate::exit::Exit;
 use crate::volume::records::{Complete, Public, Staged};
@@ -302,7 +302,7 @@ impl<F: Files, C: Clock, W: Work<F>> Replica<'_, F, C, W> {
                 if gives_up {
                     work.tell(Event::GivenUp);
                 }
-                store.complete(claim, &work.adopt(claim.epoch).await?).await?;
+                store.complete(claim, STAGE, &work.adopt(claim.epoch).await?).await?;
                 return Ok(Outcome::Adopted);
             }
             Decision::Publish(leftover) => {
@@ -332,7 +332,7 @@ impl<F: Files, C: Clock, W: Work<F>> Replica<'_, F, C, W> {
         let publishing = store.begin_publishing(claim, sealed).await?;
         let published = work.publish(claim, Whole::Ours(publishing.0), heartbeat).await?;
         let record = work.record(claim.epoch, &published);
-        store.complete(claim, &record).await?;
+        store.complete(claim, PUBLISHING, &record).await?;
         Ok(Outcome::Completed(record.into(), published))
     }
 
@@ -390,7 +390,7 @@ impl<F: Files, C: Clock, W: Work<F>> Replica<'_, F, C, W> {
             store.discard_sealed(claim).await?;
             return Ok(None);
         }
-        store.complete(claim, &record).await?;
+        store.complete(claim, PUBLISHING, &record).await?;
         Ok(Some(Outcome::Completed(record.into(), published)))
     }
 

@@ -40,8 +40,11 @@ impl ManifestRef {
     /// Its name in a stage.
     pub(crate) const STAGED: &str = "manifest";
 
+    /// How its name in the state directory begins.
+    pub(crate) const PREFIX: &str = "manifest-";
+
     /// Its name in the state directory, once the volume has this generation.
     pub(crate) fn name(generation: u64) -> String {
-        format!("manifest-{generation}")
+        format!("{}{generation}", ManifestRef::PREFIX)
     }
 }
