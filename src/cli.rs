@@ -49,6 +49,8 @@ pub(crate) enum Verb {
     Health(HealthArgs),
     /// Print what is recorded about the volume
     Status(StatusArgs),
+    /// Compare the volume with what was seeded: exit 0 or 1
+    Verify(VerifyArgs),
     /// Copy this binary to a directory that another container mounts
     Install(InstallArgs),
 }
@@ -124,6 +126,19 @@ pub(crate) struct StatusArgs {
     #[command(flatten)]
     pub volume: VolumeArgs,
     /// One JSON document, for machines
+    #[arg(long, help_heading = "Output")]
+    pub json: bool,
+}
+
+/// `volseed verify`.
+#[derive(Debug, Args)]
+pub(crate) struct VerifyArgs {
+    #[command(flatten)]
+    pub volume: VolumeArgs,
+    /// Read the data of every file, instead of only its size and time
+    #[arg(long, help_heading = "Output")]
+    pub digest: bool,
+    /// One JSON object on each line, for machines
     #[arg(long, help_heading = "Output")]
     pub json: bool,
 }

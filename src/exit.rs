@@ -10,6 +10,8 @@ pub enum Exit {
     Success,
     /// `volseed health`: not healthy.
     Unhealthy,
+    /// `volseed verify`: the volume is not as it was seeded.
+    Differs,
     /// The app's own code, where it was supervised.
     App(u8),
     /// The command line, an environment variable or the configuration file is wrong.
@@ -76,7 +78,7 @@ impl Exit {
     pub fn code(self) -> u8 {
         match self {
             Exit::Success => 0,
-            Exit::Unhealthy => 1,
+            Exit::Unhealthy | Exit::Differs => 1,
             Exit::App(code) => code,
             Exit::Signal(number) => 128u8.saturating_add(number),
             fixed => {

@@ -34,7 +34,7 @@ use std::os::fd::AsRawFd;
 use std::process::exit;
 
 use crate::cli::HealthArgs;
-use crate::cli::command::{Command, Request, health_of};
+use crate::cli::command::{Command, Request, VerifyOptions, health_of};
 use crate::cli::config::{AppConfig, Config, HealthConfig, VolumeConfig};
 use crate::cli::environment::{self, Environment};
 use crate::cli::install;
@@ -44,7 +44,7 @@ use crate::handover::supervise::{self, Plan, Role, watch};
 use crate::log::Console;
 use crate::run::acquire::Mode;
 use crate::run::control::{self, RunOutcome};
-use crate::run::status;
+use crate::run::{status, verify};
 use crate::system::signals::{self, Signals};
 
 /// Where `volseed health` finds the app's check when the app runs.
@@ -109,6 +109,7 @@ fn act(command: Command, environment: Environment, signals: &Signals, console: &
         Command::Wait(config) => complete(Mode::Wait, config, signals, console),
         Command::Health(config, args) => health(&config, &args),
         Command::Status(volumes, json) => status(&volumes, json),
+        Command::Verify(volumes, options) => verify(&volumes, options),
         Command::Install(directory) => print(&format!("{}\n", install::install(&directory)?.display())),
         Command::Print(page) => print(&page),
     }
@@ -179,6 +180,16 @@ fn status(volumes: &[VolumeConfig], json: bool) -> Result<Exit> {
     }
     let json = serde_json::to_string_pretty(&statuses).expect("a status has string keys only");
     print(&json.lines().map(|line| format!("{}\n", text::json_line(line))).collect::<String>())
+}
+
+fn verify(volumes: &[VolumeConfig], options: VerifyOptions) -> Result<Exit> {
+    let verified = volumes.iter().map(|volume| verify::verify(volume, options.digest));
+    let verified = verified.collect::<Result<Vec<_>>>()?;
+    let is_as_seeded = verified.iter().all(verify::Verified::is_as_seeded);
+    print(
+        &verified.iter().map(|one| if options.json { one.json() } else { one.text() }).collect::<String>(),
+    )?;
+    Ok(if is_as_seeded { Exit::Success } else { Exit::Differs })
 }
 
 fn print(text: &str) -> Result<Exit> {

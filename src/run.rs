@@ -14,6 +14,7 @@ pub(crate) mod settings;
 #[cfg(test)]
 pub(crate) mod simulation;
 pub(crate) mod status;
+pub(crate) mod verify;
 pub(crate) mod volumes;
 pub(crate) mod waiting;
 pub(crate) mod work;

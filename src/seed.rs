@@ -5,6 +5,7 @@
 //! outside the stage is touched before the seal.
 
 pub(crate) mod engine;
+pub(crate) mod manifest;
 mod produce;
 pub(crate) mod publish;
 pub(crate) mod source;
@@ -25,9 +26,10 @@ use crate::error::{Context, Result};
 use crate::progress::{Phase, Progress, seconds};
 use crate::volume;
 use crate::volume::records;
-use crate::volume::records::{Name, Public, Sealed, Staged, TREE};
+use crate::volume::records::{ManifestRef, Name, Public, Sealed, Staged, TREE, Unkept};
 use crate::volume::{FileSystem, PrivateDirectory, Volume, openat, remove_tree, user};
 use engine::workers::{self, Parallelism};
+use manifest::write::ManifestWriter;
 pub(crate) use publish::Published;
 use publish::mounts::Mounts;
 use publish::root;
@@ -38,10 +40,10 @@ use source::entry::Naming;
 pub(crate) use source::lookup::archived_file;
 use stage::common::{Purpose, WalkRules};
 use stage::inheritance::Inheritance;
-use stage::losses::Losses;
+use stage::losses::{Loss, Losses, Lost};
 use stage::metadata::Fidelity;
 use stage::overrides::Overrides;
-use stage::owner::spelled;
+use stage::owner::{Owner, spelled};
 use stage::space::Space;
 use stage::tree::{Tree, TreeOptions};
 use stage::{owner, sentinel};
@@ -126,21 +128,27 @@ impl StageJob<'_> {
             true => Space::unknown(),
             false => Space::new(self.volume.path().to_owned(), kind, &found),
         };
-        let tree = self.tree(tree.fd, naming, resumed, crew, &source.content)?.taking_from(remains);
+        let mut tree = self.tree(tree.fd, naming, resumed, crew, &source.content)?.taking_from(remains);
+        // A part of the seed is listed where the whole of it is.
+        if self.below.is_empty() {
+            tree = tree.listed_in(ManifestWriter::create(self.stage, &self.stage_path)?);
+        }
         let work = self.run(&tree, source.content, overrides, &fidelity, crew, &space);
         if space.is_exceeded() {
             // The next run could not tell what of it is needed still.
+            let _ = fs::unlinkat(self.stage, ManifestRef::STAGED, AtFlags::empty());
             let _ =
                 volume::remove_directory(self.stage, TREE.as_bytes(), REMOVERS, &|| self.progress.touch());
         }
         let (produced, work, reused) = work?;
         tree.finish_root()?;
+        let manifest = tree.take_manifest(produced.root.as_ref().filter(|_| staged.empty))?;
         let staged_root = tree.root_fd().as_fd();
-        sentinel::ensure(staged_root, &self.tree_path(), self.config, overrides)?;
+        sentinel::ensure(staged_root, &self.tree_path(), self.config, overrides, manifest.as_ref())?;
         // Before the seal: a later image that is without the conflict is then staged in its place.
         let mounts = match there.is_empty() {
             true => Mounts::default(),
-            false => self.check(staged_root, fidelity.losses())?,
+            false => self.check(staged_root, fidelity.losses(), manifest.as_ref())?,
         };
         let stage_time = began.elapsed();
         tracing::info!(
@@ -153,7 +161,8 @@ impl StageJob<'_> {
         let mut lost = fidelity.lost();
         lost += mounts.lost.clone();
         let root = self.root(produced.root, staged.empty, &inherited);
-        let sealed = self.sealed(staged_root, &staged, work.totals, root)?;
+        let manifest = manifest.map(|manifest| manifest.close(unkept(&lost, self.config, one_user)));
+        let sealed = self.sealed(staged_root, &staged, work.totals, (root, manifest.transpose()?))?;
         if let (true, Some(root)) = (self.config.strict, &sealed.root) {
             fidelity.check_root(self.volume.root(), root)?;
         }
@@ -181,7 +190,7 @@ impl StageJob<'_> {
         tree: BorrowedFd<'_>,
         staged: &Staged,
         totals: records::Totals,
-        root: Option<records::Root>,
+        (root, manifest): (Option<records::Root>, Option<ManifestRef>),
     ) -> Result<Sealed> {
         let mut top = volume::names(tree).context("read directory", self.tree_path().as_path())?;
         top.sort();
@@ -191,7 +200,7 @@ impl StageJob<'_> {
             totals,
             settings: records::Settings::default(),
             source: None,
-            manifest: None,
+            manifest,
             // All of them would make the record too large to be read.
             top: top.iter().take(records::TOP_LISTED).map(|name| Name::from(&**name)).collect(),
             root,
@@ -334,6 +343,16 @@ impl StageJob<'_> {
 
     fn tree_path(&self) -> PathBuf {
         self.stage_path.join(TREE)
+    }
+}
+
+/// What of a manifest the volume does not have.
+fn unkept(lost: &Lost, config: &VolumeConfig, one_user: Option<Owner>) -> Unkept {
+    let is_lost = |loss| lost.count(loss) > 0;
+    Unkept {
+        owners: one_user.is_some() || is_lost(Loss::Owner),
+        modes: is_lost(Loss::Mode),
+        times: !config.times || is_lost(Loss::Time),
     }
 }
 

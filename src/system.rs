@@ -5,6 +5,7 @@ pub(crate) mod files;
 pub(crate) mod limits;
 pub(crate) mod mounts;
 pub(crate) mod nfs;
+pub(crate) mod parallel;
 pub(crate) mod processes;
 pub(crate) mod processor;
 pub(crate) mod signals;

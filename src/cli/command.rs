@@ -36,10 +36,21 @@ pub(crate) enum Command {
     Health(HealthConfig, Box<HealthArgs>),
     /// Print what the volumes' state records, as JSON or for people.
     Status(Vec<VolumeConfig>, bool),
+    /// Compare the volumes with their manifests.
+    Verify(Vec<VolumeConfig>, VerifyOptions),
     /// Copy this binary to a directory.
     Install(PathBuf),
     /// Print a page.
     Print(String),
+}
+
+/// How volumes are compared with their manifests.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct VerifyOptions {
+    /// The data of every file is read.
+    pub digest: bool,
+    /// For machines.
+    pub json: bool,
 }
 
 /// The command line, parsed over the environment and the configuration file.
@@ -124,7 +135,7 @@ impl Request {
                 Verb::Run(args) => Some(args.log),
                 Verb::Seed(args) => Some(args.log),
                 Verb::Wait(args) => Some(args.log),
-                Verb::Status(_) | Verb::Health(_) | Verb::Install(_) => None,
+                Verb::Status(_) | Verb::Verify(_) | Verb::Health(_) | Verb::Install(_) => None,
             },
             Request::Page(_) => None,
         };
@@ -151,6 +162,9 @@ impl Request {
                 Command::Wait(Config { volumes: volumes(verb)?, server: config::server(&args.server, &[])? })
             }
             verb @ Verb::Status(args) => Command::Status(volumes(verb)?, args.json),
+            verb @ Verb::Verify(args) => {
+                Command::Verify(volumes(verb)?, VerifyOptions { digest: args.digest, json: args.json })
+            }
             Verb::Health(args) => {
                 let config = config::health(args, &args.server, &args.app.admin, &args.app.app_check);
                 Command::Health(config, Box::new(args.clone()))
@@ -180,6 +194,7 @@ impl Parsed {
             Verb::Seed(args) => config::volume(&args.volume, Some(&args.copy)),
             Verb::Wait(args) => config::volume(&args.volume, None),
             Verb::Status(args) => config::volume(&args.volume, None),
+            Verb::Verify(args) => config::volume(&args.volume, None),
             Verb::Health(_) | Verb::Install(_) => unreachable!("it has no volume"),
         };
         if self.volumes.is_empty() {
@@ -201,7 +216,7 @@ pub(crate) fn health_of(args: &[OsString], asked: &HealthArgs) -> Option<HealthC
         Verb::Run(run) => (&run.server, &run.check.admin[..], &run.check.app_check),
         Verb::Seed(seed) => (&seed.server, &[][..], &AppCheck::None),
         Verb::Wait(wait) => (&wait.server, &[][..], &AppCheck::None),
-        Verb::Health(_) | Verb::Status(_) | Verb::Install(_) => return None,
+        Verb::Health(_) | Verb::Status(_) | Verb::Verify(_) | Verb::Install(_) => return None,
     };
     Some(config::health(asked, server, admin, check))
 }

@@ -241,9 +241,9 @@ impl Work<Disk> for VolumeWork<'_> {
     }
 
     fn record(&self, epoch: u64, done: &Done) -> Complete {
-        let Sealed { generation, version, totals, top, settings, source, .. } = done.sealed.clone();
+        let Sealed { generation, version, totals, top, settings, source, manifest, .. } = done.sealed.clone();
         let seeded = Complete::seeded(epoch, generation, version, totals);
-        Complete { source, settings, ..seeded.holding(self.listed(top)) }
+        Complete { source, settings, manifest, ..seeded.holding(self.listed(top)) }
     }
 
     async fn adopt(&self, epoch: u64) -> Result<Complete> {

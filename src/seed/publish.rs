@@ -123,7 +123,7 @@ pub(crate) fn publish(
             }
         };
         let Looked { moves, kept, .. } = walk.look(&directory)?;
-        published.kept += kept;
+        published.kept += kept.len() as u64;
         let time = own_parent_of_mounts(&directory, &rules, &mut published.lost)?;
         for (name, replaces) in moves {
             let path = join(&directory.path, &name);

@@ -36,6 +36,7 @@ mod hostile_records;
 mod inheritance;
 mod losses;
 mod lost_writes;
+mod manifest;
 mod mounts;
 mod network;
 mod options;

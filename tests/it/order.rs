@@ -202,7 +202,7 @@ fn nothing_but_lock_and_records_is_left_over() {
         fs::read_dir(volume.join(".volseed").join(name)).is_ok_and(|mut entries| entries.next().is_none())
     };
     let left: Vec<_> = left.into_iter().filter(|name| !empty(name)).collect();
-    assert_eq!(left, ["lock", "record.json", "state.json"]);
+    assert_eq!(left, ["lock", "manifest-1", "record.json", "state.json"]);
 }
 
 #[test]

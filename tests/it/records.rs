@@ -189,7 +189,7 @@ fn what_a_kill_in_the_last_moment_left_is_removed_by_the_next_start() {
     drop(mount);
     assert!(state.join("claims").exists());
     start().ends().exits(0).says("already seeded");
-    assert_eq!(crate::order::names(&state), ["lock", "record.json", "state.json"]);
+    assert_eq!(crate::order::names(&state), ["lock", "manifest-1", "record.json", "state.json"]);
 }
 
 #[test]

@@ -64,7 +64,7 @@ fn a_waiter_names_the_holder_and_starts_its_app_when_it_is_done() {
         "{}",
         outcome.stderr
     );
-    assert_eq!(ours(&volume), ["lock", "record.json", "state.json"]);
+    assert_eq!(ours(&volume), ["lock", "manifest-1", "record.json", "state.json"]);
 }
 
 #[test]
@@ -101,7 +101,7 @@ fn a_killed_holder_is_replaced_and_its_files_are_kept() {
     assert_eq!(outcome.line("taking over")["epoch"], 2);
     assert!(outcome.line("seeded")["reused"].as_u64().unwrap() > 0);
     assert_same_tree(&source(&sandbox), &volume);
-    assert_eq!(ours(&volume), ["lock", "record.json", "state.json"]);
+    assert_eq!(ours(&volume), ["lock", "manifest-1", "record.json", "state.json"]);
 }
 
 /// A frozen holder keeps its lock; its heartbeat tells. When it comes back it changes nothing.
@@ -157,7 +157,7 @@ fn many_that_start_together_without_a_lock_seed_once() {
     }
     assert_eq!(seeders, 1);
     assert_same_tree(&source, &volume);
-    assert_eq!(ours(&volume), ["record.json", "state.json"]);
+    assert_eq!(ours(&volume), ["manifest-1", "record.json", "state.json"]);
 }
 
 #[test]

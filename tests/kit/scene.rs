@@ -122,7 +122,7 @@ fn of_root(path: &Path) -> bool {
 
 fn is_record(path: &Path) -> bool {
     let name = path.file_name().unwrap().to_string_lossy();
-    ["lock", "heartbeat"].contains(&&*name) || name.contains(".json")
+    ["lock", "heartbeat"].contains(&&*name) || name.contains(".json") || name.starts_with("manifest")
 }
 
 /// Calls it for every regular file below, but for what is ours or does not count at the root.

@@ -146,7 +146,7 @@ impl<'a> Feed<'a> {
     /// # Errors
     /// When a writer has failed.
     pub(crate) fn chunk(&mut self, file: &Arc<LargeFile>, chunk: Chunk) -> Result<()> {
-        if !matches!(chunk, Chunk::Last) {
+        if !matches!(chunk, Chunk::Last(_)) {
             file.hold();
         }
         self.write(Job::Chunk(Arc::clone(file), chunk))
@@ -162,7 +162,7 @@ impl<'a> Feed<'a> {
             let length = CHUNK.min(size - offset);
             self.chunk(file, Chunk::Copy { offset, length, from: from + offset })?;
         }
-        self.chunk(file, Chunk::Last)
+        self.chunk(file, Chunk::Last(None))
     }
 
     /// A symbolic link.

@@ -4,10 +4,12 @@
 
 use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use super::schedule::{Number, Slot};
 use super::workers::Flush;
+use crate::seed::manifest::digest::DataDigest;
+use crate::seed::manifest::line::Listed;
 use crate::seed::source::entry::{Meta, Xattrs};
 use crate::seed::source::slab::{Charge, Piece};
 use crate::seed::stage::dir::Dir;
@@ -113,6 +115,17 @@ pub(crate) enum Special {
     Link(Arc<Dir>, Box<[u8]>),
 }
 
+impl Special {
+    /// As a manifest lists it.
+    pub(crate) fn listed(&self) -> Listed {
+        match self {
+            Special::Symlink(target) => Listed::Symlink(target.clone()),
+            Special::Fifo => Listed::Fifo,
+            Special::Link(dir, name) => Listed::Link(dir.child_path(name).into()),
+        }
+    }
+}
+
 /// Where a file's data is.
 #[derive(Debug)]
 pub(crate) enum Data {
@@ -180,8 +193,9 @@ pub(crate) enum Chunk {
         /// The data.
         piece: Piece,
     },
-    /// All others were handed out.
-    Last,
+    /// All others were handed out. Has the digest of all data where a reader has taken it; without it every other
+    /// one was a block.
+    Last(Option<DataDigest>),
 }
 
 /// A file that several writers write at once.
@@ -197,13 +211,17 @@ pub(crate) struct LargeFile {
     pub pending: AtomicU64,
     /// What it is written through, once it is created.
     pub opened: Mutex<Option<Opened>>,
+    /// Digests of its blocks that are copied, by their number.
+    pub blocks: Mutex<Vec<(u64, DataDigest)>>,
+    /// The digest of all of it, where a reader has taken it.
+    pub whole: OnceLock<DataDigest>,
 }
 
 /// A large file on the volume.
 #[derive(Debug, Clone)]
 pub(crate) enum Opened {
-    /// An earlier run finished it.
-    Reused,
+    /// An earlier run finished it; the source's file, where it has one of its own.
+    Reused(Option<Arc<OwnedFd>>),
     /// To be written.
     Open(Arc<Handles>),
 }
@@ -237,7 +255,17 @@ impl LargeFile {
     /// schedule.
     pub(crate) fn new(file: FileJob, number: Number, has_source: bool) -> Arc<LargeFile> {
         let pending = AtomicU64::new(1);
-        Arc::new(LargeFile { file, number, has_source, pending, opened: Mutex::default() })
+        let (opened, blocks, whole) = (Mutex::default(), Mutex::default(), OnceLock::new());
+        Arc::new(LargeFile { file, number, has_source, pending, opened, blocks, whole })
+    }
+
+    /// The digest of its data, once all chunks are written.
+    pub(crate) fn digest(&self) -> DataDigest {
+        self.whole.get().copied().unwrap_or_else(|| {
+            let mut blocks = self.blocks.lock().unwrap_or_else(PoisonError::into_inner);
+            blocks.sort_unstable_by_key(|(block, _)| *block);
+            DataDigest::of_blocks(&blocks.iter().map(|(_, digest)| *digest).collect::<Vec<_>>())
+        })
     }
 
     /// One more chunk will come.

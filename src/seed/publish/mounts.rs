@@ -19,6 +19,7 @@ use crate::cli::config::VolumeConfig;
 use crate::error::{Context, Error, Result};
 use crate::exit::Exit;
 use crate::seed::engine::workers;
+use crate::seed::manifest::write::ManifestWriter;
 use crate::seed::publish;
 use crate::seed::source::SourceContent;
 use crate::seed::source::entry::{Meta, Time};
@@ -105,7 +106,14 @@ impl StageJob<'_> {
     ///
     /// # Errors
     /// Exit 78 on a conflict, 77 where this user may not write, and what staging at a mount says.
-    pub(crate) fn check(&self, staged: BorrowedFd<'_>, losses: &Losses) -> Result<Mounts> {
+    /// What the volume keeps instead, and all at mounts, is said to be left out of the manifest.
+    pub(crate) fn check(
+        &self,
+        staged: BorrowedFd<'_>,
+        losses: &Losses,
+        manifest: Option<&ManifestWriter>,
+    ) -> Result<Mounts> {
+        let leave_out = |path: &[u8]| manifest.map_or(Ok(()), |manifest| manifest.leave_out(path));
         let rules = WalkRules {
             path: self.volume.path(),
             existing: self.config.existing,
@@ -119,8 +127,14 @@ impl StageJob<'_> {
         let mut crossings = Vec::new();
         while let Some(next) = walk.next()? {
             match next {
-                Next::Directory(directory) => drop(walk.look(&directory)?),
-                Next::Crossing(crossing) => crossings.push(crossing),
+                Next::Directory(directory) => {
+                    let kept = walk.look(&directory)?.kept;
+                    kept.iter().try_for_each(|name| leave_out(&join(&directory.path, name)))?;
+                }
+                Next::Crossing(crossing) => {
+                    leave_out(&crossing.path)?;
+                    crossings.push(crossing);
+                }
             }
         }
         self.stage_mounts(crossings, losses, Purpose::Check)
@@ -215,7 +229,7 @@ impl StageJob<'_> {
             match next {
                 Next::Directory(directory) => {
                     let looked = walk.look(&directory)?;
-                    mounts.kept += looked.kept;
+                    mounts.kept += looked.kept.len() as u64;
                     for (name, _) in looked.moves {
                         missing.add(join(&below, &join(&directory.path, &name)));
                     }

@@ -117,8 +117,8 @@ pub(crate) enum Next {
 pub(crate) struct Looked {
     /// Names of the seed that belong there, and whether they replace something.
     pub moves: Vec<(Box<[u8]>, bool)>,
-    /// How many stay as they are on the volume.
-    pub kept: u64,
+    /// Names that stay as they are on the volume.
+    pub kept: Vec<Box<[u8]>>,
     /// Directories that both have.
     pub common: Vec<Box<[u8]>>,
 }
@@ -234,7 +234,7 @@ pub(crate) fn look(rules: &WalkRules<'_>, path: &[u8], pair: &Pair) -> Result<Lo
         if folds && let Some(other) = spelled.insert(compared, name.clone()) {
             // The stage told them apart, and this directory of the volume does not.
             one_name(rules, path, (&name, &other))?;
-            looked.kept += 1;
+            looked.kept.push(name);
             continue;
         }
         let Some(there) = found.context("stat", full)? else {
@@ -247,7 +247,7 @@ pub(crate) fn look(rules: &WalkRules<'_>, path: &[u8], pair: &Pair) -> Result<Lo
         match decide(rules, &child, is_type(&staged, FileType::Directory), &there)? {
             Decided::Descend => looked.common.push(name),
             Decided::Replace => looked.moves.push((name, true)),
-            Decided::Keep => looked.kept += 1,
+            Decided::Keep => looked.kept.push(name),
         }
     }
     // In the volume's own root our stage was made.

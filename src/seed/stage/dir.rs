@@ -11,6 +11,7 @@ use super::leftovers::Remains;
 use super::metadata::InitialAttrs;
 use super::owner::Owner;
 use crate::seed::engine::schedule::Number;
+use crate::seed::manifest::write::Gathered;
 use crate::seed::source::entry::{Meta, Time, Xattrs};
 
 /// A directory of the seed. The root's path is empty.
@@ -29,6 +30,8 @@ pub(crate) struct Dir {
     pub(super) file_birth: OnceLock<((u32, Option<Owner>), InitialAttrs)>,
     /// Whether anything was created or removed in it.
     pub(super) changed: AtomicBool,
+    /// Lines of the manifest for what is in it.
+    pub(super) gathered: Mutex<Gathered>,
     /// What is not finished yet: children, its making, and the listings that may add some.
     pub(super) pending: AtomicUsize,
 }
@@ -74,6 +77,7 @@ impl Dir {
             made: OnceLock::new(),
             file_birth: OnceLock::new(),
             changed: AtomicBool::new(false),
+            gathered: Mutex::default(),
             pending: AtomicUsize::new(pending),
         }
     }

@@ -4,17 +4,17 @@
 //! A file is opened for its fsync after it was written. The kernel still reports a lost write through such a
 //! descriptor, as long as no other has heard of it (Linux `lib/errseq.c`).
 
-use std::collections::VecDeque;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
-use std::sync::{Condvar, Mutex, PoisonError};
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use rustix::fs::{self, FileType, Mode, OFlags};
 use rustix::io::Errno;
 
 use crate::error::{Context, Result};
 use crate::seed::{TREE, open_directory};
-use crate::volume::records::Durability;
+use crate::system::parallel::work_off;
+use crate::volume::records::{Durability, ManifestRef};
 use crate::volume::{change_mode, entries_with_types, open_beneath, openat, stat_entry};
 
 /// Files of one directory that a thread takes at once.
@@ -46,6 +46,10 @@ pub(crate) fn sync(
         Err(Errno::PERM | Errno::NOSYS) if kept != Durability::BySync => Ok(Synced::AtOnce),
         Err(Errno::PERM | Errno::NOSYS) => {
             let count = one_by_one(stage, threads).context("sync file of stage on", path)?;
+            if stat_entry(stage, ManifestRef::STAGED.as_bytes()).context("stat manifest on", path)?.is_some()
+            {
+                sync_file(stage, ManifestRef::STAGED.as_bytes()).context("sync manifest on", path)?;
+            }
             fs::fsync(stage).context("sync stage on", path)?;
             fs::fsync(root).context("sync directory", path)?;
             Ok(Synced::OneByOne(count))
@@ -60,70 +64,29 @@ enum SyncTask {
     Files(std::sync::Arc<OwnedFd>, Vec<Box<[u8]>>),
 }
 
-#[derive(Default)]
-struct SyncQueue {
-    tasks: VecDeque<SyncTask>,
-    /// Tasks that are not done.
-    open: usize,
-    done: u64,
-    failed: Option<Errno>,
-}
-
 fn one_by_one(stage: BorrowedFd<'_>, threads: usize) -> rustix::io::Result<u64> {
     let tree = match open_directory(stage, TREE) {
         Err(Errno::NOENT) => return Ok(0),
         tree => tree?,
     };
-    let first =
-        SyncQueue { tasks: [SyncTask::Directory(Vec::new())].into(), open: 1, ..SyncQueue::default() };
-    let (work, changed) = (Mutex::new(first), Condvar::new());
-    std::thread::scope(|scope| {
-        let run = || run(tree.as_fd(), &work, &changed);
-        for _ in 1..threads.max(1) {
-            // Fewer are enough.
-            let _ = std::thread::Builder::new().name("sync".into()).spawn_scoped(scope, run);
-        }
-        run();
-    });
-    let work = work.into_inner().unwrap_or_else(PoisonError::into_inner);
-    work.failed.map_or(Ok(work.done), Err)
-}
-
-fn run(tree: BorrowedFd<'_>, work: &Mutex<SyncQueue>, changed: &Condvar) {
-    let lock = || work.lock().unwrap_or_else(PoisonError::into_inner);
-    let mut state = lock();
-    loop {
-        if state.open == 0 || state.failed.is_some() {
-            changed.notify_all();
-            return;
-        }
-        let Some(task) = state.tasks.pop_front() else {
-            state = changed.wait(state).unwrap_or_else(PoisonError::into_inner);
-            continue;
-        };
-        drop(state);
-        let result = match &task {
-            SyncTask::Directory(path) => sync_directory(tree, path),
+    let done = AtomicU64::new(0);
+    work_off(threads, vec![SyncTask::Directory(Vec::new())], |task, more| {
+        match task {
+            SyncTask::Directory(path) => {
+                more.append(&mut sync_directory(tree.as_fd(), &path)?);
+                done.fetch_add(1, Ordering::Relaxed);
+            }
             SyncTask::Files(directory, names) => {
-                names.iter().try_for_each(|name| sync_file(directory.as_fd(), name)).map(|()| Vec::new())
+                names.iter().try_for_each(|name| sync_file(directory.as_fd(), name))?;
+                done.fetch_add(names.len() as u64, Ordering::Relaxed);
             }
-        };
-        state = lock();
-        state.open -= 1;
-        match result {
-            Ok(more) => {
-                state.done += if let SyncTask::Files(_, names) = &task { names.len() as u64 } else { 1 };
-                state.open += more.len();
-                // The deepest first, and files before more directories: few are open.
-                more.into_iter().for_each(|task| state.tasks.push_front(task));
-            }
-            Err(error) => state.failed = Some(state.failed.unwrap_or(error)),
         }
-        changed.notify_all();
-    }
+        Ok(())
+    })?;
+    Ok(done.into_inner())
 }
 
-/// Syncs a directory; what is in it comes next.
+/// Syncs a directory; what is in it comes next, files before more directories: few are open.
 fn sync_directory(tree: BorrowedFd<'_>, path: &[u8]) -> rustix::io::Result<Vec<SyncTask>> {
     let flags = OFlags::DIRECTORY | OFlags::RDONLY;
     let here = if path.is_empty() { b"." } else { path };

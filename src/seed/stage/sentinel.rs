@@ -11,7 +11,10 @@ use super::refusals::is_refusal;
 use crate::cli::config::VolumeConfig;
 use crate::error::{Context, Result};
 use crate::exit::Exit;
-use crate::seed::source::entry::Time;
+use crate::seed::manifest::digest::DataDigest;
+use crate::seed::manifest::line::Listed;
+use crate::seed::manifest::write::ManifestWriter;
+use crate::seed::source::entry::{Meta, Time};
 use crate::volume::records;
 use crate::volume::{change_mode, openat, stat_entry};
 
@@ -25,6 +28,7 @@ pub(crate) fn ensure(
     tree_path: &Path,
     wishes: &VolumeConfig,
     overrides: Overrides<'_>,
+    manifest: Option<&ManifestWriter>,
 ) -> Result<()> {
     let Some(sentinel) = &wishes.sentinel else { return Ok(()) };
     let full = tree_path.join(sentinel);
@@ -58,7 +62,16 @@ pub(crate) fn ensure(
         own(directory.as_fd(), name, wishes)?;
         set_mode(directory.as_fd(), name, (0o644, overrides.mode(0o644, false)), wishes)
     });
-    made.context("create sentinel", full.as_path())
+    made.context("create sentinel", full.as_path())?;
+    let Some(manifest) = manifest else { return Ok(()) };
+    let Some(found) = stat_entry(directory.as_fd(), name).context("stat", full.as_path())? else {
+        return Ok(());
+    };
+    let time = wishes.times.then(|| Time::of(&found));
+    let meta = Meta { mode: found.st_mode & 0o7777, uid: found.st_uid, gid: found.st_gid, ..Meta::default() };
+    let entry = Listed::File { size: 0, time, digest: DataDigest::of(b"") };
+    let parent = sentinel.parent().unwrap_or(Path::new("")).as_os_str().as_bytes();
+    manifest.list_alone(parent, name, &meta, entry)
 }
 
 fn own(directory: BorrowedFd<'_>, name: &[u8], wishes: &VolumeConfig) -> rustix::io::Result<()> {

@@ -18,6 +18,8 @@ use super::owner::{Owner, create_as};
 use super::refused;
 use crate::error::{Context, Error, Result};
 use crate::seed::engine::schedule::{Number, ROOT};
+use crate::seed::manifest::line::Listed;
+use crate::seed::manifest::write::ManifestWriter;
 use crate::seed::source::entry::{EntryName, Meta, Naming, Time};
 use crate::volume::{change_mode, entries, is_type, remove_tree, stat_entry};
 
@@ -33,7 +35,6 @@ pub(crate) struct TreeOptions {
 }
 
 /// All directories of one stage.
-#[derive(Debug)]
 pub(crate) struct Tree {
     pub(super) root: Arc<Dir>,
     pub(super) root_fd: Arc<OwnedFd>,
@@ -45,6 +46,8 @@ pub(crate) struct Tree {
     pub(super) open: Mutex<VecDeque<Arc<Dir>>>,
     pub(super) open_sources: AtomicUsize,
     pub(super) open_remains: AtomicUsize,
+    /// Lists what is staged, where that is wanted.
+    manifest: Option<ManifestWriter>,
 }
 
 impl Tree {
@@ -75,12 +78,45 @@ impl Tree {
             open: Mutex::default(),
             open_sources: AtomicUsize::new(0),
             open_remains: AtomicUsize::new(0),
+            manifest: None,
         };
         if means.resumed {
             let found = entries(tree.root_fd.as_fd()).context("read directory", || tree.entry(b""))?;
             lock(&tree.root.facts).found = found;
         }
         Ok(tree)
+    }
+
+    /// The same tree, of which every entry is listed.
+    pub(crate) fn listed_in(self, manifest: ManifestWriter) -> Tree {
+        Tree { manifest: Some(manifest), ..self }
+    }
+
+    /// Whether its entries are listed.
+    pub(crate) fn is_listed(&self) -> bool {
+        self.manifest.is_some()
+    }
+
+    /// Lists an entry that is staged as `name` in `dir`, where that is wanted.
+    ///
+    /// # Errors
+    /// When the manifest cannot be written.
+    pub(crate) fn list_entry(&self, dir: &Dir, name: &[u8], meta: &Meta, entry: Listed) -> Result<()> {
+        self.manifest
+            .as_ref()
+            .map_or(Ok(()), |manifest| manifest.list((&dir.path, &dir.gathered), name, meta, entry))
+    }
+
+    /// The manifest, to be ended once all is staged. `root` is what the seed says of its root.
+    ///
+    /// # Errors
+    /// When it cannot be written.
+    pub(crate) fn take_manifest(&mut self, root: Option<&Meta>) -> Result<Option<ManifestWriter>> {
+        let manifest = self.manifest.take();
+        if let Some(manifest) = &manifest {
+            manifest.end_directory((b"", &self.root.gathered), root)?;
+        }
+        Ok(manifest)
     }
 
     /// The root.
@@ -272,6 +308,9 @@ impl Tree {
         loop {
             let Some(parent) = &dir.parent else { return Ok(()) };
             self.unless_stale(dir, || self.finish(dir, fidelity))?;
+            if let Some(manifest) = &self.manifest {
+                manifest.end_directory((&dir.path, &dir.gathered), lock(&dir.facts).meta.as_ref())?;
+            }
             lock(&dir.descriptors).open.take();
             self.close_source(dir);
             self.close_remains(dir);

@@ -24,9 +24,13 @@ use crate::cancel::Cancel;
 use crate::error::{Context, Error, Result, printable};
 use crate::exit::Exit;
 use crate::progress::{Operation, Progress};
-use crate::seed::engine::job::{Chunk, Data, Entry, FileJob, Handles, Job, LargeFile, Opened, Target, Task};
+use crate::seed::engine::job::{
+    CHUNK, Chunk, Data, Entry, FileJob, Handles, Job, LargeFile, Opened, Target, Task,
+};
 use crate::seed::engine::queue::{Hold, Queue};
 use crate::seed::engine::workers::Flush;
+use crate::seed::manifest::digest::{DataDigest, Digester};
+use crate::seed::manifest::line::Listed;
 use crate::seed::source::entry::{EntryName, Meta, Time, Xattrs};
 use crate::volume::records::close;
 use crate::volume::{is_type, open_beneath, openat, remove_tree};
@@ -110,61 +114,77 @@ impl<'a> Writer<'a> {
                 dir
             }
             Job::File(file, data) => {
-                tree.unless_stale(&file.dir, || self.write_file(file, data, hold))?;
+                let digest = tree.unless_stale(&file.dir, || self.write_file(file, data, hold))?;
+                self.list_file(file, digest)?;
                 &file.dir
             }
             Job::Special(entry, special) => {
-                tree.unless_stale(&entry.dir, || self.make_special(entry, special, hold))?;
+                let is_made = tree.unless_stale(&entry.dir, || self.make_special(entry, special, hold))?;
+                if is_made {
+                    tree.list_entry(&entry.dir, &entry.name, &entry.meta, special.listed())?;
+                }
                 &entry.dir
             }
         };
         tree.release(dir, fidelity)
     }
 
-    fn write_file(&mut self, file: &FileJob, data: &Data, hold: &mut Hold<'_, Task>) -> Result<()> {
-        if self.reusable(file)? {
-            return Ok(());
+    /// Writes a whole file, unless an earlier run has; the digest of its data.
+    fn write_file(&mut self, file: &FileJob, data: &Data, hold: &mut Hold<'_, Task>) -> Result<DataDigest> {
+        let is_reused = self.reusable(file)?;
+        let (source, xattrs) = match data {
+            Data::Whole | Data::WithHoles => Some(self.open_source(file)?),
+            Data::At(_) | Data::Slab(_) => None,
         }
-        let target = match data {
-            Data::Slab(piece) => {
-                let target = self.create(file, None, hold)?;
-                self.write_at(file, &target.fd, piece.bytes(), 0)?;
-                target
+        .unzip();
+        let target = if is_reused { None } else { Some(self.create(file, xattrs.flatten(), hold)?) };
+        let to = target.as_ref().map(|target| &target.fd);
+        let mut digester = Digester::default();
+        match (data, &source) {
+            (Data::Slab(piece), _) => {
+                digester.add(piece.bytes());
+                to.map_or(Ok(()), |to| self.write_at(file, to, piece.bytes(), 0))?;
             }
-            Data::At(start) => {
+            (Data::At(start), _) => {
                 let archive = self.shared.source.expect("an archive with data to copy is open");
-                let target = self.create(file, None, hold)?;
-                self.copy_range(file, archive, &target.fd, (*start, 0), file.size)?;
-                target
+                self.copy_range(file, archive, to, (*start, 0), file.size, &mut digester)?;
             }
-            Data::Whole | Data::WithHoles => {
-                let (source, xattrs) = self.open_source(file)?;
-                let target = self.create(file, xattrs, hold)?;
-                if matches!(data, Data::WithHoles) {
-                    self.copy_data_only(file, &source, &target.fd)?;
-                } else {
-                    self.copy_range(file, source.as_fd(), &target.fd, (0, 0), file.size)?;
-                }
-                target
+            (Data::WithHoles, Some(source)) => self.copy_data_only(file, source, to, &mut digester)?,
+            (_, source) => {
+                let source = source.as_ref().expect("it was opened just now");
+                self.copy_range(file, source.as_fd(), to, (0, 0), file.size, &mut digester)?;
             }
-        };
-        self.finish(file, target)
+        }
+        target.map_or(Ok(()), |target| self.finish(file, target))?;
+        Ok(digester.finish(file.size))
+    }
+
+    fn list_file(&self, file: &FileJob, digest: DataDigest) -> Result<()> {
+        let entry = Listed::File { size: file.size, time: file.meta.mtime, digest };
+        self.shared.tree.list_entry(&file.dir, &file.name, &file.meta, entry)
     }
 
     fn chunk(&mut self, large: &LargeFile, chunk: &Chunk) -> Result<()> {
         let opened = large.opened.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        if let Some(Opened::Open(handles)) = &opened {
-            match chunk {
-                Chunk::Copy { offset, length, from } => {
-                    let source = handles.source.as_ref().map(AsFd::as_fd).or(self.shared.source);
-                    let source = source.expect("what is copied has a source");
-                    self.copy_range(&large.file, source, &handles.target.fd, (*from, *offset), *length)?;
-                }
-                Chunk::Write { offset, piece } => {
-                    self.write_at(&large.file, &handles.target.fd, piece.bytes(), *offset)?;
-                }
-                Chunk::Last => {}
+        let (source, target) = match &opened {
+            Some(Opened::Open(handles)) => (handles.source.as_ref(), Some(&handles.target.fd)),
+            Some(Opened::Reused(source)) => (source.as_deref(), None),
+            None => (None, None),
+        };
+        match (chunk, target) {
+            (Chunk::Copy { offset, length, from }, _) => {
+                let source = source.map(AsFd::as_fd).or(self.shared.source);
+                let source = source.expect("what is copied has a source");
+                let mut digester = Digester::default();
+                self.copy_range(&large.file, source, target, (*from, *offset), *length, &mut digester)?;
+                let mut blocks = large.blocks.lock().unwrap_or_else(PoisonError::into_inner);
+                blocks.push((*offset / CHUNK, digester.finish(*length)));
             }
+            (Chunk::Write { offset, piece }, Some(target)) => {
+                self.write_at(&large.file, target, piece.bytes(), *offset)?;
+            }
+            (Chunk::Last(Some(digest)), _) => drop(large.whole.set(*digest)),
+            (Chunk::Write { .. } | Chunk::Last(None), _) => {}
         }
         // Before this chunk counts as done: the writer that finishes the file must be its only user.
         drop(opened);
@@ -179,17 +199,19 @@ impl<'a> Writer<'a> {
             fs::ftruncate(&target.fd, large.file.size).context("set size of", || self.named(&large.file))?;
             self.finish(&large.file, target)?;
         }
+        self.list_file(&large.file, large.digest())?;
         self.shared.tree.release(&large.file.dir, self.shared.fidelity)
     }
 
     fn open_large(&mut self, large: &LargeFile, hold: &mut Hold<'_, Task>) -> Result<()> {
         let file = &large.file;
         let opened = self.shared.tree.unless_stale(&file.dir, || {
-            if self.reusable(file)? {
-                return Ok(Opened::Reused);
-            }
+            let is_reused = self.reusable(file)?;
             let (source, xattrs) =
                 if large.has_source { Some(self.open_source(file)?) } else { None }.unzip();
+            if is_reused {
+                return Ok(Opened::Reused(source.map(Arc::new)));
+            }
             let target = self.create(file, xattrs.flatten(), hold)?;
             Ok(Opened::Open(Arc::new(Handles { source, target })))
         })?;
@@ -338,15 +360,20 @@ impl<'a> Writer<'a> {
         Ok(())
     }
 
-    /// Copies so many bytes from the first offset of `source` to the second of `target`.
+    /// Copies so many bytes from the first offset of `source` to the second of `target`, and digests them; without
+    /// `target` an earlier run has copied them.
     fn copy_range(
         &mut self,
         file: &FileJob,
         source: BorrowedFd<'_>,
-        target: &OwnedFd,
+        target: Option<&OwnedFd>,
         (mut from, mut to): (u64, u64),
         length: u64,
+        digester: &mut Digester,
     ) -> Result<()> {
+        if target.is_none() && !self.shared.tree.is_listed() {
+            return Ok(());
+        }
         let wanted = usize::try_from(length).unwrap_or(usize::MAX).min(self.most_buffer);
         if self.buffer.len() < wanted {
             self.buffer.resize(wanted, 0);
@@ -364,7 +391,9 @@ impl<'a> Writer<'a> {
                 return Err(Error::new(Exit::Io, "read", "file was truncated while being read")
                     .on(self.source_path(file).as_path()));
             }
-            self.write_at(file, target, &self.buffer[..read], to)?;
+            let bytes = &self.buffer[..read];
+            digester.add(bytes);
+            target.map_or(Ok(()), |target| self.write_at(file, target, bytes, to))?;
             from += read as u64;
             to += read as u64;
         }
@@ -375,7 +404,13 @@ impl<'a> Writer<'a> {
     }
 
     /// Copies what is not a hole (lseek(2), `SEEK_DATA`).
-    fn copy_data_only(&mut self, file: &FileJob, source: &OwnedFd, target: &OwnedFd) -> Result<()> {
+    fn copy_data_only(
+        &mut self,
+        file: &FileJob,
+        source: &OwnedFd,
+        target: Option<&OwnedFd>,
+        digester: &mut Digester,
+    ) -> Result<()> {
         let seek = |position| match fs::seek(source, position) {
             Ok(offset) => Ok(Some(offset.min(file.size))),
             Err(Errno::NXIO) => Ok(None),
@@ -390,8 +425,10 @@ impl<'a> Writer<'a> {
             offset = end.max(start + 1);
         }
         for (start, end) in segments {
-            self.copy_range(file, source.as_fd(), target, (start, start), end - start)?;
+            digester.hole(start);
+            self.copy_range(file, source.as_fd(), target, (start, start), end - start, digester)?;
         }
+        let Some(target) = target else { return Ok(()) };
         fs::ftruncate(target, file.size).context("set size of", || self.named(file))
     }
 

@@ -72,7 +72,7 @@ const SUSPICIOUS_AFTER: Duration = Duration::from_secs(13);
 /// What a killed replica may leave: records, and no data.
 const LEFTOVER_BYTES: u64 = 16 << 10;
 /// What stays in the state directory of a complete volume: the public and the private record, and the lock.
-const RECORDS: [&str; 3] = ["state.json", "record.json", "lock"];
+const RECORDS: [&str; 4] = ["state.json", "record.json", "manifest-1", "lock"];
 
 impl Round<'_> {
     pub(super) fn may_be_taken_over(&self, holder: usize) -> bool {

@@ -1,11 +1,13 @@
 //! A file's data, out of an archive to the writers: read by them where it is, or in slabs.
 
+use std::io;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::{DIR_COST, Reading};
 use crate::error::Result;
 use crate::seed::engine::job::{CHUNK, Chunk, Data, FileJob, LargeFile};
+use crate::seed::manifest::digest::{DataDigest, Digester};
 use crate::seed::source::headers::Segment;
 use crate::seed::source::slab::{Piece, Pool, SLAB};
 
@@ -79,8 +81,14 @@ impl Reading<'_, '_> {
     /// A file with data in these places.
     fn large_file(&mut self, file: FileJob, start: u64, segments: &[Segment]) -> Result<()> {
         self.flush()?;
+        let size = file.size;
+        let digest = match self.tar.is_file() && self.feed.shared().tree.is_listed() {
+            true => Some(self.digest_in_archive(size, start, segments)?),
+            false => None,
+        };
         let large = self.large(file)?;
         let (mut buffer, mut parts, mut from) = (Vec::new(), Vec::new(), start);
+        let mut digester = Digester::default();
         for segment in segments {
             let (mut offset, end) = (segment.offset, segment.offset + segment.length);
             if self.tar.is_file() {
@@ -98,6 +106,8 @@ impl Reading<'_, '_> {
                 let start = buffer.len();
                 let length = usize::try_from(end - offset).unwrap_or(usize::MAX).min(SLAB - start);
                 self.read(&mut buffer, length)?;
+                digester.hole(offset);
+                digester.add(&buffer[start..]);
                 parts.push((offset, start..start + length));
                 offset += length as u64;
                 if buffer.len() == SLAB {
@@ -106,7 +116,30 @@ impl Reading<'_, '_> {
             }
         }
         self.pieces(&large, buffer, &mut parts)?;
-        self.feed.chunk(&large, Chunk::Last)
+        let digest = digest.unwrap_or_else(|| digester.finish(size));
+        self.feed.chunk(&large, Chunk::Last(Some(digest)))
+    }
+
+    /// The digest of a file with holes, whose data writers read where it is.
+    fn digest_in_archive(&self, size: u64, mut from: u64, segments: &[Segment]) -> Result<DataDigest> {
+        let archive = self.feed.shared().source.expect("an archive with data to copy is open");
+        let (mut digester, mut buffer) = (Digester::default(), vec![0; SLAB]);
+        for segment in segments {
+            digester.hole(segment.offset);
+            let end = from + segment.length;
+            while from < end {
+                let room = usize::try_from(end - from).unwrap_or(SLAB).min(SLAB);
+                let read =
+                    rustix::io::retry_on_intr(|| rustix::io::pread(archive, &mut buffer[..room], from));
+                let read = match read.map_err(io::Error::from) {
+                    Ok(0) => return Err(self.refused(io::Error::from(io::ErrorKind::UnexpectedEof))),
+                    read => read.map_err(|error| self.refused(error))?,
+                };
+                digester.add(&buffer[..read]);
+                from += read as u64;
+            }
+        }
+        Ok(digester.finish(size))
     }
 
     fn large(&mut self, file: FileJob) -> Result<Arc<LargeFile>> {

@@ -14,6 +14,7 @@ use crate::error::{Context, Error, Result};
 use crate::exit::Exit;
 use crate::seed::engine::job::{Entry, FileJob, Special, Task};
 use crate::seed::engine::queue::Hold;
+use crate::seed::manifest::digest::Digester;
 use crate::seed::source::entry::{Meta, Time, Xattrs};
 use crate::seed::stage::dir::Dir;
 use crate::seed::stage::losses::Loss;
@@ -22,7 +23,7 @@ use crate::seed::stage::refusals::{is_link_refusal, is_refusal};
 use crate::volume::{change_mode, is_type, openat, remove_tree, stat_entry, user};
 
 impl Writer<'_> {
-    /// Makes an entry without data, or another name for what is staged.
+    /// Makes an entry without data, or another name for what is staged; whether the volume takes it.
     ///
     /// # Errors
     /// The first thing that went wrong with it.
@@ -31,9 +32,9 @@ impl Writer<'_> {
         entry: &Entry,
         special: &Special,
         hold: &mut Hold<'_, Task>,
-    ) -> Result<()> {
+    ) -> Result<bool> {
         match special {
-            Special::Symlink(target) => self.symlink(entry, target, hold),
+            Special::Symlink(target) => self.symlink(entry, target, hold).map(|()| true),
             Special::Fifo => self.fifo(entry, hold),
             Special::Link(dir, first) => self.link(entry, (dir, first), hold),
         }
@@ -46,13 +47,13 @@ impl Writer<'_> {
     }
 
     /// One that the volume refuses is left out.
-    fn fifo(&self, entry: &Entry, hold: &mut Hold<'_, Task>) -> Result<()> {
+    fn fifo(&self, entry: &Entry, hold: &mut Hold<'_, Task>) -> Result<bool> {
         let (fidelity, tree) = (self.shared.fidelity, self.shared.tree);
         let mode = Mode::from_raw_mode(entry.meta.mode & 0o777);
         let made =
             self.make(entry, hold, |directory, name| fs::mknodat(directory, name, FileType::Fifo, mode, 0))?;
         match made {
-            Ok(()) => self.finish_special(entry, false),
+            Ok(()) => self.finish_special(entry, false).map(|()| true),
             Err(cause) => {
                 let error = tree.not_made("create FIFO", &entry.path(), cause);
                 // exfat-fuse knows no better answer; there are no data that could have been lost.
@@ -60,13 +61,13 @@ impl Writer<'_> {
                 if !is_refused || error.exit_code() == Exit::Refused {
                     return Err(error);
                 }
-                fidelity.note(Loss::Fifo, cause, true, &entry.path())
+                fidelity.note(Loss::Fifo, cause, true, &entry.path()).map(|()| false)
             }
         }
     }
 
     /// Another name for what is staged as `first`; a copy of it where the volume refuses that.
-    fn link(&mut self, entry: &Entry, first: (&Arc<Dir>, &[u8]), hold: &mut Hold<'_, Task>) -> Result<()> {
+    fn link(&mut self, entry: &Entry, first: (&Arc<Dir>, &[u8]), hold: &mut Hold<'_, Task>) -> Result<bool> {
         let (tree, fidelity) = (self.shared.tree, self.shared.fidelity);
         let target = tree.open(first.0)?;
         let cause = match fidelity.refused(Loss::HardLink) {
@@ -76,7 +77,7 @@ impl Writer<'_> {
                     fs::linkat(&*target, first.1, directory, name, AtFlags::empty())
                 })?;
                 match made {
-                    Ok(()) => return Ok(()),
+                    Ok(()) => return Ok(true),
                     Err(cause) => cause,
                 }
             }
@@ -86,7 +87,7 @@ impl Writer<'_> {
             Ok(Some(found)) if !is_type(&found, FileType::Directory) => found,
             Ok(None) if let Some(cause) = fidelity.refused(Loss::Fifo) => {
                 // It names a FIFO that was left out.
-                return fidelity.note(Loss::Fifo, cause, true, &entry.path());
+                return fidelity.note(Loss::Fifo, cause, true, &entry.path()).map(|()| false);
             }
             Ok(_) => {
                 let cause = "what it names is no file before it in the archive";
@@ -108,14 +109,14 @@ impl Writer<'_> {
         self.copy(entry, (&target, first.1), &found, hold)
     }
 
-    /// Makes a copy of what is staged as `first`, as which it was `found`.
+    /// Makes a copy of what is staged as `first`, as which it was `found`; whether the volume takes it.
     fn copy(
         &mut self,
         entry: &Entry,
         first: (&OwnedFd, &[u8]),
         found: &Stat,
         hold: &mut Hold<'_, Task>,
-    ) -> Result<()> {
+    ) -> Result<bool> {
         let is_directory = |source| fs::fstat(source).is_ok_and(|it| is_type(&it, FileType::Directory));
         let has_source = self.shared.source.is_some_and(is_directory);
         let mtime = self.shared.times.then(|| Time::of(found));
@@ -128,6 +129,7 @@ impl Writer<'_> {
                 let target = fs::readlinkat(first.0, first.1, Vec::new());
                 let target = target.context("read link", || self.named_entry(entry))?;
                 self.symlink(&Entry { dir, name, meta, _charge: None }, target.as_bytes(), hold)
+                    .map(|()| true)
             }
             FileType::Fifo => self.fifo(&Entry { dir, name, meta, _charge: None }, hold),
             _ => {
@@ -135,7 +137,7 @@ impl Writer<'_> {
                 let file = FileJob { dir, name, meta, size, stored: size, _charge: None };
                 self.shared.progress.file_found(size);
                 if self.reusable(&file)? {
-                    return Ok(());
+                    return Ok(true);
                 }
                 let (source, xattrs) = if has_source {
                     self.open_source(&file)?
@@ -143,8 +145,9 @@ impl Writer<'_> {
                     self.open_staged(&file, first, found)?
                 };
                 let target = self.create(&file, xattrs, hold)?;
-                self.copy_data_only(&file, &source, &target.fd)?;
-                self.finish(&file, target)
+                // It is listed as a link to what it is a copy of.
+                self.copy_data_only(&file, &source, Some(&target.fd), &mut Digester::default())?;
+                self.finish(&file, target).map(|()| true)
             }
         }
     }

@@ -1,0 +1,141 @@
+//! The digest of a file's data.
+//!
+//! XXH3-128: it tells that data changed, and costs next to nothing beside a copy in memory (50 GB/s here, where BLAKE3
+//! in pure Rust does 0.6 to 4). It is no proof against somebody who makes a file on purpose that has the digest of
+//! another. A file of more than one block has the digest of its blocks' digests, since several writers write it.
+
+use std::fmt;
+
+use twox_hash::XxHash3_128;
+
+use crate::seed::engine::job::CHUNK;
+
+/// The digits of base64 (RFC 4648).
+const DIGITS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+/// What holes are digested as.
+static ZEROS: [u8; 64 << 10] = [0; 64 << 10];
+
+/// 128 bits, shown as 22 digits of base64.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct DataDigest(u128);
+
+impl DataDigest {
+    /// Of data of at most one block.
+    pub(crate) fn of(data: &[u8]) -> DataDigest {
+        DataDigest(XxHash3_128::oneshot(data))
+    }
+
+    /// Of a file of more than one block.
+    pub(crate) fn of_blocks(blocks: &[DataDigest]) -> DataDigest {
+        let bytes: Vec<u8> = blocks.iter().flat_map(|block| block.0.to_be_bytes()).collect();
+        DataDigest::of(&bytes)
+    }
+
+    /// From what is shown of one.
+    pub(crate) fn parse(text: &[u8]) -> Option<DataDigest> {
+        let mut number = 0;
+        for (digit, place) in text.iter().zip((0..22).rev()) {
+            let value = DIGITS.iter().position(|known| known == digit)? as u128;
+            number |= if place == 0 { value >> 4 } else { value << (6 * place - 4) };
+        }
+        let digest = DataDigest(number);
+        (digest.to_string().as_bytes() == text).then_some(digest)
+    }
+}
+
+impl fmt::Display for DataDigest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        (0..22).rev().try_for_each(|place| {
+            let value = if place == 0 { self.0 << 4 } else { self.0 >> (6 * place - 4) };
+            write!(f, "{}", DIGITS[(value & 63) as usize] as char)
+        })
+    }
+}
+
+/// Digests a file whose data comes in order; what is left out are holes.
+#[derive(Default)]
+pub(crate) struct Digester {
+    at: u64,
+    block: XxHash3_128,
+    blocks: Vec<DataDigest>,
+}
+
+impl Digester {
+    /// All of it: a file of this size, in bytes.
+    pub(crate) fn finish(mut self, size: u64) -> DataDigest {
+        self.hole(size);
+        if !self.at.is_multiple_of(CHUNK) || self.at == 0 {
+            self.end_block();
+        }
+        match self.blocks[..] {
+            [digest] => digest,
+            _ => DataDigest::of_blocks(&self.blocks),
+        }
+    }
+
+    /// The next data.
+    pub(crate) fn add(&mut self, mut bytes: &[u8]) {
+        while !bytes.is_empty() {
+            let room = CHUNK - self.at % CHUNK;
+            let (now, rest) = bytes.split_at(bytes.len().min(room as usize));
+            self.block.write(now);
+            self.at += now.len() as u64;
+            if self.at.is_multiple_of(CHUNK) {
+                self.end_block();
+            }
+            bytes = rest;
+        }
+    }
+
+    /// Up to this offset is a hole.
+    pub(crate) fn hole(&mut self, end: u64) {
+        while self.at < end {
+            let zeros = (end - self.at).min(ZEROS.len() as u64);
+            self.add(&ZEROS[..zeros as usize]);
+        }
+    }
+
+    fn end_block(&mut self) {
+        let block = std::mem::take(&mut self.block);
+        self.blocks.push(DataDigest(block.finish_128()));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_shown_is_read_back_and_nothing_else() {
+        for number in [0, 1, u128::MAX, 0x0123_4567_89ab_cdef_0f1e_2d3c_4b5a_6978] {
+            let text = DataDigest(number).to_string();
+            assert_eq!(DataDigest::parse(text.as_bytes()), Some(DataDigest(number)), "{text}");
+        }
+        let others =
+            ["", "AAAA", "AAAAAAAAAAAAAAAAAAAAAB", "AAAAAAAAAAAAAAAAAAAAA=", "AAAAAAAAAAAAAAAAAAAAAAA"];
+        for text in others {
+            assert_eq!(DataDigest::parse(text.as_bytes()), None, "{text:?}");
+        }
+    }
+
+    #[test]
+    fn pieces_holes_and_blocks_make_the_digest_of_the_whole() {
+        let block = CHUNK as usize;
+        for (size, hole) in
+            [(0, 0..0), (5, 1..3), (block, 7..99), (block + 1, 0..block), (3 * block, 9..2 * block + 7)]
+        {
+            let mut data: Vec<u8> = (0..size).map(|at| (at % 251) as u8).collect();
+            data[hole.clone()].fill(0);
+            let mut digester = Digester::default();
+            for (start, end) in [(0, hole.start), (hole.end, size)] {
+                for (number, piece) in data[start..end].chunks(1_000_003).enumerate() {
+                    digester.hole((start + number * 1_000_003) as u64);
+                    digester.add(piece);
+                }
+            }
+            let blocks: Vec<DataDigest> = data.chunks(block).map(DataDigest::of).collect();
+            let whole = if size <= block { DataDigest::of(&data) } else { DataDigest::of_blocks(&blocks) };
+            assert_eq!(digester.finish(size as u64), whole, "{size} {hole:?}");
+        }
+    }
+}

@@ -1,0 +1,201 @@
+//! Reads a manifest: whether it is whole, where each directory's lines are, and the lines of one directory.
+//!
+//! Only directories are kept in memory. The file is one that the app's user may have made: lines, names and numbers
+//! are bounded, and no path leads out of the volume.
+
+use std::collections::{BTreeMap, HashSet};
+use std::fs::File;
+use std::io::{self, BufRead, BufReader, Read};
+use std::ops::Range;
+use std::os::fd::BorrowedFd;
+use std::os::unix::fs::FileExt;
+
+use rustix::fs::{self, FileType, Mode, OFlags};
+
+use super::digest::Digester;
+use super::line::{HEADER, Line, Listed, ListedAttrs, MAX_LINE};
+use crate::volume::records::{Complete, ManifestRef, Unkept};
+use crate::volume::{is_type, openat};
+
+/// The most directories that are kept in memory: twice as many as `--max-entries` lets a seed have of anything, where
+/// nobody has raised that.
+const MAX_DIRECTORIES: usize = 4_000_000;
+/// What is read in one go, in bytes: the largest read that an NFS mount sends at once (nfs(5), `rsize`).
+const READ: usize = 1 << 20;
+
+/// A manifest that is whole.
+pub(crate) struct Manifest {
+    file: File,
+    directories: BTreeMap<Box<[u8]>, ListedDirectory>,
+    left_out: HashSet<Box<[u8]>>,
+    /// What the volume did not keep of it.
+    pub unkept: Unkept,
+}
+
+/// A directory of the seed.
+#[derive(Debug, Default)]
+pub(crate) struct ListedDirectory {
+    /// Its own mode and owner, where they are known.
+    pub attrs: Option<ListedAttrs>,
+    /// The names of the directories in it.
+    pub directories: Vec<Box<[u8]>>,
+    blocks: Vec<Range<u64>>,
+}
+
+/// An entry with its mode and owner; a further name of another has none of its own.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct ListedEntry {
+    /// What it is.
+    pub listed: Listed,
+    /// Its mode and owner.
+    pub attrs: Option<ListedAttrs>,
+}
+
+/// The entries of a directory that are no directories, by name.
+pub(crate) type ListedEntries = BTreeMap<Box<[u8]>, ListedEntry>;
+
+impl Manifest {
+    /// The manifest that `record` names, in the state directory.
+    ///
+    /// # Errors
+    /// Why there is none that can be used.
+    pub(crate) fn open(state: BorrowedFd<'_>, record: &Complete) -> Result<Manifest, String> {
+        let named = record.manifest.as_ref().ok_or("the volume's record names no manifest")?;
+        let name = ManifestRef::name(record.generation);
+        let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK;
+        let failed = |error: io::Error| format!("its manifest cannot be read: {error}");
+        let fd =
+            openat(state, name.as_bytes(), flags, Mode::empty()).map_err(|error| failed(error.into()))?;
+        let stat = fs::fstat(&fd).map_err(|error| failed(error.into()))?;
+        if !is_type(&stat, FileType::RegularFile) || stat.st_size as u64 != named.bytes {
+            return Err("its manifest is not the one that was recorded".into());
+        }
+        let mut manifest = Manifest {
+            file: fd.into(),
+            directories: BTreeMap::new(),
+            left_out: HashSet::new(),
+            unkept: named.unkept,
+        };
+        let digest = manifest.index(named.bytes).map_err(failed)?;
+        if digest != named.digest.raw() {
+            return Err("its manifest is damaged".into());
+        }
+        manifest.connect();
+        Ok(manifest)
+    }
+
+    /// A directory of the seed by its path; the root's is empty.
+    pub(crate) fn directory(&self, path: &[u8]) -> Option<&ListedDirectory> {
+        self.directories.get(path)
+    }
+
+    /// Whether what the volume has at this path, and below it, is not from the seed.
+    pub(crate) fn is_left_out(&self, path: &[u8]) -> bool {
+        self.left_out.contains(path)
+    }
+
+    /// The entries of a directory, but for the directories in it.
+    ///
+    /// # Errors
+    /// When the file cannot be read, or was changed since it was opened.
+    pub(crate) fn entries(&self, path: &[u8]) -> io::Result<ListedEntries> {
+        let mut entries = ListedEntries::new();
+        let blocks = self.directories.get(path).map(|directory| &directory.blocks[..]).unwrap_or_default();
+        for block in blocks {
+            let mut text = vec![0; usize::try_from(block.end - block.start).map_err(io::Error::other)?];
+            self.file.read_exact_at(&mut text, block.start)?;
+            let mut attrs = None;
+            for line in text.split(|byte| *byte == b'\n').filter(|line| !line.is_empty()) {
+                match Line::parse(line) {
+                    Some(Line::Set(set)) => attrs = Some(set),
+                    Some(Line::Entry(name, listed)) => {
+                        let own = if matches!(listed, Listed::Link(_)) { None } else { attrs };
+                        entries.insert(name, ListedEntry { listed, attrs: own });
+                    }
+                    _ => return Err(no_line()),
+                }
+            }
+        }
+        entries.retain(|name, _| !self.is_left_out(&join(path, name)));
+        Ok(entries)
+    }
+
+    /// Reads all of it once: where the blocks are, and the digest of the file.
+    fn index(&mut self, size: u64) -> io::Result<String> {
+        let mut reader = BufReader::with_capacity(READ, self.file.try_clone()?).take(size);
+        let (mut digester, mut at) = (Digester::default(), 0);
+        let (mut line, mut block) = (Vec::new(), None);
+        loop {
+            line.clear();
+            let read = reader.by_ref().take(MAX_LINE as u64 + 1).read_until(b'\n', &mut line)?;
+            if read == 0 {
+                break;
+            }
+            digester.add(&line);
+            let (begin, end) = (at, at + read as u64);
+            at = end;
+            let Some(text) = line.strip_suffix(b"\n") else { return Err(no_line()) };
+            if begin == 0 {
+                if text != HEADER {
+                    return Err(io::Error::other("another volseed wrote it"));
+                }
+                continue;
+            }
+            match Line::parse(text).ok_or_else(no_line)? {
+                Line::Directory(path, attrs) => {
+                    let directory = self.directories.entry(path.clone()).or_default();
+                    directory.attrs = attrs.or(directory.attrs);
+                    directory.blocks.push(end..end);
+                    block = Some(path);
+                }
+                Line::LeftOut(path) => {
+                    self.left_out.insert(path);
+                    block = None;
+                }
+                Line::Set(_) | Line::Entry(..) => {
+                    let directory = block.as_ref().and_then(|path| self.directories.get_mut(path));
+                    let last = directory.and_then(|directory| directory.blocks.last_mut());
+                    last.ok_or_else(no_line)?.end = end;
+                }
+            }
+            if self.directories.len() + self.left_out.len() > MAX_DIRECTORIES {
+                return Err(io::Error::other("it has too many directories"));
+            }
+        }
+        Ok(digester.finish(at).to_string())
+    }
+
+    /// Names each directory in the one that it is in.
+    fn connect(&mut self) {
+        let paths: Vec<Box<[u8]>> = self.directories.keys().cloned().collect();
+        for path in paths {
+            let mut path = &*path;
+            while !path.is_empty() {
+                let (parent, name) = split(path);
+                let is_new = !self.directories.contains_key(parent);
+                self.directories.entry(parent.into()).or_default().directories.push(name.into());
+                if !is_new {
+                    break;
+                }
+                path = parent;
+            }
+        }
+        self.directories.entry(Box::default()).or_default();
+    }
+}
+
+/// The directory that a path is in, and its name there.
+pub(crate) fn split(path: &[u8]) -> (&[u8], &[u8]) {
+    match path.iter().rposition(|byte| *byte == b'/') {
+        Some(slash) => (&path[..slash], &path[slash + 1..]),
+        None => (b"", path),
+    }
+}
+
+fn join(parent: &[u8], name: &[u8]) -> Vec<u8> {
+    if parent.is_empty() { name.to_vec() } else { [parent, b"/", name].concat() }
+}
+
+fn no_line() -> io::Error {
+    io::Error::other("a line in it is not one of volseed's")
+}

@@ -1,0 +1,162 @@
+//! Writes a manifest while its tree is staged: many writers, one file, and bounded memory.
+//!
+//! What is in a directory gathers at the directory, and is written when that is finished, or before where much has
+//! gathered. So the order of directories is that in which they were finished.
+
+use std::fs::File;
+use std::io::Write;
+use std::os::fd::BorrowedFd;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+use std::sync::{Mutex, PoisonError};
+
+use rustix::fs::{Mode, OFlags};
+
+use super::digest::Digester;
+use super::line::{HEADER, Line, Listed, ListedAttrs};
+use crate::error::{Context, Result};
+use crate::seed::source::entry::Meta;
+use crate::volume::openat;
+use crate::volume::records::{ManifestRef, Unkept, close};
+
+/// What may gather at one directory, in bytes.
+const MAX_BLOCK: usize = 64 << 10;
+/// What may gather at all of them, in bytes; from there on every line is written at once.
+const MAX_PENDING: usize = 1 << 20;
+/// What is written in one go, in bytes: the largest write that an NFS mount sends at once (nfs(5), `wsize`).
+const WRITE: usize = 1 << 20;
+
+/// What has gathered at a directory.
+#[derive(Debug, Default)]
+pub(crate) struct Gathered {
+    text: Vec<u8>,
+    set: Option<ListedAttrs>,
+}
+
+/// A manifest that is being written.
+pub(crate) struct ManifestWriter {
+    pending: AtomicUsize,
+    output: Mutex<Output>,
+}
+
+struct Output {
+    file: File,
+    path: PathBuf,
+    buffer: Vec<u8>,
+    digester: Digester,
+    bytes: u64,
+}
+
+impl ManifestWriter {
+    /// Begins one in the directory `stage`, whose path is for messages; one that an earlier run left is replaced.
+    ///
+    /// # Errors
+    /// When it cannot be made.
+    pub(crate) fn create(stage: BorrowedFd<'_>, path: &Path) -> Result<ManifestWriter> {
+        let path = path.join(ManifestRef::STAGED);
+        let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::TRUNC;
+        let file = openat(stage, ManifestRef::STAGED.as_bytes(), flags, Mode::RUSR | Mode::WUSR);
+        let file = file.context("create manifest", path.as_path())?.into();
+        let mut buffer = HEADER.to_vec();
+        buffer.push(b'\n');
+        let output = Output { file, path, buffer, digester: Digester::default(), bytes: 0 };
+        Ok(ManifestWriter { pending: AtomicUsize::new(0), output: Mutex::new(output) })
+    }
+
+    /// Adds an entry to what has gathered at the directory with this path.
+    ///
+    /// # Errors
+    /// When the manifest cannot be written.
+    pub(crate) fn list(
+        &self,
+        (path, gathered): (&[u8], &Mutex<Gathered>),
+        name: &[u8],
+        meta: &Meta,
+        entry: Listed,
+    ) -> Result<()> {
+        let mut gathered = gathered.lock().unwrap_or_else(PoisonError::into_inner);
+        let before = gathered.text.len();
+        let attrs = ListedAttrs { mode: meta.mode, uid: meta.uid, gid: meta.gid };
+        // Another name has what the first one has, and a symbolic link no mode.
+        let attrs = match (&entry, gathered.set) {
+            (Listed::Link(_), _) => None,
+            (Listed::Symlink(_), Some(set)) => Some(ListedAttrs { mode: set.mode, ..attrs }),
+            _ => Some(attrs),
+        };
+        if attrs.is_some() && gathered.set != attrs {
+            gathered.set = attrs;
+            attrs.into_iter().for_each(|attrs| Line::Set(attrs).write(&mut gathered.text));
+        }
+        Line::Entry(name.into(), entry).write(&mut gathered.text);
+        let added = gathered.text.len() - before;
+        let pending = self.pending.fetch_add(added, Relaxed) + added;
+        if gathered.text.len() < MAX_BLOCK && pending < MAX_PENDING {
+            return Ok(());
+        }
+        self.write(Line::Directory(path.into(), None), &mut gathered)
+    }
+
+    /// Adds one entry below the directory with this path, once all others are.
+    ///
+    /// # Errors
+    /// When the manifest cannot be written.
+    pub(crate) fn list_alone(&self, path: &[u8], name: &[u8], meta: &Meta, entry: Listed) -> Result<()> {
+        let gathered = Mutex::default();
+        self.list((path, &gathered), name, meta, entry)?;
+        self.end_directory((path, &gathered), None)
+    }
+
+    /// Nothing more will be added at this directory, of which more is known now.
+    ///
+    /// # Errors
+    /// When the manifest cannot be written.
+    pub(crate) fn end_directory(
+        &self,
+        (path, gathered): (&[u8], &Mutex<Gathered>),
+        meta: Option<&Meta>,
+    ) -> Result<()> {
+        let attrs = meta.map(|meta| ListedAttrs { mode: meta.mode, uid: meta.uid, gid: meta.gid });
+        let mut gathered = gathered.lock().unwrap_or_else(PoisonError::into_inner);
+        self.write(Line::Directory(path.into(), attrs), &mut gathered)
+    }
+
+    /// What the volume has at this path, and below it, is not from the seed. Said once all is staged.
+    ///
+    /// # Errors
+    /// When the manifest cannot be written.
+    pub(crate) fn leave_out(&self, path: &[u8]) -> Result<()> {
+        self.write(Line::LeftOut(path.into()), &mut Gathered::default())
+    }
+
+    /// Ends it. Once what is staged is durable, it is too.
+    ///
+    /// # Errors
+    /// When it could not be written.
+    pub(crate) fn close(self, unkept: Unkept) -> Result<ManifestRef> {
+        let mut output = self.output.into_inner().unwrap_or_else(PoisonError::into_inner);
+        output.flush()?;
+        let Output { file, path, digester, bytes, .. } = output;
+        close(file.into()).context("close", path.as_path())?;
+        Ok(ManifestRef { digest: digester.finish(bytes).to_string().into(), bytes, unkept })
+    }
+
+    fn write(&self, first: Line, gathered: &mut Gathered) -> Result<()> {
+        let mut output = self.output.lock().unwrap_or_else(PoisonError::into_inner);
+        first.write(&mut output.buffer);
+        self.pending.fetch_sub(gathered.text.len(), Relaxed);
+        // Its memory goes, too.
+        let Gathered { text, .. } = std::mem::take(gathered);
+        output.buffer.extend_from_slice(&text);
+        if output.buffer.len() < WRITE { Ok(()) } else { output.flush() }
+    }
+}
+
+impl Output {
+    fn flush(&mut self) -> Result<()> {
+        self.file.write_all(&self.buffer).context("write", self.path.as_path())?;
+        self.digester.add(&self.buffer);
+        self.bytes += self.buffer.len() as u64;
+        self.buffer.clear();
+        Ok(())
+    }
+}
