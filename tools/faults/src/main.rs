@@ -1,13 +1,16 @@
 //! Sweeps of faults over volseed, as its tests: every call may fail, every moment may be the last.
 
+mod bench;
 mod calls;
 mod cases;
+mod disk;
 mod filter;
 mod judge;
 mod kinds;
 #[allow(dead_code, reason = "a part of the tests' kit")]
 mod kit;
 mod launch;
+mod power;
 mod report;
 mod room;
 mod scenarios;
@@ -30,6 +33,7 @@ struct Arguments {
 #[derive(Subcommand)]
 enum Sweep {
     Calls(calls::Arguments),
+    Power(power::Arguments),
     /// What volseed starts in a sweep: says whether the volume has all names of a list
     #[command(hide = true)]
     App {
@@ -41,6 +45,7 @@ enum Sweep {
 fn main() -> ExitCode {
     match Arguments::parse().sweep {
         Sweep::Calls(arguments) => calls::run(&arguments),
+        Sweep::Power(arguments) => power::run(&arguments),
         Sweep::App { volume, list } => app(&volume, &list),
     }
 }

@@ -1,0 +1,119 @@
+//! What holds after a power cut: no record and no sentinel without the whole seed, users' files as they were, and a next
+//! run that completes the volume and leaves nothing behind.
+
+use std::path::Path;
+
+use super::cut::{Cut, Recording};
+use super::scenario::{CONTROL, COPIED, Scenario, Step};
+use crate::bench::{Bench, FileSystem};
+use crate::kit::Snapshot;
+use crate::room::names;
+use crate::scenarios::{SENTINEL, users_files};
+
+/// What the cut left.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Found {
+    /// No record.
+    Incomplete,
+    /// A record, rightly.
+    Complete,
+    /// The control: a sentinel, and less than the seed.
+    Caught,
+    /// The file system itself does not recover, as from a superblock of which a part was written.
+    NotRecovered,
+}
+
+/// What volseed leaves in its directory.
+const STATE: [&str; 4] = ["claims", "lock", "record.json", "state.json"];
+/// What only one side has beside users' files.
+const USERS: [&str; 5] = [".", "a", "a/f1", "b", "b/current"];
+
+/// Cuts the power, and looks what is there.
+///
+/// # Errors
+/// What was promised and is not so.
+pub(crate) fn judge(
+    bench: &Bench,
+    kind: FileSystem,
+    scenario: &Scenario,
+    recording: &Recording,
+    cut: Cut,
+) -> Result<Found, String> {
+    let (disk, at) = (bench.disk(recording.image(cut)), bench.volume());
+    let Ok(_mounted) = bench.mount(kind, &disk, &at) else { return Ok(Found::NotRecovered) };
+    if scenario.name == CONTROL {
+        let is_caught = bench.has(COPIED) && !bench.seed.missing(&bench.found()).is_empty();
+        return Ok(if is_caught { Found::Caught } else { Found::Incomplete });
+    }
+    let trial = Trial { bench, scenario, at: &at };
+    let has_record = bench.has(".volseed/state.json");
+    if has_record {
+        trial.check_seed("a record is there")?;
+    } else if recording.is_after_mark(cut, 1) {
+        return Err("volseed had ended, and there is no record".to_owned());
+    }
+    if scenario.command.contains("--sentinel") && bench.has(SENTINEL) {
+        // What the root is comes after it.
+        same(&bench.seed.clone().without_root().missing(&bench.found()), "a sentinel is there")?;
+    }
+    trial.check_users()?;
+    trial.check_next()?;
+    Ok(if has_record { Found::Complete } else { Found::Incomplete })
+}
+
+struct Trial<'a> {
+    bench: &'a Bench,
+    scenario: &'a Scenario,
+    at: &'a Path,
+}
+
+impl Trial<'_> {
+    fn has_users(&self) -> bool {
+        self.scenario.steps.iter().any(|step| matches!(step, Step::UsersFiles))
+    }
+
+    fn check_seed(&self, when: &str) -> Result<(), String> {
+        let seed = self.bench.seed.clone();
+        let seed = if self.has_users() { seed.without(&USERS) } else { seed };
+        same(&seed.missing(&self.bench.found()), when)
+    }
+
+    fn check_users(&self) -> Result<(), String> {
+        if !self.has_users() {
+            return Ok(());
+        }
+        let place = self.bench.root.join("users");
+        let files = Snapshot::of(&users_files().write_to(&place)).without(&[".", "a", "b"]);
+        std::fs::remove_dir_all(place).map_err(|error| error.to_string())?;
+        same(&files.missing(&self.bench.found()), "users' files")
+    }
+
+    fn check_next(&self) -> Result<(), String> {
+        let next = self.bench.plain(self.scenario.command, None);
+        if next.code != 0 {
+            return Err(format!("the next run ended with {}: {}", next.code, next.stderr.trim()));
+        }
+        self.check_seed("after the next run")?;
+        if !self.has_users() {
+            same(&self.bench.seed.differences(&self.bench.found()), "after the next run")?;
+        }
+        self.check_users()?;
+        let left: Vec<String> = names(&self.at.join(".volseed"))
+            .into_iter()
+            .filter(|name| !STATE.contains(&name.as_str()))
+            .collect();
+        same(&left, "left behind")?;
+        let status = self.bench.plain("{volseed} status --to {volume}", None);
+        match status.code == 0 && status.stdout.contains(": complete\n") {
+            true => Ok(()),
+            false => Err(format!("status: exit code {}: {}", status.code, status.stdout.trim())),
+        }
+    }
+}
+
+fn same(differences: &[String], what: &str) -> Result<(), String> {
+    match differences {
+        [] => Ok(()),
+        some => Err(format!("{what}, {} differences: {}", some.len(), some[..some.len().min(3)].join("; "))),
+    }
+}
