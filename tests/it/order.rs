@@ -230,3 +230,24 @@ fn the_volume_inside_the_source_does_not_copy_itself() {
     assert!(!outcome.stderr.contains("panicked"));
     assert!(!volume.join("uploads/uploads").exists());
 }
+
+#[test]
+fn what_the_root_becomes_is_synced_before_the_record() {
+    if !needs::tools(&["strace"]) {
+        return;
+    }
+    let (sandbox, source, volume) = sandbox(&Tree::sample().mode(0o644));
+    let trace = sandbox.path("trace").display().to_string();
+    let calls = "trace=utimensat,fsync,renameat,renameat2";
+    let under = ["strace", "-f", "-qq", "-y", "-e", calls, "-o", &trace];
+    seed(&source, &volume).under(under).ends().exits(0);
+    let trace = read(&trace);
+    let root = format!("<{}>", volume.canonicalize().unwrap().display());
+    let lines: Vec<&str> = trace.lines().collect();
+    let last = |call: &str, argument: &str| {
+        lines.iter().rposition(|line| line.contains(&format!("{call}(")) && line.contains(argument))
+    };
+    let (changed, synced) = (last("utimensat", &format!("{root}, NULL")), last("fsync", &format!("{root})")));
+    let recorded = lines.iter().position(|line| line.contains("rename") && line.contains("state.json"));
+    assert!(changed.is_some() && changed < synced && synced < recorded, "{trace}");
+}

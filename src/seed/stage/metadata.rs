@@ -130,9 +130,14 @@ impl Fidelity {
         let mtime = wanted.mtime.map(|(seconds, nanoseconds)| Time { seconds, nanoseconds });
         match mtime.map(|mtime| fs::futimens(root, &mtime.timestamps())) {
             // Only its owner may; nothing depends on it.
-            Some(Err(error)) if !is_refusal(error) => Err(error).context("set time of", || self.named(path)),
-            _ => Ok(None),
+            Some(Err(error)) if !is_refusal(error) => {
+                return Err(error).context("set time of", || self.named(path));
+            }
+            _ => {}
         }
+        // Btrfs keeps a record that is synced later without it.
+        fs::fsync(root).context("sync directory", || self.named(path))?;
+        Ok(None)
     }
 
     /// Where what is refused is noted.
