@@ -20,14 +20,14 @@ use crate::watchdog::Watchdog;
 
 /// Later than all times in the seed, and in the past.
 const NOT_OF_A_SEED: i64 = 1_700_000_000;
+/// What volseed leaves in its directory, beside manifests.
+const STATE: [&str; 4] = ["claims", "lock", "record.json", "state.json"];
 /// A run that takes longer is broken.
 const PATIENCE: Duration = Duration::from_secs(60);
 
 /// One sweep's.
 pub(crate) struct Bench {
-    /// volseed.
-    pub(crate) program: PathBuf,
-    /// A directory in memory with `tree`, `tar.gz` and `volume`.
+    /// A directory in memory with `volseed`, `tree`, `tar` and `volume`.
     pub(crate) root: PathBuf,
     /// The seed.
     pub(crate) seed: Snapshot,
@@ -72,13 +72,20 @@ impl FileSystem {
 }
 
 /// A mounted volume. Its end unmounts it.
-pub(crate) struct Mounted<'a> {
-    at: &'a Path,
+pub(crate) struct Mounted {
+    at: PathBuf,
 }
 
-impl Drop for Mounted<'_> {
+impl Mounted {
+    /// Mounts it again, in place.
+    pub(crate) fn remount(&self, flags: MsFlags, options: Option<&str>) -> nix::Result<()> {
+        mount(None::<&str>, &self.at, None::<&str>, MsFlags::MS_REMOUNT | flags, options)
+    }
+}
+
+impl Drop for Mounted {
     fn drop(&mut self) {
-        umount2(self.at, MntFlags::empty()).or_else(|_| umount2(self.at, MntFlags::MNT_DETACH)).ok();
+        umount2(&self.at, MntFlags::empty()).or_else(|_| umount2(&self.at, MntFlags::MNT_DETACH)).ok();
     }
 }
 
@@ -93,13 +100,10 @@ impl Bench {
         fs::write(root.join("list"), names(&tree).join("\n")).unwrap();
         fs::write(root.join("tar"), seed.archive()).unwrap();
         fs::create_dir(root.join("volume")).unwrap();
-        Self {
-            program: program.to_owned(),
-            seed: Snapshot::of(&tree),
-            root,
-            filter: Filter::new(),
-            watchdog: Watchdog::start(),
-        }
+        // Where every user may execute them.
+        fs::copy(program, root.join("volseed")).unwrap();
+        fs::copy(std::env::current_exe().unwrap(), root.join("faults")).unwrap();
+        Self { seed: Snapshot::of(&tree), root, filter: Filter::new(), watchdog: Watchdog::start() }
     }
 
     /// Where volumes are mounted.
@@ -132,29 +136,31 @@ impl Bench {
     ///
     /// # Errors
     /// It does not recover.
-    pub(crate) fn mount<'a>(
-        &self,
-        kind: FileSystem,
-        disk: &Disk,
-        at: &'a Path,
-    ) -> Result<Mounted<'a>, String> {
+    pub(crate) fn mount(&self, kind: FileSystem, disk: &Disk, options: &str) -> Result<Mounted, String> {
         if kind == FileSystem::Btrfs {
             // It remembers the devices that had the same file system before.
             run(Command::new("btrfs").args(["device", "scan", "--forget"])).ok();
         }
-        let options = Some(kind.mount_options());
-        mount(Some(disk.device()), at, Some(kind.name()), MsFlags::empty(), options)
+        let options = format!("{}{options}", kind.mount_options());
+        let at = self.volume();
+        mount(Some(disk.device()), &at, Some(kind.name()), MsFlags::empty(), Some(options.as_str()))
             .map(|()| Mounted { at })
             .map_err(|error| format!("{} does not mount: {error}", kind.name()))
+    }
+
+    /// Mounts a volume in memory.
+    pub(crate) fn mount_tmpfs(&self, options: &str) -> Mounted {
+        let at = self.volume();
+        mount(Some("volume"), &at, Some("tmpfs"), MsFlags::empty(), Some(options)).unwrap();
+        Mounted { at }
     }
 
     /// A command with its placeholders filled in.
     pub(crate) fn filled(&self, command: &str) -> Vec<String> {
         let root = self.root.display().to_string();
-        let own = std::env::current_exe().unwrap().display().to_string();
         let text = command
-            .replace("{volseed}", &self.program.display().to_string())
-            .replace("{app}", &format!("{own} app {root}/volume {root}/list"))
+            .replace("{volseed}", &format!("{root}/volseed"))
+            .replace("{app}", &format!("{root}/faults app {root}/volume {root}/list"))
             .replace("{volume}", &format!("{root}/volume"))
             .replace("{tree}", &format!("{root}/tree"))
             .replace("{tar}", &format!("{root}/tar"));
@@ -178,6 +184,24 @@ impl Bench {
         Snapshot::of(&self.volume()).without_times_since(NOT_OF_A_SEED)
     }
 
+    /// What volseed has on the volume and should not once it is complete.
+    pub(crate) fn left_behind(&self) -> Vec<String> {
+        let is_left = |name: &String| !STATE.contains(&name.as_str()) && !name.starts_with("manifest-");
+        names(&self.volume().join(".volseed")).into_iter().filter(is_left).collect()
+    }
+
+    /// `volseed status` has the volume complete.
+    ///
+    /// # Errors
+    /// It says something else.
+    pub(crate) fn check_status(&self) -> Result<(), String> {
+        let status = self.plain("{volseed} status --to {volume}", None);
+        match status.code == 0 && status.stdout.contains(": complete\n") {
+            true => Ok(()),
+            false => Err(format!("status: exit code {}: {}", status.code, status.stdout.trim())),
+        }
+    }
+
     /// Whether the volume has this name.
     pub(crate) fn has(&self, name: &str) -> bool {
         self.volume().join(name).symlink_metadata().is_ok()
@@ -197,6 +221,17 @@ pub(crate) fn program(named: Option<&Path>) -> PathBuf {
     let named = named.map(Path::to_owned).or_else(|| std::env::var_os("VOLSEED_BIN").map(PathBuf::from));
     let path = named.unwrap_or_else(|| std::env::current_exe().unwrap().with_file_name("volseed"));
     fs::canonicalize(path).expect("volseed is built")
+}
+
+/// No differences.
+///
+/// # Errors
+/// The first few.
+pub(crate) fn same(differences: &[String], what: &str) -> Result<(), String> {
+    match differences {
+        [] => Ok(()),
+        some => Err(format!("{what}, {} differences: {}", some.len(), some[..some.len().min(3)].join("; "))),
+    }
 }
 
 /// Prints results, and appends them to a file.

@@ -1,4 +1,4 @@
-//! A disk that remembers every write and every flush: one file of a FUSE file system under a loop
+//! A disk that remembers every write and every flush, and that can die: one file of a FUSE file system under a loop
 //! device.
 //!
 //! The kernel passes a write on at once, as the file is open for direct I/O, and the loop driver's flush arrives as an
@@ -41,6 +41,8 @@ pub(crate) enum Event {
 struct State {
     image: Image,
     log: Vec<Event>,
+    /// How many more writes succeed.
+    lives: Option<usize>,
 }
 
 /// A loop device. Its end detaches it, whatever uses it still.
@@ -55,7 +57,7 @@ impl Disk {
     /// Makes a disk with this content; `file` becomes the file under it.
     pub(crate) fn new(image: Image, file: &Path) -> io::Result<Self> {
         fs::write(file, "")?;
-        let state = Arc::new(Mutex::new(State { image, log: Vec::new() }));
+        let state = Arc::new(Mutex::new(State { image, log: Vec::new(), lives: None }));
         let (tell, told) = std::sync::mpsc::sync_channel(1);
         let (served, place) = (Served(Arc::clone(&state)), file.to_owned());
         let session = std::thread::spawn(move || match begin(served, &place) {
@@ -90,6 +92,11 @@ impl Disk {
     /// What is on it now.
     pub(crate) fn image(&self) -> Image {
         self.state.lock().unwrap().image.clone()
+    }
+
+    /// After so many more writes, every write and flush fails; with `None`, none does.
+    pub(crate) fn dies_after(&self, writes: Option<usize>) {
+        self.state.lock().unwrap().lives = writes;
     }
 }
 
@@ -218,6 +225,10 @@ impl Filesystem for Served {
         reply: ReplyWrite,
     ) {
         let mut state = self.0.lock().unwrap();
+        if state.lives == Some(0) {
+            return reply.error(Errno::EIO);
+        }
+        state.lives = state.lives.map(|lives| lives - 1);
         state.image.write(offset, data);
         state.log.push(Event::Write(offset, data.into()));
         reply.written(data.len() as u32);
@@ -231,7 +242,11 @@ impl Filesystem for Served {
         _data: bool,
         reply: ReplyEmpty,
     ) {
-        self.0.lock().unwrap().log.push(Event::Flush);
+        let mut state = self.0.lock().unwrap();
+        if state.lives == Some(0) {
+            return reply.error(Errno::EIO);
+        }
+        state.log.push(Event::Flush);
         reply.ok();
     }
 

@@ -4,6 +4,7 @@ mod bench;
 mod calls;
 mod cases;
 mod disk;
+mod exhaust;
 mod filter;
 mod judge;
 mod kinds;
@@ -34,6 +35,7 @@ struct Arguments {
 enum Sweep {
     Calls(calls::Arguments),
     Power(power::Arguments),
+    Exhaust(exhaust::Arguments),
     /// What volseed starts in a sweep: says whether the volume has all names of a list
     #[command(hide = true)]
     App {
@@ -46,6 +48,7 @@ fn main() -> ExitCode {
     match Arguments::parse().sweep {
         Sweep::Calls(arguments) => calls::run(&arguments),
         Sweep::Power(arguments) => power::run(&arguments),
+        Sweep::Exhaust(arguments) => exhaust::run(&arguments),
         Sweep::App { volume, list } => app(&volume, &list),
     }
 }

@@ -1,13 +1,10 @@
 //! What holds after a power cut: no record and no sentinel without the whole seed, users' files as they were, and a next
 //! run that completes the volume and leaves nothing behind.
 
-use std::path::Path;
-
 use super::cut::{Cut, Recording};
 use super::scenario::{CONTROL, COPIED, Scenario, Step};
-use crate::bench::{Bench, FileSystem};
+use crate::bench::{Bench, FileSystem, same};
 use crate::kit::Snapshot;
-use crate::room::names;
 use crate::scenarios::{SENTINEL, users_files};
 
 /// What the cut left.
@@ -23,8 +20,6 @@ pub(crate) enum Found {
     NotRecovered,
 }
 
-/// What volseed leaves in its directory.
-const STATE: [&str; 4] = ["claims", "lock", "record.json", "state.json"];
 /// What only one side has beside users' files.
 const USERS: [&str; 5] = [".", "a", "a/f1", "b", "b/current"];
 
@@ -39,13 +34,13 @@ pub(crate) fn judge(
     recording: &Recording,
     cut: Cut,
 ) -> Result<Found, String> {
-    let (disk, at) = (bench.disk(recording.image(cut)), bench.volume());
-    let Ok(_mounted) = bench.mount(kind, &disk, &at) else { return Ok(Found::NotRecovered) };
+    let disk = bench.disk(recording.image(cut));
+    let Ok(_mounted) = bench.mount(kind, &disk, "") else { return Ok(Found::NotRecovered) };
     if scenario.name == CONTROL {
         let is_caught = bench.has(COPIED) && !bench.seed.missing(&bench.found()).is_empty();
         return Ok(if is_caught { Found::Caught } else { Found::Incomplete });
     }
-    let trial = Trial { bench, scenario, at: &at };
+    let trial = Trial { bench, scenario };
     let has_record = bench.has(".volseed/state.json");
     if has_record {
         trial.check_seed("a record is there")?;
@@ -64,7 +59,6 @@ pub(crate) fn judge(
 struct Trial<'a> {
     bench: &'a Bench,
     scenario: &'a Scenario,
-    at: &'a Path,
 }
 
 impl Trial<'_> {
@@ -98,22 +92,7 @@ impl Trial<'_> {
             same(&self.bench.seed.differences(&self.bench.found()), "after the next run")?;
         }
         self.check_users()?;
-        let left: Vec<String> = names(&self.at.join(".volseed"))
-            .into_iter()
-            .filter(|name| !STATE.contains(&name.as_str()))
-            .collect();
-        same(&left, "left behind")?;
-        let status = self.bench.plain("{volseed} status --to {volume}", None);
-        match status.code == 0 && status.stdout.contains(": complete\n") {
-            true => Ok(()),
-            false => Err(format!("status: exit code {}: {}", status.code, status.stdout.trim())),
-        }
-    }
-}
-
-fn same(differences: &[String], what: &str) -> Result<(), String> {
-    match differences {
-        [] => Ok(()),
-        some => Err(format!("{what}, {} differences: {}", some.len(), some[..some.len().min(3)].join("; "))),
+        same(&self.bench.left_behind(), "left behind")?;
+        self.bench.check_status()
     }
 }
