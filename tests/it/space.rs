@@ -164,7 +164,7 @@ fn what_a_server_says_of_its_space_is_taken_with_care() {
 fn a_seed_far_larger_than_a_server_has_space_for_is_refused() {
     let sandbox = Sandbox::new();
     let mut options = far();
-    options.quirks.room.free_blocks = Some(10);
+    options.quirks.room.free_blocks = Some(5);
     let Some(volume) = slow(&sandbox, options) else { return };
     let source = Tree::many("d", 100).write_to(&sandbox.directory("source"));
     seed(&source, volume.path()).ends().fails(73, TOO_LARGE);

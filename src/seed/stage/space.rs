@@ -2,7 +2,7 @@
 //! ends the seed, before most of it is written.
 //!
 //! Only what is sure is refused. What a file system says may be no number at all, and what it holds may be
-//! smaller there: those that compress are not asked, and a server is taken to make a quarter of it.
+//! smaller there: those that compress are not asked, and a server is taken to make a quarter of it, without blocks.
 
 use std::path::PathBuf;
 use std::sync::atomic::AtomicU64;
@@ -58,9 +58,11 @@ impl Space {
         let is_number = |free: &u64| is_certain || *free > 0;
         let bytes = blocks.filter(is_number).map(|blocks| blocks.saturating_mul(found.block));
         let inodes = found.inodes_free.filter(is_number);
+        // A client names what it sends in one request as its block (Linux `fs/nfs/super.c`: `wsize`).
+        let block = if is_certain { found.block } else { 1 };
         Space {
             volume,
-            block: found.block,
+            block,
             bytes: Account { needed: AtomicU64::new(0), free: bytes, shrinks },
             inodes: Account { needed: AtomicU64::new(0), free: inodes, shrinks: 1 },
         }
@@ -190,6 +192,12 @@ mod tests {
         assert_eq!(fit(space(SERVER, false, Some(0), Some(0)), 4096), 1000);
         assert_eq!(fit(space(LOCAL, false, None, None), 4096), 1000);
         assert_eq!(fit(Space::unknown(), 4096), 1000);
+    }
+
+    #[test]
+    fn a_small_file_on_a_server_does_not_count_as_a_large_block() {
+        assert_eq!(fit(space(SERVER, false, Some(1), None), 1), 1000);
+        assert_eq!(fit(space(SERVER, false, Some(1), None), 4095), 4);
     }
 
     #[test]
