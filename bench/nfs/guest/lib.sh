@@ -75,6 +75,8 @@ server() {
     start)
         echo "$LEASE" >/proc/fs/nfsd/nfsv4leasetime
         echo "$GRACE" >/proc/fs/nfsd/nfsv4gracetime
+        # As EFS; with the guest's memory the kernel would choose half of it.
+        echo 1048576 >/proc/fs/nfsd/max_block_size
         at_server rpc.nfsd --no-nfs-version 3 16
         ;;
     esac
