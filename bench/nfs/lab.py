@@ -15,7 +15,7 @@ import tarfile
 import tempfile
 import threading
 import time
-from typing import IO, Iterator, NamedTuple
+from typing import IO, Iterable, Iterator, NamedTuple
 
 from kit import measure, setting
 
@@ -30,6 +30,8 @@ COMMON = {
     **{"memory": "4g", "limit": "1800", "slots": "64", "clock": "virtual"},
     **{"export": "no_root_squash", "version": "4.1", "mount": ""},
 }
+# What every mount has besides.
+MOUNT = "proto=tcp,rsize=1048576,wsize=1048576,hard,timeo=600,retrans=2,noresvport"
 # A guest that fails says why in its last lines.
 LAST_LINES = 20
 # How often it is said that a guest is still at work.
@@ -63,6 +65,8 @@ class Failed(Exception):
 class Lab:
     def __init__(self, binary: str, console: bool):
         self.binary = binary
+        with open(binary, "rb") as file:
+            self.digest = hashlib.file_digest(file, "sha256").hexdigest()[:12]
         self.console = console
         self.root = os.environ.get("VOLSEED_NFS") or os.path.join(
             os.environ.get("XDG_CACHE_HOME", os.path.expanduser("~/.cache")), "volseed-nfs"
@@ -88,11 +92,12 @@ class Lab:
         with open(os.path.join(self.root, "version")) as file:
             return file.read().strip()
 
-    def run(self, scenario: Scenario) -> Iterator[dict]:
-        """What the scenario found out, one result after the other."""
+    def run(self, scenario: Scenario, kept: Iterable[str] = ()) -> Iterator[dict]:
+        """What the scenario found out, one result after the other, without the rows of the tools that are kept."""
         last: list[str] = []
+        began = time.monotonic()
         with tempfile.NamedTemporaryFile(prefix="volseed-nfs-", suffix=".tar") as inputs:
-            self.pack(inputs, scenario)
+            self.pack(inputs, scenario, kept)
             # Or the guest would wait for this machine's disk, and its clock leap meanwhile.
             measure.warm(self.corpus)
             measure.warm(os.path.join(self.root, "root.img"))
@@ -107,7 +112,10 @@ class Lab:
                         if self.console or line.startswith("WRONG"):
                             print(line, file=sys.stderr, flush=True)
                         if line.startswith("RESULT "):
-                            yield json.loads(line.removeprefix("RESULT "))
+                            # What it took here, with the making of what was measured and the check of it.
+                            now = time.monotonic()
+                            yield {**json.loads(line.removeprefix("RESULT ")), "host_seconds": round(now - began, 1)}
+                            began = now
                 finally:
                     ended.set()
                     deadline.cancel()
@@ -138,7 +146,7 @@ class Lab:
             errors="replace",
         )
 
-    def pack(self, into: IO[bytes], scenario: Scenario) -> None:
+    def pack(self, into: IO[bytes], scenario: Scenario, kept: Iterable[str]) -> None:
         """The disk that is new with every run: a tar as it is."""
         files = {os.path.basename(path): path for path in glob.glob(os.path.join(HERE, "guest", "*"))}
         bench = os.path.join(setting.REPOSITORY, "bench")
@@ -146,13 +154,15 @@ class Lab:
         files |= {"bench/kit": os.path.join(bench, "kit"), "bench/volumes": os.path.join(bench, "volumes")}
         if os.path.exists(self.xcp):
             files["xcp"] = self.xcp
-        exports = "".join(f"export {name}={shlex.quote(value)}\n" for name, value in scenario.settings.items()).encode()
+        settings = {**scenario.settings, "usual_mount": MOUNT}
+        exports = "".join(f"export {name}={shlex.quote(value)}\n" for name, value in settings.items())
         with tarfile.open(fileobj=into, mode="w") as tar:
             for name, path in files.items():
                 tar.add(path, name)
-            settings = tarfile.TarInfo("settings")
-            settings.size = len(exports)
-            tar.addfile(settings, io.BytesIO(exports))
+            for name, text in (("settings", exports), ("kept", "".join(f"{tool}\n" for tool in kept))):
+                added = tarfile.TarInfo(name)
+                added.size = len(text.encode())
+                tar.addfile(added, io.BytesIO(text.encode()))
         into.flush()
 
 

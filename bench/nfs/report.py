@@ -1,6 +1,7 @@
 """What the lab's rows amount to: tables, targets met or missed, and the saved results.
 
-A row is a dict with the scenario, its settings, and either a tool with what was measured or a fact with its value.
+A row is a dict with the scenario, its settings, and either a tool with what was measured, a fact with its value, or
+the mark that the scenario has ended.
 Knows nothing of the guest.
 """
 
@@ -17,6 +18,8 @@ from lab import COMMON
 RESULTS = os.path.join(setting.REPOSITORY, "bench", "results")
 # Settings that only say how the machine is made.
 MACHINE = ("memory", "limit", "tools")
+# Scenarios that make their own source.
+TREELESS = ("large",)
 # Peers that use as many workers as volseed.
 PARALLEL = ("64 × ", "fpsync", "xcp")
 
@@ -26,16 +29,17 @@ Rows = list[Row]
 
 def variant(row: Row) -> dict[str, str]:
     """The settings of every scenario in which this row differs from the others. Older rows do not name those that came later."""
+    usually = {**COMMON, "tree": "", "share": "1"}
     return {
         name: value
         for name, value in row["settings"].items()
-        if name not in (*MACHINE, "slots") and name in (*COMMON, "tree") and value != COMMON.get(name)
+        if name not in (*MACHINE, "slots") and name in usually and value != usually[name]
     }
 
 
 def key(row: Row) -> tuple:
     """What a newer row replaces."""
-    own = {name: value for name, value in row["settings"].items() if name not in MACHINE and name not in COMMON}
+    own = {name: value for name, value in row["settings"].items() if name not in (*MACHINE, *COMMON, "share")}
     slots = row["settings"].get("slots", "64")
     settings = tuple(sorted({**own, **variant(row), "slots": slots}.items()))
     return row["scenario"], settings, row.get("tool"), row.get("fact")
@@ -43,6 +47,13 @@ def key(row: Row) -> tuple:
 
 def merged(older: Rows, newer: Rows) -> Rows:
     return list({key(row): row for row in [*older, *newer]}.values())
+
+
+def of_today(rows: Rows, scenario: str, settings: dict[str, str], date: str, binary: str) -> Rows:
+    """What was measured of a scenario today, by this binary if it is volseed's."""
+    wanted = key({"scenario": scenario, "settings": settings})
+    found = [row for row in rows if key(row)[:2] == wanted[:2] and row["date"] == date]
+    return [row for row in found if row.get("binary") == binary or not row.get("tool", "volseed").startswith("volseed")]
 
 
 def saved() -> Rows:
@@ -70,17 +81,43 @@ def save(newer: Rows, date: str, page: Callable[[Rows], str]) -> None:
 def title(row: Row) -> str:
     """Rows of one title share a table: a round trip's peers stand beside volseed."""
     settings = dict(row["settings"])
-    fewer = f", {settings['slots']} requests in flight" if settings.get("slots", "64") != "64" else ""
-    others = "".join(f", {name}={value}" for name, value in variant(row).items())
     if row["scenario"] in ("corpus", "peers"):
-        return f"the corpus, {settings['rtt']} ms{fewer}{others}"
-    own = [f"{name}={value}" for name, value in settings.items() if name not in (*MACHINE, *COMMON, "tree") and value]
-    return " ".join([row["scenario"], *own]) + fewer + others
+        flags = [settings["flags"]] if settings.get("flags") else []
+        return ", ".join([tree(row), f"{settings['rtt']} ms", *flags, *place(row)])
+    own = [f"{name}={value}" for name, value in settings.items() if name not in (*MACHINE, *COMMON, "tree", "share") and value]
+    source = [] if row["scenario"] in TREELESS else [tree(row)]
+    return ": ".join([" ".join([row["scenario"], *own]), ", ".join([*source, *place(row)])])
 
 
-def usual(row: Row) -> bool:
-    """Measured with as many requests in flight as the client asks for, and no flags but its own."""
-    return row["settings"].get("slots", "64") == "64" and not row["settings"].get("flags") and not variant(row)
+def headline(rows: Rows) -> str:
+    """What a page is about: each version, export, mount and tree that its rows were measured with."""
+    measured = [row for row in rows if "ended" not in row]
+    trees = dict.fromkeys(tree(row) for row in measured if row["scenario"] not in TREELESS)
+    places = dict.fromkeys(" ".join(place(row)) for row in measured)
+    dates = sorted({row["date"] for row in measured})
+    return f"# {' and '.join(trees)} onto {'; '.join(places)}, {' to '.join(dict.fromkeys([dates[0], dates[-1]]))}"
+
+
+def tree(row: Row) -> str:
+    """What was copied."""
+    whole = row["settings"].get("tree") or "the corpus"
+    share = row["settings"].get("share", "1")
+    return {"1": whole, "5": f"a fifth of {whole}"}.get(share, f"a {share}th of {whole}")
+
+
+def place(row: Row) -> list[str]:
+    """Onto what it was copied: the protocol's version, the export, and what differs from the usual mount."""
+    settings = {**COMMON, **row["settings"]}
+    slots = [] if settings["slots"] == "64" else [f"{settings['slots']} requests in flight"]
+    mount = [f"mounted with {settings['mount']}"] if settings["mount"] else []
+    return [f"NFSv{settings['version']}", settings["export"], *mount, *slots]
+
+
+def usual(row: Row, share: str = "1") -> bool:
+    """Measured with as many requests in flight as the client asks for, no flags but its own, and this share of the corpus."""
+    alike = {**row, "settings": {**row["settings"], "share": "1"}}
+    same_share = row["settings"].get("share", "1") == share
+    return same_share and row["settings"].get("slots", "64") == "64" and not row["settings"].get("flags") and not variant(alike)
 
 
 def sections(rows: Rows) -> str:

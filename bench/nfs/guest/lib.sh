@@ -11,6 +11,7 @@
 #   probe COMMAND...        finds out what COMMAND does not keep; the rows that follow say so
 #   measure TOOL COMMAND... one row: COMMAND, with $FROM and $TO, on a new volume and a fresh mount, then the tree checked
 #   observe TOOL VOLUME COMMAND...  the same on a volume that is mounted already, and leaves it
+#   kept TOOL               whether its row was measured before this guest; measure then does nothing
 #   discard HOST VOLUME     unmounts and empties it
 #   seed [FLAGS...]         prints the command that seeds FROM; volseed_row NAME [FLAGS...] measures it
 #   files VOLUME            how many the server has of it
@@ -25,7 +26,7 @@
 #
 # FROM is the source of what is measured, EXPECTED the tree that must come of it, LEASE and GRACE are the server's.
 
-MOUNT=vers=$version,proto=tcp,rsize=1048576,wsize=1048576,hard,timeo=600,retrans=2,noresvport${mount:+,$mount}
+MOUNT=vers=$version,$usual_mount${mount:+,$mount}
 OWNER=33:33
 export FROM=/corpus/plain TO=/mnt/efs
 EXPECTED=/corpus/plain
@@ -152,11 +153,14 @@ observe() {
 
 measure() {
     local tool=$1 volume=$((++VOLUMES))
+    ! kept "$tool" || return 0
     shift
     fresh c1 "$volume"
     observe "$tool" "$volume" "$@"
     discard c1 "$volume"
 }
+
+kept() { grep -qxF -- "$1" /lab/kept; }
 
 files() { find "/export/$1" -type f | wc -l; }
 
