@@ -50,6 +50,12 @@ use crate::system::signals::{self, Signals};
 /// Where `volseed health` finds the app's check when the app runs.
 const APP_CHECK: &str = "VOLSEED_APP_CHECK";
 
+/// Ends the process after an allocation that failed. Allocates nothing.
+pub fn end_without_memory() -> ! {
+    log::print_without_memory();
+    exit(Exit::System.code().into())
+}
+
 /// The process from its first line to its last: signal handlers, then what the command line asks for. Or, where
 /// volseed executed itself as a supervisor, that and nothing else. Has the only `exit`.
 pub fn main() -> ! {

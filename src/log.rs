@@ -192,6 +192,13 @@ pub(crate) fn print_panic(panic: &PanicHookInfo<'_>) {
     StandardError::default().write(format!("error: volseed: {panic}\nhelp: {help}\n").as_bytes());
 }
 
+/// Writes the lines of an allocation that failed.
+pub(crate) fn print_without_memory() {
+    standard_error::write_some(
+        b"error: allocate memory: out of memory\nhelp: allow the container more memory\n",
+    );
+}
+
 fn error_lines(error: &Error) -> String {
     let help = error.help_text().map(|help| format!("help: {help}\n"));
     format!("error: {error}\n{}", help.unwrap_or_default())

@@ -50,8 +50,8 @@ impl StandardError {
     }
 }
 
-/// Writes as much as finds room, and returns how many bytes that were.
-fn write_some(text: &[u8]) -> usize {
+/// Writes as much as finds room, and returns how many bytes that were. Allocates nothing.
+pub(super) fn write_some(text: &[u8]) -> usize {
     let standard_error = std::io::stderr();
     let file = standard_error.as_fd();
     let Ok(stat) = fs::fstat(file) else { return 0 };

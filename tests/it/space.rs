@@ -170,3 +170,29 @@ fn a_seed_far_larger_than_a_server_has_space_for_is_refused() {
     seed(&source, volume.path()).ends().fails(73, TOO_LARGE);
     assert_nothing_published(volume.path());
 }
+
+/// The address space that a seed needs is searched for, and what happens just below it.
+#[test]
+fn memory_that_runs_out_is_an_error() {
+    if !needs::tools(&["prlimit"]) {
+        return;
+    }
+    let sandbox = Sandbox::new();
+    let archive = sandbox.path("seed.tar");
+    fs::write(&archive, Tree::many_of("d", 20, 400_000).archive()).unwrap();
+    let run = |kib: u64| {
+        let volume = sandbox.directory(&format!("volume-{kib}"));
+        let limit = format!("--as={}", kib << 10);
+        seed(&archive, &volume).option("--workers", "1").under(["prlimit", &limit]).ends()
+    };
+    let enough = (4..).map(|mib: u64| mib << 10).find(|&kib| run(kib).status.success()).unwrap();
+    let mut ended = 0;
+    for kib in (enough - 3000..enough).step_by(128) {
+        let outcome = run(kib + 1).says_nothing_of("memory allocation of");
+        if outcome.stderr.contains("error: allocate memory") {
+            outcome.fails(71, "error: allocate memory: out of memory");
+            ended += 1;
+        }
+    }
+    assert!(ended > 0, "no allocation failed below {enough} KiB");
+}

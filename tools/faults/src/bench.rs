@@ -202,6 +202,11 @@ impl Bench {
         }
     }
 
+    /// Makes durable what is on the volume, and nothing of others.
+    pub(crate) fn sync(&self) {
+        rustix::fs::syncfs(fs::File::open(self.volume()).unwrap()).unwrap();
+    }
+
     /// Whether the volume has this name.
     pub(crate) fn has(&self, name: &str) -> bool {
         self.volume().join(name).symlink_metadata().is_ok()

@@ -60,7 +60,7 @@ impl<'a> Room<'a> {
         if room.user().is_some() {
             std::os::unix::fs::chown(bench.volume(), room.user(), room.user()).map_err(text)?;
         }
-        nix::unistd::sync();
+        bench.sync();
         room.exhaust().map_err(text)?;
         Ok(room)
     }

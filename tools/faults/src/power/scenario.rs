@@ -101,7 +101,7 @@ impl Scenario {
             match step {
                 Step::UsersFiles => {
                     users_files().write_to(&at);
-                    nix::unistd::sync();
+                    bench.sync();
                     disk.take_log();
                     base = disk.image();
                 }
