@@ -100,6 +100,12 @@ impl Snapshot {
         self
     }
 
+    /// The same tree, in which every name is a file of its own.
+    pub(crate) fn without_links(mut self) -> Self {
+        self.nodes.values_mut().for_each(|node| node.same_as = None);
+        self
+    }
+
     /// The same tree, of which nobody asks whose it is.
     pub(crate) fn without_owners(mut self) -> Self {
         self.nodes.values_mut().for_each(|node| node.owner = (0, 0));

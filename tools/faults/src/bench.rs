@@ -103,7 +103,7 @@ impl Bench {
         // Where every user may execute them.
         fs::copy(program, root.join("volseed")).unwrap();
         fs::copy(std::env::current_exe().unwrap(), root.join("faults")).unwrap();
-        Self { seed: Snapshot::of(&tree), root, filter: Filter::new(), watchdog: Watchdog::start() }
+        Self { seed: Snapshot::of(&tree), root, filter: Filter::of(|_| true), watchdog: Watchdog::start() }
     }
 
     /// Where volumes are mounted.

@@ -38,6 +38,9 @@ pub(crate) struct Arguments {
     /// Only these kinds of calls
     #[arg(long, value_delimiter = ',', value_name = "KIND,…")]
     kinds: Vec<String>,
+    /// Not these kinds of calls
+    #[arg(long, value_delimiter = ',', value_name = "KIND,…")]
+    without: Vec<String>,
     /// Only these cases, to repeat them
     #[arg(long, value_name = "KIND:N:FAULT")]
     case: Vec<Case>,
@@ -88,6 +91,12 @@ pub(crate) fn run(arguments: &Arguments) -> ExitCode {
             break;
         }
         sweep(arguments, &lab, scenario, &mut report);
+        eprintln!(
+            "{number} {}: {} s, {} broken so far",
+            scenario.name,
+            report.began.elapsed().as_secs(),
+            report.broken
+        );
     }
     report.print(arguments.results.as_deref());
     if report.broken == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
@@ -119,6 +128,7 @@ fn sweep(arguments: &Arguments, lab: &Lab, scenario: &Scenario, report: &mut Rep
     let cases: Vec<Case> = cases
         .into_iter()
         .filter(|case| kinds.is_empty() || kinds.contains(case.kind_name()))
+        .filter(|case| !arguments.without.iter().any(|kind| kind == case.kind_name()))
         .step_by(arguments.every.max(1))
         .collect();
     let (next, done) = (AtomicUsize::new(0), Mutex::new(report));

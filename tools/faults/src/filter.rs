@@ -1,4 +1,4 @@
-//! The seccomp filter that stops a program for its tracer at the calls of all kinds, and lets all others run as they are.
+//! The seccomp filter that stops a program for its tracer at the calls of some kinds, and lets all others run as they are.
 
 use nix::libc::{self, c_int, c_long, c_ulong, sock_filter, sock_fprog};
 
@@ -16,8 +16,8 @@ pub(crate) struct Filter {
 }
 
 impl Filter {
-    /// All kinds; the tracer is told the index of the kind.
-    pub(crate) fn new() -> Self {
+    /// These kinds; the tracer is told the index of the kind.
+    pub(crate) fn of(kinds: impl Fn(usize) -> bool) -> Self {
         let load = (libc::BPF_LD | libc::BPF_W | libc::BPF_ABS) as u16;
         let equal = (libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K) as u16;
         let answer = (libc::BPF_RET | libc::BPF_K) as u16;
@@ -28,7 +28,7 @@ impl Filter {
             step(answer, libc::SECCOMP_RET_ALLOW, 0, 0),
             step(load, NUMBER, 0, 0),
         ];
-        for (index, kind) in KINDS.iter().enumerate() {
+        for (index, kind) in KINDS.iter().enumerate().filter(|(index, _)| kinds(*index)) {
             steps.push(step(equal, kind.number as u32, 0, 1));
             steps.push(step(answer, libc::SECCOMP_RET_TRACE | index as u32, 0, 0));
         }

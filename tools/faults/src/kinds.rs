@@ -18,6 +18,8 @@ pub(crate) struct Kind {
     pub(crate) before: &'static [Errno],
     /// Errors of a call that takes effect.
     pub(crate) after: &'static [Errno],
+    /// The values of its second argument with which it can fail.
+    pub(crate) commands: Option<&'static [u64]>,
     /// The argument that can be smaller than asked for, and the smallest value that it can have.
     pub(crate) short: Option<(usize, u64)>,
 }
@@ -25,17 +27,20 @@ pub(crate) struct Kind {
 use Errno::*;
 
 macro_rules! kinds {
-    ($($name:ident [$($before:ident)*] [$($after:ident)*] $(short $argument:literal from $least:literal)?;)*) => {
+    ($($name:ident [$($before:ident)*] [$($after:ident)*] $(short $argument:literal from $least:literal)? $(with $commands:ident)?;)*) => {
         &[$(Kind {
             name: stringify!($name),
             number: kinds!(@number $name),
             before: &[$($before),*],
             after: &[$($after),*],
             short: kinds!(@short $($argument $least)?),
+            commands: kinds!(@commands $($commands)?),
         }),*]
     };
     (@short) => { None };
     (@short $argument:literal $least:literal) => { Some(($argument, $least)) };
+    (@commands) => { None };
+    (@commands $commands:ident) => { Some(&$commands) };
     (@number $name:ident) => { numbers::$name };
 }
 
@@ -84,7 +89,17 @@ mod numbers {
     }
 }
 
-/// All kinds.
+const DUPLICATING_AND_LOCKING: [u64; 6] = [
+    libc::F_DUPFD as u64,
+    libc::F_DUPFD_CLOEXEC as u64,
+    libc::F_SETLK as u64,
+    libc::F_SETLKW as u64,
+    libc::F_OFD_SETLK as u64,
+    libc::F_OFD_SETLKW as u64,
+];
+
+/// All kinds. What is an answer rather than a failure is not there: `ENOENT` of `open`, `ENODATA` of `fgetxattr`,
+/// `EOPNOTSUPP` of `flistxattr`.
 pub(crate) const KINDS: &[Kind] = kinds! {
     open [EACCES EIO EMFILE ENFILE ENOMEM EINTR ESTALE] [];
     openat [EACCES EIO EMFILE ENFILE ENOMEM ENOSPC EINTR ESTALE EPERM] [EIO EINTR];
@@ -112,7 +127,7 @@ pub(crate) const KINDS: &[Kind] = kinds! {
     getdents64 [EIO ENOENT ESTALE EINTR ENOMEM] [] short 2 from 280;
     lseek [EINVAL] [];
     ioctl [ENOTTY EIO ENOMEM ENOSYS EPERM] [];
-    fcntl [EMFILE ENOLCK EINTR ENOMEM] [];
+    fcntl [EMFILE ENOLCK EINTR ENOMEM] [] with DUPLICATING_AND_LOCKING;
     flock [ENOLCK EINTR ENOSYS EIO] [EIO EINTR];
     rename [EIO EACCES EPERM ENOSPC ESTALE EROFS EDQUOT ENOMEM] [EIO ENOENT];
     renameat [EIO EACCES EPERM ENOSPC ESTALE EROFS EDQUOT EBUSY ENOMEM EINTR] [EIO EINTR ENOENT];
@@ -136,10 +151,10 @@ pub(crate) const KINDS: &[Kind] = kinds! {
     fchownat [EIO EPERM ESTALE EDQUOT EINTR] [EIO EINTR];
     getxattr [EIO EOPNOTSUPP EACCES] [];
     lgetxattr [EIO EOPNOTSUPP EACCES] [];
-    fgetxattr [EIO EOPNOTSUPP ENODATA ESTALE] [];
-    listxattr [EIO EOPNOTSUPP] [];
-    llistxattr [EIO EOPNOTSUPP] [];
-    flistxattr [EIO EOPNOTSUPP ESTALE ENOMEM] [];
+    fgetxattr [EIO EOPNOTSUPP ESTALE] [];
+    listxattr [EIO] [];
+    llistxattr [EIO] [];
+    flistxattr [EIO ESTALE ENOMEM] [];
     setxattr [EIO ENOSPC EOPNOTSUPP EPERM] [EIO];
     lsetxattr [EIO ENOSPC EOPNOTSUPP EPERM] [EIO];
     fsetxattr [EIO ENOSPC EDQUOT EOPNOTSUPP EPERM ESTALE] [EIO];

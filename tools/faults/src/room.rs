@@ -26,7 +26,10 @@ pub(crate) struct Lab {
     pub(crate) patience: Duration,
     /// The seed.
     pub(crate) seed: Snapshot,
-    filter: Filter,
+    /// By kind; and for all kinds.
+    filters: Vec<Filter>,
+    all: Filter,
+    renames: Filter,
     watchdog: Watchdog,
 }
 
@@ -82,7 +85,9 @@ impl Lab {
             root: root.to_owned(),
             patience,
             seed: Snapshot::of(&directory),
-            filter: Filter::new(),
+            filters: (0..KINDS.len()).map(|kind| Filter::of(|index| index == kind)).collect(),
+            all: Filter::of(|_| true),
+            renames: Filter::of(|index| KINDS[index].name.starts_with("rename")),
             watchdog: Watchdog::start(),
         }
     }
@@ -178,8 +183,12 @@ impl Room<'_> {
 
     /// Runs it with a fault, or counts its calls.
     pub(crate) fn traced(&self, command: &str, fault: Option<(At, Fault)>) -> Ran {
-        tracer::traced(&self.launch(command), fault, &self.lab.filter, &self.lab.watchdog, self.lab.patience)
-            .unwrap()
+        let filter = match &fault {
+            Some((At::Nth(kind, _), _)) => &self.lab.filters[*kind],
+            Some((At::Naming(_), _)) => &self.lab.renames,
+            None => &self.lab.all,
+        };
+        tracer::traced(&self.launch(command), fault, filter, &self.lab.watchdog, self.lab.patience).unwrap()
     }
 
     /// What is in it now.

@@ -188,6 +188,11 @@ impl Tracer {
                 launch::kill(self.root).ok();
             }
             0 => resume(libc::PTRACE_CONT, thread, signal),
+            libc::PTRACE_EVENT_CLONE | libc::PTRACE_EVENT_FORK | libc::PTRACE_EVENT_VFORK
+                if self.finishing.is_some_and(|(of, fault)| of == thread && fault == Fault::KillAfter) =>
+            {
+                self.finished(thread);
+            }
             _ => resume(libc::PTRACE_CONT, thread, 0),
         }
     }
@@ -215,6 +220,12 @@ impl Tracer {
         let Some(index) = usize::try_from(index).ok().filter(|&index| counted && index < KINDS.len()) else {
             return resume(libc::PTRACE_CONT, thread, 0);
         };
+        if let Some(commands) = KINDS[index].commands {
+            let command = ptrace::getregs(thread).map_or(u64::MAX, |registers| arguments(&registers)[1]);
+            if !commands.contains(&command) {
+                return resume(libc::PTRACE_CONT, thread, 0);
+            }
+        }
         self.counts[index] += 1;
         match self.fault.clone() {
             Some((at, fault)) if self.hit.is_none() && self.is_at(&at, thread, index) => {
