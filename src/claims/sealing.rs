@@ -127,25 +127,22 @@ impl<F: Files> ClaimStore<'_, F> {
         Ok(())
     }
 
-    /// Moves the manifest to its place, unless an earlier try did. The records make it durable. Where it is in
-    /// neither place another replica has taken the stage.
+    /// Moves the manifest to its place, unless an earlier try did. The records make it durable.
     async fn place_manifest(&self, claim: &Claim<F::Dir>, stage: &str, name: &str) -> Result<()> {
+        let path = self.state.path.join(name);
+        // Where it is not there any more another replica has taken it: what has the name may be of another seed.
+        let wrapper = self.files.open(&claim.dir, stage).await.context("open stage of", path.as_path())?;
         let (from, to) = (ManifestRef::STAGED.as_bytes(), name.as_bytes());
-        let moved = async {
-            let wrapper = self.files.open(&claim.dir, stage).await?;
-            match self.files.rename(&wrapper, from, &claim.state, to).await {
-                Err(Errno::ISDIR | Errno::NOTEMPTY | Errno::EXIST) => {
-                    // It is in the way of a name that is ours.
-                    self.files.remove(&claim.state, to).await?;
-                    self.files.rename(&wrapper, from, &claim.state, to).await
-                }
-                moved => moved,
-            }
-        };
+        let mut moved = self.files.rename(&wrapper, from, &claim.state, to).await;
+        if let Err(Errno::ISDIR | Errno::NOTEMPTY | Errno::EXIST) = moved {
+            // It is in the way of a name that is ours.
+            self.files.remove(&claim.state, to).await.context("remove", path.as_path())?;
+            moved = self.files.rename(&wrapper, from, &claim.state, to).await;
+        }
         let is_there = async || !matches!(self.files.read(&claim.state, name).await, Err(Errno::NOENT));
-        match moved.await {
+        match moved {
             Err(Errno::NOENT) if is_there().await => Ok(()),
-            moved => moved.context("rename manifest", || self.state.path.join(name)),
+            moved => moved.context("rename manifest", path.as_path()),
         }
     }
 

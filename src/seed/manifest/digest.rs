@@ -45,10 +45,11 @@ impl DataDigest {
 
 impl fmt::Display for DataDigest {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        (0..22).rev().try_for_each(|place| {
-            let value = if place == 0 { self.0 << 4 } else { self.0 >> (6 * place - 4) };
-            write!(f, "{}", DIGITS[(value & 63) as usize] as char)
-        })
+        let digits: [u8; 22] = std::array::from_fn(|place| {
+            let value = if place == 21 { self.0 << 4 } else { self.0 >> (122 - 6 * place) };
+            DIGITS[(value & 63) as usize]
+        });
+        f.write_str(std::str::from_utf8(&digits).expect("they are ASCII"))
     }
 }
 
@@ -56,15 +57,30 @@ impl fmt::Display for DataDigest {
 #[derive(Default)]
 pub(crate) struct Digester {
     at: u64,
-    block: XxHash3_128,
+    /// What it will be, where that is known.
+    size: Option<u64>,
+    /// Its digest, where all of it came at once.
+    whole: Option<DataDigest>,
+    block: Option<XxHash3_128>,
     blocks: Vec<DataDigest>,
 }
 
 impl Digester {
+    /// Of a file of this size, in bytes: one that comes at once needs no state.
+    pub(crate) fn of_size(size: u64) -> Digester {
+        Digester { size: Some(size), ..Digester::default() }
+    }
+
     /// All of it: a file of this size, in bytes.
     pub(crate) fn finish(mut self, size: u64) -> DataDigest {
         self.hole(size);
-        if !self.at.is_multiple_of(CHUNK) || self.at == 0 {
+        if let Some(whole) = self.whole {
+            return whole;
+        }
+        if self.at < CHUNK {
+            return self.block.map_or_else(|| DataDigest::of(b""), |block| DataDigest(block.finish_128()));
+        }
+        if !self.at.is_multiple_of(CHUNK) {
             self.end_block();
         }
         match self.blocks[..] {
@@ -75,10 +91,15 @@ impl Digester {
 
     /// The next data.
     pub(crate) fn add(&mut self, mut bytes: &[u8]) {
+        let length = bytes.len() as u64;
+        if self.at == 0 && self.size == Some(length) && length <= CHUNK {
+            (self.whole, self.at) = (Some(DataDigest::of(bytes)), length);
+            return;
+        }
         while !bytes.is_empty() {
             let room = CHUNK - self.at % CHUNK;
             let (now, rest) = bytes.split_at(bytes.len().min(room as usize));
-            self.block.write(now);
+            self.block.get_or_insert_default().write(now);
             self.at += now.len() as u64;
             if self.at.is_multiple_of(CHUNK) {
                 self.end_block();
@@ -96,7 +117,7 @@ impl Digester {
     }
 
     fn end_block(&mut self) {
-        let block = std::mem::take(&mut self.block);
+        let block = self.block.take().unwrap_or_default();
         self.blocks.push(DataDigest(block.finish_128()));
     }
 }
@@ -126,7 +147,7 @@ mod tests {
         {
             let mut data: Vec<u8> = (0..size).map(|at| (at % 251) as u8).collect();
             data[hole.clone()].fill(0);
-            let mut digester = Digester::default();
+            let mut digester = Digester::of_size(size as u64);
             for (start, end) in [(0, hole.start), (hole.end, size)] {
                 for (number, piece) in data[start..end].chunks(1_000_003).enumerate() {
                     digester.hole((start + number * 1_000_003) as u64);

@@ -3,6 +3,8 @@
 //! Fields are separated by a space. What is no printable ASCII in a name or path, a space and a backslash are three
 //! octal digits behind a backslash, as in mtree(5).
 
+use std::io::Write;
+
 use super::digest::DataDigest;
 use crate::seed::source::entry::Time;
 
@@ -57,41 +59,72 @@ pub(crate) enum Line {
     LeftOut(Box<[u8]>),
 }
 
-impl Line {
-    /// Adds the line to `text`.
-    pub(crate) fn write(&self, text: &mut Vec<u8>) {
-        let mut put = |letter: u8, names: &[&[u8]], numbers: &str| {
-            text.push(letter);
-            for name in names {
-                text.push(b' ');
-                escape(name, text);
-            }
-            text.extend_from_slice(numbers.as_bytes());
-            text.push(b'\n');
-        };
-        fn of(path: &[u8]) -> &[u8] {
-            if path.is_empty() { ROOT } else { path }
+/// Adds the line of a directory to `text`.
+pub(crate) fn write_directory(path: &[u8], attrs: Option<ListedAttrs>, text: &mut Vec<u8>) {
+    let path = if path.is_empty() { ROOT } else { path };
+    match attrs {
+        Some(ListedAttrs { mode, uid, gid }) => {
+            begin(b'd', path, text);
+            end(format_args!(" {mode:o} {uid}:{gid}"), text);
         }
-        let attrs = |ListedAttrs { mode, uid, gid }: &ListedAttrs| format!(" {mode:o} {uid}:{gid}");
-        match self {
-            Line::Directory(path, Some(own)) => put(b'd', &[of(path)], &attrs(own)),
-            Line::Directory(path, None) => put(b'c', &[of(path)], ""),
-            Line::Set(own) => put(b's', &[], &attrs(own)),
-            Line::Entry(name, Listed::File { size, time, digest }) => {
-                let time = match time {
-                    Some(Time { seconds, nanoseconds: 0 }) => seconds.to_string(),
-                    Some(Time { seconds, nanoseconds }) => format!("{seconds}.{nanoseconds:09}"),
-                    None => "-".to_owned(),
-                };
-                put(b'f', &[name], &format!(" {size} {time} {digest}"));
-            }
-            Line::Entry(name, Listed::Symlink(target)) => put(b'l', &[name, target], ""),
-            Line::Entry(name, Listed::Link(path)) => put(b'h', &[name, path], ""),
-            Line::Entry(name, Listed::Fifo) => put(b'p', &[name], ""),
-            Line::LeftOut(path) => put(b'x', &[of(path)], ""),
+        None => {
+            begin(b'c', path, text);
+            end(format_args!(""), text);
         }
     }
+}
 
+/// Adds the line that sets mode and owner of what follows.
+pub(crate) fn write_set(ListedAttrs { mode, uid, gid }: ListedAttrs, text: &mut Vec<u8>) {
+    text.push(b's');
+    end(format_args!(" {mode:o} {uid}:{gid}"), text);
+}
+
+/// Adds the line of an entry.
+pub(crate) fn write_entry(name: &[u8], listed: &Listed, text: &mut Vec<u8>) {
+    match listed {
+        Listed::File { size, time, digest } => {
+            begin(b'f', name, text);
+            match time {
+                Some(Time { seconds, nanoseconds: 0 }) => {
+                    end(format_args!(" {size} {seconds} {digest}"), text)
+                }
+                Some(Time { seconds, nanoseconds }) => {
+                    end(format_args!(" {size} {seconds}.{nanoseconds:09} {digest}"), text);
+                }
+                None => end(format_args!(" {size} - {digest}"), text),
+            }
+        }
+        Listed::Symlink(to) | Listed::Link(to) => {
+            begin(if matches!(listed, Listed::Link(_)) { b'h' } else { b'l' }, name, text);
+            text.push(b' ');
+            escape(to, text);
+            end(format_args!(""), text);
+        }
+        Listed::Fifo => {
+            begin(b'p', name, text);
+            end(format_args!(""), text);
+        }
+    }
+}
+
+/// Adds the line of what is not from the seed.
+pub(crate) fn write_left_out(path: &[u8], text: &mut Vec<u8>) {
+    begin(b'x', path, text);
+    end(format_args!(""), text);
+}
+
+fn begin(letter: u8, name: &[u8], text: &mut Vec<u8>) {
+    text.extend([letter, b' ']);
+    escape(name, text);
+}
+
+fn end(rest: std::fmt::Arguments<'_>, text: &mut Vec<u8>) {
+    // Writing to memory does not fail.
+    let _ = writeln!(text, "{rest}");
+}
+
+impl Line {
     /// Reads a line, without its end. What volseed does not write is no line.
     pub(crate) fn parse(line: &[u8]) -> Option<Line> {
         let fields: Vec<&[u8]> = line.split(|byte| *byte == b' ').collect();
@@ -185,7 +218,12 @@ mod tests {
 
     fn text(line: &Line) -> String {
         let mut text = Vec::new();
-        line.write(&mut text);
+        match line {
+            Line::Directory(path, attrs) => write_directory(path, *attrs, &mut text),
+            Line::Set(attrs) => write_set(*attrs, &mut text),
+            Line::Entry(name, listed) => write_entry(name, listed, &mut text),
+            Line::LeftOut(path) => write_left_out(path, &mut text),
+        }
         String::from_utf8(text).unwrap()
     }
 

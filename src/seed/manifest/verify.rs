@@ -245,7 +245,7 @@ fn digest_of(
         return Err(Errno::LOOP);
     }
     buffer.resize(READ.min(usize::try_from(size).unwrap_or(READ)).max(1), 0);
-    let (mut digester, mut at) = (Digester::default(), 0);
+    let (mut digester, mut at) = (Digester::of_size(size), 0);
     while at < size {
         let read = rustix::io::retry_on_intr(|| rustix::io::pread(&file, &mut *buffer, at))?;
         if read == 0 {

@@ -13,7 +13,7 @@ use std::sync::{Mutex, PoisonError};
 use rustix::fs::{Mode, OFlags};
 
 use super::digest::Digester;
-use super::line::{HEADER, Line, Listed, ListedAttrs};
+use super::line::{HEADER, Listed, ListedAttrs, write_directory, write_entry, write_left_out, write_set};
 use crate::error::{Context, Result};
 use crate::seed::source::entry::Meta;
 use crate::volume::openat;
@@ -21,6 +21,8 @@ use crate::volume::records::{ManifestRef, Unkept, close};
 
 /// What may gather at one directory, in bytes.
 const MAX_BLOCK: usize = 64 << 10;
+/// What is reserved for a directory's first entries, in bytes: a dozen.
+const FIRST: usize = 1 << 10;
 /// What may gather at all of them, in bytes; from there on every line is written at once.
 const MAX_PENDING: usize = 1 << 20;
 /// What is written in one go, in bytes: the largest write that an NFS mount sends at once (nfs(5), `wsize`).
@@ -57,7 +59,8 @@ impl ManifestWriter {
         let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::TRUNC;
         let file = openat(stage, ManifestRef::STAGED.as_bytes(), flags, Mode::RUSR | Mode::WUSR);
         let file = file.context("create manifest", path.as_path())?.into();
-        let mut buffer = HEADER.to_vec();
+        let mut buffer = Vec::with_capacity(WRITE + MAX_BLOCK);
+        buffer.extend_from_slice(HEADER);
         buffer.push(b'\n');
         let output = Output { file, path, buffer, digester: Digester::default(), bytes: 0 };
         Ok(ManifestWriter { pending: AtomicUsize::new(0), output: Mutex::new(output) })
@@ -76,6 +79,10 @@ impl ManifestWriter {
     ) -> Result<()> {
         let mut gathered = gathered.lock().unwrap_or_else(PoisonError::into_inner);
         let before = gathered.text.len();
+        if before == 0 {
+            // Instead of growing with every line: all threads share one allocator.
+            gathered.text.reserve(FIRST);
+        }
         let attrs = ListedAttrs { mode: meta.mode, uid: meta.uid, gid: meta.gid };
         // Another name has what the first one has, and a symbolic link no mode.
         let attrs = match (&entry, gathered.set) {
@@ -85,15 +92,15 @@ impl ManifestWriter {
         };
         if attrs.is_some() && gathered.set != attrs {
             gathered.set = attrs;
-            attrs.into_iter().for_each(|attrs| Line::Set(attrs).write(&mut gathered.text));
+            attrs.into_iter().for_each(|attrs| write_set(attrs, &mut gathered.text));
         }
-        Line::Entry(name.into(), entry).write(&mut gathered.text);
+        write_entry(name, &entry, &mut gathered.text);
         let added = gathered.text.len() - before;
         let pending = self.pending.fetch_add(added, Relaxed) + added;
         if gathered.text.len() < MAX_BLOCK && pending < MAX_PENDING {
             return Ok(());
         }
-        self.write(Line::Directory(path.into(), None), &mut gathered)
+        self.write((path, None), &mut gathered)
     }
 
     /// Adds one entry below the directory with this path, once all others are.
@@ -117,7 +124,7 @@ impl ManifestWriter {
     ) -> Result<()> {
         let attrs = meta.map(|meta| ListedAttrs { mode: meta.mode, uid: meta.uid, gid: meta.gid });
         let mut gathered = gathered.lock().unwrap_or_else(PoisonError::into_inner);
-        self.write(Line::Directory(path.into(), attrs), &mut gathered)
+        self.write((path, attrs), &mut gathered)
     }
 
     /// What the volume has at this path, and below it, is not from the seed. Said once all is staged.
@@ -125,7 +132,9 @@ impl ManifestWriter {
     /// # Errors
     /// When the manifest cannot be written.
     pub(crate) fn leave_out(&self, path: &[u8]) -> Result<()> {
-        self.write(Line::LeftOut(path.into()), &mut Gathered::default())
+        let mut output = self.output.lock().unwrap_or_else(PoisonError::into_inner);
+        write_left_out(path, &mut output.buffer);
+        output.flush_if_full()
     }
 
     /// Ends it. Once what is staged is durable, it is too.
@@ -140,18 +149,22 @@ impl ManifestWriter {
         Ok(ManifestRef { digest: digester.finish(bytes).to_string().into(), bytes, unkept })
     }
 
-    fn write(&self, first: Line, gathered: &mut Gathered) -> Result<()> {
-        let mut output = self.output.lock().unwrap_or_else(PoisonError::into_inner);
-        first.write(&mut output.buffer);
-        self.pending.fetch_sub(gathered.text.len(), Relaxed);
+    fn write(&self, (path, attrs): (&[u8], Option<ListedAttrs>), gathered: &mut Gathered) -> Result<()> {
         // Its memory goes, too.
         let Gathered { text, .. } = std::mem::take(gathered);
+        self.pending.fetch_sub(text.len(), Relaxed);
+        let mut output = self.output.lock().unwrap_or_else(PoisonError::into_inner);
+        write_directory(path, attrs, &mut output.buffer);
         output.buffer.extend_from_slice(&text);
-        if output.buffer.len() < WRITE { Ok(()) } else { output.flush() }
+        output.flush_if_full()
     }
 }
 
 impl Output {
+    fn flush_if_full(&mut self) -> Result<()> {
+        if self.buffer.len() < WRITE { Ok(()) } else { self.flush() }
+    }
+
     fn flush(&mut self) -> Result<()> {
         self.file.write_all(&self.buffer).context("write", self.path.as_path())?;
         self.digester.add(&self.buffer);

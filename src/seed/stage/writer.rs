@@ -139,7 +139,7 @@ impl<'a> Writer<'a> {
         .unzip();
         let target = if is_reused { None } else { Some(self.create(file, xattrs.flatten(), hold)?) };
         let to = target.as_ref().map(|target| &target.fd);
-        let mut digester = Digester::default();
+        let mut digester = Digester::of_size(file.size);
         match (data, &source) {
             (Data::Slab(piece), _) => {
                 digester.add(piece.bytes());
@@ -175,7 +175,7 @@ impl<'a> Writer<'a> {
             (Chunk::Copy { offset, length, from }, _) => {
                 let source = source.map(AsFd::as_fd).or(self.shared.source);
                 let source = source.expect("what is copied has a source");
-                let mut digester = Digester::default();
+                let mut digester = Digester::of_size(*length);
                 self.copy_range(&large.file, source, target, (*from, *offset), *length, &mut digester)?;
                 let mut blocks = large.blocks.lock().unwrap_or_else(PoisonError::into_inner);
                 blocks.push((*offset / CHUNK, digester.finish(*length)));
