@@ -264,7 +264,7 @@ impl LargeFile {
         self.whole.get().copied().unwrap_or_else(|| {
             let mut blocks = self.blocks.lock().unwrap_or_else(PoisonError::into_inner);
             blocks.sort_unstable_by_key(|(block, _)| *block);
-            DataDigest::of_blocks(&blocks.iter().map(|(_, digest)| *digest).collect::<Vec<_>>())
+            DataDigest::of_blocks(self.file.size, &blocks)
         })
     }
 

@@ -10,7 +10,7 @@ use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use rustix::fs::{self, FileType, OFlags, Stat};
+use rustix::fs::{self, FileType, OFlags, SeekFrom, Stat};
 use rustix::io::Errno;
 
 use super::compare::{Content, Difference, content, has_attrs};
@@ -241,12 +241,27 @@ fn digest_of(
     buffer: &mut Vec<u8>,
 ) -> rustix::io::Result<Option<DataDigest>> {
     let file = open_in_mount(directory, name, OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK)?;
-    if !is_type(&fs::fstat(&file)?, FileType::RegularFile) {
+    let stat = fs::fstat(&file)?;
+    if !is_type(&stat, FileType::RegularFile) {
         return Err(Errno::LOOP);
     }
+    // stat(2) counts blocks of 512 bytes.
+    let has_holes = (stat.st_blocks as u64).saturating_mul(512) < size;
     buffer.resize(READ.min(usize::try_from(size).unwrap_or(READ)).max(1), 0);
     let (mut digester, mut at) = (Digester::of_size(size), 0);
     while at < size {
+        if has_holes {
+            at = match fs::seek(&file, SeekFrom::Data(at)) {
+                Ok(data) => data.min(size),
+                Err(Errno::NXIO) => size,
+                // It does not know of holes.
+                Err(_) => at,
+            };
+            digester.hole(at);
+        }
+        if at == size {
+            break;
+        }
         let read = rustix::io::retry_on_intr(|| rustix::io::pread(&file, &mut *buffer, at))?;
         if read == 0 {
             return Ok(None);
