@@ -217,9 +217,21 @@ impl Progress {
         }
     }
 
-    /// Where the volume is.
+    /// Where the work is: the volume, or a mount below it.
     pub(crate) fn place(&self) -> PathBuf {
         self.volume.lock().map(|volume| volume.1.clone()).unwrap_or_default()
+    }
+
+    /// Works on what is mounted at `place`, below the volume.
+    pub(crate) fn at<T>(&self, place: &Path, act: impl FnOnce() -> T) -> T {
+        let swap = |place| match self.volume.lock() {
+            Ok(mut volume) => std::mem::replace(&mut volume.1, place),
+            Err(_) => place,
+        };
+        let volume = swap(place.to_owned());
+        let result = act();
+        swap(volume);
+        result
     }
 
     /// Names the replica that is waited for.

@@ -1,5 +1,6 @@
 //! A volume that does not answer: one warning that says what is waited for, one line once that is over.
 
+use std::fs;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -7,7 +8,8 @@ use nix::sys::signal::Signal;
 use serde_json::Value;
 use slowfs::{Errno, Fault, Mount, Op, Options};
 
-use crate::kit::slowfs::slow;
+use crate::kit::mount::private;
+use crate::kit::slowfs::{slow, told_as_nfs};
 use crate::kit::{Running, Sandbox, Tree, eventually, needs, seed, staged};
 
 const SILENT: &str = "the volume has not answered for 10 s";
@@ -97,6 +99,39 @@ fn a_volume_that_hangs_when_all_is_staged_is_told() {
     is_told(&hung, hangs_later(&hung, Op::Rename, true), "syncing");
 }
 
+/// Between two moves: renames take long, so that there is time to hang.
+#[test]
+fn a_volume_that_hangs_while_the_seed_is_published_is_told() {
+    let Some(hung) = Hung::new() else { return };
+    hung.volume.faults().delay(Op::Rename, Duration::from_millis(700));
+    let running = hung.start();
+    eventually("it is published", || running.get("/readyz").json()["phase"] == "publishing");
+    hung.volume.faults().hang(Some(Op::Rename));
+    is_told(&hung, running, "publishing");
+}
+
+#[test]
+fn a_mount_below_the_volume_that_hangs_is_named() {
+    if !needs::root() {
+        return;
+    }
+    let sandbox = Sandbox::new();
+    let (source, below) = (sandbox.directory("source"), sandbox.volume().join("below"));
+    Tree::many("below", 20).file("index", "i").write_to(&source);
+    fs::create_dir(&below).unwrap();
+    if !needs::fuse() {
+        return;
+    }
+    private();
+    let mounted = Mount::new(Options::default(), &below).unwrap();
+    mounted.faults().hang(Some(Op::Create));
+    let running = seed(&source, sandbox.volume()).json().start();
+    let told = line(&running, SILENT);
+    assert_eq!([&told["mount"], &told["volume"]], ["slowfs", sandbox.volume().to_str().unwrap()], "{told}");
+    mounted.faults().release();
+    running.ends().exits(0);
+}
+
 /// Nothing is finished either, and the volume is not the reason.
 #[test]
 fn a_source_that_says_nothing_is_no_volume_that_hangs() {
@@ -120,7 +155,7 @@ fn a_container_that_was_paused_does_not_blame_the_volume() {
     running.ends().exits(0).says_nothing_of("has not answered");
 }
 
-/// As a soft mount gives up: what the kernel says of the mount is made up, what it answers is real.
+/// As a soft mount gives up.
 #[test]
 fn an_error_of_a_soft_nfs_mount_says_to_mount_it_hard() {
     if !needs::tools(&["sed", "mount"]) {
@@ -134,15 +169,8 @@ fn an_error_of_a_soft_nfs_mount_says_to_mount_it_hard() {
     ] {
         let Some(hung) = Hung::new() else { return };
         hung.volume.faults().fail(Fault::new(Op::Close, errno).named("00007"));
-        let at = hung.volume.path().display();
-        let script = format!(
-            "sed 's|\\( {at} .*\\) - .*|\\1 - nfs4 files.example:/site {options}|' /proc/$$/mountinfo >\"$0\" \
-             && mount --bind \"$0\" /proc/$$/mountinfo && exec \"$@\""
-        );
-        let forged = hung.sandbox.path("mountinfo");
-        let run =
-            seed(&hung.source, hung.volume.path()).under(["sh", "-c", &script, forged.to_str().unwrap()]);
-        let outcome = run.ends();
+        let nfs = told_as_nfs(&hung.sandbox, hung.volume.path(), options);
+        let outcome = seed(&hung.source, hung.volume.path()).under(nfs).ends();
         assert_eq!(outcome.stderr.contains("help: mount the volume hard"), is_soft, "{}", outcome.stderr);
     }
 }

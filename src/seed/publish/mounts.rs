@@ -146,14 +146,17 @@ impl StageJob<'_> {
         let (mut left, mut surveyed) = (crossings, Vec::new());
         while let Some(crossing) = left.pop() {
             let path = crossing.path.clone();
-            match self.survey(crossing, &mut mounts, &mut left, losses, purpose) {
+            let at = full_path(self.volume.path(), &path);
+            let survey = || self.survey(crossing, &mut mounts, &mut left, losses, purpose);
+            match self.progress.at(&at, survey) {
                 Ok(found) => surveyed.push(found),
                 Err(error) => self.leave_out(&path, &Missing::default(), error, losses, purpose)?,
             }
         }
         for found in surveyed {
             let (path, missing) = (found.crossing.path.clone(), &found.missing);
-            match self.stage_mount(&found, losses, purpose, &mut mounts.lost) {
+            let stage = || self.stage_mount(&found, losses, purpose, &mut mounts.lost);
+            match self.progress.at(found.mounted.path(), stage) {
                 Ok(None) => {}
                 Ok(Some((stage, root))) => mounts.prepared.push(Prepared {
                     path,
@@ -373,7 +376,8 @@ impl StageJob<'_> {
             go_on()?;
             let stopped = Cell::new(false);
             let go_on = || go_on().inspect_err(|_| stopped.set(true));
-            match self.fill_mount(&prepared, losses, &go_on) {
+            let fill = || self.fill_mount(&prepared, losses, &go_on);
+            match self.progress.at(prepared.mounted.path(), fill) {
                 Ok(filled) => published.add(&prepared.path, filled),
                 Err(error) if stopped.get() => return Err(error),
                 Err(error) => {
