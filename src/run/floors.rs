@@ -8,7 +8,8 @@ use std::os::fd::BorrowedFd;
 use std::time::Duration;
 
 use crate::seed::Staging;
-use crate::system::nfs::{self, Counters, Traffic};
+use crate::system::nfs::slots::{Looks, session_slots};
+use crate::system::nfs::{Counters, Traffic};
 use crate::system::processor;
 
 /// Up to so many times as long as the higher floor, that floor is the limit.
@@ -17,9 +18,9 @@ const NEAR: f64 = 1.5;
 const BUSY: f64 = 0.8;
 /// The server is the limit where it takes so many times as long for a request among many as for one alone.
 const SLOW: f64 = 1.5;
-/// For want of slots at least so many requests wait for each that is in flight, as 64 writers do with up to 51 slots.
+/// For want of slots at least so many requests wait for each that is in flight, as 64 writers do with up to 58 slots.
 /// What a busy processor adds was 0.05.
-const WAITS: f64 = 0.25;
+const WAITS: f64 = 0.1;
 
 /// Readings from before the first writer.
 #[derive(Debug)]
@@ -27,6 +28,8 @@ pub(super) struct Began {
     alone: Traffic,
     counters: Counters,
     processor: processor::ProcessorReading,
+    /// What was in flight meanwhile.
+    looks: Looks,
 }
 
 /// What was counted of a seed.
@@ -36,6 +39,8 @@ pub(super) struct Requests {
     pub(super) alone: Traffic,
     /// Those from the first writer to the last rename.
     pub(super) seed: Traffic,
+    /// How many of these were in flight, from the first writer to the last.
+    pub(super) looks: Looks,
     /// How busy the processors were meanwhile, 0 to 1.
     pub(super) busy: f64,
 }
@@ -47,15 +52,16 @@ pub(super) struct Floors {
     pub(super) round_trip: Duration,
     /// Of one among all those of the seed.
     pub(super) loaded_round_trip: Duration,
-    /// As many requests at once as there may be: what the client asks for, or the fewer that the server grants.
-    pub(super) slots: u64,
-    /// All requests, with so many at once.
+    /// The session's slots, where what was in flight shows them.
+    pub(super) slots: Option<u64>,
+    /// All requests, with so many at once; else with as many as the client asks for, or as there are writers where
+    /// there is no session.
     pub(super) slot_floor: Duration,
     /// The longest chain of creations, each of which waits for the one before.
     pub(super) directory_floor: Duration,
     /// The time by the higher floor, to the hundredth.
     pub(super) times_floor: f64,
-    /// What it would have to be faster: `slots`, `directory`, `server` or `processor`.
+    /// What it would have to be faster: `slots`, `writers`, `directory`, `server` or `processor`.
     pub(super) limit: Option<&'static str>,
 }
 
@@ -67,31 +73,43 @@ impl Began {
             alone: counters.since(before?),
             counters,
             processor: processor::ProcessorReading::now(),
+            looks: Looks::default(),
         })
+    }
+
+    /// Does what is between the readings, and looks at what is in flight.
+    pub(super) fn while_looking<T>(&mut self, root: BorrowedFd<'_>, act: impl FnOnce() -> T) -> T {
+        let (result, looks) = Looks::during(root, act);
+        self.looks = looks;
+        result
     }
 
     /// What there was since.
     pub(super) fn until_now(self, root: BorrowedFd<'_>) -> Option<Requests> {
         let seed = Counters::read(root)?.since(&self.counters);
-        Some(Requests { alone: self.alone, seed, busy: self.processor.busy_since() })
+        Some(Requests { alone: self.alone, seed, looks: self.looks, busy: self.processor.busy_since() })
     }
 }
 
 impl Floors {
     /// Of a seed that took this time. `None` where too few requests were sent to tell a round trip.
     pub(super) fn new(requests: &Requests, staging: &Staging, time: Duration) -> Option<Floors> {
-        let asked = nfs::session_slots() as u64;
+        let asked = session_slots() as u64;
         Floors::of(requests, asked, staging.writers as u64, staging.longest_chain, time)
     }
 
     fn of(requests: &Requests, asked: u64, writers: u64, chain: u64, time: Duration) -> Option<Floors> {
-        let Requests { alone, seed, busy } = requests;
+        let Requests { alone, seed, busy, .. } = requests;
         let loaded_round_trip = seed.round_trip()?;
         // A server that was away while the claim was made says nothing of the network.
         let round_trip = alone.round_trip()?.min(loaded_round_trip);
         let times = |number: f64| round_trip.mul_f64(number);
-        let slots = slots(seed, asked, writers);
-        let slot_floor = times(seed.total() as f64 / slots as f64);
+        let slots = slots(requests, asked, writers);
+        let (at_once, of) = match seed.has_session {
+            true => (slots.unwrap_or(asked), "slots"),
+            false => (writers.max(1), "writers"),
+        };
+        let slot_floor = times(seed.total() as f64 / at_once as f64);
         let directory_floor = times(chain as f64 * requests_a_creation(seed));
         let floor = slot_floor.max(directory_floor).as_secs_f64().max(f64::MIN_POSITIVE);
         let times_floor = (time.as_secs_f64() / floor * 100.0).round() / 100.0;
@@ -99,23 +117,24 @@ impl Floors {
             _ if times_floor > NEAR && *busy >= BUSY => Some("processor"),
             _ if times_floor > NEAR && loaded_round_trip >= round_trip.mul_f64(SLOW) => Some("server"),
             _ if times_floor > NEAR => None,
-            true => Some("slots"),
+            true => Some(of),
             false => Some("directory"),
         };
         Some(Floors { round_trip, loaded_round_trip, slots, slot_floor, directory_floor, times_floor, limit })
     }
 }
 
-/// As many as the client asks for, unless requests waited for a slot although there were never so many in flight: then
-/// the server has granted fewer. NFSv3 has no slots, and each writer its request.
-fn slots(seed: &Traffic, asked: u64, writers: u64) -> u64 {
-    if !seed.is_version_4 {
-        return writers.max(1);
-    }
+/// As many as the client asks for, where so many were in flight most of the time; fewer where requests waited although
+/// there were never more in flight, and more writers.
+fn slots(Requests { seed, looks, .. }: &Requests, asked: u64, writers: u64) -> Option<u64> {
+    // What is sent again is never told from what is in flight.
+    let limit = looks.limit().filter(|_| seed.has_session && seed.retransmissions == 0)?;
     let waited = seed.waiting() >= WAITS.max(2.0 * seed.waiting_for_network());
-    // One of those in flight may be the kernel's own.
-    let most = seed.most_in_flight.map(|most| most.saturating_sub(1).max(1));
-    most.filter(|most| waited && *most < asked.min(writers)).unwrap_or(asked)
+    match limit {
+        limit if limit >= asked => Some(asked),
+        limit if waited && limit < writers => Some(limit),
+        _ => None,
+    }
 }
 
 /// Requests under a directory's lock, one after the other: NFSv3 looks a file up before it creates it.
@@ -142,18 +161,21 @@ mod tests {
         CREATE: 7 7 0 1444 2184 0 21 22 0
         WRITE: 3 3 0 1424 552 0 9 9 0";
     fn counters(operations: &str, connection: &str) -> Counters {
+        let version = if operations.contains("OPEN") { "4.1" } else { "3" };
         let text = format!(
-            "device 10.0.0.9:/ mounted on /data with fstype nfs4 statvers=1.1\n\
+            "device 10.0.0.9:/ mounted on /data with fstype nfs4 statvers=1.1\nopts: rw,vers={version},hard\n\
              xprt: tcp 0 0 2 0 0 {connection}\nper-op statistics\n{operations}\n"
         );
         Counters::of(&text, "/data")
     }
 
-    /// What is counted between a mount, the end of the claim, and the end of the seed.
-    fn requests(claimed: &str, (connection, ended): (&str, &str), busy: f64) -> Requests {
+    /// What is counted between a mount, the end of the claim, and the end of the seed; so many requests were in flight
+    /// half the time.
+    fn requests(claimed: &str, (connection, ended): (&str, &str), in_flight: u64, busy: f64) -> Requests {
         let claim = counters(claimed, ALONE);
         let alone = claim.since(&counters(MOUNTED, ALONE));
-        Requests { alone, seed: counters(ended, connection).since(&claim), busy }
+        let looks = (0..in_flight).chain((0..in_flight).map(|_| in_flight)).collect();
+        Requests { alone, seed: counters(ended, connection).since(&claim), looks, busy }
     }
 
     /// The round trips alone and among others, the slots, the floors, the time by them, and the limit.
@@ -161,7 +183,7 @@ mod tests {
         match Floors::of(requests, 64, 64, chain, Duration::from_secs_f64(seconds)) {
             None => "nothing".into(),
             Some(floors) => format!(
-                "{} {} us, {} slots, {:.3} {:.3} s, times {} by {}",
+                "{} {} us, {:?} slots, {:.3} {:.3} s, times {} by {}",
                 floors.round_trip.as_micros(),
                 floors.loaded_round_trip.as_micros(),
                 floors.slots,
@@ -229,28 +251,41 @@ mod tests {
 
     #[test]
     fn the_round_trip_is_that_of_a_request_alone() {
-        let figures = "3025 8041 us, 64 slots, 2.228 0.756 s, times 3.04 by";
+        let figures = "3025 8041 us, Some(64) slots, 2.228 0.756 s, times 3.04 by";
         for (busy, limit) in [(0.97, "processor"), (0.2, "server")] {
-            let corpus = requests(CLAIMED, CORPUS, busy);
+            let corpus = requests(CLAIMED, CORPUS, 64, busy);
             assert_eq!(told(&corpus, 250, 6.766), format!("{figures} {limit}"));
         }
         // The server was away for a minute.
-        let away = requests(&CLAIMED.replace(" 45 45 ", " 60045 60045 "), CORPUS, 0.97);
+        let away = requests(&CLAIMED.replace(" 45 45 ", " 60045 60045 "), CORPUS, 64, 0.97);
         assert!(told(&away, 250, 6.766).starts_with("8041 8041 us"));
-        assert_eq!(told(&requests(CLAIMED, (ALONE, CLAIMED), 0.97), 250, 6.766), "nothing");
+        assert_eq!(told(&requests(CLAIMED, (ALONE, CLAIMED), 0, 0.97), 250, 6.766), "nothing");
     }
 
     #[test]
-    fn slots_are_fewer_than_the_client_asks_for_only_where_requests_waited_for_them() {
-        let few = requests(CLAIMED, FEW_SLOTS, 0.97);
-        assert_eq!(told(&few, 250, 7.072), "3025 4007 us, 34 slots, 4.193 0.756 s, times 1.69 by processor");
-        let small = requests(CLAIMED, SMALL, 0.1);
-        let figures = "3025 3459 us, 64 slots, 0.005 0.048 s, times";
+    fn slots_are_told_where_they_show() {
+        let few = requests(CLAIMED, FEW_SLOTS, 30, 0.97);
+        assert_eq!(
+            told(&few, 250, 7.072),
+            "3025 4007 us, Some(30) slots, 4.753 0.756 s, times 1.49 by slots"
+        );
+        // Nothing waits for more: some writers, or the processor, are that slow.
+        assert!(told(&requests(CLAIMED, CORPUS, 56, 0.97), 250, 6.766).contains(" None slots, 2.228 "));
+        let link = requests(CLAIMED, FULL_LINK, 39, 0.2);
+        assert_eq!(told(&link, 8, 6.9), "3025 123125 us, None slots, 0.024 0.024 s, times 285.12 by server");
+        // A request that is sent again looks as if two were in flight.
+        let sent_again = FEW_SLOTS.1.replace("OPEN: 10500 10500", "OPEN: 10500 10501");
+        let again = requests(CLAIMED, (FEW_SLOTS.0, &sent_again), 30, 0.97);
+        assert!(told(&again, 250, 7.072).contains(" None slots, "));
+    }
+
+    #[test]
+    fn a_small_seed_shows_no_slots_and_has_its_floors_by_those_that_are_asked_for() {
+        let small = requests(CLAIMED, SMALL, 3, 0.1);
+        let figures = "3025 3459 us, None slots, 0.005 0.048 s, times";
         assert_eq!(told(&small, 16, 0.06), format!("{figures} 1.24 by directory"));
         assert_eq!(told(&small, 16, 0.33), format!("{figures} 6.82 by nothing that is known"));
-        assert_eq!(told(&small, 1, 0.006), "3025 3459 us, 64 slots, 0.005 0.003 s, times 1.3 by slots");
-        let link = requests(CLAIMED, FULL_LINK, 0.2);
-        assert_eq!(told(&link, 8, 6.9), "3025 123125 us, 64 slots, 0.024 0.024 s, times 285.12 by server");
+        assert_eq!(told(&small, 1, 0.006), "3025 3459 us, None slots, 0.005 0.003 s, times 1.3 by slots");
     }
 
     #[test]
@@ -258,10 +293,9 @@ mod tests {
         let mounted = counters("MKDIR: 0 0 0 0 0 0 0 0 0", ALONE);
         let claim = counters("MKDIR: 20 20 0 1 1 0 60 60 0", ALONE);
         let seed = counters(VERSION_3.1, VERSION_3.0).since(&mounted);
-        let version_3 = Requests { alone: claim.since(&mounted), seed, busy: 0.1 };
-        assert_eq!(
-            told(&version_3, 100, 0.6),
-            "3000 3000 us, 64 slots, 0.045 0.581 s, times 1.03 by directory"
-        );
+        let version_3 = Requests { alone: claim.since(&mounted), seed, looks: Looks::default(), busy: 0.1 };
+        let figures = "3000 3000 us, None slots, 0.045";
+        assert_eq!(told(&version_3, 100, 0.6), format!("{figures} 0.581 s, times 1.03 by directory"));
+        assert_eq!(told(&version_3, 1, 0.05), format!("{figures} 0.006 s, times 1.12 by writers"));
     }
 }

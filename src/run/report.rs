@@ -47,7 +47,7 @@ pub(super) fn report(config: &VolumeConfig, epoch: u64, done: &Done) {
         retransmissions = traffic.map(|traffic| traffic.retransmissions),
         round_trip_us = floors.as_ref().map(|floors| micros(floors.round_trip)),
         loaded_round_trip_us = floors.as_ref().map(|floors| micros(floors.loaded_round_trip)),
-        slots = floors.as_ref().map(|floors| floors.slots),
+        slots = floors.as_ref().and_then(|floors| floors.slots),
         slot_floor_seconds = floors.as_ref().map(|floors| seconds(floors.slot_floor)),
         directory_floor_seconds = floors.as_ref().map(|floors| seconds(floors.directory_floor)),
         times_floor = floors.as_ref().map(|floors| floors.times_floor),

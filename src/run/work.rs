@@ -168,7 +168,7 @@ impl Work<Disk> for VolumeWork<'_> {
         if let Some(slow) = nfs::slow_mount(self.volume.root()) {
             tracing::warn!(volume = %self.config.to.display(), "this seed is slow: {slow}");
         }
-        let began = Began::now(self.volume.root(), self.before.as_ref());
+        let mut began = Began::now(self.volume.root(), self.before.as_ref());
         let path = self.stage_path(claim, STAGE);
         let stage =
             make_private(claim.dir.as_fd(), STAGE.as_bytes()).context("create directory", path.as_path())?.fd;
@@ -178,7 +178,11 @@ impl Work<Disk> for VolumeWork<'_> {
             false => None,
         };
         let site = self.site(claim, STAGE, &stage, &heartbeat.stop);
-        let mut staging = site.stage(input.source, after, remains.as_ref().map(AsFd::as_fd))?;
+        let stage = || site.stage(input.source, after, remains.as_ref().map(AsFd::as_fd));
+        let mut staging = match &mut began {
+            Some(began) => began.while_looking(self.volume.root(), stage)?,
+            None => stage()?,
+        };
         if remains.is_some() {
             // What cannot be removed now goes with the claim.
             let _ = remove_directory(claim.dir.as_fd(), REMAINS.as_bytes(), staging.writers, &|| {

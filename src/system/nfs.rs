@@ -1,9 +1,11 @@
-//! What the kernel tells of an NFS mount: its counters, and how many requests it keeps in flight.
+//! What the kernel tells of an NFS mount: its counters and its options.
 //!
 //! Knows nothing of seeding: a caller reads [`Counters`] before and after and asks for the
 //! [`Traffic`] between. All of it comes from /proc and /sys, which answer out of the kernel's memory
 //! while a server is silent. Nothing here is an error: what cannot be told is `None` or the kernel's
 //! default.
+
+pub(crate) mod slots;
 
 use std::collections::BTreeMap;
 use std::os::fd::{AsRawFd, BorrowedFd};
@@ -15,11 +17,6 @@ use super::files::kernel_text;
 const MAX_TEXT: u64 = 8 << 20;
 /// Fewer calls say little of a round trip: the kernel cuts the sum of each operation to whole milliseconds.
 const ENOUGH_CALLS: u64 = 10;
-/// `NFS4_DEF_SLOT_TABLE_SIZE` in Linux `fs/nfs/nfs4session.h`.
-const DEFAULT_SLOTS: usize = 64;
-/// `NFS4_MAX_SLOT_TABLE`, in the same file.
-const MAX_SLOTS: usize = 1024;
-
 /// What a mount's counters said at one time.
 ///
 /// They belong to the file system as this machine mounted it: another container that uses the same
@@ -29,14 +26,25 @@ pub(crate) struct Counters {
     operations: BTreeMap<String, OperationCounts>,
     /// Of its connections together; `None` where the kernel does not say (other transports than TCP).
     connections: Option<ConnectionCounts>,
+    /// Of the protocol, as `vers=` in its options has it.
+    version: String,
+}
+
+/// Where a mount's requests are counted, to be looked at often.
+pub(crate) struct OnTheWire {
+    point: String,
+    nth: usize,
+    /// What was never answered: a lost connection loses what was sent through it.
+    lost: u64,
 }
 
 /// What a line `xprt: tcp …` says, one for each connection (Linux `net/sunrpc/xprtsock.c`, `xs_tcp_print_stats`). The
 /// sums are over what there was whenever a request was sent (`net/sunrpc/xprt.c`, `xprt_request_transmit`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct ConnectionCounts {
-    /// The most requests that it ever had in flight.
-    most_in_flight: u64,
+    /// Requests that were sent, and answers that came.
+    sent: u64,
+    received: u64,
     /// Sum of those in flight.
     in_flight: u64,
     /// Sum of those that had their slot and waited for their turn to be sent.
@@ -49,7 +57,6 @@ struct ConnectionCounts {
 struct OperationCounts {
     calls: u64,
     transmissions: u64,
-    timeouts: u64,
     /// What the calls waited together before they were sent, in milliseconds: for a slot above all.
     queued: u64,
     /// What their answers took together, in milliseconds.
@@ -64,14 +71,10 @@ pub(crate) struct Traffic {
     pub calls: Vec<(String, u64)>,
     /// Requests that were sent again, for want of an answer or after a lost connection.
     pub retransmissions: u64,
-    /// How often a request went unanswered until the kernel logs `server not responding`
-    /// (nfs(5): `timeo`, `retrans`; with `soft` the call fails then).
-    pub timeouts: u64,
-    /// The most requests that the mount's connections ever had in flight at once, one of the kernel's
-    /// own among them; `None` where the kernel does not say (other transports than TCP).
-    pub most_in_flight: Option<u64>,
     /// Whether it is a mount of NFSv4, where one request opens a file and creates it.
     pub is_version_4: bool,
+    /// Whether the mount has a session, whose slots limit the requests in flight: from NFSv4.1 on.
+    pub has_session: bool,
     queued: u64,
     round_trips: u64,
     /// As [`ConnectionCounts`] has them.
@@ -101,7 +104,6 @@ impl Counters {
             OperationCounts {
                 calls: now.calls.saturating_sub(then.calls),
                 transmissions: now.transmissions.saturating_sub(then.transmissions),
-                timeouts: now.timeouts.saturating_sub(then.timeouts),
                 queued: now.queued.saturating_sub(then.queued),
                 round_trips: now.round_trips.saturating_sub(then.round_trips),
             }
@@ -119,15 +121,32 @@ impl Counters {
         };
         Traffic {
             retransmissions: sum(|operation| operation.transmissions.saturating_sub(operation.calls)),
-            timeouts: sum(|operation| operation.timeouts),
             queued: sum(|operation| operation.queued),
             round_trips: sum(|operation| operation.round_trips),
-            most_in_flight: self.connections.map(|connections| connections.most_in_flight),
             unsent: between_sums(|connections| connections.unsent),
             in_flight: between_sums(|connections| connections.in_flight),
             is_version_4: self.operations.contains_key("OPEN"),
+            has_session: self.version.starts_with("4.") && self.version != "4.0",
             calls: operations.into_iter().map(|(name, operation)| (name, operation.calls)).collect(),
         }
+    }
+}
+
+impl OnTheWire {
+    /// The requests of the NFS mount that holds `root`, of which none is in flight now.
+    fn of(root: BorrowedFd<'_>) -> Option<OnTheWire> {
+        let mounts = text("/proc/self/mountinfo")?;
+        let (point, nth) = mount(&mounts, mount_id(root)?)?;
+        let mut wire = OnTheWire { point: point.to_owned(), nth, lost: 0 };
+        wire.lost = wire.in_flight()?;
+        Some(wire)
+    }
+
+    /// How many are in flight.
+    fn in_flight(&self) -> Option<u64> {
+        let stats = text("/proc/self/mountstats")?;
+        let sums = connections(section(&stats, &self.point, self.nth)?)?;
+        Some(sums.sent.saturating_sub(sums.received).saturating_sub(self.lost))
     }
 }
 
@@ -158,13 +177,6 @@ impl Traffic {
     pub(crate) fn waiting_for_network(&self) -> f64 {
         self.unsent as f64 / self.in_flight.max(1) as f64
     }
-}
-
-/// How many requests an NFSv4.1 client asks a server to let it have in flight, 1 to 1024: the module
-/// parameter `nfs.max_session_slots` (Linux `Documentation/admin-guide/kernel-parameters.txt`), 64
-/// where it cannot be read. The server may have granted fewer. Does not ask it.
-pub(crate) fn session_slots() -> usize {
-    slots(text("/sys/module/nfs/parameters/max_session_slots").as_deref())
 }
 
 /// The options of the NFS mount that holds `root` (`vers=4.1,local_lock=none,…`), as the kernel has
@@ -212,10 +224,6 @@ fn line(mountinfo: &str, id: u64) -> Option<&str> {
     mountinfo.lines().find(|line| line.split(' ').next().is_some_and(|first| first.parse() == Ok(id)))
 }
 
-fn slots(parameter: Option<&str>) -> usize {
-    parameter.and_then(|text| text.trim().parse().ok()).unwrap_or(DEFAULT_SLOTS).clamp(1, MAX_SLOTS)
-}
-
 /// The mount that a descriptor was opened through, as mountinfo numbers it. From fdinfo (Linux 3.15)
 /// and not from statx, which came later, may be forbidden, and may ask the server.
 fn mount_id(root: BorrowedFd<'_>) -> Option<u64> {
@@ -236,31 +244,44 @@ fn mount(mountinfo: &str, id: u64) -> Option<(&str, usize)> {
     Some((point, nth))
 }
 
-/// The counters in the `nth` section of mountstats, from 0, whose mount point is `point`.
-fn counters(mountstats: &str, point: &str, nth: usize) -> Option<Counters> {
+/// The lines of the `nth` section of mountstats, from 0, whose mount point is `point`, without its heading.
+fn section<'a>(mountstats: &'a str, point: &str, nth: usize) -> Option<impl Iterator<Item = &'a str>> {
     let mut lines = mountstats.lines();
     let (_, kind) = lines.by_ref().filter_map(heading).filter(|(at, _)| *at == point).nth(nth)?;
-    if !matches!(kind, "nfs" | "nfs4") {
-        return None;
-    }
-    let mut section = lines.take_while(|line| heading(line).is_none());
-    let before = section.by_ref().take_while(|line| line.trim() != "per-op statistics");
-    let connections = before.filter_map(connection).reduce(|all, one| ConnectionCounts {
-        most_in_flight: all.most_in_flight + one.most_in_flight,
+    matches!(kind, "nfs" | "nfs4").then(|| lines.take_while(|line| heading(line).is_none()))
+}
+
+/// The counters in that section.
+fn counters(mountstats: &str, point: &str, nth: usize) -> Option<Counters> {
+    let mut lines = section(mountstats, point, nth)?;
+    let before: Vec<&str> = lines.by_ref().take_while(|line| line.trim() != "per-op statistics").collect();
+    let options = before.iter().find_map(|line| line.trim().strip_prefix("opts:"));
+    let version = options.and_then(|options| options.split(',').find_map(|it| it.strip_prefix("vers=")));
+    let operations: BTreeMap<_, _> =
+        lines.filter(|line| !line.trim().is_empty()).map(operation).collect::<Option<_>>()?;
+    (!operations.is_empty()).then(|| Counters {
+        operations,
+        connections: connections(before.into_iter()),
+        version: version.unwrap_or_default().to_owned(),
+    })
+}
+
+fn connections<'a>(lines: impl Iterator<Item = &'a str>) -> Option<ConnectionCounts> {
+    let before = lines.take_while(|line| line.trim() != "per-op statistics");
+    before.filter_map(connection).reduce(|all, one| ConnectionCounts {
+        sent: all.sent + one.sent,
+        received: all.received + one.received,
         in_flight: all.in_flight + one.in_flight,
         unsent: all.unsent + one.unsent,
-    });
-    let operations: BTreeMap<_, _> =
-        section.filter(|line| !line.trim().is_empty()).map(operation).collect::<Option<_>>()?;
-    (!operations.is_empty()).then_some(Counters { operations, connections })
+    })
 }
 
 /// `xprt: tcp port binds connects connecting idle sends received bad_ids in_flight backlog most_in_flight unsent pending`.
 fn connection(line: &str) -> Option<ConnectionCounts> {
     let numbers = line.trim().strip_prefix("xprt:")?.trim().strip_prefix("tcp")?.split_whitespace();
-    let mut numbers = numbers.skip(8).map(|number| number.parse().ok());
-    let [in_flight, _backlog, most_in_flight, unsent] = [(); 4].map(|()| numbers.next().flatten());
-    Some(ConnectionCounts { most_in_flight: most_in_flight?, in_flight: in_flight?, unsent: unsent? })
+    let numbers = numbers.map(|number| number.parse().ok()).collect::<Option<Vec<u64>>>()?;
+    let [_, _, _, _, _, sent, received, _, in_flight, _, _, unsent, ..] = numbers[..] else { return None };
+    Some(ConnectionCounts { sent, received, in_flight, unsent })
 }
 
 /// The mount point and the file system of a section's first line.
@@ -279,11 +300,11 @@ fn operation(line: &str) -> Option<(String, OperationCounts)> {
     let (name, numbers) = line.trim().split_once(':')?;
     let numbers =
         numbers.split_whitespace().map(|number| number.parse().ok()).collect::<Option<Vec<u64>>>()?;
-    let [calls, transmissions, timeouts, _sent, _received, queued, round_trips, _executed, ..] = numbers[..]
+    let [calls, transmissions, _timeouts, _sent, _received, queued, round_trips, _executed, ..] = numbers[..]
     else {
         return None;
     };
-    Some((name.to_owned(), OperationCounts { calls, transmissions, timeouts, queued, round_trips }))
+    Some((name.to_owned(), OperationCounts { calls, transmissions, queued, round_trips }))
 }
 
 fn text(path: &str) -> Option<String> {
@@ -394,8 +415,7 @@ device 10.0.0.9:/site mounted on /my\\040data with fstype nfs4 statvers=1.1
         let traffic = read(MOUNTSTATS, 52).unwrap().since(&read(&earlier, 52).unwrap());
         assert_eq!(traffic.calls, [("OPEN".to_owned(), 300), ("WRITE".to_owned(), 100)]);
         assert_eq!(traffic.total(), 400);
-        assert_eq!((traffic.retransmissions, traffic.timeouts), (2, 1));
-        assert_eq!(traffic.most_in_flight, Some(32));
+        assert_eq!((traffic.retransmissions, traffic.has_session), (2, true));
         let micros = Duration::from_micros;
         assert_eq!(traffic.round_trip(), Some(micros(3250)));
         assert_eq!((traffic.waiting(), traffic.waiting_for_network()), (20.0 / 1300.0, 86.0 / 1500.0));
@@ -417,14 +437,5 @@ device 10.0.0.9:/site mounted on /my\\040data with fstype nfs4 statvers=1.1
         let mounts = text("/proc/self/mountinfo").unwrap();
         assert_eq!(mount(&mounts, mount_id(root.as_fd()).unwrap()).map(|(point, _)| point), Some("/proc"));
         assert_eq!(Counters::read(root.as_fd()), None);
-    }
-
-    #[test]
-    fn slots_are_the_parameter_within_the_kernels_bounds() {
-        let cases =
-            [(None, 64), (Some("128\n"), 128), (Some("0\n"), 1), (Some("65535"), 1024), (Some("x"), 64)];
-        for (parameter, expected) in cases {
-            assert_eq!(slots(parameter), expected);
-        }
     }
 }

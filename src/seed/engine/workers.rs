@@ -5,7 +5,7 @@ use super::schedule::Pace;
 use crate::cli::values::Workers;
 use crate::system::limits;
 use crate::system::limits::{FileBudget, Limits};
-use crate::system::nfs;
+use crate::system::nfs::slots::session_slots;
 use crate::volume::{FileSystem, Storage};
 
 /// The least on NFS, however few slots its session has: a client of version 3 has none and sends
@@ -67,7 +67,7 @@ pub(crate) fn crew(requested: Workers, kind: FileSystem, uses: u64) -> Paralleli
     let remote = matches!(kind.place, Storage::Network | Storage::Unknown);
     let auto = match kind.place {
         Storage::Memory | Storage::Local => LOCAL,
-        Storage::Network if kind.name == "nfs" => nfs::session_slots().max(MIN_NFS_WRITERS),
+        Storage::Network if kind.name == "nfs" => session_slots().max(MIN_NFS_WRITERS),
         Storage::Network => NETWORK,
         Storage::Unknown => UNKNOWN,
     };
