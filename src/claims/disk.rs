@@ -24,7 +24,7 @@ use crate::volume::{Ourselves, Privacy, Volume, Wall, make_private};
 pub(crate) const LOCK: &str = "lock";
 /// A server that has not answered about the lock after this long is taken to have none: twice what a
 /// healthy one takes to be restarted by its host, and less than a waiter's patience.
-const LOCK_ANSWER: Duration = Duration::from_secs(5);
+pub(crate) const LOCK_ANSWER: Duration = Duration::from_secs(5);
 
 /// Calls on a volume.
 pub(crate) struct Disk {

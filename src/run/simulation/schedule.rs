@@ -55,6 +55,16 @@ struct Life {
     host: usize,
 }
 
+/// A server that restarts lets its clients reclaim their locks first: up to 90 s (Linux `nfsv4gracetime`).
+fn grace_of(kind: Kind, seed: u64) -> (u64, u64) {
+    let random = Sim::mixed(seed);
+    let begins = random % 20_000_000_000;
+    match kind == Kind::Server && random.is_multiple_of(3) {
+        true => (begins, begins + random % 90_000_000_000),
+        false => (0, 0),
+    }
+}
+
 /// What all parts of a schedule share.
 pub(crate) struct Sim {
     pub world: RefCell<World>,
@@ -67,6 +77,8 @@ pub(crate) struct Sim {
     lives: RefCell<Vec<Life>>,
     /// Since when and until when each host is cut off.
     cuts: RefCell<Vec<(u64, u64)>>,
+    /// From when until when the server is in its grace period, in which it answers nobody who asks for the lock.
+    grace: (u64, u64),
     /// One call in so many goes wrong; never where it is 0.
     faults: Cell<u64>,
     totals: RefCell<Totals>,
@@ -124,10 +136,14 @@ impl Sim {
     pub(crate) fn random(&self, bound: u64) -> u64 {
         let state = self.random.get().wrapping_add(0x9e37_79b9_7f4a_7c15);
         self.random.set(state);
+        Sim::mixed(state) % bound.max(1)
+    }
+
+    fn mixed(state: u64) -> u64 {
         let mut mixed = state;
         mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
         mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        (mixed ^ (mixed >> 31)) % bound.max(1)
+        mixed ^ (mixed >> 31)
     }
 
     /// Once in so many times.
@@ -226,6 +242,11 @@ impl Sim {
         self.unlock(replica);
     }
 
+    /// Whether the server answers nobody who asks for the lock now.
+    pub(crate) fn is_in_grace(&self) -> bool {
+        (self.grace.0..self.grace.1).contains(&self.now.get())
+    }
+
     pub(crate) fn lock(&self, replica: usize) -> bool {
         let mut world = self.world.borrow_mut();
         if world.kind == Kind::ServerTwice {
@@ -266,6 +287,10 @@ impl Sim {
             Event::Lost(..) => {
                 self.totals.borrow_mut().lost += 1;
                 actor.set(Actor::default());
+            }
+            // After a lease that was over a holder may beat on without its lock; a server that is slow says nothing.
+            Event::NotShared(cause) if self.grace.1 > 0 && !cause.contains("heart") => {
+                self.breaks(format!("the lock of a server in its grace period is given up: {cause}"));
             }
             _ => {}
         }
@@ -310,6 +335,7 @@ impl Schedule {
             world: RefCell::new(World::new(kind)),
             now: Cell::new(1),
             random: Cell::new(seed),
+            grace: grace_of(kind, seed),
             timers: RefCell::default(),
             ticket: Cell::new(0),
             started: RefCell::default(),
