@@ -1,8 +1,9 @@
-//! The protocol's calls on a real volume. Each blocks until it is done; only the lock's, which may hang
-//! on a server, is given up after a while.
+//! The protocol's calls on a real volume. Each blocks until it is done; only the lock's, which a server may be long
+//! to answer, goes on beside the others.
 
 use std::os::fd::{AsFd, OwnedFd};
-use std::sync::{Arc, Mutex, PoisonError, mpsc};
+use std::sync::mpsc::{self, Receiver, TryRecvError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use nix::fcntl::{FcntlArg, fcntl};
@@ -11,6 +12,7 @@ use rustix::fs::{self, AtFlags, FileType, Gid, Mode, OFlags, Uid};
 use rustix::io::{Errno, Result};
 use rustix::time::{ClockId, clock_gettime};
 
+use super::expiry::Lock;
 use super::io::{Clock, Files};
 use super::store::{CLAIMS, ClaimStore};
 use crate::cancel::Cancel;
@@ -22,8 +24,9 @@ use crate::volume::{Ourselves, Privacy, Volume, Wall, make_private};
 
 /// The file that is locked: never removed, and without data.
 pub(crate) const LOCK: &str = "lock";
-/// A server that has not answered about the lock after this long is taken to have none: twice what a
-/// healthy one takes to be restarted by its host, and less than a waiter's patience.
+/// So long the server's answer about the lock is waited for before anything else is done: less than a waiter's
+/// patience. It may take longer, since a server that restarts lets its clients reclaim their locks first: 90 s
+/// (Linux `nfsv4gracetime`).
 pub(crate) const LOCK_ANSWER: Duration = Duration::from_secs(5);
 
 /// Calls on a volume.
@@ -31,9 +34,17 @@ pub(crate) struct Disk {
     /// Whether the lock is a server's, so that asking for it may hang.
     remote_lock: bool,
     ourselves: Arc<Ourselves>,
-    lock: Mutex<Option<Arc<OwnedFd>>>,
+    lock: Mutex<LockFile>,
     /// Hears of everything that is removed.
     progress: Arc<Progress>,
+}
+
+/// The file that is locked, once it is open.
+#[derive(Default)]
+struct LockFile {
+    file: Option<Arc<OwnedFd>>,
+    /// What a call for its lock will say that the server has yet to answer.
+    answer: Option<Receiver<Result<Lock>>>,
 }
 
 impl Disk {
@@ -176,9 +187,16 @@ impl Files for Disk {
         fs::fsync(dir)
     }
 
-    async fn lock(&self, state: &Self::Dir) -> Result<bool> {
-        let mut held = self.lock.lock().unwrap_or_else(PoisonError::into_inner);
-        let file = match &*held {
+    async fn lock(&self, state: &Self::Dir) -> Result<Lock> {
+        let mut lock = self.lock.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(answer) = &lock.answer {
+            let told = answer.try_recv();
+            if told != Err(TryRecvError::Empty) {
+                lock.answer = None;
+            }
+            return told.unwrap_or(Ok(Lock::Unknown));
+        }
+        let file = match &lock.file {
             Some(file) => Arc::clone(file),
             None => {
                 let flags = OFlags::RDWR | OFlags::CREATE;
@@ -186,33 +204,36 @@ impl Files for Disk {
                 if !volume::is_type(&fs::fstat(&file)?, FileType::RegularFile) {
                     return Err(Errno::LOOP);
                 }
-                Arc::clone(held.insert(Arc::new(file)))
+                Arc::clone(lock.file.insert(Arc::new(file)))
             }
         };
         if !self.remote_lock {
             return try_lock(&file);
         }
-        let (tell, told) = mpsc::channel();
-        std::thread::Builder::new()
-            .name("lock".into())
-            .spawn(move || tell.send(try_lock(&file)))
-            .map_err(|_| Errno::AGAIN)?;
-        told.recv_timeout(LOCK_ANSWER).unwrap_or_else(|_| {
-            // The thread that is left behind has the last descriptor, and closes it when it comes back.
-            held.take();
-            Err(Errno::TIMEDOUT)
+        let (tell, answer) = mpsc::channel();
+        let call = move || {
+            let _ = tell.send(try_lock(&file));
+        };
+        if std::thread::Builder::new().name("lock".into()).spawn(call).is_err() {
+            // A limit of processes, and nothing that the server has said.
+            return Ok(Lock::Unknown);
+        }
+        answer.recv_timeout(LOCK_ANSWER).unwrap_or_else(|_| {
+            lock.answer = Some(answer);
+            Ok(Lock::Unknown)
         })
     }
 
     async fn unlock(&self) {
-        self.lock.lock().unwrap_or_else(PoisonError::into_inner).take();
+        // A call that is not answered yet has the last descriptor then, and closes it when it comes back.
+        *self.lock.lock().unwrap_or_else(PoisonError::into_inner) = LockFile::default();
     }
 }
 
 /// Of the open file description (fcntl(2), `F_OFD_SETLK`): the kernel drops it with its last descriptor.
 /// It is polled: a waiter can be stopped at any moment, and on NFS a blocking lock sleeps up to 30 s
 /// between two tries anyway.
-fn try_lock(file: &OwnedFd) -> Result<bool> {
+fn try_lock(file: &OwnedFd) -> Result<Lock> {
     let whole_file = libc::flock {
         l_type: libc::F_WRLCK as libc::c_short,
         l_whence: libc::SEEK_SET as libc::c_short,
@@ -220,9 +241,12 @@ fn try_lock(file: &OwnedFd) -> Result<bool> {
         l_len: 0,
         l_pid: 0,
     };
+    use nix::errno::Errno as Cause;
     match fcntl(file, FcntlArg::F_OFD_SETLK(&whole_file)) {
-        Ok(_) => Ok(true),
-        Err(nix::errno::Errno::EAGAIN | nix::errno::Errno::EACCES | nix::errno::Errno::EINTR) => Ok(false),
+        Ok(_) => Ok(Lock::Ours),
+        Err(Cause::EAGAIN | Cause::EACCES) => Ok(Lock::Theirs),
+        // Interrupted, or a soft mount's server has not answered (nfs(5)): that says nothing of its locks.
+        Err(Cause::EINTR | Cause::EIO | Cause::ETIMEDOUT) => Ok(Lock::Unknown),
         Err(error) => Err(Errno::from_raw_os_error(error as i32)),
     }
 }

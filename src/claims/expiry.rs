@@ -37,7 +37,7 @@ pub(crate) enum Lock {
     Ours,
     /// Another replica does.
     Theirs,
-    /// There is none that all replicas see.
+    /// There is none that all replicas see, or the server has yet to say.
     Unknown,
 }
 

@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use rustix::io::Result;
 
+use super::expiry::Lock;
 use crate::volume::{Privacy, Wall};
 
 /// A file system, as far as replicas agree through it. Every name is one component; no link is
@@ -69,9 +70,9 @@ pub(crate) trait Files {
     async fn same(&self, one: &Self::Dir, other: &Self::Dir) -> Result<bool>;
     /// Makes the names in a directory durable.
     async fn sync(&self, dir: &Self::Dir) -> Result<()>;
-    /// Tries to get the replicas' lock, which is held from then on until [`Files::unlock`]; whether it
-    /// is held. An error says that there is none to be had.
-    async fn lock(&self, state: &Self::Dir) -> Result<bool>;
+    /// Tries to get the replicas' lock, which is held from then on until [`Files::unlock`]. `Unknown` says that
+    /// the server has yet to answer: ask again. An error says that there is no lock to be had.
+    async fn lock(&self, state: &Self::Dir) -> Result<Lock>;
     /// Lets go of the lock.
     async fn unlock(&self);
 }

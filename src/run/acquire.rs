@@ -272,7 +272,7 @@ impl<F: Files, C: Clock, W: Work<F>> Replica<'_, F, C, W> {
     /// The lock is in this state directory, and in no other.
     async fn stay_in(&self, state: &F::Dir, waiting: &mut Waiting<F::Dir>, lock: &mut LockState) {
         if let Some(before) = waiting.inside.replace(state.clone())
-            && lock.of != Lock::Unknown
+            && lock.usable
             && !self.store.files.same(&before, state).await.unwrap_or(false)
         {
             self.release(lock).await;
@@ -290,8 +290,7 @@ impl<F: Files, C: Clock, W: Work<F>> Replica<'_, F, C, W> {
             return Ok(false);
         }
         lock.of = match self.store.files.lock(state).await {
-            Ok(true) => Lock::Ours,
-            Ok(false) => Lock::Theirs,
+            Ok(lock) => lock,
             Err(Errno::LOOP | Errno::ISDIR | Errno::NXIO) => {
                 return Err(foreign_state(&self.store.state.path.join(LOCK), "not a regular file"));
             }

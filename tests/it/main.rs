@@ -26,6 +26,7 @@ mod exclude;
 mod existing;
 mod fidelity;
 mod forged;
+mod grace;
 mod handover;
 mod health;
 mod hostile_claims;

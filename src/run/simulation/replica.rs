@@ -11,7 +11,7 @@ use rustix::io::{Errno, Result};
 use super::schedule::{Fault, Sim};
 use super::world::{Actor, Ino, ROOT, World};
 use crate::claims::beat::{Beat, Holder};
-use crate::claims::disk::LOCK_ANSWER;
+use crate::claims::expiry::Lock;
 use crate::claims::heartbeat;
 use crate::claims::heartbeat::Pulse;
 use crate::claims::io::{Clock, Files};
@@ -288,13 +288,9 @@ impl Files for Calls {
         .await
     }
 
-    async fn lock(&self, _: &Ino) -> Result<bool> {
+    async fn lock(&self, _: &Ino) -> Result<Lock> {
         self.sim.before(self.replica, self.host, Fault::Usual).await;
-        if self.sim.is_in_grace() {
-            self.sim.sleep(LOCK_ANSWER).await;
-            return Err(Errno::TIMEDOUT);
-        }
-        let locked = self.sim.lock(self.replica);
+        let locked = self.sim.ask_for_lock(self.replica).await;
         self.show("lock", 0, b"", &locked);
         Ok(locked)
     }

@@ -16,6 +16,8 @@ use super::forgery;
 use super::forgery::APP;
 use super::replica::{Calls, SmallSeed, Ticks, image, manifest};
 use super::world::{Actor, Kind, ROOT, USERS, World};
+use crate::claims::disk::LOCK_ANSWER;
+use crate::claims::expiry::Lock;
 use crate::claims::store::{ClaimStore, PUBLISHING, SEALED, STAGE};
 use crate::run::acquire::Mode;
 use crate::run::protocol::{Event, Replica, Rules};
@@ -79,6 +81,8 @@ pub(crate) struct Sim {
     cuts: RefCell<Vec<(u64, u64)>>,
     /// From when until when the server is in its grace period, in which it answers nobody who asks for the lock.
     grace: (u64, u64),
+    /// What replicas asked in it, and what they will be told.
+    lock_calls: RefCell<BTreeMap<usize, Option<Lock>>>,
     /// One call in so many goes wrong; never where it is 0.
     faults: Cell<u64>,
     totals: RefCell<Totals>,
@@ -242,21 +246,41 @@ impl Sim {
         self.unlock(replica);
     }
 
-    /// Whether the server answers nobody who asks for the lock now.
-    pub(crate) fn is_in_grace(&self) -> bool {
-        (self.grace.0..self.grace.1).contains(&self.now.get())
+    /// Asks for the lock. A server in its grace period is waited for beside what the replica does.
+    pub(crate) async fn ask_for_lock(self: &Rc<Self>, replica: usize) -> Lock {
+        let asked = self.lock_calls.borrow().get(&replica).copied();
+        match asked {
+            Some(None) => return Lock::Unknown,
+            Some(Some(answer)) => {
+                self.lock_calls.borrow_mut().remove(&replica);
+                return answer;
+            }
+            None if !(self.grace.0..self.grace.1).contains(&self.now.get()) => return self.lock(replica),
+            None => {}
+        }
+        self.lock_calls.borrow_mut().insert(replica, None);
+        let sim = Rc::clone(self);
+        self.start(replica, async move {
+            sim.until(sim.grace.1 + sim.latency()).await;
+            if sim.lock_calls.borrow().contains_key(&replica) {
+                let answer = sim.lock(replica);
+                sim.lock_calls.borrow_mut().insert(replica, Some(answer));
+            }
+        });
+        self.sleep(LOCK_ANSWER).await;
+        Lock::Unknown
     }
 
-    pub(crate) fn lock(&self, replica: usize) -> bool {
+    fn lock(&self, replica: usize) -> Lock {
         let mut world = self.world.borrow_mut();
         if world.kind == Kind::ServerTwice {
-            return true;
+            return Lock::Ours;
         }
         let host = self.lives.borrow()[replica].host;
         // A kernel remembers what it has given, also what the server has taken back meanwhile
         // (Linux fs/nfs/nfs4proc.c, `_nfs4_proc_setlk` asks its own table first).
         if world.local_locks.get(&host).is_some_and(|holder| *holder != replica) {
-            return false;
+            return Lock::Theirs;
         }
         if let Some(holder) = world.lock
             && holder != replica
@@ -264,15 +288,16 @@ impl Sim {
             let (since, until) = self.cuts.borrow()[self.lives.borrow()[holder].host];
             let given_up = until > self.now.get() && self.now.get() - since > LEASE;
             if !given_up {
-                return false;
+                return Lock::Theirs;
             }
         }
         world.lock = Some(replica);
         world.local_locks.insert(host, replica);
-        true
+        Lock::Ours
     }
 
     pub(crate) fn unlock(&self, replica: usize) {
+        self.lock_calls.borrow_mut().remove(&replica);
         let mut world = self.world.borrow_mut();
         if world.lock == Some(replica) {
             world.lock = None;
@@ -336,6 +361,7 @@ impl Schedule {
             now: Cell::new(1),
             random: Cell::new(seed),
             grace: grace_of(kind, seed),
+            lock_calls: RefCell::default(),
             timers: RefCell::default(),
             ticket: Cell::new(0),
             started: RefCell::default(),
