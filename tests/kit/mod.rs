@@ -53,10 +53,11 @@ pub(crate) fn eventually(what: &str, mut condition: impl FnMut() -> bool) {
     }
 }
 
-/// Regular files that stand in the private stage of a volume.
+/// Regular files of the seed that stand in the private stage of a volume.
 pub(crate) fn staged(volume: &Path) -> usize {
     files_below(&volume.join(".volseed/claims"), |path| {
-        path.components().any(|part| part.as_os_str() == "stage")
+        let parts = path.components().map(|part| part.as_os_str());
+        parts.clone().zip(parts.skip(1)).any(|pair| pair.0 == "stage" && pair.1 == "tree")
     })
 }
 
