@@ -51,6 +51,8 @@ pub(crate) enum Verb {
     Status(StatusArgs),
     /// Compare the volume with what was seeded: exit 0 or 1
     Verify(VerifyArgs),
+    /// Put back what is missing on a seeded volume
+    Repair(RepairArgs),
     /// Copy this binary to a directory that another container mounts
     Install(InstallArgs),
 }
@@ -141,6 +143,23 @@ pub(crate) struct VerifyArgs {
     /// One JSON object on each line, for machines
     #[arg(long, help_heading = "Output")]
     pub json: bool,
+}
+
+/// `volseed repair`.
+#[derive(Debug, Args)]
+pub(crate) struct RepairArgs {
+    #[command(flatten)]
+    pub volume: VolumeArgs,
+    #[command(flatten)]
+    pub copy: CopyArgs,
+    /// Also replace what differs; what it replaces is kept in `.volseed/old`
+    #[arg(long, help_heading = "Repair")]
+    pub modified: bool,
+    /// Read the data of every file to find what differs, instead of only its size and time
+    #[arg(long, help_heading = "Repair")]
+    pub digest: bool,
+    #[command(flatten)]
+    pub log: LogArgs,
 }
 
 /// `volseed install`.

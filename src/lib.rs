@@ -113,6 +113,7 @@ fn act(command: Command, environment: Environment, signals: &Signals, console: &
         }
         Command::Seed(config) => complete(Mode::Seed, config, signals, console),
         Command::Wait(config) => complete(Mode::Wait, config, signals, console),
+        Command::Repair(config) => complete(Mode::Repair, config, signals, console),
         Command::Health(config, args) => health(&config, &args),
         Command::Status(volumes, json) => status(&volumes, json),
         Command::Verify(volumes, options) => verify(&volumes, options),

@@ -9,6 +9,7 @@ pub(crate) mod emptied;
 pub(crate) mod events;
 pub(crate) mod floors;
 pub(crate) mod protocol;
+pub(crate) mod repair;
 pub(crate) mod report;
 pub(crate) mod settings;
 #[cfg(test)]

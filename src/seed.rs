@@ -29,10 +29,12 @@ use crate::volume::records;
 use crate::volume::records::{ManifestRef, Name, Public, Sealed, Staged, TREE, Unkept};
 use crate::volume::{FileSystem, PrivateDirectory, Volume, openat, remove_tree, user};
 use engine::workers::{self, Parallelism};
+use manifest::repair::RepairPlan;
 use manifest::write::ManifestWriter;
 pub(crate) use publish::Published;
 use publish::mounts::Mounts;
 use publish::root;
+use publish::saved::Saved;
 pub(crate) use source::Source;
 use source::SourceContent;
 pub(crate) use source::directory::Wanted;
@@ -65,6 +67,8 @@ pub(crate) struct StageJob<'a> {
     pub below: Vec<u8>,
     /// What of a directory's source is wanted; everything without it.
     pub only: Option<Wanted<'a>>,
+    /// What is put back on a complete volume, where it is not a seed.
+    pub repair: Option<Repair<'a>>,
     /// Whether an earlier run may have left something in the stage.
     pub begun: bool,
     /// The claim that it is made under.
@@ -75,6 +79,15 @@ pub(crate) struct StageJob<'a> {
     pub progress: &'a Arc<Progress>,
     /// Stops it.
     pub cancel: Arc<Cancel>,
+}
+
+/// What a repair puts back, and where it keeps what it replaces.
+#[derive(Clone, Copy)]
+pub(crate) struct Repair<'a> {
+    /// Which entries.
+    pub plan: &'a RepairPlan,
+    /// The private directory for what they replace.
+    pub saved: Option<&'a Saved>,
 }
 
 impl StageJob<'_> {
@@ -118,7 +131,8 @@ impl StageJob<'_> {
             epoch = self.epoch,
             as_user = self.volume.user().map(spelled),
             owner_of_everything = one_user.map(spelled),
-            "seeding"
+            "{}",
+            if self.repair.is_some() { "repairing" } else { "seeding" }
         );
         if self.begun {
             // More is free now where an earlier stage was removed.
@@ -144,11 +158,16 @@ impl StageJob<'_> {
         tree.finish_root()?;
         let manifest = tree.take_manifest(produced.root.as_ref().filter(|_| staged.empty))?;
         let staged_root = tree.root_fd().as_fd();
-        sentinel::ensure(staged_root, &self.tree_path(), self.config, overrides, manifest.as_ref())?;
+        if self.repair.is_none() {
+            sentinel::ensure(staged_root, &self.tree_path(), self.config, overrides, manifest.as_ref())?;
+        }
         // Before the seal: a later image that is without the conflict is then staged in its place.
         let mounts = match there.is_empty() {
             true => Mounts::default(),
-            false => self.check(staged_root, fidelity.losses(), manifest.as_ref())?,
+            false => {
+                let manifest = manifest.as_ref().filter(|_| self.repair.is_none());
+                self.check(staged_root, fidelity.losses(), manifest)?
+            }
         };
         let stage_time = began.elapsed();
         tracing::info!(
@@ -160,7 +179,7 @@ impl StageJob<'_> {
         );
         let mut lost = fidelity.lost();
         lost += mounts.lost.clone();
-        let root = self.root(produced.root, staged.empty, &inherited);
+        let root = self.root(produced.root, staged.empty, &inherited).filter(|_| self.repair.is_none());
         let manifest = manifest.map(|manifest| manifest.close(unkept(&lost, self.config, one_user)));
         let sealed = self.sealed(staged_root, &staged, work.totals, (root, manifest.transpose()?))?;
         if let (true, Some(root)) = (self.config.strict, &sealed.root) {
@@ -201,6 +220,7 @@ impl StageJob<'_> {
             settings: records::Settings::default(),
             source: None,
             manifest,
+            repairs: self.repair.is_some(),
             // All of them would make the record too large to be read.
             top: top.iter().take(records::TOP_LISTED).map(|name| Name::from(&**name)).collect(),
             root,
@@ -236,6 +256,7 @@ impl StageJob<'_> {
             purpose: Purpose::Publish,
             losses: staging.is_none().then_some(&losses),
             progress: self.progress,
+            repair: self.repair,
         };
         let mounts = staging.map(|staging| std::mem::take(&mut staging.mounts)).unwrap_or_default();
         let mut published = publish::publish(

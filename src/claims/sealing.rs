@@ -127,6 +127,16 @@ impl<F: Files> ClaimStore<'_, F> {
         Ok(())
     }
 
+    /// Records that this claim changed a volume that was and is complete; durable on return. No later claim gets its
+    /// number.
+    ///
+    /// # Errors
+    /// When it could not be made durable, or the claim is ours no more.
+    pub(crate) async fn renew(&self, claim: &Claim<F::Dir>, record: &Public) -> Result<()> {
+        let renewed = Public { epoch: claim.epoch, ..record.clone() };
+        self.put(claim, Public::FILE, &to_bytes(&renewed)).await
+    }
+
     /// Moves the manifest to its place, unless an earlier try did. The records make it durable.
     async fn place_manifest(&self, claim: &Claim<F::Dir>, stage: &str, name: &str) -> Result<()> {
         let path = self.state.path.join(name);

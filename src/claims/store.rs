@@ -190,14 +190,14 @@ impl<F: Files> ClaimStore<'_, F> {
         }
     }
 
-    /// Whether `record` is still the volume's. To be asked after a look at what it speaks of: an emptied
-    /// volume that is seeded again has no record from before its first new entry to its last.
+    /// Whether `record` is still the volume's, or was since renewed. To be asked after a look at what it speaks of: an
+    /// emptied volume that is seeded again has no record from before its first new entry to its last.
     ///
     /// # Errors
     /// As [`ClaimStore::record`].
     pub(crate) async fn is_current(&self, record: &Public) -> Result<bool> {
         let Some(state) = self.state_dir().await? else { return Ok(false) };
-        Ok(self.record(&state).await?.is_some_and(|now| now.epoch == record.epoch))
+        Ok(self.record(&state).await?.is_some_and(|now| now.renews(record)))
     }
 
     /// The numbers of the claims, ascending. Names that volseed does not write are none of ours.

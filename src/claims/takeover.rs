@@ -92,7 +92,7 @@ impl<F: Files> ClaimStore<'_, F> {
         let mut leftover = None;
         for sealing in [Sealing::Publishing, Sealing::Sealed] {
             match self.staged(&claim.dir, sealing.name()).await? {
-                Some(staged) if staged.sealed.is_some() && leftover.is_none() => {
+                Some(staged) if is_seed(&staged) && leftover.is_none() => {
                     leftover = Some(Leftover { sealing, staged: staged.into() });
                 }
                 _ => self.discard(claim, sealing.name()).await?,
@@ -147,7 +147,10 @@ impl<F: Files> ClaimStore<'_, F> {
             }
             _ => None,
         };
-        let Some(staged) = staged else { return Ok(()) };
+        let Some(staged) = staged.filter(|staged| !staged.sealed.as_ref().is_some_and(|it| it.repairs))
+        else {
+            return Ok(());
+        };
         if staged.fingerprint == fingerprint().await? {
             let path = self.claim_path(claim.epoch).join(HALF_PUBLISHED);
             let written = self.files.write(&claim.dir, HALF_PUBLISHED, &to_bytes(&staged)).await;
@@ -312,6 +315,10 @@ impl<F: Files> ClaimStore<'_, F> {
             let staged = self.files.read(&from, Staged::FILE).await.ok();
             let staged =
                 staged.and_then(|bytes| Staged::parse(&bytes)).filter(|found| found.sealed.is_some());
+            if staged.as_ref().is_some_and(|staged| !is_seed(staged)) {
+                self.remove_or_move((&claim.dir, part), &claim.dir, None).await?;
+                continue;
+            }
             sealed.push((&**part, staged));
         }
         let first = |publishing: bool| {
@@ -344,6 +351,11 @@ fn kept_as(part: &[u8], old: &str, is_dead: bool) -> Option<String> {
         _ if is_contested(part) => Some(String::from_utf8_lossy(part).into_owned()),
         _ => None,
     }
+}
+
+/// Whether it is sealed, and more than what a repair puts back.
+fn is_seed(staged: &Staged) -> bool {
+    staged.sealed.as_ref().is_some_and(|sealed| !sealed.repairs)
 }
 
 fn is_contested(part: &[u8]) -> bool {

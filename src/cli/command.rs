@@ -36,6 +36,8 @@ pub(crate) enum Command {
     Health(HealthConfig, Box<HealthArgs>),
     /// Print what the volumes' state records, as JSON or for people.
     Status(Vec<VolumeConfig>, bool),
+    /// Put back what is missing on the volumes.
+    Repair(Config),
     /// Compare the volumes with their manifests.
     Verify(Vec<VolumeConfig>, VerifyOptions),
     /// Copy this binary to a directory.
@@ -135,6 +137,7 @@ impl Request {
                 Verb::Run(args) => Some(args.log),
                 Verb::Seed(args) => Some(args.log),
                 Verb::Wait(args) => Some(args.log),
+                Verb::Repair(args) => Some(args.log),
                 Verb::Status(_) | Verb::Verify(_) | Verb::Health(_) | Verb::Install(_) => None,
             },
             Request::Page(_) => None,
@@ -162,6 +165,7 @@ impl Request {
                 Command::Wait(Config { volumes: volumes(verb)?, server: config::server(&args.server, &[])? })
             }
             verb @ Verb::Status(args) => Command::Status(volumes(verb)?, args.json),
+            verb @ Verb::Repair(_) => Command::Repair(Config { volumes: volumes(verb)?, server: None }),
             verb @ Verb::Verify(args) => {
                 Command::Verify(volumes(verb)?, VerifyOptions { digest: args.digest, json: args.json })
             }
@@ -195,6 +199,7 @@ impl Parsed {
             Verb::Wait(args) => config::volume(&args.volume, None),
             Verb::Status(args) => config::volume(&args.volume, None),
             Verb::Verify(args) => config::volume(&args.volume, None),
+            Verb::Repair(args) => config::repair(args),
             Verb::Health(_) | Verb::Install(_) => unreachable!("it has no volume"),
         };
         if self.volumes.is_empty() {
@@ -216,7 +221,9 @@ pub(crate) fn health_of(args: &[OsString], asked: &HealthArgs) -> Option<HealthC
         Verb::Run(run) => (&run.server, &run.check.admin[..], &run.check.app_check),
         Verb::Seed(seed) => (&seed.server, &[][..], &AppCheck::None),
         Verb::Wait(wait) => (&wait.server, &[][..], &AppCheck::None),
-        Verb::Health(_) | Verb::Status(_) | Verb::Verify(_) | Verb::Install(_) => return None,
+        Verb::Health(_) | Verb::Status(_) | Verb::Verify(_) | Verb::Repair(_) | Verb::Install(_) => {
+            return None;
+        }
     };
     Some(config::health(asked, server, admin, check))
 }

@@ -8,7 +8,9 @@ use std::path::{Component, Path, PathBuf};
 use std::time::Duration;
 
 use super::values::{Address, AppCheck, Commands, Exclude, Existing, LockMode, ModeChange, Size, Workers};
-use super::{AppArgs, AppCheckArgs, CopyArgs, HealthArgs, ServerArgs, VolumeArgs, only_for, usage};
+use super::{
+    AppArgs, AppCheckArgs, CopyArgs, HealthArgs, RepairArgs, ServerArgs, VolumeArgs, only_for, usage,
+};
 use crate::error::{Error, Result};
 use crate::exit::Exit;
 use crate::system::users::{Database, Identity};
@@ -28,11 +30,22 @@ pub(crate) struct Config {
     pub server: Option<ServerConfig>,
 }
 
+/// What a repair does; a seed takes no notice of it.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct RepairOptions {
+    /// Also replaces what differs.
+    pub replaces: bool,
+    /// Reads all data to find that.
+    pub reads_all: bool,
+}
+
 /// One volume and its seed.
 #[derive(Debug, Clone)]
 pub(crate) struct VolumeConfig {
     /// The volume's root.
     pub to: PathBuf,
+    /// What a repair does.
+    pub repair: RepairOptions,
     /// The seed. `-` is standard input.
     pub from: PathBuf,
     /// Where the state is, in place of `.volseed` in the root.
@@ -245,7 +258,18 @@ pub(crate) fn volume(args: &VolumeArgs, copy: Option<&CopyArgs>) -> Result<Volum
         seed_version: args.seed_version.clone(),
         lock: args.lock,
         wait_timeout: args.wait_timeout,
+        repair: RepairOptions::default(),
     })
+}
+
+/// The volume that is repaired.
+///
+/// # Errors
+/// As [`volume`].
+pub(crate) fn repair(args: &RepairArgs) -> Result<VolumeConfig> {
+    let repair = RepairOptions { replaces: args.modified, reads_all: args.digest };
+    let existing = if args.modified { Existing::Overwrite } else { Existing::Keep };
+    Ok(VolumeConfig { repair, existing, ..volume(&args.volume, Some(&args.copy))? })
 }
 
 fn missing(flag: &str, env: &str) -> Error {

@@ -35,6 +35,8 @@ pub(crate) enum Mode {
     Seed,
     /// Wait until another replica has.
     Wait,
+    /// Put back what is missing on a complete volume.
+    Repair,
 }
 
 /// What came of waiting.
@@ -98,18 +100,22 @@ impl<F: Files, C: Clock, W: Work<F>> Replica<'_, F, C, W> {
         let Some(dir) = self.store.state_dir().await? else {
             return self.without_state(waiting, lock, source).await;
         };
-        let mut recorded = self.recorded(&dir).await?;
-        if let Recorded::Complete(record) = recorded {
-            return Ok(Some(self.completed(record, &dir, waiting).await));
-        }
-        if self.rules.mode == Mode::Seed {
+        let mut recorded = match self.recorded(&dir).await? {
+            Recorded::Complete(record) if self.rules.mode != Mode::Repair => {
+                return Ok(Some(self.completed(record, &dir, waiting).await));
+            }
+            recorded => recorded,
+        };
+        if self.rules.mode != Mode::Wait {
             let Some(now) = self.enter(&dir, recorded, waiting, lock).await? else { return Ok(None) };
             recorded = now;
         }
         let recorded = match recorded {
+            Recorded::Complete(record) if self.rules.mode == Mode::Repair => record.epoch,
             Recorded::Complete(record) => {
                 return Ok(Some(self.completed(record, &dir, waiting).await));
             }
+            Recorded::Not(_) if self.rules.mode == Mode::Repair => return Err(self.not_seeded()),
             Recorded::Pending => {
                 self.release(lock).await;
                 self.wait_for_hook(waiting).await?;
@@ -126,7 +132,7 @@ impl<F: Files, C: Clock, W: Work<F>> Replica<'_, F, C, W> {
             };
             let beat = found.as_ref().and_then(|found| Beat::parse(&found.beat));
             let moved = self.watch(waiting, lock, found.as_ref()).await;
-            if self.rules.mode == Mode::Seed && self.is_free(waiting, lock.of, found.as_ref(), beat.as_ref())
+            if self.rules.mode != Mode::Wait && self.is_free(waiting, lock.of, found.as_ref(), beat.as_ref())
             {
                 return self.try_claim(&dir, found.as_ref(), recorded, waiting, lock).await;
             }
@@ -189,6 +195,7 @@ impl<F: Files, C: Clock, W: Work<F>> Replica<'_, F, C, W> {
     ) -> Result<Option<Acquired<F::Dir>>> {
         let has_sentinel = self.work.has_sentinel().await?;
         match self.rules.mode {
+            Mode::Repair => return Err(self.not_seeded()),
             Mode::Wait if has_sentinel => return Ok(Some(Acquired::Unrecorded(None))),
             Mode::Wait => {
                 waiting.watch.see(self.clock.now(), None);

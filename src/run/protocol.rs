@@ -63,6 +63,14 @@ pub(crate) trait Work<F: Files> {
         after: Option<&Public>,
         heartbeat: &Self::Heartbeat,
     ) -> Result<Self::Staged>;
+    /// Stages what is missing on the volume of `record`, or differs and is to be replaced; nothing where nothing is.
+    async fn stage_repair(
+        &self,
+        claim: &Claim<F::Dir>,
+        source: Self::Source,
+        record: &Public,
+        heartbeat: &Self::Heartbeat,
+    ) -> Result<Option<Self::Staged>>;
     /// Makes the stage durable, and then writes down in it what it will be once it is sealed. Until then the
     /// stage says that it is not known to be durable.
     async fn sync(&self, claim: &Claim<F::Dir>, staged: Self::Staged) -> Result<Self::Synced>;
@@ -144,6 +152,8 @@ pub(crate) enum Outcome<P> {
     Adopted,
     /// It was made complete now.
     Completed(Box<Complete>, P),
+    /// It was complete, and what was missing was put back, where anything was; or why it was not.
+    Repaired(Result<Option<P>>),
 }
 
 /// How replicas agree.
@@ -211,7 +221,7 @@ impl<F: Files, C: Clock, W: Work<F>> Replica<'_, F, C, W> {
     /// # Errors
     /// The first thing that went wrong while the volume was ours, exit 75 after the longest wait.
     pub(crate) async fn complete(&self) -> Result<Outcome<W::Published>> {
-        let mut lock = LockState::new(self.rules.mode == Mode::Seed && !self.rules.alone);
+        let mut lock = LockState::new(self.rules.mode != Mode::Wait && !self.rules.alone);
         if let (Sharing::None(reason), true) = (self.rules.sharing, lock.usable) {
             lock.usable = false;
             tracing::debug!(reason, "replicas agree by heartbeats alone");
@@ -294,6 +304,9 @@ impl<F: Files, C: Clock, W: Work<F>> Replica<'_, F, C, W> {
     ) -> Result<Outcome<W::Published>> {
         let (store, work) = (&self.store, self.work);
         let found = self.fence(claim, lock, source).await?;
+        if self.rules.mode == Mode::Repair {
+            return self.put_back(claim, found, source, heartbeat).await;
+        }
         let other = found.leftover.is_some() && !found.is_same;
         let after = found.record.clone();
         match decide(found) {
@@ -334,6 +347,57 @@ impl<F: Files, C: Clock, W: Work<F>> Replica<'_, F, C, W> {
         let record = work.record(claim.epoch, &published);
         store.complete(claim, PUBLISHING, &record).await?;
         Ok(Outcome::Completed(record.into(), published))
+    }
+
+    /// Puts back what is missing on a volume that stays complete all the while. Only what is staged here is moved: a
+    /// holder that is fenced cannot move any more, as when it seeds. The public record gets the number of this claim,
+    /// also where it failed: no other claim may ever have it.
+    async fn put_back(
+        &self,
+        claim: &mut Claim<F::Dir>,
+        found: Found,
+        source: &mut SourceSlot<W::Source>,
+        heartbeat: &W::Heartbeat,
+    ) -> Result<Outcome<W::Published>> {
+        let record = match found {
+            Found { record: Some(record), is_emptied: false, .. } if record.is_complete() => record,
+            _ => return Err(self.not_seeded()),
+        };
+        let restored = self.restore(claim, &record, source, heartbeat).await;
+        if restored.is_err() && !self.store.holds(claim).await? {
+            return restored.map(|done| Outcome::Repaired(Ok(done)));
+        }
+        self.store.renew(claim, &record).await?;
+        Ok(Outcome::Repaired(restored))
+    }
+
+    /// The steps of a repair before its record.
+    async fn restore(
+        &self,
+        claim: &Claim<F::Dir>,
+        record: &Public,
+        source: &mut SourceSlot<W::Source>,
+        heartbeat: &W::Heartbeat,
+    ) -> Result<Option<W::Published>> {
+        let (store, work) = (&self.store, self.work);
+        // What a seed left was published under that record.
+        store.discard_sealed(claim).await?;
+        let source = source.take(work).await?;
+        let Some(staged) = work.stage_repair(claim, source, record, heartbeat).await? else {
+            return Ok(None);
+        };
+        let synced = work.sync(claim, staged).await?;
+        let sealed = store.seal(claim, synced).await?;
+        let publishing = store.begin_publishing(claim, sealed).await?;
+        work.publish(claim, Whole::Ours(publishing.0), heartbeat).await.map(Some)
+    }
+
+    /// The error for a volume that cannot be repaired.
+    pub(super) fn not_seeded(&self) -> Error {
+        let cause = "it is not completely seeded";
+        Error::new(Exit::Refused, "repair volume", cause)
+            .on(self.store.volume)
+            .help("start the image on it: what is missing on a volume that is not complete is seeded")
     }
 
     /// No earlier holder can change the volume from here on; what is on it then.

@@ -13,7 +13,7 @@ use crate::volume::records::Totals;
 
 /// Says what was done: in one warning what was not, and in one line the rest.
 pub(super) fn report(config: &VolumeConfig, epoch: u64, done: &Done) {
-    let Done { sealed, staging, published, publish_time, requests } = done;
+    let Done { sealed, staging, published, publish_time, requests, .. } = done;
     let (staging, requests) = (staging.as_ref(), requests.as_ref());
     let Totals { files, directories, links, bytes } = sealed.totals;
     log_exceptions(config, done);

@@ -84,6 +84,10 @@ fn on(
             let sentinel = config.sentinel.as_ref().map(|path| path.display().to_string());
             tracing::info!(volume = %path, sentinel, "adopted");
         }
+        Outcome::Repaired(done) => match done? {
+            None => tracing::info!(volume = %path, "nothing to repair"),
+            Some(done) => done.repairs.iter().for_each(|repairs| repairs.report(volume.path())),
+        },
         Outcome::Completed(record, published) => {
             report(config, record.epoch, &published);
             settings::compare_private(config, &record);

@@ -78,7 +78,7 @@ impl<F: Files, C: Clock, W: Work<F>> Replica<'_, F, C, W> {
         self.work.tell(if is_told { Event::WaitsUnseen } else { event });
         let waited = self.clock.now().saturating_sub(waiting.began);
         let longest = match self.rules.mode {
-            Mode::Seed => Some(self.rules.timeout.unwrap_or(OWNER_PATIENCE)),
+            Mode::Seed | Mode::Repair => Some(self.rules.timeout.unwrap_or(OWNER_PATIENCE)),
             Mode::Wait => self.rules.timeout,
         };
         if longest.is_some_and(|longest| waited >= longest) {
@@ -128,8 +128,8 @@ impl<F: Files, C: Clock, W: Work<F>> Replica<'_, F, C, W> {
         self.clock.sleep(rest).await.map_err(|_| Error::cancelled())?;
         let longest = match self.rules.mode {
             Mode::Wait => WAIT_PAUSES.1,
-            Mode::Seed if self.rules.remote => REMOTE_PAUSE,
-            Mode::Seed => LOCAL_PAUSE,
+            Mode::Seed | Mode::Repair if self.rules.remote => REMOTE_PAUSE,
+            Mode::Seed | Mode::Repair => LOCAL_PAUSE,
         };
         waiting.pause = (waiting.pause * 3 / 2).min(longest);
         Ok(())
@@ -137,7 +137,7 @@ impl<F: Files, C: Clock, W: Work<F>> Replica<'_, F, C, W> {
 
     fn timed_out(&self, waiting: &Waiting<F::Dir>) -> Error {
         let (cause, help) = match (self.rules.mode, &waiting.failed) {
-            (Mode::Seed, _) => (
+            (Mode::Seed | Mode::Repair, _) => (
                 "another replica has held it for --wait-timeout".to_owned(),
                 "start again, or allow a longer --wait-timeout",
             ),

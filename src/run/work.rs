@@ -12,6 +12,7 @@ use rustix::fs::{Mode, OFlags};
 
 use super::floors::{Began, Requests};
 use super::protocol::{Event, Whole, Work};
+use super::repair::Repairs;
 use super::{adoption, emptied, events, settings};
 use crate::cancel::Cancel;
 use crate::claims::Me;
@@ -50,8 +51,10 @@ pub(super) struct Heartbeat {
 
 /// A tree that is staged, and what the mount's counters said before.
 pub(super) struct StagedTree {
-    staging: Staging,
-    began: Option<Began>,
+    pub(super) staging: Staging,
+    pub(super) began: Option<Began>,
+    /// What it puts back, where it is no seed.
+    pub(super) repairs: Option<Repairs>,
 }
 
 /// What was done, for the report.
@@ -67,24 +70,33 @@ pub(super) struct Done {
     pub(super) publish_time: Duration,
     /// What the mount's counters counted of it all.
     pub(super) requests: Option<Requests>,
+    /// What was put back, where it is no seed.
+    pub(super) repairs: Option<Repairs>,
 }
 
 /// The source, or standard input that was read under a claim that was lost.
 pub(super) struct Input {
-    source: Source,
+    pub(super) source: Source,
     is_used: bool,
 }
 
 /// A replica's work on one volume.
 pub(super) struct VolumeWork<'a> {
-    config: &'a VolumeConfig,
-    volume: &'a Volume,
+    pub(super) config: &'a VolumeConfig,
+    pub(super) volume: &'a Volume,
     ourselves: Arc<Ourselves>,
     me: Me,
     progress: &'a Arc<Progress>,
     cancel: &'a Arc<Cancel>,
     /// What the mount's counters said before the first look.
     before: Option<nfs::Counters>,
+}
+
+impl Heartbeat {
+    /// Set once the claim is lost, or all is to end.
+    pub(super) fn stop(&self) -> &Arc<Cancel> {
+        &self.stop
+    }
 }
 
 impl Work<Disk> for VolumeWork<'_> {
@@ -191,7 +203,17 @@ impl Work<Disk> for VolumeWork<'_> {
         }
         staging.sealed.settings = settings::of(self.config);
         staging.sealed.source = Some(Name::from(self.config.from.as_os_str().as_bytes()));
-        Ok(StagedTree { staging, began })
+        Ok(StagedTree { staging, began, repairs: None })
+    }
+
+    async fn stage_repair(
+        &self,
+        claim: &Claim<Arc<OwnedFd>>,
+        input: Input,
+        record: &Public,
+        heartbeat: &Heartbeat,
+    ) -> Result<Option<StagedTree>> {
+        self.stage_what_differs(claim, input, record, heartbeat)
     }
 
     async fn sync(&self, claim: &Claim<Arc<OwnedFd>>, mut tree: StagedTree) -> Result<StagedTree> {
@@ -231,17 +253,22 @@ impl Work<Disk> for VolumeWork<'_> {
     ) -> Result<Done> {
         let began = Instant::now();
         let (stage, _) = self.open_stage(claim, PUBLISHING)?;
-        let (sealed, mut staging, counted) = match whole {
-            Whole::Ours(StagedTree { staging, began }) => (staging.sealed.clone(), Some(staging), began),
-            Whole::Earlier(staged) => (staged.sealed.expect("without it nothing is left over"), None, None),
+        let (sealed, tree) = match whole {
+            Whole::Ours(tree) => (tree.staging.sealed.clone(), Some(tree)),
+            Whole::Earlier(staged) => (staged.sealed.expect("without it nothing is left over"), None),
         };
-        let site = self.site(claim, PUBLISHING, &stage, self.cancel);
+        let (mut staging, counted, repairs) = match tree {
+            Some(StagedTree { staging, began, repairs }) => (Some(staging), began, repairs),
+            None => (None, None, None),
+        };
+        let repair = repairs.as_ref().map(Repairs::job);
+        let site = StageJob { repair, ..self.site(claim, PUBLISHING, &stage, self.cancel) };
         let published = site.publish(&sealed, staging.as_mut(), &|| self.may_move(heartbeat))?;
         let publish_time = began.elapsed();
         let (entries, kept) = (published.moved, published.kept);
         tracing::info!(entries, kept, seconds = seconds(publish_time), "published");
         let requests = counted.and_then(|began| began.until_now(self.volume.root()));
-        Ok(Done { sealed, staging, published, publish_time, requests })
+        Ok(Done { sealed, staging, published, publish_time, requests, repairs })
     }
 
     fn record(&self, epoch: u64, done: &Done) -> Complete {
@@ -351,7 +378,7 @@ impl<'a> VolumeWork<'a> {
         Ok((stage.context("open directory", path.as_path())?, path))
     }
 
-    fn site<'s>(
+    pub(super) fn site<'s>(
         &'s self,
         claim: &Claim<Arc<OwnedFd>>,
         name: &str,
@@ -364,6 +391,7 @@ impl<'a> VolumeWork<'a> {
             stage_path: self.stage_path(claim, name),
             below: Vec::new(),
             only: None,
+            repair: None,
             begun: claim.inherited,
             epoch: claim.epoch,
             config: self.config,
@@ -372,7 +400,7 @@ impl<'a> VolumeWork<'a> {
         }
     }
 
-    fn stage_path(&self, claim: &Claim<Arc<OwnedFd>>, name: &str) -> PathBuf {
+    pub(super) fn stage_path(&self, claim: &Claim<Arc<OwnedFd>>, name: &str) -> PathBuf {
         self.volume.state().path.join(CLAIMS).join(claim.epoch.to_string()).join(name)
     }
 }

@@ -8,5 +8,6 @@ pub(crate) mod compare;
 pub(crate) mod digest;
 pub(crate) mod line;
 pub(crate) mod read;
+pub(crate) mod repair;
 pub(crate) mod verify;
 pub(crate) mod write;

@@ -112,7 +112,7 @@ impl StageJob<'_> {
                 let read = |feed: &mut Feed<'_>| {
                     let links = Links::new(self.stage, self.stage_path.clone());
                     let pool = slab::Pool::new(budget);
-                    let how = (overrides, excluding);
+                    let how = (overrides, excluding, self.only);
                     root = archive::produce(tar, &config.from, how, (&pool, budget), links, idle, feed)?;
                     Ok(())
                 };

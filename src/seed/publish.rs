@@ -7,6 +7,7 @@
 
 pub(crate) mod mounts;
 pub(crate) mod root;
+pub(crate) mod saved;
 
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::ffi::OsStrExt;
@@ -208,20 +209,28 @@ impl Move {
     fn rename(&self, rules: &WalkRules<'_>) -> Result<Moved> {
         let full = full_path(rules.path, &self.path);
         let (from, to) = (self.pair.from.as_fd(), self.pair.to.as_fd());
-        let result = match rules.existing {
-            Existing::Overwrite => fs::renameat(from, &*self.name, to, &*self.name),
-            Existing::Keep | Existing::Fail => self.rename_unless_there(),
+        let overwrites = rules.existing == Existing::Overwrite && (rules.repair.is_none() || self.replaces);
+        if let Some(saved) = rules.repair.and_then(|repair| repair.saved)
+            && self.replaces
+        {
+            saved.save(to, &self.name, &self.path).context("save", full.as_path())?;
+        }
+        let result = match overwrites {
+            true => fs::renameat(from, &*self.name, to, &*self.name),
+            false => self.rename_unless_there(),
         };
         match result {
             Ok(()) => Ok(Moved::Done),
             // Something is mounted there, the file is open on an SMB server, or it is another user's in a directory
             // with the sticky bit.
             Err(Errno::BUSY | Errno::TXTBSY | Errno::ACCESS | Errno::PERM)
-                if rules.existing == Existing::Overwrite && self.is_file_there() =>
+                if overwrites && self.is_file_there() =>
             {
                 Ok(Moved::Refused)
             }
-            Err(Errno::EXIST) if rules.existing == Existing::Keep => Ok(Moved::Kept),
+            Err(Errno::EXIST) if rules.existing == Existing::Keep || rules.repair.is_some() => {
+                Ok(Moved::Kept)
+            }
             Err(Errno::EXIST) => {
                 Err(Error::new(Exit::Refused, "publish", "it appeared on the volume meanwhile")
                     .on(full.as_path())

@@ -28,6 +28,9 @@ use crate::text;
 /// The name of the directory of everything of ours, where no other is given.
 pub(crate) const DIRECTORY: &str = ".volseed";
 
+/// Where replaced files of users are kept, in the state directory.
+pub(crate) const OLD: &str = "old";
+
 /// The staged tree's name in a stage.
 pub(crate) const TREE: &str = "tree";
 

@@ -45,6 +45,7 @@ mod order;
 mod owners;
 mod records;
 mod removal;
+mod repair;
 mod replicas;
 mod resume;
 mod served;

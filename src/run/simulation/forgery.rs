@@ -39,6 +39,7 @@ pub(crate) fn plant(world: &mut World, part: &str, boot: &str) {
         settings: Settings::default(),
         source: None,
         manifest: None,
+        repairs: false,
         top: image(1)
             .keys()
             .map(|path| Name::from(path.split('/').next().unwrap_or("").as_bytes()))

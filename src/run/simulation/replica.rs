@@ -1,7 +1,7 @@
 //! A simulated replica: the protocol's calls on the simulated volume, and a small seed.
 
 use std::cell::{Cell, RefCell};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
@@ -328,6 +328,8 @@ pub(crate) struct SmallSeed {
     pub calls: Calls,
     pub image: u32,
     pub boot: String,
+    /// The files that are staged, where it is not all of them.
+    pub only: RefCell<Option<BTreeSet<String>>>,
 }
 
 /// The heartbeat's task.
@@ -428,6 +430,7 @@ impl Work<Calls> for SmallSeed {
             totals: Totals::default(),
             settings: Settings::default(),
             source: None,
+            repairs: false,
             manifest: Some(ManifestRef {
                 digest: String::new().into(),
                 bytes: manifest(self.image).len() as u64,
@@ -439,6 +442,34 @@ impl Work<Calls> for SmallSeed {
                 .collect(),
             root: None,
         })
+    }
+
+    async fn stage_repair(
+        &self,
+        claim: &Claim<Ino>,
+        _: u32,
+        _: &Public,
+        heartbeat: &Heartbeat,
+    ) -> crate::error::Result<Option<Sealed>> {
+        let mut missing = BTreeSet::new();
+        for path in image(self.image).into_keys() {
+            let (mut at, mut is_there) = (ROOT, true);
+            for part in path.split('/') {
+                match self.calls.look_up(at, part.as_bytes()).await {
+                    Ok(found) => at = found,
+                    Err(_) => is_there = false,
+                }
+            }
+            if !is_there {
+                missing.insert(path);
+            }
+        }
+        if missing.is_empty() {
+            return Ok(None);
+        }
+        *self.only.borrow_mut() = Some(missing);
+        let sealed = self.stage(claim, self.image, None, heartbeat).await?;
+        Ok(Some(Sealed { repairs: true, ..sealed }))
     }
 
     async fn sync(&self, claim: &Claim<Ino>, sealed: Sealed) -> crate::error::Result<Sealed> {
@@ -530,7 +561,8 @@ impl SmallSeed {
     }
 
     fn new_stage(&self) -> Staged {
-        let mut new = Staged::new(1, format!("image {}", self.image), true, Some(1));
+        let repair = if self.only.borrow().is_some() { "repair of " } else { "" };
+        let mut new = Staged::new(1, format!("{repair}image {}", self.image), true, Some(1));
         new.boot = Some(self.boot.clone());
         new
     }
@@ -571,7 +603,9 @@ impl SmallSeed {
             Err(_) => None,
         };
         let dirs = RefCell::new(BTreeMap::from([(String::new(), (tree, remains))]));
-        for (path, data) in image(self.image) {
+        let only = self.only.borrow().clone();
+        let is_wanted = |path: &String| only.as_ref().is_none_or(|only| only.contains(path));
+        for (path, data) in image(self.image).into_iter().filter(|(path, _)| is_wanted(path)) {
             let (parent, name) = path.rsplit_once('/').unwrap_or(("", &path));
             let mut at = String::new();
             for part in parent.split('/').filter(|part| !part.is_empty()) {

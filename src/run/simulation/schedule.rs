@@ -20,7 +20,7 @@ use crate::claims::disk::LOCK_ANSWER;
 use crate::claims::expiry::Lock;
 use crate::claims::store::{ClaimStore, PUBLISHING, SEALED, STAGE};
 use crate::run::acquire::Mode;
-use crate::run::protocol::{Event, Replica, Rules};
+use crate::run::protocol::{Event, Outcome, Replica, Rules};
 use crate::volume::Location;
 use crate::volume::records::{Complete, DIRECTORY, ManifestRef, Public};
 
@@ -86,6 +86,8 @@ pub(crate) struct Sim {
     /// One call in so many goes wrong; never where it is 0.
     faults: Cell<u64>,
     totals: RefCell<Totals>,
+    /// A file of the seed that a user has deleted; a repair may have put it back.
+    deleted: RefCell<Option<String>>,
     shows: bool,
 }
 
@@ -344,6 +346,7 @@ pub(crate) struct Schedule {
     emptied: bool,
     power_cut_at: Option<u64>,
     is_to_be_emptied: bool,
+    is_to_be_repaired: bool,
     /// Whether the app's user has a hand in it.
     with_app: bool,
     /// Whether it forged what is in `.volseed`; by that it may mislead itself.
@@ -370,6 +373,7 @@ impl Schedule {
             cuts: RefCell::default(),
             faults: Cell::new(0),
             totals: RefCell::default(),
+            deleted: RefCell::default(),
             shows: std::env::var_os("VOLSEED_SHOW").is_some(),
         });
         let quiet = sim.chance(10);
@@ -397,6 +401,7 @@ impl Schedule {
         let is_cut = kind == Kind::Local && (sim.chance(2) || !sim.world.borrow().one_journal);
         let power_cut_at = is_cut.then(|| sim.random(3_000_000_000));
         let is_to_be_emptied = sim.chance(3);
+        let is_to_be_repaired = !with_app && sim.chance(3);
         let mut given = Vec::new();
         if with_app && !forged && sim.chance(2) {
             let at = sim.random(4_000_000_000);
@@ -416,6 +421,7 @@ impl Schedule {
             emptied: false,
             power_cut_at,
             is_to_be_emptied,
+            is_to_be_repaired,
             with_app,
             forged,
             given,
@@ -436,6 +442,10 @@ impl Schedule {
             self.admit();
             let next = self.sim.timers.borrow_mut().pop();
             let Some(Reverse((time, _, number))) = next else {
+                if std::mem::take(&mut self.is_to_be_repaired) {
+                    self.repair();
+                    continue;
+                }
                 if std::mem::take(&mut self.is_to_be_emptied) {
                     self.empty();
                     continue;
@@ -540,10 +550,14 @@ impl Schedule {
         let boot = format!("boot {host} {}", self.boot);
         // Most schedules have one image; a rollout has two. Nothing of what was published from another user's
         // state directory is known, so there it has one.
-        let image = if self.seed.is_multiple_of(3) && !self.with_app { 1 + sim.random(2) as u32 } else { 1 };
-        let work = SmallSeed { calls: calls.clone(), image, boot };
+        let image = match mode {
+            Mode::Repair => recorded_image(sim).unwrap_or(1),
+            _ if self.seed.is_multiple_of(3) && !self.with_app => 1 + sim.random(2) as u32,
+            _ => 1,
+        };
+        let work = SmallSeed { calls: calls.clone(), image, boot, only: RefCell::default() };
         let clock = Ticks { sim: Rc::clone(sim), replica, enough: Rc::default() };
-        let users = self.users;
+        let (users, quiet) = (self.users, self.quiet);
         let shared = Rc::clone(sim);
         sim.start(replica, async move {
             shared.until(at).await;
@@ -552,7 +566,20 @@ impl Schedule {
             let store = ClaimStore { files: &calls, root: &root, volume, state: &state };
             let ended = Replica { store, clock: &clock, work: &work, rules }.complete().await;
             match ended {
+                Ok(Outcome::Repaired(Err(error))) => {
+                    shared.show(|| format!("replica {replica} failed: {error}"));
+                    shared.kill(replica);
+                }
+                Ok(_) if mode == Mode::Repair => {
+                    shared.lives.borrow_mut()[replica].done = true;
+                    shared.unlock(replica);
+                    check_repaired(&shared);
+                }
                 Ok(_) => start_app(&shared, users, replica),
+                // A client that has cached that nothing is there says that it is not seeded.
+                Err(error) if mode == Mode::Repair && quiet && !kind.is_remote() => {
+                    shared.breaks(format!("a repair failed: {error}"))
+                }
                 // A container that fails is started again.
                 Err(error) => {
                     shared.show(|| format!("replica {replica} failed: {error}"));
@@ -585,6 +612,24 @@ impl Schedule {
         }
         if sim.chance(3) {
             self.power_cut_at = Some(at + sim.random(2_000_000_000));
+        }
+    }
+
+    /// A user deletes a file of a volume that is complete, and replicas put it back while others start.
+    fn repair(&mut self) {
+        let sim = Rc::clone(&self.sim);
+        let Some(image_number) = recorded_image(&sim).filter(|_| sim.totals.borrow().apps > 0) else {
+            return;
+        };
+        let paths: Vec<String> = image(image_number).into_keys().collect();
+        let path = &paths[sim.random(paths.len() as u64) as usize];
+        sim.show(|| format!("a user deletes {path}"));
+        sim.world.borrow_mut().delete(path);
+        *sim.deleted.borrow_mut() = Some(format!("/{path}"));
+        let at = sim.now.get();
+        for mode in [Mode::Repair, Mode::Repair, Mode::Seed] {
+            let after = sim.random(1_000_000_000);
+            self.start_in_mode(mode, at + after, 0);
         }
     }
 
@@ -653,6 +698,25 @@ fn start_app(sim: &Sim, users: bool, replica: usize) {
     check_tree(sim, users, Moment::Start);
 }
 
+/// The image that the volume's record names.
+fn recorded_image(sim: &Sim) -> Option<u32> {
+    let mut world = sim.world.borrow_mut();
+    let state = world.look_up(0, ROOT, DIRECTORY.as_bytes(), false).ok()?;
+    let record = world.look_up(0, state, Complete::FILE.as_bytes(), false).ok()?;
+    let record = Complete::parse(world.data(record).ok()?, Path::new(Complete::FILE)).ok()?;
+    record.version?.raw().parse().ok()
+}
+
+/// A replica says that it has put back all that was missing.
+fn check_repaired(sim: &Sim) {
+    let mut found = BTreeMap::new();
+    sim.world.borrow().files(ROOT, "", &mut found);
+    let image = image(recorded_image(sim).unwrap_or(0));
+    if image.is_empty() || image.into_keys().any(|path| !found.contains_key(&format!("/{path}"))) {
+        sim.breaks("repaired, and a file is missing".to_owned());
+    }
+}
+
 /// When the tree has to be whole.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Moment {
@@ -697,8 +761,13 @@ fn check_tree(sim: &Sim, users: bool, when: Moment) {
     if record.is_some() && listed != Some(manifest(version)) {
         sim.breaks(format!("not the manifest of image {version}: {when:?}"));
     }
-    let wanted: BTreeMap<String, Vec<u8>> =
+    let mut wanted: BTreeMap<String, Vec<u8>> =
         image(version).into_iter().map(|(path, data)| (format!("/{path}"), data)).collect();
+    if let Some(deleted) = &*sim.deleted.borrow()
+        && !found.contains_key(deleted)
+    {
+        wanted.remove(deleted);
+    }
     if found != wanted {
         let shown: Vec<String> =
             found.iter().map(|(path, data)| format!("{path}={}", String::from_utf8_lossy(data))).collect();

@@ -562,6 +562,18 @@ impl World {
         std::mem::take(entries).into_values().for_each(|node| self.remove_all(node));
     }
 
+    /// A user deletes a file.
+    pub(crate) fn delete(&mut self, path: &str) {
+        let (parents, name) = path.rsplit_once('/').unwrap_or(("", path));
+        let mut dir = ROOT;
+        for part in parents.split('/').filter(|part| !part.is_empty()) {
+            let Ok(below) = self.open(0, dir, part.as_bytes(), false) else { return };
+            dir = below;
+        }
+        let _ = self.unlink(dir, name.as_bytes());
+        self.sync();
+    }
+
     /// A user's file in a directory of that name, before anything is seeded.
     pub(crate) fn add_users_file(&mut self, directory: &[u8]) {
         if let Ok(dir) = self.make(ROOT, directory, 0) {

@@ -6,7 +6,7 @@
 use std::collections::{BTreeMap, HashSet};
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, Read};
-use std::ops::Range;
+use std::ops::{Bound, Range};
 use std::os::fd::BorrowedFd;
 use std::os::unix::fs::FileExt;
 
@@ -20,6 +20,8 @@ use crate::volume::{is_type, openat};
 /// The most directories that are kept in memory: twice as many as `--max-entries` lets a seed have of anything, where
 /// nobody has raised that.
 const MAX_DIRECTORIES: usize = 4_000_000;
+/// The most names that lead from a further name of a file to its first: a chain that volseed writes has one.
+const MAX_HOPS: usize = 8;
 /// What is read in one go, in bytes: the largest read that an NFS mount sends at once (nfs(5), `rsize`).
 const READ: usize = 1 << 20;
 
@@ -61,11 +63,22 @@ impl Manifest {
     /// Why there is none that can be used.
     pub(crate) fn open(state: BorrowedFd<'_>, record: &Complete) -> Result<Manifest, String> {
         let named = record.manifest.as_ref().ok_or("the volume's record names no manifest")?;
-        let name = ManifestRef::name(record.generation);
+        Manifest::read(state, &ManifestRef::name(record.generation), named)
+    }
+
+    /// The manifest of this name in a directory.
+    ///
+    /// # Errors
+    /// Why it cannot be used.
+    pub(crate) fn read(
+        directory: BorrowedFd<'_>,
+        name: &str,
+        named: &ManifestRef,
+    ) -> Result<Manifest, String> {
         let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK;
         let failed = |error: io::Error| format!("its manifest cannot be read: {error}");
         let fd =
-            openat(state, name.as_bytes(), flags, Mode::empty()).map_err(|error| failed(error.into()))?;
+            openat(directory, name.as_bytes(), flags, Mode::empty()).map_err(|error| failed(error.into()))?;
         let stat = fs::fstat(&fd).map_err(|error| failed(error.into()))?;
         if !is_type(&stat, FileType::RegularFile) || stat.st_size as u64 != named.bytes {
             return Err("its manifest is not the one that was recorded".into());
@@ -87,6 +100,18 @@ impl Manifest {
     /// A directory of the seed by its path; the root's is empty.
     pub(crate) fn directory(&self, path: &[u8]) -> Option<&ListedDirectory> {
         self.directories.get(path)
+    }
+
+    /// The paths of a directory and of all below it.
+    pub(crate) fn below<'m>(&'m self, path: &'m [u8]) -> impl Iterator<Item = &'m [u8]> {
+        let is_below =
+            |it: &&[u8]| it.strip_prefix(path).is_some_and(|rest| rest.is_empty() || rest[0] == b'/');
+        let from = self
+            .directories
+            .range::<[u8], _>((Bound::Included(path), Bound::Unbounded))
+            .map(|(path, _)| &**path);
+        // `a-b` is between `a` and `a/b`.
+        from.take_while(move |it| it.starts_with(path)).filter(is_below)
     }
 
     /// Whether what the volume has at this path, and below it, is not from the seed.
@@ -184,6 +209,46 @@ impl Manifest {
     }
 }
 
+/// Looks up entries by their paths. Those of one directory are read once, if they are asked for one after the other.
+pub(crate) struct Lookup<'m> {
+    manifest: &'m Manifest,
+    last: Option<(Box<[u8]>, ListedEntries)>,
+}
+
+impl<'m> Lookup<'m> {
+    /// In this manifest.
+    pub(crate) fn of(manifest: &'m Manifest) -> Lookup<'m> {
+        Lookup { manifest, last: None }
+    }
+
+    /// The entry at a path, unless it is a directory.
+    ///
+    /// # Errors
+    /// As [`Manifest::entries`].
+    pub(crate) fn entry(&mut self, path: &[u8]) -> io::Result<Option<ListedEntry>> {
+        let (parent, name) = split(path);
+        if self.last.as_ref().is_none_or(|(last, _)| **last != *parent) {
+            self.last = Some((parent.into(), self.manifest.entries(parent)?));
+        }
+        Ok(self.last.as_ref().and_then(|(_, entries)| entries.get(name).cloned()))
+    }
+
+    /// What a further name stands for; another entry stands for itself.
+    ///
+    /// # Errors
+    /// As [`Manifest::entries`].
+    pub(crate) fn first_name(&mut self, entry: ListedEntry) -> io::Result<Option<ListedEntry>> {
+        let mut entry = entry;
+        for _ in 0..MAX_HOPS {
+            let Listed::Link(path) = &entry.listed else { return Ok(Some(entry)) };
+            let path = path.clone();
+            let Some(first) = self.entry(&path)? else { return Ok(None) };
+            entry = first;
+        }
+        Ok(None)
+    }
+}
+
 /// The directory that a path is in, and its name there.
 pub(crate) fn split(path: &[u8]) -> (&[u8], &[u8]) {
     match path.iter().rposition(|byte| *byte == b'/') {
@@ -192,7 +257,7 @@ pub(crate) fn split(path: &[u8]) -> (&[u8], &[u8]) {
     }
 }
 
-fn join(parent: &[u8], name: &[u8]) -> Vec<u8> {
+pub(crate) fn join(parent: &[u8], name: &[u8]) -> Vec<u8> {
     if parent.is_empty() { name.to_vec() } else { [parent, b"/", name].concat() }
 }
 

@@ -4,6 +4,7 @@
 //! Changes nothing, follows no link and enters no other mount. What an app does meanwhile may be seen or not.
 
 use std::collections::HashMap;
+use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
@@ -16,7 +17,7 @@ use rustix::io::Errno;
 use super::compare::{Content, Difference, content, has_attrs};
 use super::digest::{DataDigest, Digester};
 use super::line::{Listed, ListedAttrs};
-use super::read::{ListedEntry, Manifest, split};
+use super::read::{ListedEntry, Lookup, Manifest, split};
 use crate::error::{Context, Error, Result};
 use crate::seed::stage::common::{full_path, join};
 use crate::system::parallel::work_off;
@@ -27,9 +28,6 @@ use crate::volume::{Volume, entries, is_nested, is_type, open_in_mount};
 const BATCH: usize = 16;
 /// The buffer for a file's data, in bytes: the largest read that an NFS mount sends at once (nfs(5), `rsize`).
 const READ: usize = 1 << 20;
-/// The most names that lead from a further name of a file to its first: a chain that volseed writes has one.
-const MAX_HOPS: usize = 8;
-
 /// What was found.
 #[derive(Debug, Default)]
 pub(crate) struct Comparison {
@@ -152,8 +150,8 @@ impl<'a> Verification<'a> {
         found: &mut HashMap<Box<[u8]>, Stat>,
         more: &mut Vec<Part>,
     ) -> Result<()> {
-        let mut files = Vec::new();
-        for (name, entry) in self.listed(path)? {
+        let (mut files, mut links) = (Vec::new(), Lookup::of(self.manifest));
+        for (name, entry) in self.manifest.entries(path).map_err(unreadable)? {
             self.compared.fetch_add(1, Relaxed);
             let child = join(path, &name);
             let Some(stat) = found.remove(&name) else {
@@ -161,7 +159,8 @@ impl<'a> Verification<'a> {
                 continue;
             };
             // What it is a further name of is not listed: nothing is known of it.
-            let Some(ListedEntry { listed, attrs }) = self.first_name(entry)? else { continue };
+            let first = links.first_name(entry).map_err(unreadable)?;
+            let Some(ListedEntry { listed, attrs }) = first else { continue };
             let has_attrs = self.has_attrs(attrs, &stat);
             match content(&listed, &stat, self.manifest.unkept) {
                 Content::Differs(difference) => self.differs(&child, difference),
@@ -182,21 +181,6 @@ impl<'a> Verification<'a> {
 
     fn has_attrs(&self, attrs: Option<ListedAttrs>, stat: &Stat) -> bool {
         attrs.is_none_or(|attrs| has_attrs(attrs, stat, self.manifest.unkept))
-    }
-
-    fn listed(&self, path: &[u8]) -> Result<super::read::ListedEntries> {
-        self.manifest.entries(path).map_err(|error| Error::os("read", "manifest", error))
-    }
-
-    /// The entry that a further name stands for.
-    fn first_name(&self, mut entry: ListedEntry) -> Result<Option<ListedEntry>> {
-        for _ in 0..MAX_HOPS {
-            let Listed::Link(path) = &entry.listed else { return Ok(Some(entry)) };
-            let (parent, name) = split(path);
-            let Some(first) = self.listed(parent)?.remove(name) else { return Ok(None) };
-            entry = first;
-        }
-        Ok(None)
     }
 
     fn read(&self, directory: BorrowedFd<'_>, file: &Candidate, buffer: &mut Vec<u8>) -> Result<()> {
@@ -231,6 +215,11 @@ impl<'a> Verification<'a> {
         let mut differences = self.differences.lock().unwrap_or_else(PoisonError::into_inner);
         differences.push((path.into(), difference));
     }
+}
+
+/// The error for a manifest that could be read before.
+pub(super) fn unreadable(error: io::Error) -> Error {
+    Error::os("read", "manifest", error)
 }
 
 /// The digest of a file of the volume; nothing where it has another size by now.

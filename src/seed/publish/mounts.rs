@@ -122,6 +122,7 @@ impl StageJob<'_> {
             purpose: Purpose::Check,
             losses: Some(losses),
             progress: self.progress,
+            repair: self.repair,
         };
         let mut walk = CommonWalk::new(staged, self.volume.root(), rules)?;
         let mut crossings = Vec::new();
@@ -224,6 +225,7 @@ impl StageJob<'_> {
             purpose,
             losses: Some(losses),
             progress: self.progress,
+            repair: None,
         };
         let before = losses.lost().count(Loss::LeftOut);
         let mut walk = CommonWalk::new(crossing.staged.as_fd(), mounted.root(), rules)?;
@@ -322,6 +324,7 @@ impl StageJob<'_> {
             purpose: Purpose::Copy,
             losses: None,
             progress: self.progress,
+            repair: None,
         };
         let wanted = |path: &[u8]| wanted(&rules, crossing, path);
         let nested = StageJob {
@@ -330,6 +333,7 @@ impl StageJob<'_> {
             stage_path,
             below: below.clone(),
             only: Some(&wanted),
+            repair: None,
             begun: false,
             epoch: self.epoch,
             config: &config,
@@ -409,6 +413,7 @@ impl StageJob<'_> {
                 purpose: Purpose::Publish,
                 losses: Some(losses),
                 progress: self.progress,
+                repair: None,
             };
             published = publish::publish(tree.as_fd(), mounted.root(), rules, None, go_on, |_, _| Ok(()))?;
         }

@@ -16,6 +16,7 @@ use rustix::fs::FileType;
 use data::FillingSlab;
 use excluded::{Instead, LeftOut};
 
+use super::directory::Wanted;
 use super::entry::Meta;
 use super::exclude::Excluding;
 use super::headers::Segment;
@@ -52,7 +53,7 @@ const FREE_OF_CHARGE: usize = 64;
 pub(crate) fn produce(
     source: Stream,
     path: &Path,
-    (overrides, excluding): (Overrides<'_>, &mut Excluding),
+    (overrides, excluding, only): (Overrides<'_>, &mut Excluding, Option<Wanted<'_>>),
     (pool, budget): (&Arc<Pool>, MemoryShares),
     links: Links<'_>,
     idle: &dyn Fn() -> bool,
@@ -72,6 +73,7 @@ pub(crate) fn produce(
         root: None,
         slab: FillingSlab::new(pool),
         left_out: LeftOut::new(excluding),
+        only,
     };
     while let Some(member) = reading.tar.next().map_err(|fault| reading.refused(fault))? {
         reading.member(member)?;
@@ -148,6 +150,7 @@ struct Reading<'a, 'f> {
     root: Option<Meta>,
     slab: FillingSlab<'a>,
     left_out: LeftOut<'a>,
+    only: Option<Wanted<'a>>,
 }
 
 impl Reading<'_, '_> {
@@ -171,6 +174,9 @@ impl Reading<'_, '_> {
         if self.left_out.leaves_out(&parts, kind) {
             return self.leave_out(&parts.join(&b'/'), content);
         }
+        if !self.is_wanted(&parts)? {
+            return Ok(());
+        }
         if kind == MemberKind::Device {
             return Err(self.refused("a device node"));
         }
@@ -188,6 +194,19 @@ impl Reading<'_, '_> {
             MemberKind::Link => self.link(&dir, name, &content),
             _ => self.entry(dir, name, content),
         }
+    }
+
+    /// Whether a member is one of those that are wanted.
+    fn is_wanted(&self, parts: &[&[u8]]) -> Result<bool> {
+        let Some(only) = self.only else { return Ok(true) };
+        for (depth, part) in parts.iter().enumerate() {
+            match only(&parts[..depth].join(&b'/'))? {
+                None => break,
+                Some(names) if !names.contains(*part) => return Ok(false),
+                Some(_) => {}
+            }
+        }
+        Ok(true)
     }
 
     /// A file, a symbolic link or a FIFO.

@@ -66,6 +66,7 @@ fn stage(archive: &Path, volume: &Path, into_pipe: bool) -> Result<()> {
     let stage = File::open(volume.join("stage")).expect("open the stage");
     let config = VolumeConfig {
         to: volume.to_owned(),
+        repair: crate::cli::config::RepairOptions::default(),
         from: archive.to_owned(),
         state_dir: None,
         sentinel: None,
@@ -90,6 +91,7 @@ fn stage(archive: &Path, volume: &Path, into_pipe: bool) -> Result<()> {
         stage_path: config.to.join("stage"),
         below: Vec::new(),
         only: None,
+        repair: None,
         begun: false,
         epoch: 1,
         config: &config,

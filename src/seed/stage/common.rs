@@ -19,6 +19,7 @@ use crate::cli::values::Existing;
 use crate::error::{Context, Error, Result, printable};
 use crate::exit::Exit;
 use crate::progress::Progress;
+use crate::seed::Repair;
 use crate::volume::{
     FoundEntry, is_type, look_at, names, open_beneath, open_in_mount, refuses_names, stat_entry,
 };
@@ -44,6 +45,8 @@ pub(crate) struct WalkRules<'a> {
     pub losses: Option<&'a Losses>,
     /// Hears of every directory.
     pub progress: &'a Progress,
+    /// What is put back, where it is not a seed.
+    pub repair: Option<Repair<'a>>,
 }
 
 /// What a walk is for.
@@ -291,7 +294,8 @@ fn decide(
         rules.note(Loss::LeftOut, path, cause)?;
         return Ok(Decided::Keep);
     }
-    let overwrites = rules.existing == Existing::Overwrite;
+    let is_replaced = |repair: Repair<'_>| repair.plan.replaced.contains(path);
+    let overwrites = rules.existing == Existing::Overwrite && rules.repair.is_none_or(is_replaced);
     match (staged_is_directory, there.is_directory()) {
         (true, true) => Ok(Decided::Descend),
         (false, false) if there.is_mount && overwrites => {

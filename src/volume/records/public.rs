@@ -76,7 +76,7 @@ pub(crate) struct Public {
     pub state: Readiness,
     /// How it came to be complete.
     pub origin: Origin,
-    /// The claim that completed it.
+    /// The claim that completed it, or that changed it last.
     pub epoch: u64,
     /// How often this volume was seeded or upgraded, from 1.
     pub generation: u64,
@@ -155,6 +155,11 @@ impl Public {
     /// Whether these are the bytes of the private record that belongs to this one.
     pub(crate) fn is_of(&self, bytes: &[u8]) -> bool {
         self.record == self.salt.digest("record", bytes)
+    }
+
+    /// Whether this is `earlier`, or was written in its place by a claim that left the seed's record as it is.
+    pub(crate) fn renews(&self, earlier: &Public) -> bool {
+        (&self.salt, self.record) == (&earlier.salt, earlier.record)
     }
 
     /// Whether the volume is of this version.

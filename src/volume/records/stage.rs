@@ -63,6 +63,9 @@ pub(crate) struct Sealed {
     /// What lists every entry of it, beside its tree.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub manifest: Option<ManifestRef>,
+    /// Whether it only puts back what is missing on a complete volume: it is no seed, and nobody else finishes it.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub repairs: bool,
     /// What the volume's root becomes, where it was empty and the seed says.
     pub root: Option<Root>,
 }
