@@ -125,6 +125,14 @@ impl Room<'_> {
                 let kind = KINDS.iter().position(|known| known.name == kind).expect("a kind of the table");
                 self.killed(command, At::Nth(kind, nth), Fault::KillBefore);
             }
+            Step::Removed(names) => {
+                for path in names.iter().map(|name| self.path.join("volume").join(name)) {
+                    match fs::symlink_metadata(&path).unwrap().is_dir() {
+                        true => fs::remove_dir_all(path).unwrap(),
+                        false => fs::remove_file(path).unwrap(),
+                    }
+                }
+            }
             Step::Emptied => {
                 for entry in fs::read_dir(self.path.join("volume")).unwrap().map(Result::unwrap) {
                     match entry.file_type().unwrap().is_dir() {

@@ -46,6 +46,8 @@ pub(crate) enum Step {
     KilledAt(&'static str, &'static str, u32),
     /// All of the volume but volseed's state is removed.
     Emptied,
+    /// Entries of the volume are removed.
+    Removed(&'static [&'static str]),
 }
 
 /// What holds in the end.
@@ -163,6 +165,18 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
     scenario("status-json", "status --json --to {volume}")
         .before(&[Step::KilledAt(SEED, "utimensat", 18)])
         .ends(Ends::Untouched),
+    scenario("verify", "verify --digest --to {volume}").before(&[Step::Ran(SEED)]).ends(Ends::Untouched),
+    scenario("repair", "repair --from {tree} --to {volume} --workers 3")
+        .before(&[Step::Ran(SEED), Step::Removed(&["a/f3", "link", "closed"])])
+        .ends(Ends::Complete(|seed| seed.without(&[".", "a"]))),
+    scenario("repair-modified", "repair --modified --from {tar.gz} --to {volume} --workers 3")
+        .before(&[
+            Step::Ran(SEED),
+            Step::Removed(&["b/c/d"]),
+            Step::File("volume/empty", "a user's"),
+            Step::File("volume/a/f1", "a user's"),
+        ])
+        .ends(Ends::Complete(|seed| seed.without(&[".", "a", "b", "b/c"]))),
     scenario("health", "health --listen {room}/socket --admin {room}/admin").ends(Ends::Untouched),
 ];
 
