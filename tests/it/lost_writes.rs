@@ -117,7 +117,7 @@ fn killed_in(op: Op, loses: bool) {
         let archive = tree.archive();
         let (begin, rest) = archive.split_at(first.members().unfinished().len());
         running.feed(begin);
-        eventually("the first files are staged", || staged(volume.path()) > 40);
+        eventually("the first files are staged", || staged(volume.path()) >= 40);
         faults.hang(Some(op));
         if loses {
             let name = path.rsplit('/').next().unwrap();
