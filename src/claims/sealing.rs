@@ -8,6 +8,7 @@ use super::io::Files;
 use super::store::{
     Claim, ClaimStore, Leftover, PUBLISHING, Publishing, RETIRED, SEALED, STAGE, SealedStage, Sealing,
 };
+use super::takeover::DISCARDED;
 use crate::error::{Context, Error, Result};
 use crate::exit::Exit;
 use crate::volume::records::{Complete, ManifestRef, Public, Staged, to_bytes};
@@ -112,17 +113,28 @@ impl<F: Files> ClaimStore<'_, F> {
     /// # Errors
     /// When it could not be made durable, or the claim is ours no more.
     pub(crate) async fn complete(&self, claim: &Claim<F::Dir>, stage: &str, record: &Complete) -> Result<()> {
+        let manifest = ManifestRef::name(record.generation);
         if record.manifest.is_some() {
-            self.place_manifest(claim, stage, &ManifestRef::name(record.generation)).await?;
+            self.place_manifest(claim, stage, &manifest).await?;
+        }
+        if record.generation > 1 || claim.inherited {
+            self.retire_manifests(claim, manifest.as_bytes()).await?;
         }
         let private = to_bytes(record);
         let public = to_bytes(&Public::of(record, &private));
         self.put(claim, Complete::FILE, &private).await?;
-        self.put(claim, Public::FILE, &public).await?;
-        if record.generation > 1 {
-            // One that stays is in nobody's way.
-            let earlier = ManifestRef::name(record.generation - 1);
-            let _ = self.files.unlink(&claim.state, earlier.as_bytes()).await;
+        self.put(claim, Public::FILE, &public).await
+    }
+
+    /// Takes every manifest but the one of this name to our claim, where it goes with that. By a rename, which a holder
+    /// that was fenced cannot do. Before the records: a kill leaves it to the next holder.
+    async fn retire_manifests(&self, claim: &Claim<F::Dir>, kept: &[u8]) -> Result<()> {
+        let names = self.files.names(&claim.state).await.context("read directory", &*self.state.path)?;
+        let prefix = ManifestRef::PREFIX.as_bytes();
+        for name in names.iter().filter(|name| name.starts_with(prefix) && ***name != *kept) {
+            let retired = [DISCARDED.as_bytes(), b".", name].concat();
+            let moved = self.files.rename(&claim.state, name, &claim.dir, &retired).await;
+            self.none_if_missing(moved, "remove manifest", &self.state.path)?;
         }
         Ok(())
     }

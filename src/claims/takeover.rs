@@ -31,7 +31,7 @@ pub(super) const ISOLATED: [&str; 2] = ["isolated-sealed", "isolated-publishing"
 const HALF_PUBLISHED: &str = "half-published.json";
 const HALF: &[u8] = HALF_PUBLISHED.as_bytes();
 /// What is not needed any more begins with this.
-const DISCARDED: &str = "discarded";
+pub(super) const DISCARDED: &str = "discarded";
 /// How often a directory that a stale holder still fills is emptied, before that is an error.
 pub(super) const TRIES: usize = 100;
 
