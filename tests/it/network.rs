@@ -20,6 +20,9 @@ const BESIDES: u64 = 56;
 /// The same for one that resumes what another left.
 const RESUMED: u64 = 40;
 
+/// Of the requests for a seed of one file, the longest chain in which each waits for the one before.
+const IN_SEQUENCE: u64 = 70;
+
 const DIRECTORIES: usize = 12;
 const FILES: usize = 300;
 const LINKS: usize = 24;
@@ -129,6 +132,17 @@ fn a_seeded_volume_is_recognised_in_twelve_round_trips() {
     let beside = volume.beside(&sandbox.directory("beside")).unwrap();
     far_seed(&sandbox.path("source"), &beside).ends().exits(0);
     assert_within(&beside.counts(), 12);
+}
+
+#[test]
+fn a_seed_of_one_file_sends_few_requests_one_after_the_other() {
+    let sandbox = Sandbox::new();
+    let options = Options { rtt: Duration::from_millis(10), ..far() };
+    let Some(volume) = slow(&sandbox, options) else { return };
+    let source = Tree::new().file("file", "x").write_to(&sandbox.directory("source"));
+    far_seed(&source, &volume).ends().exits(0);
+    let counts = volume.counts();
+    assert!(counts.in_sequence <= IN_SEQUENCE, "{counts}");
 }
 
 #[test]
@@ -314,7 +328,6 @@ fn squashed(squash: Squash, user: u32) -> Option<(Outcome, Counts)> {
     let source = spread().write_to(&sandbox.directory("source"));
     let outcome = far_seed(&source, &volume).json().ends().exits(0);
     let counts = volume.counts();
-    eprintln!("{counts}");
     Snapshot::of(&source).owned_by(user, user).assert_same(&Snapshot::of(volume.path()));
     Some((outcome, counts))
 }

@@ -97,6 +97,8 @@ pub struct Counts {
     by_op: Vec<u64>,
     /// The most round trips at one time since the mount.
     pub most_in_flight: u64,
+    /// The longest chain of round trips of which each began after the one before was over.
+    pub in_sequence: u64,
 }
 
 impl Counts {
@@ -105,13 +107,14 @@ impl Counts {
         Op::ALL.iter().filter(|op| op.is_charged()).map(|op| self[*op]).sum()
     }
 
-    /// One line of JSON: `{"rpcs":…,"most_in_flight":…,"create":…,…}`.
+    /// One line of JSON: `{"rpcs":…,"most_in_flight":…,"in_sequence":…,"create":…,…}`.
     pub fn json(&self) -> String {
         let counts: Vec<_> = Op::ALL.iter().map(|op| format!("\"{}\":{}", op.name(), self[*op])).collect();
         format!(
-            "{{\"rpcs\":{},\"most_in_flight\":{},{}}}",
+            "{{\"rpcs\":{},\"most_in_flight\":{},\"in_sequence\":{},{}}}",
             self.rpcs(),
             self.most_in_flight,
+            self.in_sequence,
             counts.join(",")
         )
     }
@@ -131,14 +134,15 @@ impl Sub<&Counts> for Counts {
 
     fn sub(self, earlier: &Counts) -> Counts {
         let by_op = Op::ALL.iter().map(|op| self[*op].saturating_sub(earlier[*op])).collect();
-        Counts { by_op, most_in_flight: self.most_in_flight }
+        let in_sequence = self.in_sequence - earlier.in_sequence;
+        Counts { by_op, in_sequence, ..self }
     }
 }
 
 /// The round trips and what they were, but for what never came.
 impl fmt::Display for Counts {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} round trips", self.rpcs())?;
+        write!(f, "{} round trips, {} in sequence", self.rpcs(), self.in_sequence)?;
         for op in Op::ALL.iter().filter(|op| self[**op] > 0) {
             write!(f, ", {} {}", self[*op], op.name())?;
         }
@@ -179,12 +183,12 @@ impl Meter {
         }
     }
 
-    pub(crate) fn counts(&self, most_in_flight: u64) -> Counts {
+    pub(crate) fn counts(&self, most_in_flight: u64, in_sequence: u64) -> Counts {
         let metered = self.lock();
         let mut by_op: Vec<u64> =
             Op::ALL.iter().map(|op| metered.by_op.get(op).copied().unwrap_or(0)).collect();
         by_op[Op::LookupMissed as usize] = metered.missed.values().sum();
-        Counts { by_op, most_in_flight }
+        Counts { by_op, most_in_flight, in_sequence }
     }
 
     fn lock(&self) -> MutexGuard<'_, Metered> {

@@ -99,7 +99,7 @@ impl Mount {
     /// What was asked for so far. Lookups that found nothing and belong to a creation that is just
     /// coming are among them.
     pub fn counts(&self) -> Counts {
-        self.meter.counts(self.wire.most_in_flight())
+        self.meter.counts(self.wire.most_in_flight(), self.wire.in_sequence())
     }
 
     /// From now on a round trip takes so long: nothing, where a tree is only to be looked at.

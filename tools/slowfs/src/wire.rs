@@ -58,6 +58,9 @@ struct State {
     sent: u64,
     in_flight: u64,
     most_in_flight: u64,
+    in_sequence: u64,
+    /// When the last of those in sequence was over.
+    sequence_end: Option<Instant>,
     parked: Vec<Parked>,
     hang: Hang,
     delays: HashMap<Op, Duration>,
@@ -78,6 +81,7 @@ struct Parked {
 }
 
 struct Due {
+    began: Instant,
     at: Instant,
     number: u64,
     then: Then,
@@ -100,6 +104,8 @@ impl Wire {
             sent: 0,
             in_flight: 0,
             most_in_flight: 0,
+            in_sequence: 0,
+            sequence_end: None,
             parked: Vec::new(),
             hang: Hang::Nothing,
             delays: HashMap::new(),
@@ -134,6 +140,10 @@ impl Wire {
 
     pub(crate) fn most_in_flight(&self) -> u64 {
         self.lock().most_in_flight
+    }
+
+    pub(crate) fn in_sequence(&self) -> u64 {
+        self.lock().in_sequence
     }
 
     pub(crate) fn hang(&self, op: Option<Op>) {
@@ -252,13 +262,18 @@ impl State {
 
     fn push(&mut self, at: Instant, then: Then) {
         self.sent += 1;
-        self.due.push(Reverse(Due { at, number: self.sent, then }));
+        self.due.push(Reverse(Due { began: at - self.rtt, at, number: self.sent, then }));
     }
 
     fn finish(&mut self, now: Instant, answers: &mut Vec<(Answer, Fate)>) {
         while self.due.peek().is_some_and(|Reverse(due)| due.at <= now) {
             let Some(Reverse(due)) = self.due.pop() else { return };
             self.in_flight -= 1;
+            // The longest chain goes on with whichever ends first of those that began after its end.
+            if self.sequence_end.is_none_or(|end| due.began >= end) {
+                self.in_sequence += 1;
+                self.sequence_end = Some(due.at);
+            }
             match due.then {
                 Then::Nothing => {}
                 Then::Send(call) => {
@@ -349,6 +364,8 @@ mod tests {
             sent: 0,
             in_flight: 0,
             most_in_flight: 0,
+            in_sequence: 0,
+            sequence_end: None,
             parked: Vec::new(),
             hang: Hang::Nothing,
             delays: HashMap::new(),
@@ -406,6 +423,20 @@ mod tests {
         let mut answers = Vec::new();
         state.finish(now + 5 * RTT, &mut answers);
         assert_eq!(answers.len(), 1, "the second round trip began with the end of the first");
+    }
+
+    #[test]
+    fn round_trips_in_sequence_are_the_longest_chain() {
+        let now = Instant::now();
+        let mut state = state(3, now);
+        let half = RTT / 2;
+        // Two chains side by side, of two and of three.
+        for at in [now, now + half, now + RTT, now + RTT + half, now + 2 * RTT + half] {
+            state.finish(at, &mut Vec::new());
+            state.start(at, call(Op::Create, 0));
+        }
+        state.finish(now + 9 * RTT, &mut Vec::new());
+        assert_eq!(state.in_sequence, 3);
     }
 
     #[test]
