@@ -4,12 +4,14 @@
 account.py row FOLDER TOOL STARTED ENDED CODE EXPECTED ACTUAL OWNER LOST    with FOLDER/{before,after,said}: prints a RESULT line
 account.py lost EXPECTED ACTUAL OWNER                                       prints what ACTUAL lacks of EXPECTED, by aspect
 account.py ops BEFORE AFTER                                                 says the RPCs between two mountstats, by operation
+account.py sequence TRACE                                                   says the most RPCs of a trace that followed each other
 """
 
 import itertools
 import json
 import os
 import pickle
+import re
 import sys
 import zlib
 
@@ -19,6 +21,8 @@ sys.path.insert(0, "/lab")
 from kit import tree
 
 MOUNT_POINT = "/mnt/efs"
+# A line of the kernel's trace: what a client's request was, when it ended, and its microseconds from the start of its task.
+CALL = re.compile(r" (?P<ended>[0-9.]+): rpc_stats_latency: .* nfsv4 (?P<name>\w+) .*execute=(?P<took>[0-9]+)")
 
 
 def checksum(path: bytes) -> bytes:
@@ -31,7 +35,7 @@ tree.digest = checksum
 
 
 def main(verb: str, *args: str) -> None:
-    {"row": row, "lost": lost, "ops": ops}[verb](*args)
+    {"row": row, "lost": lost, "ops": ops, "sequence": sequence}[verb](*args)
 
 
 def row(folder: str, tool: str, started: str, ended: str, code: str, expected: str, actual: str, owner: str, known: str) -> None:
@@ -71,6 +75,22 @@ def lost(expected: str, actual: str, owner: str) -> None:
 def ops(before: str, after: str) -> None:
     calls = between(before, after)
     print(f"{sum(calls.values())} RPCs:", ", ".join(f"{name} {count}" for name, count in calls.items()))
+
+
+def sequence(trace: str) -> None:
+    """Of requests that begin and end (rpc_stats_latency), the longest chain in which each begins after the one before ended:
+    whichever ends first is the best to go on from."""
+    calls = []
+    for line in open(trace):
+        if found := CALL.search(line):
+            ended = round(float(found["ended"]) * 1e6)
+            calls.append((ended, ended - int(found["took"]), found["name"]))
+    chain, last = [], 0
+    for ended, began, name in sorted(calls):
+        if began >= last:
+            chain.append(name)
+            last = ended
+    print(f"{len(chain)} of {len(calls)}:", ", ".join(chain))
 
 
 def workers(lines: list[str]) -> int | None:
