@@ -23,7 +23,7 @@ use crate::exit::Exit;
 use crate::system::users::Spec;
 use values::{
     Address, AppCheck, Commands, Exclude, Existing, LockMode, LogFormat, Mapping, ModeChange, PassSocket,
-    ShowProgress, SignalScope, Size, Workers,
+    ShowProgress, SignalScope, Size, VersionPattern, Workers,
 };
 
 /// Seeds a container's persistent volume before its app starts: in parallel, once, and answering health
@@ -42,7 +42,7 @@ pub(crate) enum Verb {
     /// Seed the volume if needed, then become CMD (the default)
     Run(Box<RunArgs>),
     /// Seed the volume if needed, then exit
-    Seed(SeedArgs),
+    Seed(Box<SeedArgs>),
     /// Never seed: exit once the volume is seeded
     Wait(WaitArgs),
     /// Check the health of this container: exit 0 or 1
@@ -53,6 +53,8 @@ pub(crate) enum Verb {
     Verify(VerifyArgs),
     /// Put back what is missing on a seeded volume
     Repair(RepairArgs),
+    /// Print what a start would do, and do nothing: exit 0, 1 or 78
+    Plan(PlanArgs),
     /// Copy this binary to a directory that another container mounts
     Install(InstallArgs),
 }
@@ -64,6 +66,8 @@ pub(crate) struct RunArgs {
     pub volume: VolumeArgs,
     #[command(flatten)]
     pub copy: CopyArgs,
+    #[command(flatten)]
+    pub upgrade: UpgradeArgs,
     #[command(flatten)]
     pub server: ServerArgs,
     #[command(flatten)]
@@ -81,6 +85,8 @@ pub(crate) struct SeedArgs {
     pub volume: VolumeArgs,
     #[command(flatten)]
     pub copy: CopyArgs,
+    #[command(flatten)]
+    pub upgrade: UpgradeArgs,
     #[command(flatten)]
     pub server: ServerArgs,
     #[command(flatten)]
@@ -162,6 +168,20 @@ pub(crate) struct RepairArgs {
     pub log: LogArgs,
 }
 
+/// `volseed plan`.
+#[derive(Debug, Args)]
+pub(crate) struct PlanArgs {
+    #[command(flatten)]
+    pub volume: VolumeArgs,
+    #[command(flatten)]
+    pub copy: CopyArgs,
+    #[command(flatten)]
+    pub upgrade: UpgradeArgs,
+    /// One JSON object per line
+    #[arg(long, help_heading = "Output")]
+    pub json: bool,
+}
+
 /// `volseed install`.
 #[derive(Debug, Args)]
 pub(crate) struct InstallArgs {
@@ -196,8 +216,8 @@ pub(crate) struct VolumeArgs {
     pub sentinel: Option<PathBuf>,
     /// Version of the seed
     ///
-    /// Recorded on the volume. A volume that was seeded with a different version is left unchanged, with a
-    /// warning that names both versions. A stage of another version is not resumed.
+    /// Recorded on the volume. Without `--upgrade`, a volume that was seeded with a different version is left
+    /// unchanged, with a warning that names both versions. A stage of another version is not resumed.
     #[arg(long, env = "VOLSEED_SEED_VERSION", value_name = "TEXT", value_parser = values::seed_version)]
     pub seed_version: Option<String>,
     /// auto, lease or none
@@ -291,6 +311,46 @@ pub(crate) struct CopyArgs {
     /// any number.
     #[arg(long, env = "VOLSEED_MAX_ENTRIES", value_name = "N", default_value = "2000000")]
     pub max_entries: u64,
+}
+
+/// What a new image does with a volume that an older one seeded.
+#[derive(Debug, Args, Clone, Default)]
+#[command(next_help_heading = "Upgrades")]
+pub(crate) struct UpgradeArgs {
+    /// Versions to upgrade from
+    ///
+    /// Shell patterns for the version that the volume is at (`28.*,29.*`): such a volume is upgraded to
+    /// `--seed-version`, which this option needs. `*` stands for every known version, `none` for an unknown one.
+    /// A volume at another older version is refused with exit code 78. Without this option, no volume is upgraded.
+    /// Repeatable, or separated by commas.
+    #[arg(long, env = "VOLSEED_UPGRADE", value_name = "GLOB", value_delimiter = ',')]
+    pub upgrade: Vec<VersionPattern>,
+    /// User's changes that stay
+    ///
+    /// Patterns as for `--exclude`. A file that the user and the image have both changed is replaced by an upgrade,
+    /// and the user's is kept in `.volseed/old`. If it matches one of these patterns, the user's file stays, and
+    /// the image's is put in `.volseed/new`. If a pattern matches a directory, one change in it keeps all of it.
+    /// Repeatable, or separated by commas.
+    #[arg(long, env = "VOLSEED_KEEP", value_name = "GLOB", value_delimiter = ',')]
+    pub keep: Vec<Exclude>,
+    /// Paths not to upgrade
+    ///
+    /// Patterns as for `--exclude`. An upgrade adds files there, but replaces and removes none. Repeatable, or
+    /// separated by commas.
+    #[arg(long, env = "VOLSEED_PROTECT", value_name = "GLOB", value_delimiter = ',')]
+    pub protect: Vec<Exclude>,
+    /// Maximum removals, in percent
+    ///
+    /// 0 to 100. An upgrade that would remove more than this part of the old seed's files is refused with exit
+    /// code 78: the image may contain half a seed.
+    #[arg(long, env = "VOLSEED_MAX_DELETE", value_name = "PERCENT", default_value = "50", value_parser = clap::value_parser!(u8).range(0..=100))]
+    pub max_delete: u8,
+    /// Version to take back
+    ///
+    /// A volume at exactly this version is taken back to `--seed-version`, by the rules of an upgrade. Stop every
+    /// replica of the newer image first, because it would upgrade the volume again.
+    #[arg(long, env = "VOLSEED_ROLLBACK_FROM", value_name = "FROM", value_parser = values::seed_version)]
+    pub rollback_from: Option<String>,
 }
 
 /// The health server.
@@ -629,7 +689,7 @@ mod tests {
         for verb in command().get_subcommands() {
             let page = verb_page(verb);
             assert!(page.lines().all(|line| line.chars().count() <= 80), "{page}");
-            assert!(page.lines().count() <= 60, "{page}");
+            assert!(page.lines().count() <= 66, "{page}");
         }
     }
 }

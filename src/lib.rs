@@ -44,7 +44,7 @@ use crate::handover::supervise::{self, Plan, Role, watch};
 use crate::log::Console;
 use crate::run::acquire::Mode;
 use crate::run::control::{self, RunOutcome};
-use crate::run::{status, verify};
+use crate::run::{plan, status, verify};
 use crate::system::signals::{self, Signals};
 
 /// Where `volseed health` finds the app's check when the app runs.
@@ -117,6 +117,7 @@ fn act(command: Command, environment: Environment, signals: &Signals, console: &
         Command::Health(config, args) => health(&config, &args),
         Command::Status(volumes, json) => status(&volumes, json),
         Command::Verify(volumes, options) => verify(&volumes, options),
+        Command::Plan(volumes, json) => plan(&volumes, json),
         Command::Install(directory) => print(&format!("{}\n", install::install(&directory)?.display())),
         Command::Print(page) => print(&page),
     }
@@ -197,6 +198,14 @@ fn verify(volumes: &[VolumeConfig], options: VerifyOptions) -> Result<Exit> {
         &verified.iter().map(|one| if options.json { one.json() } else { one.text() }).collect::<String>(),
     )?;
     Ok(if is_as_seeded { Exit::Success } else { Exit::Differs })
+}
+
+fn plan(volumes: &[VolumeConfig], json: bool) -> Result<Exit> {
+    let planned = volumes.iter().map(plan::plan).collect::<Result<Vec<_>>>()?;
+    print(&planned.iter().map(|one| if json { one.json() } else { one.text() }).collect::<String>())?;
+    let exits: Vec<Exit> = planned.iter().map(plan::Planned::exit).collect();
+    let first = [Exit::Refused, Exit::Differs].into_iter().find(|exit| exits.contains(exit));
+    Ok(first.unwrap_or(Exit::Success))
 }
 
 fn print(text: &str) -> Result<Exit> {

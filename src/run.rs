@@ -8,6 +8,8 @@ pub(crate) mod decision;
 pub(crate) mod emptied;
 pub(crate) mod events;
 pub(crate) mod floors;
+pub(crate) mod gate;
+pub(crate) mod plan;
 pub(crate) mod protocol;
 pub(crate) mod repair;
 pub(crate) mod report;
@@ -15,6 +17,7 @@ pub(crate) mod settings;
 #[cfg(test)]
 pub(crate) mod simulation;
 pub(crate) mod status;
+pub(crate) mod upgrade;
 pub(crate) mod verify;
 pub(crate) mod volumes;
 pub(crate) mod waiting;

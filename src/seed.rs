@@ -11,6 +11,7 @@ pub(crate) mod publish;
 pub(crate) mod source;
 pub(crate) mod stage;
 mod staging;
+pub(crate) mod upgrade;
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::PathBuf;
@@ -22,6 +23,7 @@ use rustix::io::Errno;
 
 use crate::cancel::Cancel;
 use crate::cli::config::VolumeConfig;
+use crate::cli::values::Workers;
 use crate::error::{Context, Result};
 use crate::progress::{Phase, Progress, seconds};
 use crate::volume;
@@ -67,7 +69,9 @@ pub(crate) struct StageJob<'a> {
     pub below: Vec<u8>,
     /// What of a directory's source is wanted; everything without it.
     pub only: Option<Wanted<'a>>,
-    /// What is put back on a complete volume, where it is not a seed.
+    /// Whether it is a part of a seed, for a volume that is complete.
+    pub is_part: bool,
+    /// What is put back on a complete volume, where that is done.
     pub repair: Option<Repair<'a>>,
     /// Whether an earlier run may have left something in the stage.
     pub begun: bool,
@@ -79,6 +83,14 @@ pub(crate) struct StageJob<'a> {
     pub progress: &'a Arc<Progress>,
     /// Stops it.
     pub cancel: Arc<Cancel>,
+}
+
+/// What a source holds.
+pub(crate) struct SourceListing {
+    /// What lists every entry of it, in the stage.
+    pub manifest: ManifestRef,
+    /// How much it is.
+    pub totals: records::Totals,
 }
 
 /// What a repair puts back, and where it keeps what it replaces.
@@ -132,7 +144,7 @@ impl StageJob<'_> {
             as_user = self.volume.user().map(spelled),
             owner_of_everything = one_user.map(spelled),
             "{}",
-            if self.repair.is_some() { "repairing" } else { "seeding" }
+            if self.is_part { "staging what differs" } else { "seeding" }
         );
         if self.begun {
             // More is free now where an earlier stage was removed.
@@ -145,7 +157,8 @@ impl StageJob<'_> {
         let mut tree = self.tree(tree.fd, naming, resumed, crew, &source.content)?.taking_from(remains);
         // A part of the seed is listed where the whole of it is.
         if self.below.is_empty() {
-            tree = tree.listed_in(ManifestWriter::create(self.stage, &self.stage_path)?);
+            let name = if self.is_part { ManifestRef::PART } else { ManifestRef::STAGED };
+            tree = tree.listed_in(ManifestWriter::create(self.stage, name, &self.stage_path)?);
         }
         let work = self.run(&tree, source.content, overrides, &fidelity, crew, &space);
         if space.is_exceeded() {
@@ -158,14 +171,14 @@ impl StageJob<'_> {
         tree.finish_root()?;
         let manifest = tree.take_manifest(produced.root.as_ref().filter(|_| staged.empty))?;
         let staged_root = tree.root_fd().as_fd();
-        if self.repair.is_none() {
+        if !self.is_part {
             sentinel::ensure(staged_root, &self.tree_path(), self.config, overrides, manifest.as_ref())?;
         }
         // Before the seal: a later image that is without the conflict is then staged in its place.
-        let mounts = match there.is_empty() {
+        let mounts = match there.is_empty() || self.is_part && self.repair.is_none() {
             true => Mounts::default(),
             false => {
-                let manifest = manifest.as_ref().filter(|_| self.repair.is_none());
+                let manifest = manifest.as_ref().filter(|_| !self.is_part);
                 self.check(staged_root, fidelity.losses(), manifest)?
             }
         };
@@ -179,7 +192,7 @@ impl StageJob<'_> {
         );
         let mut lost = fidelity.lost();
         lost += mounts.lost.clone();
-        let root = self.root(produced.root, staged.empty, &inherited).filter(|_| self.repair.is_none());
+        let root = self.root(produced.root, staged.empty, &inherited).filter(|_| !self.is_part);
         let manifest = manifest.map(|manifest| manifest.close(unkept(&lost, self.config, one_user)));
         let sealed = self.sealed(staged_root, &staged, work.totals, (root, manifest.transpose()?))?;
         if let (true, Some(root)) = (self.config.strict, &sealed.root) {
@@ -203,6 +216,34 @@ impl StageJob<'_> {
         })
     }
 
+    /// Lists the whole source in a manifest in the stage, and stages nothing of it. Blocks until then.
+    ///
+    /// # Errors
+    /// The first thing that went wrong.
+    pub(crate) fn list(&self, source: Source) -> Result<SourceListing> {
+        let kind = self.volume.kind()?;
+        let mut inherited = self.inherited(self.volume)?;
+        // Names are compared as the volume compares them.
+        inherited
+            .make((self.stage, TREE.as_bytes()), self.volume.root())
+            .context("create directory", self.tree_path().as_path())?;
+        let overrides = Overrides::of(self.config, &inherited);
+        let naming = self.naming(kind);
+        let one_user = owner::of_everything(self.stage, self.config.owner);
+        let fidelity = Fidelity::new(Losses::new(false, naming.clone()), one_user);
+        let crew = workers::crew(Workers::Auto, kind, 1);
+        let root = openat(self.stage, b".", OFlags::DIRECTORY | OFlags::RDONLY, Mode::empty());
+        let root = root.context("open directory", self.stage_path.as_path())?;
+        let is_archive = !matches!(source.content, SourceContent::Directory(_));
+        let manifest = ManifestWriter::create(self.stage, ManifestRef::STAGED, &self.stage_path)?;
+        let tree = self.tree(root, naming, false, crew, &source.content)?;
+        let mut tree = tree.unstaged(is_archive)?.listed_in(manifest);
+        let (produced, work, _) =
+            self.run(&tree, source.content, overrides, &fidelity, crew, &Space::unknown())?;
+        let manifest = tree.take_manifest(produced.root.as_ref())?.expect("it was given one");
+        Ok(SourceListing { manifest: manifest.close(Unkept::default())?, totals: work.totals })
+    }
+
     /// What the staged tree will be once it is sealed.
     fn sealed(
         &self,
@@ -221,6 +262,7 @@ impl StageJob<'_> {
             source: None,
             manifest,
             repairs: self.repair.is_some(),
+            upgrade: None,
             // All of them would make the record too large to be read.
             top: top.iter().take(records::TOP_LISTED).map(|name| Name::from(&**name)).collect(),
             root,

@@ -11,11 +11,11 @@ use super::io::Files;
 use super::store::{BUILDING, CLAIMS, ClaimStore, State};
 use crate::error::{Context, Error, Result, printable};
 use crate::exit::Exit;
-use crate::volume::records::{Complete, ManifestRef, OLD, Public};
+use crate::volume::records::{Complete, ManifestRef, NEW, OLD, Public};
 use crate::volume::{Privacy, Wall};
 
 /// All that volseed leaves in its directory.
-const OURS: [&str; 6] = [CLAIMS, BUILDING, LOCK, OLD, Public::FILE, Complete::FILE];
+const OURS: [&str; 7] = [CLAIMS, BUILDING, LOCK, OLD, NEW, Public::FILE, Complete::FILE];
 /// How the names of others begin that it leaves there. Directories that are being removed have the first, and an NFS
 /// client, and libfuse, give the last two to what somebody has open.
 const OUR_PREFIXES: [&str; 4] = [REMOVED, ManifestRef::PREFIX, ".nfs", ".fuse_hidden"];

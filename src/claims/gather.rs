@@ -7,7 +7,7 @@ use rustix::io::Errno;
 use super::io::Files;
 use super::store::{Claim, ClaimStore, Sealing};
 use super::takeover::{ISOLATED, TRIES, is_publishing};
-use crate::volume::records::{ManifestRef, Staged, TREE, to_bytes};
+use crate::volume::records::{ASIDE, ManifestRef, OFFERED, Staged, TREE, to_bytes};
 
 /// What is left to do while the entries of directories are moved one by one.
 enum MoveStep<D> {
@@ -37,8 +37,15 @@ impl<F: Files> ClaimStore<'_, F> {
         let tree = self.ensure(&fresh, TREE).await?;
         for (part, _) in parts.iter().filter(|(part, _)| *part != isolated.as_bytes()) {
             let wrapper = self.files.open_entry(&claim.dir, part).await?;
-            self.move_tree(&wrapper, &tree).await?;
-            self.move_manifest(&wrapper, &fresh).await?;
+            self.move_part((&wrapper, TREE), &tree, Some(self.root)).await?;
+            if parts.iter().any(|(_, staged)| staged.as_ref().is_some_and(Staged::is_upgrade)) {
+                // What a stale holder still takes from the volume must not get there any more.
+                let aside = self.ensure(&fresh, ASIDE).await?;
+                self.move_part((&wrapper, ASIDE), &aside, None).await?;
+            }
+            for name in [ManifestRef::STAGED, OFFERED] {
+                self.move_whole((&wrapper, name), &fresh).await?;
+            }
             self.files.remove(&claim.dir, part).await?;
         }
         self.files.sync(&fresh).await?;
@@ -46,25 +53,29 @@ impl<F: Files> ClaimStore<'_, F> {
         self.files.sync(&claim.dir).await
     }
 
-    /// It does not change any more once its tree is sealed. A stale holder may have put it in its place.
-    async fn move_manifest(&self, from: &F::Dir, to: &F::Dir) -> rustix::io::Result<()> {
-        let name = ManifestRef::STAGED.as_bytes();
-        match self.files.rename(from, name, to, name).await {
+    /// It does no harm to the volume, whoever holds it open. A stale holder may have put it in its place.
+    async fn move_whole(&self, (from, name): (&F::Dir, &str), to: &F::Dir) -> rustix::io::Result<()> {
+        match self.files.rename(from, name.as_bytes(), to, name.as_bytes()).await {
             Err(Errno::NOENT) => Ok(()),
             moved => moved,
         }
     }
 
-    /// Moves all of a contested tree to ours, until the old one can be removed: a stale replica that was taking
+    /// Moves all of a contested directory to ours, until the old one can be removed: a stale replica that was taking
     /// over, too, may still move something into it.
-    async fn move_tree(&self, wrapper: &F::Dir, tree: &F::Dir) -> rustix::io::Result<()> {
+    async fn move_part(
+        &self,
+        (wrapper, name): (&F::Dir, &str),
+        to: &F::Dir,
+        volume: Option<&F::Dir>,
+    ) -> rustix::io::Result<()> {
         for _ in 0..TRIES {
-            match self.files.open(wrapper, TREE).await {
-                Ok(from) => self.move_entries(&from, tree, Some(self.root.clone())).await?,
+            match self.files.open(wrapper, name).await {
+                Ok(from) => self.move_entries(&from, to, volume.cloned()).await?,
                 Err(Errno::NOENT) => return Ok(()),
                 Err(error) => return Err(error),
             }
-            match self.files.rmdir(wrapper, TREE.as_bytes()).await {
+            match self.files.rmdir(wrapper, name.as_bytes()).await {
                 Err(Errno::NOTEMPTY | Errno::EXIST) => {}
                 Err(Errno::NOENT) => return Ok(()),
                 removed => return removed,

@@ -151,6 +151,12 @@ impl<F: Files> ClaimStore<'_, F> {
         else {
             return Ok(());
         };
+        if staged.is_upgrade() {
+            let cause = "an upgrade was half done, and others could change the rest of it since";
+            return Err(Error::new(Exit::Refused, "upgrade volume", cause).on(self.volume).help(
+                "restore the volume from a backup; or, if its files are in order, remove .volseed from it: then it is adopted as it is",
+            ));
+        }
         if staged.fingerprint == fingerprint().await? {
             let path = self.claim_path(claim.epoch).join(HALF_PUBLISHED);
             let written = self.files.write(&claim.dir, HALF_PUBLISHED, &to_bytes(&staged)).await;

@@ -38,6 +38,8 @@ pub(crate) enum Command {
     Status(Vec<VolumeConfig>, bool),
     /// Put back what is missing on the volumes.
     Repair(Config),
+    /// Print what a start would do with the volumes, as JSON or for people.
+    Plan(Vec<VolumeConfig>, bool),
     /// Compare the volumes with their manifests.
     Verify(Vec<VolumeConfig>, VerifyOptions),
     /// Copy this binary to a directory.
@@ -138,7 +140,9 @@ impl Request {
                 Verb::Seed(args) => Some(args.log),
                 Verb::Wait(args) => Some(args.log),
                 Verb::Repair(args) => Some(args.log),
-                Verb::Status(_) | Verb::Verify(_) | Verb::Health(_) | Verb::Install(_) => None,
+                Verb::Status(_) | Verb::Verify(_) | Verb::Plan(_) | Verb::Health(_) | Verb::Install(_) => {
+                    None
+                }
             },
             Request::Page(_) => None,
         };
@@ -165,6 +169,7 @@ impl Request {
                 Command::Wait(Config { volumes: volumes(verb)?, server: config::server(&args.server, &[])? })
             }
             verb @ Verb::Status(args) => Command::Status(volumes(verb)?, args.json),
+            verb @ Verb::Plan(args) => Command::Plan(volumes(verb)?, args.json),
             verb @ Verb::Repair(_) => Command::Repair(Config { volumes: volumes(verb)?, server: None }),
             verb @ Verb::Verify(args) => {
                 Command::Verify(volumes(verb)?, VerifyOptions { digest: args.digest, json: args.json })
@@ -194,8 +199,9 @@ impl Parsed {
     /// The volumes of the file's tables, or the one of the command line.
     fn volumes(&self, alone: &Verb) -> Result<Vec<VolumeConfig>> {
         let volume = |verb: &Verb| match verb {
-            Verb::Run(args) => config::volume(&args.volume, Some(&args.copy)),
-            Verb::Seed(args) => config::volume(&args.volume, Some(&args.copy)),
+            Verb::Run(args) => config::seeded(&args.volume, &args.copy, &args.upgrade),
+            Verb::Seed(args) => config::seeded(&args.volume, &args.copy, &args.upgrade),
+            Verb::Plan(args) => config::seeded(&args.volume, &args.copy, &args.upgrade),
             Verb::Wait(args) => config::volume(&args.volume, None),
             Verb::Status(args) => config::volume(&args.volume, None),
             Verb::Verify(args) => config::volume(&args.volume, None),
@@ -221,7 +227,12 @@ pub(crate) fn health_of(args: &[OsString], asked: &HealthArgs) -> Option<HealthC
         Verb::Run(run) => (&run.server, &run.check.admin[..], &run.check.app_check),
         Verb::Seed(seed) => (&seed.server, &[][..], &AppCheck::None),
         Verb::Wait(wait) => (&wait.server, &[][..], &AppCheck::None),
-        Verb::Health(_) | Verb::Status(_) | Verb::Verify(_) | Verb::Repair(_) | Verb::Install(_) => {
+        Verb::Health(_)
+        | Verb::Status(_)
+        | Verb::Verify(_)
+        | Verb::Plan(_)
+        | Verb::Repair(_)
+        | Verb::Install(_) => {
             return None;
         }
     };
@@ -241,7 +252,7 @@ mod tests {
         let Request::Verb(parsed) = Request::read_with(args, read).unwrap() else { panic!("a page") };
         let of_volume = parsed.volumes.into_iter().next().map(|(verb, _)| verb);
         let Verb::Seed(seed) = of_volume.unwrap_or(parsed.verb) else { panic!("another command") };
-        seed
+        *seed
     }
 
     /// The default, what the file says, and what a flag says although the file says something.

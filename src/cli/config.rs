@@ -7,9 +7,12 @@ use std::ffi::{OsStr, OsString};
 use std::path::{Component, Path, PathBuf};
 use std::time::Duration;
 
-use super::values::{Address, AppCheck, Commands, Exclude, Existing, LockMode, ModeChange, Size, Workers};
+use super::values::{
+    Address, AppCheck, Commands, Exclude, Existing, LockMode, ModeChange, Size, VersionPattern, Workers,
+};
 use super::{
-    AppArgs, AppCheckArgs, CopyArgs, HealthArgs, RepairArgs, ServerArgs, VolumeArgs, only_for, usage,
+    AppArgs, AppCheckArgs, CopyArgs, HealthArgs, RepairArgs, ServerArgs, UpgradeArgs, VolumeArgs, only_for,
+    usage,
 };
 use crate::error::{Error, Result};
 use crate::exit::Exit;
@@ -39,6 +42,21 @@ pub(crate) struct RepairOptions {
     pub reads_all: bool,
 }
 
+/// What an upgrade does.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct UpgradeOptions {
+    /// The versions that are upgraded.
+    pub from: Vec<VersionPattern>,
+    /// What stays where a user has changed it.
+    pub keep: Vec<Exclude>,
+    /// What an upgrade only adds to.
+    pub protect: Vec<Exclude>,
+    /// The most of the old seed's files that it removes, in percent.
+    pub max_delete: u8,
+    /// The version that is taken back.
+    pub rollback_from: Option<String>,
+}
+
 /// One volume and its seed.
 #[derive(Debug, Clone)]
 pub(crate) struct VolumeConfig {
@@ -46,6 +64,8 @@ pub(crate) struct VolumeConfig {
     pub to: PathBuf,
     /// What a repair does.
     pub repair: RepairOptions,
+    /// What an upgrade does.
+    pub upgrade: UpgradeOptions,
     /// The seed. `-` is standard input.
     pub from: PathBuf,
     /// Where the state is, in place of `.volseed` in the root.
@@ -259,6 +279,39 @@ pub(crate) fn volume(args: &VolumeArgs, copy: Option<&CopyArgs>) -> Result<Volum
         lock: args.lock,
         wait_timeout: args.wait_timeout,
         repair: RepairOptions::default(),
+        upgrade: UpgradeOptions::default(),
+    })
+}
+
+/// A volume to seed or to upgrade.
+///
+/// # Errors
+/// As [`volume`]; exit 64 where an upgrade has no version to lead to, or reads a source that cannot be read twice.
+pub(crate) fn seeded(args: &VolumeArgs, copy: &CopyArgs, upgrade: &UpgradeArgs) -> Result<VolumeConfig> {
+    let volume = volume(args, Some(copy))?;
+    let option = match (upgrade.upgrade.is_empty(), &upgrade.rollback_from) {
+        (false, _) => "--upgrade",
+        (true, Some(_)) => "--rollback-from",
+        (true, None) => return Ok(volume),
+    };
+    if volume.seed_version.is_none() {
+        return Err(usage(format!("{option} needs --seed-version")).help(
+            "give --seed-version TEXT or set VOLSEED_SEED_VERSION: the version that a volume is brought to",
+        ));
+    }
+    if volume.from.as_os_str() == "-" {
+        return Err(usage(format!("{option} cannot read standard input: it reads the source twice"))
+            .help("give --from a directory or an archive"));
+    }
+    Ok(VolumeConfig {
+        upgrade: UpgradeOptions {
+            from: upgrade.upgrade.clone(),
+            keep: upgrade.keep.clone(),
+            protect: upgrade.protect.clone(),
+            max_delete: upgrade.max_delete,
+            rollback_from: upgrade.rollback_from.clone(),
+        },
+        ..volume
     })
 }
 

@@ -371,6 +371,42 @@ impl Commands {
     }
 }
 
+/// Versions of a volume that an image upgrades: a shell pattern on the version's text, or `none` for one that is not
+/// known.
+#[derive(Debug, Clone)]
+pub(crate) struct VersionPattern(Option<Pattern>);
+
+impl FromStr for VersionPattern {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<VersionPattern, String> {
+        match text.trim() {
+            "" => Err("expected versions such as 28.*,29.*,none".into()),
+            "none" => Ok(VersionPattern(None)),
+            text => Pattern::new(text)
+                .map(|pattern| VersionPattern(Some(pattern)))
+                .map_err(|error| format!("{} at position {}", error.msg, error.pos + 1)),
+        }
+    }
+}
+
+impl VersionPattern {
+    /// Whether a volume at this version, or at none that is known, is one of these.
+    pub(crate) fn matches(&self, version: Option<&str>) -> bool {
+        match (&self.0, version) {
+            (Some(pattern), Some(version)) => pattern.matches(version),
+            (None, None) => true,
+            _ => false,
+        }
+    }
+}
+
+impl std::fmt::Display for VersionPattern {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(self.0.as_ref().map_or("none", Pattern::as_str))
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

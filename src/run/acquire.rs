@@ -101,7 +101,7 @@ impl<F: Files, C: Clock, W: Work<F>> Replica<'_, F, C, W> {
             return self.without_state(waiting, lock, source).await;
         };
         let mut recorded = match self.recorded(&dir).await? {
-            Recorded::Complete(record) if self.rules.mode != Mode::Repair => {
+            Recorded::Complete(record) if !self.goes_on(&record).await? => {
                 return Ok(Some(self.completed(record, &dir, waiting).await));
             }
             recorded => recorded,
@@ -111,7 +111,7 @@ impl<F: Files, C: Clock, W: Work<F>> Replica<'_, F, C, W> {
             recorded = now;
         }
         let recorded = match recorded {
-            Recorded::Complete(record) if self.rules.mode == Mode::Repair => record.epoch,
+            Recorded::Complete(record) if self.goes_on(&record).await? => record.epoch,
             Recorded::Complete(record) => {
                 return Ok(Some(self.completed(record, &dir, waiting).await));
             }

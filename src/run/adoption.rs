@@ -19,6 +19,15 @@ const MAX_BYTES: u64 = 1 << 20;
 /// known version, which is no failure.
 pub(crate) fn version(config: &VolumeConfig, volume: &Volume) -> Option<String> {
     let version = config.seed_version.clone()?;
+    has_same_sentinel(config, volume).then_some(version)
+}
+
+/// Whether the volume's sentinel is byte for byte the image's.
+pub(crate) fn has_same_sentinel(config: &VolumeConfig, volume: &Volume) -> bool {
+    compare(config, volume).unwrap_or(false)
+}
+
+fn compare(config: &VolumeConfig, volume: &Volume) -> Option<bool> {
     let sentinel = config.sentinel.as_deref()?;
     let there = regular(open(volume.root(), sentinel)?)?;
     let is_same = if config.from.is_dir() {
@@ -30,7 +39,7 @@ pub(crate) fn version(config: &VolumeConfig, volume: &Volume) -> Option<String> 
     } else {
         false
     };
-    is_same.then_some(version)
+    Some(is_same)
 }
 
 fn open(directory: std::os::fd::BorrowedFd<'_>, path: &Path) -> Option<File> {

@@ -15,7 +15,7 @@ use crate::claims::io::{Clock, Files};
 use crate::claims::store::{Claim, ClaimStore, HEARTBEAT, Leftover, PUBLISHING, STAGE};
 use crate::error::{Error, Result};
 use crate::exit::Exit;
-use crate::volume::records::{Complete, Public, Staged};
+use crate::volume::records::{Complete, Public, Staged, to_bytes};
 
 /// How often what is left of a claim is removed before it is left where it is.
 const MAX_CLEAN_UPS: u32 = 8;
@@ -63,6 +63,16 @@ pub(crate) trait Work<F: Files> {
         after: Option<&Public>,
         heartbeat: &Self::Heartbeat,
     ) -> Result<Self::Staged>;
+    /// Whether this image upgrades the complete volume of `record`.
+    async fn is_outdated(&self, record: &Public) -> Result<bool>;
+    /// Stages what an upgrade of the volume of `record` needs; nothing where there is none to do after all.
+    async fn stage_upgrade(
+        &self,
+        claim: &Claim<F::Dir>,
+        source: Self::Source,
+        record: &Public,
+        heartbeat: &Self::Heartbeat,
+    ) -> Result<Option<Self::Staged>>;
     /// Stages what is missing on the volume of `record`, or differs and is to be replaced; nothing where nothing is.
     async fn stage_repair(
         &self,
@@ -241,6 +251,8 @@ impl<F: Files, C: Clock, W: Work<F>> Replica<'_, F, C, W> {
                 }
             };
             match self.hold(claim, of_lock, &mut source).await {
+                // What an earlier image left unfinished is finished now, and is to be upgraded in turn.
+                Attempt::Done(Outcome::Completed(record, _)) if self.leads_on(&record).await? => {}
                 Attempt::Done(outcome) => {
                     self.store.files.unlock().await;
                     return Ok(outcome);
@@ -257,6 +269,11 @@ impl<F: Files, C: Clock, W: Work<F>> Replica<'_, F, C, W> {
             self.another_round(&mut lock)?;
             lost = true;
         }
+    }
+
+    /// Whether a volume that was completed just now is outdated.
+    async fn leads_on(&self, record: &Complete) -> Result<bool> {
+        self.goes_on(&Public::of(record, &to_bytes(record))).await
     }
 
     /// Makes the volume complete while it is ours.
@@ -310,6 +327,9 @@ impl<F: Files, C: Clock, W: Work<F>> Replica<'_, F, C, W> {
         let other = found.leftover.is_some() && !found.is_same;
         let after = found.record.clone();
         match decide(found) {
+            Decision::Keep(record) if self.goes_on(&record).await? => {
+                return self.upgrade(claim, record, source, heartbeat).await;
+            }
             Decision::Keep(record) => return self.keep(record).await,
             Decision::Adopt { gives_up } => {
                 if gives_up {
@@ -343,6 +363,41 @@ impl<F: Files, C: Clock, W: Work<F>> Replica<'_, F, C, W> {
         let synced = work.sync(claim, staged).await?;
         let sealed = store.seal(claim, synced).await?;
         let publishing = store.begin_publishing(claim, sealed).await?;
+        let published = work.publish(claim, Whole::Ours(publishing.0), heartbeat).await?;
+        let record = work.record(claim.epoch, &published);
+        store.complete(claim, PUBLISHING, &record).await?;
+        Ok(Outcome::Completed(record.into(), published))
+    }
+
+    /// Whether a volume with this record needs a claim.
+    pub(super) async fn goes_on(&self, record: &Public) -> Result<bool> {
+        match self.rules.mode {
+            Mode::Repair => Ok(true),
+            Mode::Seed => self.work.is_outdated(record).await,
+            Mode::Wait => Ok(false),
+        }
+    }
+
+    /// Brings a complete volume to this image's version. Until its record is retired a kill, or an error, leaves it as
+    /// it was: nothing is on it by then but the claim. From then on no app starts, and whoever comes finishes it.
+    async fn upgrade(
+        &self,
+        claim: &mut Claim<F::Dir>,
+        record: Box<Public>,
+        source: &mut SourceSlot<W::Source>,
+        heartbeat: &W::Heartbeat,
+    ) -> Result<Outcome<W::Published>> {
+        let (store, work) = (&self.store, self.work);
+        // What somebody sealed beside this record was published under it, or never.
+        store.discard_sealed(claim).await?;
+        let source = source.take(work).await?;
+        let Some(staged) = work.stage_upgrade(claim, source, &record, heartbeat).await? else {
+            return self.keep(record).await;
+        };
+        let synced = work.sync(claim, staged).await?;
+        let sealed = store.seal(claim, synced).await?;
+        let publishing = store.begin_publishing(claim, sealed).await?;
+        store.retire_record(claim).await?;
         let published = work.publish(claim, Whole::Ours(publishing.0), heartbeat).await?;
         let record = work.record(claim.epoch, &published);
         store.complete(claim, PUBLISHING, &record).await?;
@@ -446,6 +501,14 @@ impl<F: Files, C: Clock, W: Work<F>> Replica<'_, F, C, W> {
         heartbeat: &W::Heartbeat,
     ) -> Result<Option<Outcome<W::Published>>> {
         let (store, work) = (&self.store, self.work);
+        // What is left of an upgrade is nothing to begin an empty volume with.
+        if let Some(before) = leftover.staged.before_upgrade(claim.epoch)
+            && work.is_gone(&before).await?
+        {
+            work.tell(Event::Emptied);
+            store.discard_sealed(claim).await?;
+            return Ok(None);
+        }
         let publishing = store.resume_publishing(claim, leftover).await?;
         let published = work.publish(claim, Whole::Earlier(publishing.0), heartbeat).await?;
         let record = work.record(claim.epoch, &published);

@@ -1,7 +1,7 @@
 //! What `volseed repair` stages on a complete volume: what is missing, and what differs if that is asked for.
 
 use std::ffi::OsStr;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::sync::Arc;
@@ -19,7 +19,7 @@ use crate::seed::manifest::repair::RepairPlan;
 use crate::seed::manifest::verify::Verification;
 use crate::seed::publish::saved::Saved;
 use crate::seed::{Repair, StageJob};
-use crate::volume::records::{Complete, ManifestRef, Public, read_whole};
+use crate::volume::records::{Complete, ManifestRef, OLD, Public, read_whole};
 use crate::volume::{is_type, make_private};
 
 /// How many entries a log names one by one.
@@ -78,21 +78,21 @@ impl VolumeWork<'_> {
         let state = (claim.state.as_fd(), self.volume.state().path.as_path());
         let saved = match plan.replaced.is_empty() {
             true => None,
-            false => Some(Saved::create(state.0, state.1, complete.generation)?),
+            false => Some(Saved::create(state.0, state.1, OLD, complete.generation)?),
         };
         let repairs = Repairs { plan, saved };
         let began = Began::now(self.volume.root(), None);
         let path = self.stage_path(claim, STAGE);
         let stage = make_private(claim.dir.as_fd(), STAGE.as_bytes());
         let stage = stage.context("create directory", path.as_path())?.fd;
-        let wanted = |path: &[u8]| Ok(repairs.plan.wanted(path));
+        let wanted = |path: &[u8]| Ok(repairs.plan.wants.of(path));
         let site = self.site(claim, STAGE, &stage, heartbeat.stop());
-        let site = StageJob { only: Some(&wanted), repair: Some(repairs.job()), ..site };
+        let site = StageJob { is_part: true, only: Some(&wanted), repair: Some(repairs.job()), ..site };
         // A seed must not take it for a part of its own.
         input.source.fingerprint.insert_str(0, "repair, ");
         let staging = site.stage(input.source, Some(record), None)?;
         let named = staging.sealed.manifest.as_ref().expect("what is no part of a mount is listed");
-        let staged = Manifest::read(stage.as_fd(), ManifestRef::STAGED, named).map_err(refused)?;
+        let staged = Manifest::read(stage.as_fd(), ManifestRef::PART, named).map_err(refused)?;
         repairs.plan.check(&manifest, &staged).map_err(|error| error.on(self.volume.path()))?;
         Ok(Some(StagedTree { staging, began, repairs: Some(repairs) }))
     }
@@ -106,9 +106,17 @@ impl VolumeWork<'_> {
         Ok(there.is_some_and(|there| !is_type(&there, FileType::Directory)))
     }
 
-    fn complete_record(&self, claim: &Claim<Arc<OwnedFd>>, record: &Public) -> Result<Complete> {
+    pub(super) fn complete_record(&self, claim: &Claim<Arc<OwnedFd>>, record: &Public) -> Result<Complete> {
+        self.read_record(claim.state.as_fd(), record)
+    }
+
+    /// The private record that `record` belongs to, in the state directory.
+    ///
+    /// # Errors
+    /// Exit 77 where this user may not read it, 78 where it is another one's.
+    pub(super) fn read_record(&self, state: BorrowedFd<'_>, record: &Public) -> Result<Complete> {
         let path = self.volume.state().path.join(Complete::FILE);
-        let bytes = read_whole(claim.state.as_fd(), Complete::FILE).context("read record", path.as_path())?;
+        let bytes = read_whole(state, Complete::FILE).context("read record", path.as_path())?;
         if !record.is_of(&bytes) {
             let cause = "it is not the one that the public record names";
             return Err(Error::new(Exit::Refused, "read record", cause).on(path.as_path()));

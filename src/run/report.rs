@@ -57,7 +57,7 @@ pub(super) fn report(config: &VolumeConfig, epoch: u64, done: &Done) {
 }
 
 /// What was done otherwise than a seed expects.
-fn log_exceptions(config: &VolumeConfig, done: &Done) {
+pub(super) fn log_exceptions(config: &VolumeConfig, done: &Done) {
     let Done { sealed, staging, published, .. } = done;
     let (volume, staging) = (config.to.display(), staging.as_ref());
     let mut lost = published.lost.clone();

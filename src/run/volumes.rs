@@ -10,7 +10,7 @@ use rustix::io::Errno;
 
 use super::acquire::Mode;
 use super::protocol::{Outcome, Replica, Rules};
-use super::report::report;
+use super::report::{log_exceptions, report};
 use super::settings;
 use super::work::VolumeWork;
 use crate::cancel::Cancel;
@@ -89,7 +89,13 @@ fn on(
             Some(done) => done.repairs.iter().for_each(|repairs| repairs.report(volume.path())),
         },
         Outcome::Completed(record, published) => {
-            report(config, record.epoch, &published);
+            match &published.upgrade {
+                Some(upgrade) => {
+                    log_exceptions(config, &published);
+                    upgrade.report(config, &record);
+                }
+                None => report(config, record.epoch, &published),
+            }
             settings::compare_private(config, &record);
         }
     }

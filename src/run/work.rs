@@ -5,7 +5,7 @@
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use rustix::fs::{Mode, OFlags};
@@ -13,6 +13,7 @@ use rustix::fs::{Mode, OFlags};
 use super::floors::{Began, Requests};
 use super::protocol::{Event, Whole, Work};
 use super::repair::Repairs;
+use super::upgrade::UpgradeDone;
 use super::{adoption, emptied, events, settings};
 use crate::cancel::Cancel;
 use crate::claims::Me;
@@ -72,6 +73,8 @@ pub(super) struct Done {
     pub(super) requests: Option<Requests>,
     /// What was put back, where it is no seed.
     pub(super) repairs: Option<Repairs>,
+    /// What was done, where it is an upgrade.
+    pub(super) upgrade: Option<UpgradeDone>,
 }
 
 /// The source, or standard input that was read under a claim that was lost.
@@ -86,10 +89,12 @@ pub(super) struct VolumeWork<'a> {
     pub(super) volume: &'a Volume,
     ourselves: Arc<Ourselves>,
     me: Me,
-    progress: &'a Arc<Progress>,
+    pub(super) progress: &'a Arc<Progress>,
     cancel: &'a Arc<Cancel>,
     /// What the mount's counters said before the first look.
     before: Option<nfs::Counters>,
+    /// The record that was looked at last, and whether this image upgrades its volume.
+    pub(super) judged: Mutex<Option<(Public, bool)>>,
 }
 
 impl Heartbeat {
@@ -206,6 +211,20 @@ impl Work<Disk> for VolumeWork<'_> {
         Ok(StagedTree { staging, began, repairs: None })
     }
 
+    async fn is_outdated(&self, record: &Public) -> Result<bool> {
+        self.upgrades(record)
+    }
+
+    async fn stage_upgrade(
+        &self,
+        claim: &Claim<Arc<OwnedFd>>,
+        input: Input,
+        record: &Public,
+        heartbeat: &Heartbeat,
+    ) -> Result<Option<StagedTree>> {
+        self.stage_difference(claim, input, record, heartbeat)
+    }
+
     async fn stage_repair(
         &self,
         claim: &Claim<Arc<OwnedFd>>,
@@ -261,6 +280,14 @@ impl Work<Disk> for VolumeWork<'_> {
             Some(StagedTree { staging, began, repairs }) => (Some(staging), began, repairs),
             None => (None, None, None),
         };
+        if let Some(seal) = &sealed.upgrade {
+            let upgraded = self.publish_difference(claim, &stage, &sealed, seal, heartbeat)?;
+            let publish_time = began.elapsed();
+            let requests = counted.and_then(|began| began.until_now(self.volume.root()));
+            let upgrade = Some(UpgradeDone { upgraded, from: seal.from.clone() });
+            let published = Published::default();
+            return Ok(Done { sealed, staging, published, publish_time, requests, repairs, upgrade });
+        }
         let repair = repairs.as_ref().map(Repairs::job);
         let site = StageJob { repair, ..self.site(claim, PUBLISHING, &stage, self.cancel) };
         let published = site.publish(&sealed, staging.as_mut(), &|| self.may_move(heartbeat))?;
@@ -268,13 +295,15 @@ impl Work<Disk> for VolumeWork<'_> {
         let (entries, kept) = (published.moved, published.kept);
         tracing::info!(entries, kept, seconds = seconds(publish_time), "published");
         let requests = counted.and_then(|began| began.until_now(self.volume.root()));
-        Ok(Done { sealed, staging, published, publish_time, requests, repairs })
+        Ok(Done { sealed, staging, published, publish_time, requests, repairs, upgrade: None })
     }
 
     fn record(&self, epoch: u64, done: &Done) -> Complete {
-        let Sealed { generation, version, totals, top, settings, source, manifest, .. } = done.sealed.clone();
+        let Sealed { generation, version, totals, top, settings, source, manifest, upgrade, .. } =
+            done.sealed.clone();
+        let before = upgrade.map(|upgrade| upgrade.before).unwrap_or_default();
         let seeded = Complete::seeded(epoch, generation, version, totals);
-        Complete { source, settings, manifest, ..seeded.holding(self.listed(top)) }
+        Complete { source, settings, manifest, before, ..seeded.holding(self.listed(top)) }
     }
 
     async fn adopt(&self, epoch: u64) -> Result<Complete> {
@@ -303,7 +332,16 @@ impl<'a> VolumeWork<'a> {
     ) -> Result<VolumeWork<'a>> {
         let device = rustix::fs::fstat(volume.root()).context("stat", volume.path())?.st_dev;
         let before = nfs::Counters::read(volume.root());
-        Ok(VolumeWork { config, volume, ourselves, me: Me::at(device), progress, cancel, before })
+        Ok(VolumeWork {
+            config,
+            volume,
+            ourselves,
+            me: Me::at(device),
+            progress,
+            cancel,
+            before,
+            judged: Mutex::default(),
+        })
     }
 
     /// Where root works as the volume's owner it can give nothing to anybody else.
@@ -343,7 +381,7 @@ impl<'a> VolumeWork<'a> {
     }
 
     /// Before each move: whether the claim is still ours. Waits while our heart stands still.
-    fn may_move(&self, heartbeat: &Heartbeat) -> Result<()> {
+    pub(super) fn may_move(&self, heartbeat: &Heartbeat) -> Result<()> {
         loop {
             if self.cancel.is_set() {
                 return Err(Error::cancelled());
@@ -391,6 +429,7 @@ impl<'a> VolumeWork<'a> {
             stage_path: self.stage_path(claim, name),
             below: Vec::new(),
             only: None,
+            is_part: false,
             repair: None,
             begun: claim.inherited,
             epoch: claim.epoch,

@@ -10,4 +10,5 @@ pub(crate) mod line;
 pub(crate) mod read;
 pub(crate) mod repair;
 pub(crate) mod verify;
+pub(crate) mod wants;
 pub(crate) mod write;

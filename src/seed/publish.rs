@@ -217,7 +217,7 @@ impl Move {
         }
         let result = match overwrites {
             true => fs::renameat(from, &*self.name, to, &*self.name),
-            false => self.rename_unless_there(),
+            false => rename_unless_there(from, to, &self.name),
         };
         match result {
             Ok(()) => Ok(Moved::Done),
@@ -237,7 +237,7 @@ impl Move {
                     .help("something else writes to the volume; stop it and start again"))
             }
             Err(Errno::ACCESS) => {
-                self.rename_narrow().context("publish", full.as_path())?;
+                rename_narrow(from, to, &self.name).context("publish", full.as_path())?;
                 Ok(Moved::Done)
             }
             Err(error) => Err(error).context("publish", full.as_path()),
@@ -248,54 +248,62 @@ impl Move {
         let found = stat_entry(self.pair.to.as_fd(), &self.name);
         found.is_ok_and(|found| found.is_some_and(|found| !is_type(&found, FileType::Directory)))
     }
+}
 
-    fn rename_unless_there(&self) -> rustix::io::Result<()> {
-        let (from, to, name) = (self.pair.from.as_fd(), self.pair.to.as_fd(), &*self.name);
-        match fs::renameat_with(from, name, to, name, RenameFlags::NOREPLACE) {
-            // NFS, FUSE, old kernels and seccomp profiles do not know the flag or the call. Where it is the
-            // directory that refuses, the other calls say so, too.
-            Err(Errno::INVAL | Errno::NOSYS | Errno::NOTSUP | Errno::PERM) => self.link_or_rename(),
-            result => result,
-        }
+/// Moves an entry to the same name in another directory, where nothing has it.
+///
+/// # Errors
+/// `EXIST` where something has.
+pub(crate) fn rename_unless_there(
+    from: BorrowedFd<'_>,
+    to: BorrowedFd<'_>,
+    name: &[u8],
+) -> rustix::io::Result<()> {
+    match fs::renameat_with(from, name, to, name, RenameFlags::NOREPLACE) {
+        // NFS, FUSE, old kernels and seccomp profiles do not know the flag or the call. Where it is the
+        // directory that refuses, the other calls say so, too.
+        Err(Errno::INVAL | Errno::NOSYS | Errno::NOTSUP | Errno::PERM) => link_or_rename(from, to, name),
+        result => result,
     }
+}
 
-    /// A second name replaces nothing. A directory takes none (link(2)); its rename replaces nothing
-    /// but an empty directory (rename(2)).
-    fn link_or_rename(&self) -> rustix::io::Result<()> {
-        let (from, to, name) = (self.pair.from.as_fd(), self.pair.to.as_fd(), &*self.name);
-        match fs::linkat(from, name, to, name, AtFlags::empty()) {
-            Ok(()) => fs::unlinkat(from, name, AtFlags::empty()),
-            Err(Errno::EXIST) => Err(Errno::EXIST),
-            // A directory, or a file system without hard links.
-            Err(_) => {
-                let staged = stat_entry(from, name)?.ok_or(Errno::NOENT)?;
-                if !is_type(&staged, FileType::Directory) && stat_entry(to, name)?.is_some() {
-                    return Err(Errno::EXIST);
-                }
-                match fs::renameat(from, name, to, name) {
-                    Err(Errno::NOTEMPTY | Errno::NOTDIR) => Err(Errno::EXIST),
-                    renamed => renamed,
-                }
+/// A second name replaces nothing. A directory takes none (link(2)); its rename replaces nothing
+/// but an empty directory (rename(2)).
+fn link_or_rename(from: BorrowedFd<'_>, to: BorrowedFd<'_>, name: &[u8]) -> rustix::io::Result<()> {
+    match fs::linkat(from, name, to, name, AtFlags::empty()) {
+        Ok(()) => fs::unlinkat(from, name, AtFlags::empty()),
+        Err(Errno::EXIST) => Err(Errno::EXIST),
+        // A directory, or a file system without hard links.
+        Err(_) => {
+            let staged = stat_entry(from, name)?.ok_or(Errno::NOENT)?;
+            if !is_type(&staged, FileType::Directory) && stat_entry(to, name)?.is_some() {
+                return Err(Errno::EXIST);
+            }
+            match fs::renameat(from, name, to, name) {
+                Err(Errno::NOTEMPTY | Errno::NOTDIR) => Err(Errno::EXIST),
+                renamed => renamed,
             }
         }
     }
+}
 
-    /// A directory that its owner may not write cannot be moved by its owner either, since its `..`
-    /// changes: widen it for the moment.
-    fn rename_narrow(&self) -> rustix::io::Result<()> {
-        let stat = fs::statat(&self.pair.from, &*self.name, AtFlags::SYMLINK_NOFOLLOW)?;
-        if !is_type(&stat, FileType::Directory) {
-            return Err(Errno::ACCESS);
-        }
-        let mode = Mode::from_raw_mode(stat.st_mode & 0o7777);
-        // It may not even be opened as it is.
-        change_mode(self.pair.from.as_fd(), &self.name, (mode | Mode::RWXU).bits())?;
-        let directory =
-            openat(self.pair.from.as_fd(), &self.name, OFlags::DIRECTORY | OFlags::RDONLY, Mode::empty())?;
-        let renamed = self.rename_unless_there();
-        fs::fchmod(&directory, mode)?;
-        renamed
+/// A directory that its owner may not write cannot be moved by its owner either, since its `..`
+/// changes: widen it for the moment.
+///
+/// # Errors
+/// As [`rename_unless_there`].
+pub(crate) fn rename_narrow(from: BorrowedFd<'_>, to: BorrowedFd<'_>, name: &[u8]) -> rustix::io::Result<()> {
+    let stat = fs::statat(from, name, AtFlags::SYMLINK_NOFOLLOW)?;
+    if !is_type(&stat, FileType::Directory) {
+        return Err(Errno::ACCESS);
     }
+    let mode = Mode::from_raw_mode(stat.st_mode & 0o7777);
+    // It may not even be opened as it is.
+    change_mode(from, name, (mode | Mode::RWXU).bits())?;
+    let directory = openat(from, name, OFlags::DIRECTORY | OFlags::RDONLY, Mode::empty())?;
+    let renamed = rename_unless_there(from, to, name);
+    fs::fchmod(&directory, mode)?;
+    renamed
 }
 
 /// Makes durable what was moved to a directory, by this run or by one before it.

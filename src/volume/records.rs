@@ -19,7 +19,7 @@ pub(crate) use file::{Access, close, from_bytes, read_whole, to_bytes, write_who
 pub(crate) use manifest::{ManifestRef, Unkept};
 pub(crate) use public::Public;
 pub(crate) use record::{Complete, Settings};
-pub(crate) use stage::{Durability, Root, Sealed, Staged};
+pub(crate) use stage::{Durability, Root, Sealed, Staged, UpgradeSeal};
 
 use super::user;
 use crate::error::Result;
@@ -30,6 +30,15 @@ pub(crate) const DIRECTORY: &str = ".volseed";
 
 /// Where replaced files of users are kept, in the state directory.
 pub(crate) const OLD: &str = "old";
+
+/// Where files of a new seed are that an upgrade left out, in the state directory.
+pub(crate) const NEW: &str = "new";
+
+/// Where a stage has what an upgrade took from its place on the volume.
+pub(crate) const ASIDE: &str = "aside";
+
+/// Where a stage has what a new seed offers and the volume does not take.
+pub(crate) const OFFERED: &str = "offered";
 
 /// The staged tree's name in a stage.
 pub(crate) const TREE: &str = "tree";

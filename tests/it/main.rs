@@ -60,4 +60,5 @@ mod stop;
 mod supervise;
 mod target;
 mod twins;
+mod upgrade;
 mod words;

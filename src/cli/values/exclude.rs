@@ -95,6 +95,13 @@ impl Exclude {
         reached.0 & 1 << self.parts.len() != 0 && (is_directory || !self.directories_only)
     }
 
+    /// Whether it matches this path itself.
+    pub(crate) fn matches(&self, path: &Path, is_directory: bool) -> bool {
+        let names = path.iter();
+        let reached = names.fold(self.start(), |reached, name| self.step(reached, &name.to_string_lossy()));
+        self.covers(reached, is_directory)
+    }
+
     /// Whether this file, or a directory that it is in, is left out.
     pub(crate) fn leaves_out(&self, file: &Path) -> bool {
         let mut names = file.iter().peekable();

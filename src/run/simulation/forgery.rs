@@ -40,6 +40,7 @@ pub(crate) fn plant(world: &mut World, part: &str, boot: &str) {
         source: None,
         manifest: None,
         repairs: false,
+        upgrade: None,
         top: image(1)
             .keys()
             .map(|path| Name::from(path.split('/').next().unwrap_or("").as_bytes()))

@@ -19,9 +19,11 @@ use crate::claims::store::{Claim, PUBLISHING, REMAINS, STAGE};
 use crate::error::{Context, Error};
 use crate::exit::Exit;
 use crate::run::protocol::{Event, Whole, Work};
+use crate::seed::upgrade::matrix::{Action, Change, Found, Rule, decide};
+use crate::text::Untrusted;
 use crate::volume::records::{
-    Complete, Durability, FORMAT, ManifestRef, Name, Public, Sealed, Settings, Staged, TREE, Totals, Unkept,
-    to_bytes,
+    ASIDE, Complete, Durability, FORMAT, ManifestRef, Name, OLD, Public, Sealed, Settings, Staged, TREE,
+    Totals, Unkept, UpgradeSeal, to_bytes,
 };
 use crate::volume::{Privacy, Wall};
 
@@ -37,6 +39,20 @@ pub(crate) fn image(number: u32) -> BTreeMap<String, Vec<u8>> {
         _ => ["a/one", "a/other", "c/three", SENTINEL],
     };
     paths.into_iter().map(|path| (path.to_owned(), format!("{number}:{path}").into_bytes())).collect()
+}
+
+/// The image of this version.
+pub(crate) fn image_of(version: Option<&Untrusted>) -> u32 {
+    version.and_then(|version| version.raw().parse().ok()).unwrap_or(0)
+}
+
+fn aside_name(path: &str) -> Vec<u8> {
+    path.replace('/', "_").into_bytes()
+}
+
+/// It was done, by this replica or by another one.
+fn unless_gone(error: Errno) -> Result<()> {
+    if error == Errno::NOENT { Ok(()) } else { Err(error) }
 }
 
 /// What lists the files of an image.
@@ -328,8 +344,10 @@ pub(crate) struct SmallSeed {
     pub calls: Calls,
     pub image: u32,
     pub boot: String,
-    /// The files that are staged, where it is not all of them.
-    pub only: RefCell<Option<BTreeSet<String>>>,
+    /// Whether it puts back what is missing.
+    pub repairs: bool,
+    /// The files that are staged, where it is not all of them, and what they are for.
+    pub only: RefCell<Option<(BTreeSet<String>, String)>>,
 }
 
 /// The heartbeat's task.
@@ -386,7 +404,8 @@ impl Work<Calls> for SmallSeed {
 
     fn start_heartbeat(&self, claim: &Claim<Ino>) -> crate::error::Result<Heartbeat> {
         let sim = &self.calls.sim;
-        let holder = Actor { epoch: claim.epoch, claim: claim.dir, state: claim.state };
+        let holder =
+            Actor { epoch: claim.epoch, claim: claim.dir, state: claim.state, repairs: self.repairs };
         self.calls.actor.set(holder);
         sim.world.borrow_mut().begun(holder);
         let (enough, over) = (Rc::new(Cell::new(false)), Rc::new(Cell::new(false)));
@@ -431,6 +450,7 @@ impl Work<Calls> for SmallSeed {
             settings: Settings::default(),
             source: None,
             repairs: false,
+            upgrade: None,
             manifest: Some(ManifestRef {
                 digest: String::new().into(),
                 bytes: manifest(self.image).len() as u64,
@@ -444,13 +464,53 @@ impl Work<Calls> for SmallSeed {
         })
     }
 
+    async fn is_outdated(&self, record: &Public) -> crate::error::Result<bool> {
+        Ok((1..self.image).any(|image| record.has_version(&image.to_string())))
+    }
+
+    async fn stage_upgrade(
+        &self,
+        claim: &Claim<Ino>,
+        _: u32,
+        record: &Public,
+        heartbeat: &Heartbeat,
+    ) -> crate::error::Result<Option<Sealed>> {
+        let bytes = self.calls.read(&claim.state, Complete::FILE).await.context("read", Complete::FILE)?;
+        let complete = Complete::parse(&bytes, std::path::Path::new(Complete::FILE))?;
+        let (old, new) = (image_of(complete.version.as_ref()), image(self.image));
+        let changed = new.into_iter().filter(|(path, data)| image(old).get(path) != Some(data));
+        let changed: BTreeSet<String> = changed.map(|(path, _)| path).collect();
+        *self.only.borrow_mut() = Some((changed, format!("upgrade of {}, ", complete.generation)));
+        let sealed = self.stage(claim, self.image, Some(record), heartbeat).await?;
+        let stage = self.calls.open(&claim.dir, STAGE).await.context("open", STAGE)?;
+        match self.calls.make(&stage, ASIDE).await {
+            Ok(_) | Err(Errno::EXIST) => {}
+            Err(error) => return Err(error).context("make", ASIDE),
+        }
+        let upgrade = UpgradeSeal {
+            generation: complete.generation,
+            manifest: complete.manifest.clone(),
+            from: complete.version.clone(),
+            before: complete.version.iter().cloned().collect(),
+            top: complete.top.clone(),
+            keep: Vec::new(),
+            protect: Vec::new(),
+            held: Vec::new(),
+            sentinel: Some(Name::from(SENTINEL.as_bytes())),
+        };
+        Ok(Some(Sealed { upgrade: Some(upgrade.into()), ..sealed }))
+    }
+
     async fn stage_repair(
         &self,
         claim: &Claim<Ino>,
         _: u32,
-        _: &Public,
+        record: &Public,
         heartbeat: &Heartbeat,
     ) -> crate::error::Result<Option<Sealed>> {
+        if !record.has_version(&self.image.to_string()) {
+            return Err(Error::new(Exit::Refused, "repair", "the volume is at another version"));
+        }
         let mut missing = BTreeSet::new();
         for path in image(self.image).into_keys() {
             let (mut at, mut is_there) = (ROOT, true);
@@ -467,7 +527,7 @@ impl Work<Calls> for SmallSeed {
         if missing.is_empty() {
             return Ok(None);
         }
-        *self.only.borrow_mut() = Some(missing);
+        *self.only.borrow_mut() = Some((missing, "repair of ".to_owned()));
         let sealed = self.stage(claim, self.image, None, heartbeat).await?;
         Ok(Some(Sealed { repairs: true, ..sealed }))
     }
@@ -506,18 +566,22 @@ impl Work<Calls> for SmallSeed {
             Err(Errno::NOENT) => return Ok(sealed),
             Err(error) => return Err(error).context("open", TREE),
         };
+        // Half of them do not look at their own heart: that is a courtesy, and not what makes it safe.
+        let looks = calls.sim.chance(2);
+        if let Some(upgrade) = &sealed.upgrade {
+            let versions = (
+                image_of(upgrade.from.as_ref()),
+                image_of(sealed.version.clone().map(Untrusted::from).as_ref()),
+            );
+            self.change(claim, (&wrapper, &tree), versions, (heartbeat, looks)).await?;
+            let _ = calls.remove(&wrapper, TREE.as_bytes()).await;
+            return Ok(sealed);
+        }
         let (mut moves, mut visited) = (Vec::new(), Vec::new());
         self.plan(tree, ROOT, &mut moves, &mut visited).await.context("plan", "/")?;
         moves.sort_by_key(|(_, name, _)| **name == *SENTINEL.as_bytes());
-        // Half of them do not look at their own heart: that is a courtesy, and not what makes it safe.
-        let looks = calls.sim.chance(2);
         for (from, name, to) in moves {
-            while looks && !heartbeat.pulse.is_fresh(self.ticks().now()) {
-                if heartbeat.pulse.is_lost() {
-                    return Err(Error::new(Exit::Held, "publish", "lost"));
-                }
-                calls.sim.sleep(Duration::from_millis(100)).await;
-            }
+            self.go_on(heartbeat, looks).await?;
             calls
                 .rename(&from, &name, &to, &name)
                 .await
@@ -541,8 +605,9 @@ impl Work<Calls> for SmallSeed {
     }
 
     fn record(&self, epoch: u64, sealed: &Sealed) -> Complete {
-        let Sealed { generation, version, totals, manifest, top, .. } = sealed.clone();
-        Complete { manifest, ..Complete::seeded(epoch, generation, version, totals).holding(top) }
+        let Sealed { generation, version, totals, manifest, top, upgrade, .. } = sealed.clone();
+        let before = upgrade.map(|upgrade| upgrade.before).unwrap_or_default();
+        Complete { manifest, before, ..Complete::seeded(epoch, generation, version, totals).holding(top) }
     }
 
     async fn adopt(&self, epoch: u64) -> crate::error::Result<Complete> {
@@ -561,8 +626,8 @@ impl SmallSeed {
     }
 
     fn new_stage(&self) -> Staged {
-        let repair = if self.only.borrow().is_some() { "repair of " } else { "" };
-        let mut new = Staged::new(1, format!("{repair}image {}", self.image), true, Some(1));
+        let what = self.only.borrow().as_ref().map(|(_, what)| what.clone()).unwrap_or_default();
+        let mut new = Staged::new(1, format!("{what}image {}", self.image), true, Some(1));
         new.boot = Some(self.boot.clone());
         new
     }
@@ -604,7 +669,7 @@ impl SmallSeed {
         };
         let dirs = RefCell::new(BTreeMap::from([(String::new(), (tree, remains))]));
         let only = self.only.borrow().clone();
-        let is_wanted = |path: &String| only.as_ref().is_none_or(|only| only.contains(path));
+        let is_wanted = |path: &String| only.as_ref().is_none_or(|(only, _)| only.contains(path));
         for (path, data) in image(self.image).into_iter().filter(|(path, _)| is_wanted(path)) {
             let (parent, name) = path.rsplit_once('/').unwrap_or(("", &path));
             let mut at = String::new();
@@ -677,6 +742,152 @@ impl SmallSeed {
                 Ok(())
             })
             .await
+    }
+
+    /// Waits while our heart stands still, where this replica looks at it.
+    async fn go_on(&self, heartbeat: &Heartbeat, looks: bool) -> crate::error::Result<()> {
+        while looks && !heartbeat.pulse.is_fresh(self.ticks().now()) {
+            if heartbeat.pulse.is_lost() {
+                return Err(Error::new(Exit::Held, "publish", "lost"));
+            }
+            self.calls.sim.sleep(Duration::from_millis(100)).await;
+        }
+        Ok(())
+    }
+
+    /// An upgrade after its seal, as `seed::upgrade` does it: what differs, the sentinel last.
+    async fn change(
+        &self,
+        claim: &Claim<Ino>,
+        (wrapper, tree): (&Ino, &Ino),
+        (old, new): (u32, u32),
+        (heartbeat, looks): (&Heartbeat, bool),
+    ) -> crate::error::Result<()> {
+        let calls = &self.calls;
+        let aside = calls.open(wrapper, ASIDE).await.context("open", ASIDE)?;
+        let (olds, news) = (image(old), image(new));
+        let mut paths: Vec<&String> = olds.keys().chain(news.keys()).collect();
+        paths.sort_by_key(|path| (*path == SENTINEL, (*path).clone()));
+        paths.dedup();
+        for path in paths.into_iter().filter(|path| olds.get(*path) != news.get(*path)) {
+            let one = self.change_one(claim, (tree, &aside), path, (olds.get(path), news.get(path)));
+            self.go_on(heartbeat, looks).await?;
+            one.await.context("upgrade", path.as_str())?;
+        }
+        for path in olds.keys() {
+            let Some((directory, _)) = path.rsplit_once('/') else { continue };
+            let is_kept = news.keys().any(|new| new.starts_with(&format!("{directory}/")));
+            let parent = self.parent(ROOT, directory).await.context("open", directory)?;
+            let Some((parent, name)) = parent.filter(|_| !is_kept) else { continue };
+            let is_empty = match calls.open_entry(&parent, name.as_bytes()).await {
+                Ok(there) => calls.names(&there).await.is_ok_and(|names| names.is_empty()),
+                Err(_) => false,
+            };
+            if is_empty {
+                self.go_on(heartbeat, looks).await?;
+                let moved = calls.rename(&parent, name.as_bytes(), &aside, &aside_name(directory)).await;
+                moved.or_else(unless_gone).context("set aside", directory)?;
+                calls.sync(&parent).await.context("sync", directory)?;
+            }
+        }
+        Ok(())
+    }
+
+    async fn change_one(
+        &self,
+        claim: &Claim<Ino>,
+        (tree, aside): (&Ino, &Ino),
+        path: &str,
+        (old, new): (Option<&Vec<u8>>, Option<&Vec<u8>>),
+    ) -> Result<()> {
+        let calls = &self.calls;
+        let Some((to, name)) = self.parent(ROOT, path).await? else {
+            if old.is_some() {
+                // An earlier run removed the directory, too.
+                return Ok(());
+            }
+            // A whole directory that only the new image has.
+            let (top, _) = path.split_once('/').unwrap_or((path, ""));
+            let moved = calls.rename(tree, top.as_bytes(), &ROOT, top.as_bytes()).await;
+            moved.or_else(unless_gone)?;
+            return calls.sync(&ROOT).await;
+        };
+        let there = match calls.look_up(to, name.as_bytes()).await {
+            Ok(file) => {
+                calls.call(Fault::Usual, |world, _, _| world.data(file).map(<[u8]>::to_vec)).await.ok()
+            }
+            Err(Errno::NOENT) => None,
+            Err(error) => return Err(error),
+        };
+        let found = match &there {
+            None => Found::Nothing,
+            Some(there) if Some(there) == new => Found::AsNew,
+            Some(there) if Some(there) == old => Found::AsOld,
+            Some(_) => Found::Other,
+        };
+        let change = match (old, new) {
+            (None, _) => Change::Added,
+            (Some(_), Some(_)) => Change::Changed,
+            (Some(_), None) => Change::Removed,
+        };
+        match decide(change, found, Rule::Default) {
+            Action::Nothing | Action::Stay(..) => {}
+            Action::Remove => {
+                let moved = calls.rename(&to, name.as_bytes(), aside, &aside_name(path)).await;
+                moved.or_else(unless_gone)?;
+            }
+            action => {
+                let Some((from, _)) = self.parent(*tree, path).await? else { return Ok(()) };
+                if calls.look_up(from, name.as_bytes()).await.is_err() {
+                    return Ok(());
+                }
+                if action == Action::ReplaceAndSave {
+                    self.save(claim, to, &name).await?;
+                }
+                let moved = calls.rename(&from, name.as_bytes(), &to, name.as_bytes()).await;
+                moved.or_else(unless_gone)?;
+            }
+        }
+        // Also what an earlier run moved.
+        calls.sync(&to).await
+    }
+
+    /// A second name for what a user has changed.
+    async fn save(&self, claim: &Claim<Ino>, from: Ino, name: &str) -> Result<()> {
+        let calls = &self.calls;
+        let saved = match calls.make(&claim.state, OLD).await {
+            Err(Errno::EXIST) => calls.open(&claim.state, OLD).await,
+            made => made,
+        }?;
+        let kept = calls.new_name(name);
+        let linked = calls.call(Fault::Usual, |world, _, _| {
+            let file = world.look_up(calls.host, from, name.as_bytes(), false)?;
+            world.link(file, saved, kept.as_bytes())
+        });
+        match linked.await {
+            Ok(()) | Err(Errno::NOENT | Errno::EXIST) => calls.sync(&saved).await,
+            Err(error) => Err(error),
+        }
+    }
+
+    /// The directory that `path` is in, below `root`, and the name there; every one above it is opened.
+    async fn parent(&self, root: Ino, path: &str) -> Result<Option<(Ino, String)>> {
+        let (calls, host) = (&self.calls, self.calls.host);
+        let mut parts: Vec<&str> = path.split('/').collect();
+        let name = parts.pop().unwrap_or_default().to_owned();
+        let opened = calls.call(Fault::Usual, |world, _, _| {
+            world.revalidate(host, root);
+            Ok(())
+        });
+        opened.await?;
+        let mut at = root;
+        for part in parts {
+            at = match calls.open_entry(&at, part.as_bytes()).await {
+                Err(Errno::NOENT | Errno::NOTDIR) => return Ok(None),
+                opened => opened?,
+            };
+        }
+        Ok(Some((at, name)))
     }
 
     async fn plan(

@@ -22,10 +22,12 @@ use crate::claims::store::{ClaimStore, PUBLISHING, SEALED, STAGE};
 use crate::run::acquire::Mode;
 use crate::run::protocol::{Event, Outcome, Replica, Rules};
 use crate::volume::Location;
-use crate::volume::records::{Complete, DIRECTORY, ManifestRef, Public};
+use crate::volume::records::{Complete, DIRECTORY, ManifestRef, OLD, Public};
 
 /// From here on nothing goes wrong any more, in nanoseconds.
 const PEACE: u64 = 90_000_000_000;
+/// What a user writes.
+const USERS_TEXT: &[u8] = b"a user's";
 /// By then everybody must be done.
 const END: u64 = 400_000_000_000;
 /// How long a server keeps a lock for a client that it does not hear from.
@@ -88,6 +90,8 @@ pub(crate) struct Sim {
     totals: RefCell<Totals>,
     /// A file of the seed that a user has deleted; a repair may have put it back.
     deleted: RefCell<Option<String>>,
+    /// The file that a user has changed.
+    edited: RefCell<Option<String>>,
     shows: bool,
 }
 
@@ -347,6 +351,7 @@ pub(crate) struct Schedule {
     power_cut_at: Option<u64>,
     is_to_be_emptied: bool,
     is_to_be_repaired: bool,
+    is_to_be_edited: bool,
     /// Whether the app's user has a hand in it.
     with_app: bool,
     /// Whether it forged what is in `.volseed`; by that it may mislead itself.
@@ -374,6 +379,7 @@ impl Schedule {
             faults: Cell::new(0),
             totals: RefCell::default(),
             deleted: RefCell::default(),
+            edited: RefCell::default(),
             shows: std::env::var_os("VOLSEED_SHOW").is_some(),
         });
         let quiet = sim.chance(10);
@@ -402,6 +408,7 @@ impl Schedule {
         let power_cut_at = is_cut.then(|| sim.random(3_000_000_000));
         let is_to_be_emptied = sim.chance(3);
         let is_to_be_repaired = !with_app && sim.chance(3);
+        let is_to_be_edited = !with_app && !is_to_be_repaired && sim.chance(2);
         let mut given = Vec::new();
         if with_app && !forged && sim.chance(2) {
             let at = sim.random(4_000_000_000);
@@ -422,6 +429,7 @@ impl Schedule {
             power_cut_at,
             is_to_be_emptied,
             is_to_be_repaired,
+            is_to_be_edited,
             with_app,
             forged,
             given,
@@ -459,6 +467,7 @@ impl Schedule {
             }
             self.sim.now.set(time.max(self.sim.now.get()));
             self.give(time);
+            self.edit();
             self.step(number);
             if let Some(broken) = self.sim.world.borrow().broken.clone() {
                 return Err(broken);
@@ -469,6 +478,24 @@ impl Schedule {
         }
         self.at_the_end()?;
         Ok(*self.sim.totals.borrow())
+    }
+
+    /// A user changes a file of a complete volume. Only then: what changes between an upgrade's look at a file and its
+    /// rename is nobody's promise.
+    fn edit(&mut self) {
+        let sim = Rc::clone(&self.sim);
+        let is_time = self.is_to_be_edited && sim.totals.borrow().apps > 0 && sim.chance(100);
+        if !is_time || !sim.world.borrow().is_vouched_for() {
+            return;
+        }
+        self.is_to_be_edited = false;
+        let paths: Vec<String> =
+            recorded_image(&sim).map(|it| image(it).into_keys().collect()).unwrap_or_default();
+        let Some(path) = paths.get(sim.random(paths.len().max(1) as u64) as usize) else { return };
+        if sim.world.borrow_mut().edit(path, USERS_TEXT) {
+            sim.show(|| format!("a user changes {path}"));
+            *sim.edited.borrow_mut() = Some(format!("/{path}"));
+        }
     }
 
     fn step(&mut self, number: usize) {
@@ -555,7 +582,8 @@ impl Schedule {
             _ if self.seed.is_multiple_of(3) && !self.with_app => 1 + sim.random(2) as u32,
             _ => 1,
         };
-        let work = SmallSeed { calls: calls.clone(), image, boot, only: RefCell::default() };
+        let repairs = mode == Mode::Repair;
+        let work = SmallSeed { calls: calls.clone(), image, boot, repairs, only: RefCell::default() };
         let clock = Ticks { sim: Rc::clone(sim), replica, enough: Rc::default() };
         let (users, quiet) = (self.users, self.quiet);
         let shared = Rc::clone(sim);
@@ -575,9 +603,22 @@ impl Schedule {
                     shared.unlock(replica);
                     check_repaired(&shared);
                 }
-                Ok(_) => start_app(&shared, users, replica),
+                // An upgrade took the record away after its last look: its app counts as one that was running.
+                Ok(outcome) if is_retired_since(&shared, &outcome) => {
+                    shared.lives.borrow_mut()[replica].done = true;
+                    shared.unlock(replica);
+                }
+                Ok(_) => {
+                    let upgraded_to = if mode == Mode::Seed { image } else { 0 };
+                    start_app(&shared, users, replica, upgraded_to);
+                }
                 // A client that has cached that nothing is there says that it is not seeded.
-                Err(error) if mode == Mode::Repair && quiet && !kind.is_remote() => {
+                Err(error)
+                    if mode == Mode::Repair
+                        && quiet
+                        && !kind.is_remote()
+                        && shared.world.borrow().retired.is_none() =>
+                {
                     shared.breaks(format!("a repair failed: {error}"))
                 }
                 // A container that fails is started again.
@@ -643,6 +684,7 @@ impl Schedule {
         self.emptied = true;
         sim.show(|| "a user empties the volume".to_owned());
         self.users = false;
+        sim.edited.take();
         sim.world.borrow_mut().empty();
         for _ in 0..4 {
             let after = sim.random(2_000_000_000);
@@ -679,9 +721,13 @@ impl Schedule {
         let state = world.look_up(0, ROOT, DIRECTORY.as_bytes(), false).map_err(|error| error.to_string())?;
         let left = world.names(state).map_err(|error| error.to_string())?;
         let Totals { crashes, power_cuts, changed_hands, .. } = *self.sim.totals.borrow();
-        let generation = if self.emptied { 2 } else { 1 };
-        let manifest = ManifestRef::name(generation);
-        let records = [Public::FILE.as_bytes(), Complete::FILE.as_bytes(), manifest.as_bytes()];
+        let record = world.look_up(0, state, Complete::FILE.as_bytes(), false);
+        let record = record.and_then(|record| world.data(record).map(<[u8]>::to_vec));
+        let record = record.ok().and_then(|bytes| Complete::parse(&bytes, Path::new(Complete::FILE)).ok());
+        let manifest = ManifestRef::name(record.map_or(1, |record| record.generation));
+        // What a user had changed stays for good.
+        let records =
+            [Public::FILE.as_bytes(), Complete::FILE.as_bytes(), manifest.as_bytes(), OLD.as_bytes()];
         let undisturbed = self.quiet && crashes + power_cuts + changed_hands == 0;
         if undisturbed && left.iter().any(|name| !records.contains(&&**name)) {
             let names: Vec<_> = left.iter().map(|name| String::from_utf8_lossy(name)).collect();
@@ -691,8 +737,21 @@ impl Schedule {
     }
 }
 
-fn start_app(sim: &Sim, users: bool, replica: usize) {
+/// Whether the record that a replica saw last was retired after that.
+fn is_retired_since<P>(sim: &Sim, outcome: &Outcome<P>) -> bool {
+    let seen = match outcome {
+        Outcome::Found(record) => record.generation,
+        Outcome::Completed(record, _) => record.generation,
+        Outcome::Unrecorded(_) | Outcome::Adopted | Outcome::Repaired(_) => return false,
+    };
+    sim.world.borrow().retired.is_some_and(|retired| retired >= seen)
+}
+
+fn start_app(sim: &Sim, users: bool, replica: usize, image: u32) {
     sim.totals.borrow_mut().apps += 1;
+    if let Some(there) = recorded_image(sim).filter(|there| *there < image) {
+        sim.breaks(format!("an app of image {image} starts on image {there}"));
+    }
     sim.lives.borrow_mut()[replica].done = true;
     sim.unlock(replica);
     check_tree(sim, users, Moment::Start);
@@ -711,6 +770,10 @@ fn recorded_image(sim: &Sim) -> Option<u32> {
 fn check_repaired(sim: &Sim) {
     let mut found = BTreeMap::new();
     sim.world.borrow().files(ROOT, "", &mut found);
+    if sim.world.borrow().retired.is_some() {
+        // An upgrade may have begun since.
+        return;
+    }
     let image = image(recorded_image(sim).unwrap_or(0));
     if image.is_empty() || image.into_keys().any(|path| !found.contains_key(&format!("/{path}"))) {
         sim.breaks("repaired, and a file is missing".to_owned());
@@ -749,6 +812,8 @@ fn check_tree(sim: &Sim, users: bool, when: Moment) {
     }
     let version = match &record {
         Some(record) => record.version.as_ref().and_then(|version| version.raw().parse().ok()).unwrap_or(0),
+        // Then an upgrade has yet to be finished.
+        None if when == Moment::PowerCut && sim.world.borrow().retired.is_some() => return,
         None if when == Moment::PowerCut => {
             if found.contains_key("/b") {
                 1
@@ -767,6 +832,17 @@ fn check_tree(sim: &Sim, users: bool, when: Moment) {
         && !found.contains_key(deleted)
     {
         wanted.remove(deleted);
+    }
+    if let Some(edited) = &*sim.edited.borrow() {
+        if !sim.world.borrow().has_content(ROOT, USERS_TEXT) {
+            sim.breaks(format!("what a user has written is gone: {when:?}"));
+        }
+        if found.get(edited).is_some_and(|found| found == USERS_TEXT) {
+            match wanted.get(edited).cloned() {
+                Some(wanted) => drop(found.insert(edited.clone(), wanted)),
+                None => drop(found.remove(edited)),
+            }
+        }
     }
     if found != wanted {
         let shown: Vec<String> =

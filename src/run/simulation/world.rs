@@ -69,6 +69,8 @@ impl Kind {
 #[derive(Debug)]
 pub(crate) struct World {
     pub kind: Kind,
+    /// The highest generation whose public record was retired.
+    pub retired: Option<u64>,
     nodes: Vec<Node>,
     journal: Vec<Change>,
     /// Whether one journal makes all names durable at once (ext4), or a directory's sync only its own (btrfs).
@@ -95,6 +97,7 @@ impl World {
             Node::Directory { entries: BTreeMap::new(), removed: false, changes: 0, public: true, owner: 0 };
         World {
             kind,
+            retired: None,
             nodes: vec![root],
             journal: Vec::new(),
             one_journal: true,
@@ -171,11 +174,16 @@ impl World {
             }
             Node::Directory { .. } => {}
         }
-        let changes = self.changes(found);
-        if self.cached.get(&(host, found)).is_some_and(|(then, _)| *then != changes) {
-            self.cached.remove(&(host, found));
-        }
+        self.revalidate(host, found);
         Ok(found)
+    }
+
+    /// What opening a directory does to what is cached of it.
+    pub(crate) fn revalidate(&mut self, host: usize, dir: Ino) {
+        let changes = self.changes(dir);
+        if self.cached.get(&(host, dir)).is_some_and(|(then, _)| *then != changes) {
+            self.cached.remove(&(host, dir));
+        }
     }
 
     pub(crate) fn is_directory(&self, node: Ino) -> bool {
@@ -381,13 +389,20 @@ impl World {
         let records = [Public::FILE.as_bytes(), Complete::FILE.as_bytes()];
         let of_record = |dir, name: &[u8]| records.contains(&name) && self.is_state(dir);
         let touches_record = of_record(to, new) || of_record(from, name);
-        if self.is_public(to) || touches_record {
+        let of_public = name == Public::FILE.as_bytes() && self.is_state(from);
+        let touches_tree = self.is_public(to) || self.is_public(from);
+        if touches_tree || touches_record {
             self.changed_in_public(new, actor);
+        }
+        if touches_tree && !actor.repairs && self.is_vouched_for() {
+            self.broken.get_or_insert("the tree changes while a record says that it is complete".to_owned());
         }
         self.entries(from)?.remove(name);
         self.entries(to)?.insert(new.into(), moved);
         if self.is_public(to) {
             self.publish(moved);
+        } else if self.is_public(from) {
+            self.withdraw(moved);
         }
         for dir in [from, to] {
             if let Node::Directory { changes, .. } = &mut self.nodes[dir] {
@@ -398,6 +413,12 @@ impl World {
         self.journal.push(Change { undo, published_in });
         if touches_record {
             self.check_records();
+        }
+        if of_public {
+            let record = self.data(moved).ok();
+            let record =
+                record.and_then(|bytes| Public::parse(bytes, std::path::Path::new(Public::FILE)).ok());
+            self.retired = self.retired.max(record.map(|record| record.generation));
         }
         Ok(())
     }
@@ -454,6 +475,22 @@ impl World {
 
     fn is_state(&self, dir: Ino) -> bool {
         self.state() == Some(dir)
+    }
+
+    /// Whether there is a public record.
+    pub(crate) fn is_vouched_for(&self) -> bool {
+        let Some(Node::Directory { entries, .. }) = self.state().map(|state| &self.nodes[state]) else {
+            return false;
+        };
+        entries.contains_key(Public::FILE.as_bytes())
+    }
+
+    /// What was on the volume is in a claim.
+    fn withdraw(&mut self, node: Ino) {
+        let Node::Directory { public, entries, .. } = &mut self.nodes[node] else { return };
+        *public = false;
+        let below: Vec<Ino> = entries.values().copied().collect();
+        below.into_iter().for_each(|node| self.withdraw(node));
     }
 
     fn publish(&mut self, node: Ino) {
@@ -574,6 +611,32 @@ impl World {
         self.sync();
     }
 
+    /// A user changes a file, as editors do: another one takes its place.
+    pub(crate) fn edit(&mut self, path: &str, bytes: &[u8]) -> bool {
+        let (parents, name) = path.rsplit_once('/').unwrap_or(("", path));
+        let mut dir = ROOT;
+        for part in parents.split('/').filter(|part| !part.is_empty()) {
+            let Ok(below) = self.open(0, dir, part.as_bytes(), false) else { return false };
+            dir = below;
+        }
+        if self.unlink(dir, name.as_bytes()).is_err() {
+            return false;
+        }
+        let Ok(file) = self.create(dir, name.as_bytes()) else { return false };
+        self.fill(file, bytes, 1);
+        self.sync();
+        true
+    }
+
+    /// Whether any file has this content, ours included.
+    pub(crate) fn has_content(&self, dir: Ino, bytes: &[u8]) -> bool {
+        let Node::Directory { entries, .. } = &self.nodes[dir] else { return false };
+        entries.values().any(|node| match &self.nodes[*node] {
+            Node::File { data, .. } => data == bytes,
+            Node::Directory { .. } => self.has_content(*node, bytes),
+        })
+    }
+
     /// A user's file in a directory of that name, before anything is seeded.
     pub(crate) fn add_users_file(&mut self, directory: &[u8]) {
         if let Ok(dir) = self.make(ROOT, directory, 0) {
@@ -615,4 +678,6 @@ pub(crate) struct Actor {
     pub claim: Ino,
     /// The state directory that it was made in.
     pub state: Ino,
+    /// Whether it only puts back what is missing, on a volume that stays complete.
+    pub repairs: bool,
 }

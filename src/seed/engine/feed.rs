@@ -219,6 +219,10 @@ impl<'a> Feed<'a> {
     /// # Errors
     /// When it cannot be removed.
     pub(crate) fn remove(&mut self, dir: &Arc<Dir>, name: &[u8], size: Option<u64>) -> Result<()> {
+        if !self.shared.tree.is_staged() {
+            // The line that comes last counts.
+            return Ok(());
+        }
         size.into_iter().for_each(|size| self.space.give_back(size));
         let fd = self.shared.tree.open(dir)?;
         let entry = || self.shared.tree.entry(&dir.child_path(name));

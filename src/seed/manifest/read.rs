@@ -104,8 +104,9 @@ impl Manifest {
 
     /// The paths of a directory and of all below it.
     pub(crate) fn below<'m>(&'m self, path: &'m [u8]) -> impl Iterator<Item = &'m [u8]> {
-        let is_below =
-            |it: &&[u8]| it.strip_prefix(path).is_some_and(|rest| rest.is_empty() || rest[0] == b'/');
+        let is_below = |it: &&[u8]| {
+            path.is_empty() || it.strip_prefix(path).is_some_and(|rest| rest.is_empty() || rest[0] == b'/')
+        };
         let from = self
             .directories
             .range::<[u8], _>((Bound::Included(path), Bound::Unbounded))

@@ -80,7 +80,15 @@ impl<'a> Verification<'a> {
     /// # Errors
     /// When something on the volume cannot be read.
     pub(crate) fn run(self, threads: usize) -> Result<Comparison> {
-        let first = vec![Part::Directory(Box::default())];
+        self.run_below(b"", threads)
+    }
+
+    /// The same of the directory at `path`, and what is below it.
+    ///
+    /// # Errors
+    /// As [`Verification::run`].
+    pub(crate) fn run_below(self, path: &[u8], threads: usize) -> Result<Comparison> {
+        let first = vec![Part::Directory(path.into())];
         work_off(threads, first, |part, more| match part {
             Part::Directory(path) => self.directory(path, more),
             Part::Files(directory, files) => {
@@ -218,12 +226,12 @@ impl<'a> Verification<'a> {
 }
 
 /// The error for a manifest that could be read before.
-pub(super) fn unreadable(error: io::Error) -> Error {
+pub(crate) fn unreadable(error: io::Error) -> Error {
     Error::os("read", "manifest", error)
 }
 
 /// The digest of a file of the volume; nothing where it has another size by now.
-fn digest_of(
+pub(crate) fn digest_of(
     directory: BorrowedFd<'_>,
     name: &[u8],
     size: u64,

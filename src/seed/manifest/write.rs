@@ -50,14 +50,15 @@ struct Output {
 }
 
 impl ManifestWriter {
-    /// Begins one in the directory `stage`, whose path is for messages; one that an earlier run left is replaced.
+    /// Begins one of this name in the directory `stage`, whose path is for messages; one that an earlier run left is
+    /// replaced.
     ///
     /// # Errors
     /// When it cannot be made.
-    pub(crate) fn create(stage: BorrowedFd<'_>, path: &Path) -> Result<ManifestWriter> {
-        let path = path.join(ManifestRef::STAGED);
+    pub(crate) fn create(stage: BorrowedFd<'_>, name: &str, path: &Path) -> Result<ManifestWriter> {
+        let path = path.join(name);
         let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::TRUNC;
-        let file = openat(stage, ManifestRef::STAGED.as_bytes(), flags, Mode::RUSR | Mode::WUSR);
+        let file = openat(stage, name.as_bytes(), flags, Mode::RUSR | Mode::WUSR);
         let file = file.context("create manifest", path.as_path())?.into();
         let mut buffer = Vec::with_capacity(WRITE + MAX_BLOCK);
         buffer.extend_from_slice(HEADER);

@@ -333,6 +333,7 @@ impl StageJob<'_> {
             stage_path,
             below: below.clone(),
             only: Some(&wanted),
+            is_part: false,
             repair: None,
             begun: false,
             epoch: self.epoch,

@@ -8,8 +8,8 @@ use rustix::io::Errno;
 
 use crate::error::{Context, Error, Result};
 use crate::exit::Exit;
-use crate::volume::records::OLD;
-use crate::volume::{make_private, openat};
+use crate::seed::manifest::read::split;
+use crate::volume::{make_private, names, openat};
 
 /// The most directories for one generation.
 const MAX_RUNS: u32 = 10_000;
@@ -23,18 +23,18 @@ pub(crate) struct Saved {
 }
 
 impl Saved {
-    /// A new one in the state directory `state`, for this generation: `old/1`, `old/1.1`, …
+    /// A new one for this generation in the directory `kind` of the state directory: `old/1`, `old/1.1`, …
     ///
     /// # Errors
     /// When it cannot be made.
-    pub(crate) fn create(state: BorrowedFd<'_>, path: &Path, generation: u64) -> Result<Saved> {
-        let path = path.join(OLD);
-        let old = make_private(state, OLD.as_bytes()).context("create directory", path.as_path())?.fd;
+    pub(crate) fn create(state: BorrowedFd<'_>, path: &Path, kind: &str, generation: u64) -> Result<Saved> {
+        let path = path.join(kind);
+        let kinds = make_private(state, kind.as_bytes()).context("create directory", path.as_path())?.fd;
         for run in 0..MAX_RUNS {
             let name = if run == 0 { generation.to_string() } else { format!("{generation}.{run}") };
             let full = path.join(&name);
             let made =
-                make_private(old.as_fd(), name.as_bytes()).context("create directory", full.as_path())?;
+                make_private(kinds.as_fd(), name.as_bytes()).context("create directory", full.as_path())?;
             if made.is_new {
                 return Ok(Saved { directory: made.fd, path: full });
             }
@@ -51,25 +51,64 @@ impl Saved {
     /// # Errors
     /// When it can neither be linked nor moved. One that is gone is no error.
     pub(crate) fn save(&self, directory: BorrowedFd<'_>, name: &[u8], path: &[u8]) -> rustix::io::Result<()> {
+        if self.link(directory, name, path)? { Ok(()) } else { self.take(directory, name, path) }
+    }
+
+    /// Gives it a second name there; whether the volume lets us. One that is gone counts as linked.
+    ///
+    /// # Errors
+    /// When the directories for it cannot be made.
+    pub(crate) fn link(
+        &self,
+        directory: BorrowedFd<'_>,
+        name: &[u8],
+        path: &[u8],
+    ) -> rustix::io::Result<bool> {
+        let (at, own) = self.place(path)?;
+        match fs::linkat(directory, name, &at, own, AtFlags::empty()) {
+            Ok(()) => fs::fsync(&at).map(|()| true),
+            Err(Errno::NOENT) => Ok(true),
+            // Hard links are refused, or this file's (proc(5), protected_hardlinks).
+            Err(_) => Ok(false),
+        }
+    }
+
+    /// Moves it there.
+    ///
+    /// # Errors
+    /// When it cannot be moved. One that is gone is no error.
+    pub(crate) fn take(&self, directory: BorrowedFd<'_>, name: &[u8], path: &[u8]) -> rustix::io::Result<()> {
+        let (at, own) = self.place(path)?;
+        match fs::renameat(directory, name, &at, own) {
+            Err(Errno::NOENT) => Ok(()),
+            moved => moved.and_then(|()| fs::fsync(&at)),
+        }
+    }
+
+    /// Moves all that is in the directory `name` of `stage` there, and removes that.
+    ///
+    /// # Errors
+    /// When something cannot be moved.
+    pub(crate) fn receive(&self, stage: BorrowedFd<'_>, name: &str) -> rustix::io::Result<()> {
+        let from = openat(stage, name.as_bytes(), OFlags::DIRECTORY | OFlags::RDONLY, Mode::empty())?;
+        for entry in names(from.as_fd())? {
+            fs::renameat(&from, &*entry, &self.directory, &*entry)?;
+        }
+        fs::fsync(&self.directory)?;
+        fs::unlinkat(stage, name, AtFlags::REMOVEDIR)
+    }
+
+    /// The directory for what has this path below the volume's root, and its name there.
+    fn place<'p>(&self, path: &'p [u8]) -> rustix::io::Result<(OwnedFd, &'p [u8])> {
         let mut at = openat(self.directory.as_fd(), b".", OFlags::DIRECTORY | OFlags::RDONLY, Mode::empty())?;
-        let mut parts: Vec<&[u8]> = path.split(|byte| *byte == b'/').collect();
-        parts.pop();
-        for part in parts {
+        let (parents, own) = split(path);
+        for part in parents.split(|byte| *byte == b'/').filter(|part| !part.is_empty()) {
             match fs::mkdirat(&at, part, Mode::RWXU) {
                 Ok(()) | Err(Errno::EXIST) => {}
                 Err(error) => return Err(error),
             }
             at = openat(at.as_fd(), part, OFlags::DIRECTORY | OFlags::RDONLY, Mode::empty())?;
         }
-        let kept = match fs::linkat(directory, name, &at, name, AtFlags::empty()) {
-            Err(Errno::NOENT) => Ok(()),
-            // Hard links are refused, or this file's (proc(5), protected_hardlinks).
-            Err(_) => fs::renameat(directory, name, &at, name),
-            linked => linked,
-        };
-        match kept {
-            Err(Errno::NOENT) => Ok(()),
-            kept => kept.and_then(|()| fs::fsync(&at)),
-        }
+        Ok((at, own))
     }
 }

@@ -26,7 +26,7 @@ pub(crate) struct Meta {
 }
 
 /// A time since 1970, to the nanosecond.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) struct Time {
     /// Seconds; negative before 1970.
     pub seconds: i64,

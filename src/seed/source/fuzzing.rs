@@ -67,6 +67,7 @@ fn stage(archive: &Path, volume: &Path, into_pipe: bool) -> Result<()> {
     let config = VolumeConfig {
         to: volume.to_owned(),
         repair: crate::cli::config::RepairOptions::default(),
+        upgrade: crate::cli::config::UpgradeOptions::default(),
         from: archive.to_owned(),
         state_dir: None,
         sentinel: None,
@@ -91,6 +92,7 @@ fn stage(archive: &Path, volume: &Path, into_pipe: bool) -> Result<()> {
         stage_path: config.to.join("stage"),
         below: Vec::new(),
         only: None,
+        is_part: false,
         repair: None,
         begun: false,
         epoch: 1,

@@ -3,7 +3,7 @@
 //! A directory gets its time, and the mode and attributes that it could not be made with, when the
 //! last of its children is done.
 
-use std::collections::VecDeque;
+use std::collections::{HashMap, VecDeque};
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
@@ -48,6 +48,45 @@ pub(crate) struct Tree {
     pub(super) open_remains: AtomicUsize,
     /// Lists what is staged, where that is wanted.
     manifest: Option<ManifestWriter>,
+    /// What is only listed, where nothing is staged.
+    unstaged: Option<Unstaged>,
+}
+
+/// What was listed and not staged. A reader that asks the stage what it had is answered from here.
+struct Unstaged {
+    /// For what is known of no entry.
+    model: Stat,
+    /// What was listed, by path; empty where nobody asks.
+    entries: Option<Mutex<HashMap<Box<[u8]>, Unmade>>>,
+}
+
+/// What an entry would be.
+#[derive(Clone, Copy)]
+struct Unmade {
+    file_type: FileType,
+    mode: u32,
+    owner: Owner,
+    mtime: Option<Time>,
+}
+
+impl Unstaged {
+    fn add(&self, path: Vec<u8>, file_type: FileType, meta: &Meta) {
+        let Some(entries) = &self.entries else { return };
+        let (owner, mode, mtime) = ((meta.uid, meta.gid), meta.mode, meta.mtime);
+        lock(entries).insert(path.into(), Unmade { file_type, mode, owner, mtime });
+    }
+
+    fn get(&self, path: &[u8]) -> Option<Stat> {
+        let Unmade { file_type, mode, owner: (uid, gid), mtime } = *lock(self.entries.as_ref()?).get(path)?;
+        let (st_mode, Time { seconds, nanoseconds }) =
+            (file_type.as_raw_mode() | mode, mtime.unwrap_or_default());
+        // Two names: its size is nothing to give back.
+        let (st_mtime, st_mtime_nsec) = (seconds, nanoseconds.into());
+        let mut stat = self.model;
+        (stat.st_mode, stat.st_uid, stat.st_gid, stat.st_nlink) = (st_mode, uid, gid, 2);
+        (stat.st_mtime, stat.st_mtime_nsec) = (st_mtime, st_mtime_nsec);
+        Some(stat)
+    }
 }
 
 impl Tree {
@@ -79,6 +118,7 @@ impl Tree {
             open_sources: AtomicUsize::new(0),
             open_remains: AtomicUsize::new(0),
             manifest: None,
+            unstaged: None,
         };
         if means.resumed {
             let found = entries(tree.root_fd.as_fd()).context("read directory", || tree.entry(b""))?;
@@ -92,6 +132,21 @@ impl Tree {
         Tree { manifest: Some(manifest), ..self }
     }
 
+    /// The same tree, of which nothing is staged. `asked` says that the reader may ask what it had.
+    ///
+    /// # Errors
+    /// When the root cannot be looked at.
+    pub(crate) fn unstaged(self, asked: bool) -> Result<Tree> {
+        let model = fs::fstat(&self.root_fd).context("stat", || self.entry(b""))?;
+        let unstaged = Unstaged { model, entries: asked.then(Mutex::default) };
+        Ok(Tree { unstaged: Some(unstaged), ..self })
+    }
+
+    /// Whether its entries are staged, and not only listed.
+    pub(crate) fn is_staged(&self) -> bool {
+        self.unstaged.is_none()
+    }
+
     /// Whether its entries are listed.
     pub(crate) fn is_listed(&self) -> bool {
         self.manifest.is_some()
@@ -102,6 +157,14 @@ impl Tree {
     /// # Errors
     /// When the manifest cannot be written.
     pub(crate) fn list_entry(&self, dir: &Dir, name: &[u8], meta: &Meta, entry: Listed) -> Result<()> {
+        if let Some(unstaged) = &self.unstaged {
+            let file_type = match entry {
+                Listed::Symlink(_) => FileType::Symlink,
+                Listed::Fifo => FileType::Fifo,
+                Listed::File { .. } | Listed::Link(_) => FileType::RegularFile,
+            };
+            unstaged.add(dir.child_path(name), file_type, meta);
+        }
         self.manifest
             .as_ref()
             .map_or(Ok(()), |manifest| manifest.list((&dir.path, &dir.gathered), name, meta, entry))
@@ -177,6 +240,9 @@ impl Tree {
         if dir.made.get().is_none() || dir.found(name).is_some() {
             return Ok(None);
         }
+        if let Some(unstaged) = &self.unstaged {
+            return Ok(unstaged.get(&dir.child_path(name)));
+        }
         self.unless_stale(dir, || {
             let found = stat_entry(self.open(dir)?.as_fd(), name);
             found.map_err(|cause| self.not_made("look for", &dir.child_path(name), cause))
@@ -194,6 +260,12 @@ impl Tree {
         let (owner, mtime) = ((stat.st_uid, stat.st_gid), times.then(|| Time::of(stat)));
         let meta = Meta { mode: stat.st_mode & 0o7777, uid: owner.0, gid: owner.1, mtime, xattrs: None };
         let path = || self.entry(&dir.path);
+        if self.unstaged.is_some() {
+            let made = MadeDirectory { owner: Some(owner), mtime, ..MadeDirectory::default() };
+            let _ = dir.made.set(made);
+            dir.set_meta(meta);
+            return Ok(Arc::new(dir));
+        }
         let fd = self.unless_stale(parent, || {
             let above = self.open(parent)?;
             if stat.st_mode & 0o700 != 0o700 {
@@ -233,6 +305,16 @@ impl Tree {
     /// When it cannot be made.
     pub(crate) fn make(&self, dir: &Arc<Dir>, fidelity: &Fidelity, created: impl FnOnce()) -> Result<()> {
         let Some(parent_dir) = &dir.parent else { return Ok(()) };
+        if let Some(unstaged) = &self.unstaged {
+            unstaged.add(
+                dir.path.to_vec(),
+                FileType::Directory,
+                &lock(&dir.facts).meta.clone().unwrap_or_default(),
+            );
+            let _ = dir.made.set(MadeDirectory::default());
+            created();
+            return Ok(());
+        }
         let path = || self.entry(&dir.path);
         let parent = self.open(parent_dir)?;
         let (mode, owner) = {
@@ -331,6 +413,9 @@ impl Tree {
 
     /// Gives a directory that is filled what it could not be made with. Idempotent.
     fn finish(&self, dir: &Arc<Dir>, fidelity: &Fidelity) -> Result<()> {
+        if self.unstaged.is_some() {
+            return Ok(());
+        }
         let path = || dir.path.to_vec();
         self.prune(dir)?;
         let Some(meta) = lock(&dir.facts).meta.clone() else { return Ok(()) };

@@ -221,6 +221,10 @@ impl<'a> Writer<'a> {
 
     /// Whether an earlier run has finished this very file. What else stands in its place is removed.
     fn reusable(&self, file: &FileJob) -> Result<bool> {
+        if !self.shared.tree.is_staged() {
+            // Nor is it written.
+            return Ok(true);
+        }
         let Some(found) = file.dir.found(&file.name) else { return self.taken(file) };
         let directory = self.shared.tree.open(&file.dir)?;
         if is_whole(file, &found) {

@@ -39,6 +39,8 @@ impl Unkept {
 impl ManifestRef {
     /// Its name in a stage.
     pub(crate) const STAGED: &str = "manifest";
+    /// The name in a stage of what lists the part of a seed that is in it.
+    pub(crate) const PART: &str = "part";
 
     /// How its name in the state directory begins.
     pub(crate) const PREFIX: &str = "manifest-";

@@ -6,8 +6,9 @@ use std::path::Path;
 use serde::{Deserialize, Serialize};
 
 use super::file::{from_bytes, read_whole, write};
-use super::{FORMAT, ManifestRef, Name, Settings, Totals, boot_id};
+use super::{Complete, FORMAT, ManifestRef, Name, Settings, Totals, boot_id};
 use crate::error::Result;
+use crate::text::Untrusted;
 
 /// `stage.json`, beside the staged tree: what of it may be trusted.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -68,6 +69,32 @@ pub(crate) struct Sealed {
     pub repairs: bool,
     /// What the volume's root becomes, where it was empty and the seed says.
     pub root: Option<Root>,
+    /// What it is an upgrade from, where it holds only what differs.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub upgrade: Option<Box<UpgradeSeal>>,
+}
+
+/// All that whoever finishes an upgrade has to know: whoever that is, the same follows for every entry.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub(crate) struct UpgradeSeal {
+    /// The generation that it upgrades.
+    pub generation: u64,
+    /// What lists the seed of that.
+    pub manifest: Option<ManifestRef>,
+    /// The version of that, where it is known.
+    pub from: Option<Untrusted>,
+    /// The versions that the volume was at before, as its record will list them.
+    pub before: Vec<Untrusted>,
+    /// Top-level names of that generation: where none of them is left, the volume was emptied meanwhile.
+    pub top: Vec<Name>,
+    /// `--keep`.
+    pub keep: Vec<String>,
+    /// `--protect`.
+    pub protect: Vec<String>,
+    /// Directories of `--keep` in which the user had changed something.
+    pub held: Vec<Name>,
+    /// `--sentinel`, which is put in place last.
+    pub sentinel: Option<Name>,
 }
 
 /// Owner, mode and time of the seed's root.
@@ -112,6 +139,19 @@ impl Staged {
     /// When it could not be made durable.
     pub(crate) fn write(&self, stage: BorrowedFd<'_>, path: &Path) -> Result<()> {
         write(stage, Staged::FILE, self, path)
+    }
+
+    /// Whether it is sealed, and holds what an upgrade needs.
+    pub(crate) fn is_upgrade(&self) -> bool {
+        self.sealed.as_ref().is_some_and(|sealed| sealed.upgrade.is_some())
+    }
+
+    /// Where it is an upgrade: a record of what the volume holds, half upgraded or not.
+    pub(crate) fn before_upgrade(&self, epoch: u64) -> Option<Complete> {
+        let sealed = self.sealed.as_ref()?;
+        let upgrade = sealed.upgrade.as_ref()?;
+        let top = upgrade.top.iter().chain(&sealed.top).cloned().collect();
+        Some(Complete { top, ..Complete::adopted(epoch, None) })
     }
 
     /// Why what was staged may not be continued by the run that would begin `new`; `None` where it may: it is

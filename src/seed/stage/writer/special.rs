@@ -33,6 +33,10 @@ impl Writer<'_> {
         special: &Special,
         hold: &mut Hold<'_, Task>,
     ) -> Result<bool> {
+        if !self.shared.tree.is_staged() {
+            hold.created();
+            return Ok(true);
+        }
         match special {
             Special::Symlink(target) => self.symlink(entry, target, hold).map(|()| true),
             Special::Fifo => self.fifo(entry, hold),

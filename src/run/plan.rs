@@ -1,0 +1,324 @@
+//! `volseed plan`: what a start with this image would do with a volume, path by path. Changes nothing on it.
+
+use std::fmt::Write as _;
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use rustix::fs::{self, AtFlags, Mode, OFlags};
+use serde::Serialize;
+
+use super::gate::Verdict;
+use super::upgrade::{self, Prepared};
+use super::{adoption, emptied};
+use crate::claims::inspect;
+use crate::cli::config::VolumeConfig;
+use crate::error::{Context, Error, Result, printable};
+use crate::exit::Exit;
+use crate::seed::upgrade::check::Step;
+use crate::seed::{Source, StageJob};
+use crate::text::{json_line, one_line};
+use crate::volume::records::{Name, Public};
+use crate::volume::{Volume, make_private, openat, random, remove_tree, user};
+
+/// What a start would do.
+pub(crate) struct Planned {
+    volume: String,
+    from: Option<String>,
+    to: Option<String>,
+    does: Does,
+    refused: Option<String>,
+    steps: Vec<(Box<[u8]>, Step)>,
+    bytes: u64,
+}
+
+/// All of it in a word.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+enum Does {
+    Seed,
+    Adopt,
+    Start,
+    StartOnNewer,
+    StartOnOlder,
+    StartOnSelfUpdated,
+    Upgrade,
+    Rollback,
+    Refuse,
+}
+
+impl Does {
+    fn text(self) -> &'static str {
+        match self {
+            Does::Seed => "would be seeded",
+            Does::Adopt => "would be adopted as it is: it was seeded before volseed",
+            Does::Start => "nothing to do: it is at this version",
+            Does::StartOnNewer => "nothing to do: it is at a newer version, and is left as it is",
+            Does::StartOnOlder => "nothing to do: it is at another version, and --upgrade is not given",
+            Does::StartOnSelfUpdated => "nothing to do: the app has updated itself, and is left as it is",
+            Does::Upgrade => "would be upgraded",
+            Does::Rollback => "would be taken back",
+            Does::Refuse => "would be refused",
+        }
+    }
+}
+
+/// A step, for machines.
+#[derive(Serialize)]
+struct OneStep<'a> {
+    volume: &'a str,
+    path: Name,
+    action: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    why: Option<&'static str>,
+}
+
+/// All of a volume, for machines.
+#[derive(Serialize)]
+struct Summary<'a> {
+    volume: &'a str,
+    does: Does,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    from: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    to: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    refused: Option<&'a str>,
+    add: u64,
+    replace: u64,
+    save: u64,
+    remove: u64,
+    keep: u64,
+    left_out: u64,
+    bytes: u64,
+}
+
+/// Looks at a volume and at the image. Blocks for as long as the file system does.
+///
+/// # Errors
+/// When something cannot be read.
+pub(crate) fn plan(config: &VolumeConfig) -> Result<Planned> {
+    let volume = Volume::open(&config.to, config.state_dir.as_deref())?;
+    user::work_as(volume.user(), || on(config, &volume))
+}
+
+fn on(config: &VolumeConfig, volume: &Volume) -> Result<Planned> {
+    let mut planned = Planned {
+        volume: config.to.display().to_string(),
+        from: None,
+        to: config.seed_version.clone(),
+        does: Does::Start,
+        refused: None,
+        steps: Vec::new(),
+        bytes: 0,
+    };
+    let public = match inspect::public(volume)? {
+        Some(public) if !emptied::is_emptied(volume, &public)? => public,
+        _ => {
+            let sentinel = config.sentinel.as_ref().map(|path| volume.find(path)).transpose()?.flatten();
+            planned.does = if sentinel.is_some() { Does::Adopt } else { Does::Seed };
+            planned.from = sentinel.and_then(|_| adoption::version(config, volume));
+            return Ok(planned);
+        }
+    };
+    let version = config.seed_version.as_deref();
+    if version.is_none_or(|version| public.has_version(version)) {
+        return Ok(planned);
+    }
+    look_closer(config, volume, &public, planned)
+}
+
+/// It is at another version, or at none that is known.
+fn look_closer(
+    config: &VolumeConfig,
+    volume: &Volume,
+    public: &Public,
+    mut planned: Planned,
+) -> Result<Planned> {
+    let Some(record) = inspect::private(volume, public) else {
+        return Err(Error::new(Exit::Permission, "plan", "its private record cannot be read")
+            .on(volume.path())
+            .help("run volseed as the owner of .volseed (often root)"));
+    };
+    planned.from = record.version.as_ref().map(ToString::to_string);
+    let place = volume.state();
+    let flags = OFlags::DIRECTORY | OFlags::RDONLY;
+    let state = openat(place.parent.as_fd(), place.name.as_bytes(), flags, Mode::empty());
+    let state = state.context("open directory", place.path.as_path())?;
+    planned.does = match upgrade::verdict(config, volume, state.as_fd(), &record)? {
+        Verdict::Same => Does::Start,
+        Verdict::Newer => Does::StartOnNewer,
+        Verdict::NotAsked => Does::StartOnOlder,
+        Verdict::SelfUpdated => Does::StartOnSelfUpdated,
+        Verdict::NotFrom => Does::Refuse,
+        Verdict::Upgrade => Does::Upgrade,
+        Verdict::Rollback => Does::Rollback,
+    };
+    if planned.does == Does::Refuse {
+        planned.refused = Some(upgrade::not_from(config, &record).to_string());
+    }
+    if !matches!(planned.does, Does::Upgrade | Does::Rollback) {
+        return Ok(planned);
+    }
+    let scratch = Scratch::create()?;
+    let (progress, cancel) = (Arc::default(), Arc::default());
+    let site = StageJob {
+        volume,
+        stage: scratch.directory.as_fd(),
+        stage_path: scratch.path.clone(),
+        below: Vec::new(),
+        only: None,
+        is_part: true,
+        repair: None,
+        begun: false,
+        epoch: 0,
+        config,
+        progress: &progress,
+        cancel,
+    };
+    let source = Source::open(config, volume)?;
+    let prepared = upgrade::prepare(config, &site, source, state.as_fd(), &record)?;
+    if let Err(error) = prepared.check(config, &record) {
+        planned.does = Does::Refuse;
+        planned.refused = Some(error.to_string());
+    }
+    let Prepared { plan, .. } = prepared;
+    (planned.steps, planned.bytes) = (plan.steps.into_iter().collect(), plan.bytes);
+    Ok(planned)
+}
+
+impl Planned {
+    /// 0 where a start would change nothing, 1 where it would change something, 78 where it would be refused.
+    pub(crate) fn exit(&self) -> Exit {
+        match self.does {
+            Does::Refuse => Exit::Refused,
+            Does::Seed | Does::Adopt | Does::Upgrade | Does::Rollback => Exit::Differs,
+            Does::Start | Does::StartOnNewer | Does::StartOnOlder | Does::StartOnSelfUpdated => Exit::Success,
+        }
+    }
+
+    /// For people: a line for each path, and one for all.
+    pub(crate) fn text(&self) -> String {
+        let mut text = String::new();
+        for (path, step) in &self.steps {
+            let (action, why) = words(*step);
+            let why = why.map(|why| format!("   ({why})")).unwrap_or_default();
+            let _ = writeln!(text, "{action:<13} {}{why}", printable(shown(path)));
+        }
+        let versions = match (&self.from, &self.to) {
+            (Some(from), Some(to)) if from != to => format!(" from {from} to {to}"),
+            _ => String::new(),
+        };
+        let volume = one_line(&self.volume);
+        let _ = write!(text, "{volume}: {}", self.does.text());
+        if matches!(self.does, Does::Upgrade | Does::Rollback | Does::Refuse) && self.refused.is_none() {
+            let [add, replace, save, remove, keep, left_out] = self.counts();
+            let _ = write!(
+                text,
+                "{versions}: {add} added, {replace} replaced, {save} of these saved, {remove} removed, {keep} kept, {left_out} left out"
+            );
+        }
+        if let Some(refused) = &self.refused {
+            let _ = write!(text, ": {}", one_line(refused));
+        }
+        text.push('\n');
+        text
+    }
+
+    /// The same for machines: a JSON object on each line.
+    pub(crate) fn json(&self) -> String {
+        let mut text = String::new();
+        let volume = self.volume.as_str();
+        for (path, step) in &self.steps {
+            let (action, why) = words(*step);
+            let line = OneStep { volume, path: Name::from(shown(path)), action, why };
+            let _ = writeln!(text, "{}", line_of(&line));
+        }
+        let [add, replace, save, remove, keep, left_out] = self.counts();
+        let (from, to, refused) = (self.from.as_deref(), self.to.as_deref(), self.refused.as_deref());
+        let (does, bytes) = (self.does, self.bytes);
+        let summary =
+            Summary { volume, does, from, to, refused, add, replace, save, remove, keep, left_out, bytes };
+        let _ = writeln!(text, "{}", line_of(&summary));
+        text
+    }
+
+    /// Added, replaced, saved of these, removed, kept and left out.
+    fn counts(&self) -> [u64; 6] {
+        let count = |is: fn(&Step) -> bool| self.steps.iter().filter(|(_, step)| is(step)).count() as u64;
+        [
+            count(|step| matches!(step, Step::Add | Step::AddTree)),
+            count(|step| matches!(step, Step::Replace | Step::ReplaceAndSave)),
+            count(|step| matches!(step, Step::ReplaceAndSave)),
+            count(|step| matches!(step, Step::Remove | Step::RemoveDirectory)),
+            count(|step| matches!(step, Step::Stay(..))),
+            count(|step| matches!(step, Step::LeftOut(_))),
+        ]
+    }
+}
+
+/// A step as it is printed, and why.
+fn words(step: Step) -> (&'static str, Option<&'static str>) {
+    match step {
+        Step::Add => ("add", None),
+        Step::AddTree => ("add", Some("a whole directory")),
+        Step::Replace => ("replace", None),
+        Step::ReplaceAndSave => ("replace+save", Some("changed by the user and by the image")),
+        Step::Remove => ("remove", None),
+        Step::RemoveDirectory => ("remove", Some("if nothing is left in it")),
+        Step::SetAttrs => ("set-mode", None),
+        Step::Stay(why, _) => ("keep", Some(why.text())),
+        Step::LeftOut(why) => ("left-out", Some(why.text())),
+    }
+}
+
+fn line_of(value: &impl Serialize) -> String {
+    let json = serde_json::to_string(value).expect("it has string keys only");
+    json_line(&json).into_owned()
+}
+
+/// The volume's root has no name.
+fn shown(path: &[u8]) -> &[u8] {
+    if path.is_empty() { b"." } else { path }
+}
+
+/// A private directory that is not on the volume.
+struct Scratch {
+    parent: OwnedFd,
+    name: String,
+    directory: OwnedFd,
+    path: PathBuf,
+}
+
+impl Scratch {
+    fn create() -> Result<Scratch> {
+        let places = [std::env::temp_dir(), PathBuf::from("/dev/shm")];
+        let mut failed = None;
+        for place in &places {
+            match Scratch::create_in(place) {
+                Ok(scratch) => return Ok(scratch),
+                Err(error) => drop(failed.get_or_insert(error)),
+            }
+        }
+        let error = failed.expect("there is at least one place");
+        Err(Error::os("create directory in", places[0].as_path(), error)
+            .help("set TMPDIR to a directory that may be written: the image is listed there"))
+    }
+
+    fn create_in(place: &Path) -> rustix::io::Result<Scratch> {
+        let parent = fs::open(place, OFlags::DIRECTORY | OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())?;
+        let name = format!("volseed-plan-{:016x}", random());
+        let directory = make_private(parent.as_fd(), name.as_bytes())?.fd;
+        Ok(Scratch { path: place.join(&name), parent, name, directory })
+    }
+}
+
+impl Drop for Scratch {
+    fn drop(&mut self) {
+        let names = crate::volume::names(self.directory.as_fd()).unwrap_or_default();
+        for name in names {
+            let _ = remove_tree(self.directory.as_fd(), &name);
+        }
+        let _ = fs::unlinkat(&self.parent, self.name.as_str(), AtFlags::REMOVEDIR);
+    }
+}

@@ -1,0 +1,378 @@
+//! Through the directories in which two seeds differ: what the volume has in each, and what follows.
+//!
+//! Only directories that lead to a difference are opened, each from the one that it is in: an NFS client that has just
+//! opened a directory does not believe what it has cached of its names (nfs(5), close-to-open). No link is followed, and
+//! no other mount entered.
+
+use std::collections::{BTreeSet, HashMap, HashSet};
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::Arc;
+
+use rustix::fs::{self, FileType, OFlags, Stat};
+use rustix::io::Errno;
+
+use super::Upgrade;
+use super::differences::{Entry, Leaf, leaves};
+use super::matrix::{Action, Change, Found, Rule, Why, decide};
+use crate::error::{Context, Result};
+use crate::seed::manifest::compare::has_attrs;
+use crate::seed::manifest::line::ListedAttrs;
+use crate::seed::manifest::read::{ListedEntry, Manifest, split};
+use crate::seed::manifest::verify::unreadable;
+use crate::seed::stage::common::{full_path, join};
+use crate::system::parallel::work_off;
+use crate::volume::records::Unkept;
+use crate::volume::{entries, is_type, look_at, open_in_mount};
+
+/// A directory of the volume.
+#[derive(Clone, Copy)]
+pub(super) struct At<'a> {
+    /// Its path below the root.
+    pub path: &'a [u8],
+    /// The directory.
+    pub directory: BorrowedFd<'a>,
+}
+
+/// Why everything below a directory is left out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum LeftOut {
+    /// The user removed it.
+    Removed,
+    /// The user has something else in its place.
+    Replaced,
+    /// Something is mounted there.
+    Mounted,
+    /// This user may change nothing there.
+    Closed,
+}
+
+impl LeftOut {
+    /// As it is printed.
+    pub(crate) fn text(self) -> &'static str {
+        match self {
+            LeftOut::Removed => "its directory was removed by the user",
+            LeftOut::Replaced => "the user has something else in place of the directory",
+            LeftOut::Mounted => "something is mounted there",
+            LeftOut::Closed => "nothing may be changed there",
+        }
+    }
+}
+
+/// Hears what follows for each entry. Called by several threads at once.
+pub(super) trait Visitor: Sync {
+    /// For an entry that is no directory; `found` is what the volume has there.
+    fn leaf(&self, at: At<'_>, leaf: &Leaf, found: Option<&Stat>, action: Action) -> Result<()>;
+    /// For a whole directory that only the new seed has. It replaces a leaf of the old one's, if anything.
+    fn tree(&self, at: At<'_>, name: &[u8], old: Option<&ListedEntry>, action: Action) -> Result<()>;
+    /// A leaf of the new seed's has to wait until the old one's directory is gone.
+    fn after_directory(&self, path: Vec<u8>);
+    /// A directory that only the old seed has may go once it is empty.
+    fn gone(&self, path: Vec<u8>);
+    /// Nothing below this path is touched.
+    fn left_out(&self, path: &[u8], why: LeftOut);
+    /// A directory that both have is as the old seed had it, and gets this mode and owner.
+    fn attrs(&self, at: At<'_>, attrs: ListedAttrs) -> Result<()>;
+    /// All of a directory was visited.
+    fn leave(&self, at: At<'_>) -> Result<()>;
+}
+
+/// Which seeds have a directory.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Of {
+    Both,
+    Old,
+    New,
+}
+
+struct Part {
+    path: Vec<u8>,
+    of: Of,
+    /// The directory of the volume that it is in.
+    parent: Arc<OwnedFd>,
+}
+
+/// The names of directories in one.
+#[derive(Default)]
+struct Names<'m> {
+    both: Vec<&'m [u8]>,
+    old: Vec<&'m [u8]>,
+    new: Vec<&'m [u8]>,
+}
+
+impl Upgrade<'_> {
+    /// Visits all that differs but for the sentinel, on so many threads. Blocks for as long as the file system does.
+    ///
+    /// # Errors
+    /// Those of the visitor, and what the file system says.
+    pub(super) fn walk(&self, threads: usize, visitor: &dyn Visitor) -> Result<()> {
+        let touched = self.touched().map_err(unreadable)?;
+        let root = self.volume.root().try_clone_to_owned().context("open volume", self.volume.path())?;
+        let first = vec![Part { path: Vec::new(), of: Of::Both, parent: Arc::new(root) }];
+        work_off(threads, first, |part, more| self.visit(&part, &touched, more, visitor))
+    }
+
+    /// The directories in which the seeds differ, and those above them.
+    fn touched(&self) -> io::Result<HashSet<Vec<u8>>> {
+        let mut touched = HashSet::from([Vec::new()]);
+        let paths: BTreeSet<&[u8]> =
+            self.old.into_iter().flat_map(|old| old.below(b"")).chain(self.new.below(b"")).collect();
+        for path in paths {
+            let names = names(self.old, Some(self.new), path);
+            let differs = !names.old.is_empty()
+                || !names.new.is_empty()
+                || attrs(self.old, Some(self.new), path).is_some()
+                || !leaves(self.old, Some(self.new), path)?.is_empty();
+            let mut path = path;
+            while differs && touched.insert(path.to_vec()) {
+                path = split(path).0;
+            }
+        }
+        Ok(touched)
+    }
+
+    /// Visits the sentinel alone, if it differs and its directory is there.
+    ///
+    /// # Errors
+    /// As [`Upgrade::walk`].
+    pub(super) fn visit_sentinel(&self, visitor: &dyn Visitor) -> Result<()> {
+        let Some(sentinel) = &self.rules.sentinel else { return Ok(()) };
+        let (path, name) = split(sentinel);
+        let changed = leaves(self.old, Some(self.new), path).map_err(unreadable)?;
+        // One that the new seed does not have is volseed's own, and stays.
+        let leaf = changed.iter().find(|leaf| *leaf.name == *name && leaf.new.is_some());
+        let Some(leaf) = leaf else { return Ok(()) };
+        let visited = self.open(path).and_then(|directory| {
+            self.in_directory(path, &directory, |at, found| {
+                self.leaf(at, leaf, found.get(name), visitor)?;
+                visitor.leave(at)
+            })
+        });
+        match visited {
+            Ok(()) => Ok(()),
+            Err(Missing::Error(error)) => Err(error),
+            Err(Missing::LeftOut(why)) => {
+                visitor.left_out(path, why);
+                Ok(())
+            }
+        }
+    }
+
+    fn visit(
+        &self,
+        part: &Part,
+        touched: &HashSet<Vec<u8>>,
+        more: &mut Vec<Part>,
+        visitor: &dyn Visitor,
+    ) -> Result<()> {
+        let Part { path, of, parent } = part;
+        let (old, new) = (self.old.filter(|_| *of != Of::New), Some(self.new).filter(|_| *of != Of::Old));
+        let changed = leaves(old, new, path).map_err(unreadable)?;
+        let names = names(old, new, path);
+        let attrs = attrs(old, new, path);
+        let opened = self.open_in(parent, split(path).1, path).and_then(|directory| {
+            let directory = Arc::new(directory);
+            let below = names.both.iter().map(|name| join(path, name)).filter(|path| touched.contains(path));
+            more.extend(below.map(|path| Part { path, of: Of::Both, parent: Arc::clone(&directory) }));
+            if changed.is_empty() && names.old.is_empty() && names.new.is_empty() && attrs.is_none() {
+                return Ok(());
+            }
+            self.in_directory(path, &directory, |at, found| {
+                for leaf in &changed {
+                    let child = join(path, &leaf.name);
+                    let is_directory = |names: &[&[u8]]| names.contains(&&*leaf.name);
+                    if self.rules.sentinel.as_deref() == Some(&*child) || is_directory(&names.new) {
+                        continue;
+                    }
+                    if is_directory(&names.old) && self.rules.of(&child) == Rule::Default {
+                        visitor.after_directory(child);
+                        continue;
+                    }
+                    self.leaf(at, leaf, found.get(&leaf.name), visitor)?;
+                }
+                for name in &names.new {
+                    let old =
+                        changed.iter().find(|leaf| *leaf.name == **name).filter(|leaf| leaf.old.is_some());
+                    if self.tree(at, (name, old), found, visitor)? {
+                        more.push(Part {
+                            path: join(path, name),
+                            of: Of::New,
+                            parent: Arc::clone(&directory),
+                        });
+                    }
+                }
+                for name in &names.old {
+                    let child = join(path, name);
+                    let is_there = found.get(*name).is_some_and(|found| is_type(found, FileType::Directory));
+                    if is_there {
+                        more.push(Part { path: child.clone(), of: Of::Old, parent: Arc::clone(&directory) });
+                        if self.rules.of(&child) == Rule::Default {
+                            visitor.gone(child);
+                        }
+                    }
+                }
+                if let Some((was, wanted)) = attrs {
+                    let stat =
+                        fs::fstat(at.directory).context("stat", || full_path(self.volume.path(), path))?;
+                    if self.rules.of(path) != Rule::Protect && has_attrs(was, &stat, self.unkept()) {
+                        visitor.attrs(at, wanted)?;
+                    }
+                }
+                visitor.leave(at)
+            })
+        });
+        match (opened, of) {
+            (Ok(()), _) => Ok(()),
+            (Err(Missing::Error(error)), _) => Err(error),
+            (Err(Missing::LeftOut(_)), Of::Old) => Ok(()),
+            (Err(Missing::LeftOut(why)), _) => {
+                visitor.left_out(path, why);
+                Ok(())
+            }
+        }
+    }
+}
+
+/// Why a directory was not visited.
+pub(super) enum Missing {
+    LeftOut(LeftOut),
+    Error(crate::error::Error),
+}
+
+impl Upgrade<'_> {
+    /// Opens the directory at `path` of the volume, and every one above it.
+    pub(super) fn open(&self, path: &[u8]) -> std::result::Result<OwnedFd, Missing> {
+        let mut directory = self.open_in(self.volume.root(), b"", b"")?;
+        let ends = (0..path.len()).filter(|at| path[*at] == b'/').chain([path.len()]);
+        for end in ends.filter(|end| *end > 0) {
+            directory = self.open_in(&directory, split(&path[..end]).1, &path[..end])?;
+        }
+        Ok(directory)
+    }
+
+    /// Opens the directory `name` in `parent`, which has this path; without a name `parent` itself, again.
+    fn open_in(&self, parent: impl AsFd, name: &[u8], path: &[u8]) -> std::result::Result<OwnedFd, Missing> {
+        let name: &[u8] = if name.is_empty() { b"." } else { name };
+        let open = || open_in_mount(parent.as_fd(), name, OFlags::DIRECTORY | OFlags::RDONLY);
+        // All below it is left out for good: not for what was refused in one moment.
+        match open().or_else(|_| open()) {
+            Err(Errno::NOENT) => Err(Missing::LeftOut(LeftOut::Removed)),
+            Err(Errno::NOTDIR | Errno::LOOP) => Err(Missing::LeftOut(LeftOut::Replaced)),
+            Err(Errno::XDEV) => Err(Missing::LeftOut(LeftOut::Mounted)),
+            Err(Errno::ACCESS | Errno::PERM) => Err(Missing::LeftOut(LeftOut::Closed)),
+            opened => {
+                let full = || full_path(self.volume.path(), path);
+                opened.context("open directory", full).map_err(Missing::Error)
+            }
+        }
+    }
+
+    /// Does `work` with what is in a directory of the volume.
+    fn in_directory(
+        &self,
+        path: &[u8],
+        directory: &OwnedFd,
+        work: impl FnOnce(At<'_>, &HashMap<Box<[u8]>, Stat>) -> Result<()>,
+    ) -> std::result::Result<(), Missing> {
+        let full = || full_path(self.volume.path(), path);
+        let found = entries(directory.as_fd()).context("read directory", full).map_err(Missing::Error)?;
+        work(At { path, directory: directory.as_fd() }, &found).map_err(Missing::Error)
+    }
+
+    fn leaf(&self, at: At<'_>, leaf: &Leaf, found: Option<&Stat>, visitor: &dyn Visitor) -> Result<()> {
+        let path = join(at.path, &leaf.name);
+        let rule = self.rules.of(&path);
+        let state = self.state(at, leaf, found, rule)?;
+        // Where the old seed is not known, what is there may be its or the user's: it is kept elsewhere.
+        let change = if self.old.is_none() && found.is_some() { Change::Changed } else { leaf.change };
+        let action = decide(change, state, rule);
+        let touches = matches!(action, Action::Replace | Action::ReplaceAndSave | Action::Remove);
+        if touches && let Some(why) = self.is_fixed(at, &leaf.name)? {
+            visitor.left_out(&path, why);
+            return Ok(());
+        }
+        visitor.leaf(at, leaf, found, action)
+    }
+
+    fn state(&self, at: At<'_>, leaf: &Leaf, found: Option<&Stat>, rule: Rule) -> Result<Found> {
+        let Some(stat) = found else { return Ok(Found::Nothing) };
+        let (directory, name) = (at.directory, &*leaf.name);
+        let reads =
+            matches!(rule, Rule::Keep | Rule::Held) || self.rules.unit(&join(at.path, name)).is_some();
+        let entry = Entry { directory, name, stat, unkept: self.unkept(), reads };
+        entry.found(leaf).context("read", || full_path(self.volume.path(), &join(at.path, name)))
+    }
+
+    /// A whole directory that only the new seed has, in the place of a leaf of the old one's, if anything. Whether the
+    /// volume has a directory there: then what is in it comes next.
+    fn tree(
+        &self,
+        at: At<'_>,
+        (name, old): (&[u8], Option<&Leaf>),
+        found: &HashMap<Box<[u8]>, Stat>,
+        visitor: &dyn Visitor,
+    ) -> Result<bool> {
+        let path = join(at.path, name);
+        let rule = self.rules.of(&path);
+        let action = match (found.get(name), old) {
+            (None, _) if rule == Rule::Held => Action::Stay(Why::Modified, true),
+            // The user removed what was there: of another type or not, it stays away.
+            (None, Some(_)) => Action::Stay(Why::Deleted, true),
+            (None, None) => Action::Add,
+            (Some(there), _) if is_type(there, FileType::Directory) => return Ok(true),
+            (Some(_), None) => Action::Stay(Why::Conflict, true),
+            (Some(there), Some(leaf)) => {
+                let state = self.state(at, leaf, Some(there), rule)?;
+                decide(Change::Changed, state, rule)
+            }
+        };
+        if found.contains_key(name)
+            && let Some(why) = self.is_fixed(at, name)?
+        {
+            visitor.left_out(&path, why);
+            return Ok(false);
+        }
+        visitor.tree(at, name, old.and_then(|leaf| leaf.old.as_ref()), action).map(|()| false)
+    }
+
+    /// Why no rename can touch it.
+    fn is_fixed(&self, at: At<'_>, name: &[u8]) -> Result<Option<LeftOut>> {
+        let found = look_at(at.directory, name);
+        let found = found.context("stat", || full_path(self.volume.path(), &join(at.path, name)))?;
+        Ok(found.and_then(|found| match (found.is_mount, found.is_fixed) {
+            (true, _) => Some(LeftOut::Mounted),
+            (_, true) => Some(LeftOut::Closed),
+            _ => None,
+        }))
+    }
+
+    /// What the volume did not keep of the old seed it will not keep of the new one.
+    pub(super) fn unkept(&self) -> Unkept {
+        self.old.map_or(self.new.unkept, |old| old.unkept)
+    }
+}
+
+fn names<'m>(old: Option<&'m Manifest>, new: Option<&'m Manifest>, path: &[u8]) -> Names<'m> {
+    let list = |manifest: Option<&'m Manifest>| {
+        let directory = manifest.and_then(|manifest| Some((manifest, manifest.directory(path)?)));
+        directory.map_or(Vec::new(), |(manifest, listed)| {
+            let is_listed = |name: &&[u8]| !manifest.is_left_out(&join(path, name));
+            listed.directories.iter().map(|name| &**name).filter(is_listed).collect()
+        })
+    };
+    let (olds, news) = (list(old), list(new));
+    let mut names = Names::default();
+    let known: HashSet<&[u8]> = olds.iter().copied().collect();
+    let (both, new) = news.into_iter().partition(|name| known.contains(name));
+    (names.both, names.new) = (both, new);
+    let both: HashSet<&[u8]> = names.both.iter().copied().collect();
+    names.old = olds.into_iter().filter(|name| !both.contains(name)).collect();
+    names
+}
+
+/// Mode and owner of a directory, where both seeds have it and have them otherwise: the old seed's, and the new one's.
+fn attrs(old: Option<&Manifest>, new: Option<&Manifest>, path: &[u8]) -> Option<(ListedAttrs, ListedAttrs)> {
+    let of = |manifest: Option<&Manifest>| manifest?.directory(path)?.attrs;
+    let (old, new) = (of(old)?, of(new)?);
+    (old != new).then_some((old, new))
+}
