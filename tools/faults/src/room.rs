@@ -9,7 +9,7 @@ use crate::filter::Filter;
 use crate::kinds::KINDS;
 use crate::kit::{Compression, Snapshot};
 use crate::launch::Launch;
-use crate::scenarios::{Scenario, Step, seed, users_files};
+use crate::scenarios::{NOT_IN_OLDER, Scenario, Step, older, seed, users_files};
 use crate::tracer::{self, At, Fault, Ran};
 use crate::watchdog::Watchdog;
 
@@ -71,6 +71,9 @@ impl Lab {
     pub(crate) fn new(program: &Path, root: &Path, patience: Duration) -> Self {
         let tree = seed();
         let directory = tree.write_to(&root.join("tree"));
+        let place = tree.write_to(&root.join("older"));
+        let older = older().write_to(&place);
+        remove(NOT_IN_OLDER.iter().map(|name| older.join(name)));
         let list: Vec<String> = names(&directory);
         fs::write(root.join("list"), list.join("\n")).unwrap();
         for (compression, name) in
@@ -126,12 +129,7 @@ impl Room<'_> {
                 self.killed(command, At::Nth(kind, nth), Fault::KillBefore);
             }
             Step::Removed(names) => {
-                for path in names.iter().map(|name| self.path.join("volume").join(name)) {
-                    match fs::symlink_metadata(&path).unwrap().is_dir() {
-                        true => fs::remove_dir_all(path).unwrap(),
-                        false => fs::remove_file(path).unwrap(),
-                    }
-                }
+                remove(names.iter().map(|name| self.path.join("volume").join(name)));
             }
             Step::Emptied => {
                 for entry in fs::read_dir(self.path.join("volume")).unwrap().map(Result::unwrap) {
@@ -158,7 +156,7 @@ impl Room<'_> {
             .replace("{app}", &format!("{} app {{volume}} {lab}/list", own.display()))
             .replace("{room}", &self.path.display().to_string())
             .replace("{volume}", &self.path.join("volume").display().to_string());
-        for name in ["tree", "tar.gz", "tar.zst", "tar.xz", "tar.bz2", "tar"] {
+        for name in ["older", "tree", "tar.gz", "tar.zst", "tar.xz", "tar.bz2", "tar"] {
             text = text.replace(&format!("{{{name}}}"), &format!("{lab}/{name}"));
         }
         text
@@ -227,4 +225,13 @@ pub(crate) fn names(root: &Path) -> Vec<String> {
     }
     names.sort();
     names
+}
+
+fn remove(paths: impl Iterator<Item = PathBuf>) {
+    for path in paths {
+        match fs::symlink_metadata(&path).unwrap().is_dir() {
+            true => fs::remove_dir_all(path).unwrap(),
+            false => fs::remove_file(path).unwrap(),
+        }
+    }
 }

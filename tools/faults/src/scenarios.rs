@@ -1,7 +1,7 @@
 //! What is swept: a command, what is there before it, and what holds in the end. A later command registers here.
 //!
 //! In a command, `{room}` is the directory of the run, `{volume}` the volume in it, `{tree}` and `{tar.gz}` (and the
-//! other archives) the seed, `{app}` a command that fails on a volume that is not complete.
+//! other archives) the seed, `{older}` the one that an older image had, `{app}` a command that fails on a volume that is not complete.
 
 use crate::kit::{Snapshot, Tree};
 
@@ -103,6 +103,11 @@ const RUN: &str = "run --from {tree} --to {volume} --sentinel index.php --worker
 const LEASE: &str = "seed --from {tree} --to {volume} --sentinel index.php --workers 3 --lock lease";
 const TWO: &str = "[[volume]]\nfrom = '{tree}'\nto = '{volume}'\nsentinel = 'index.php'\nworkers = 3\n\
                    [[volume]]\nfrom = '{tar}'\nto = '{room}/second'\nworkers = 2\n";
+const OLDER: &str = "seed --from {older} --to {volume} --sentinel index.php --seed-version 1 --workers 3";
+const UPGRADE: &str =
+    "run --from {tree} --to {volume} --sentinel index.php --seed-version 2 --upgrade 1 --workers 3 -- {app}";
+/// What a seed becomes as an upgrade: directories in which something was moved have another time.
+const UPGRADED: Ends = Ends::Complete(|seed| seed.without(&[".", "a", "b"]));
 /// What a seed becomes beside `users_files`.
 const BESIDE_USERS: Ends = Ends::Complete(|seed| seed.without(&[".", "a", "a/f1", "b", "b/current"]));
 
@@ -177,6 +182,19 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
             Step::File("volume/a/f1", "a user's"),
         ])
         .ends(Ends::Complete(|seed| seed.without(&[".", "a", "b", "b/c"]))),
+    scenario("upgrade", UPGRADE).before(&[Step::Ran(OLDER)]).ends(UPGRADED),
+    scenario(
+        "upgrade-tar.gz",
+        "seed --from {tar.gz} --to {volume} --sentinel index.php --seed-version 2 --upgrade 1 --workers 3",
+    )
+    .before(&[Step::Ran(OLDER)])
+    .ends(UPGRADED),
+    scenario("upgrading", UPGRADE)
+        .before(&[Step::Ran(OLDER), Step::KilledAfter(UPGRADE, "f2")])
+        .ends(UPGRADED),
+    scenario("upgrading-by-older", OLDER)
+        .before(&[Step::Ran(OLDER), Step::KilledAfter(UPGRADE, "retired.json")])
+        .ends(UPGRADED),
     scenario("health", "health --listen {room}/socket --admin {room}/admin").ends(Ends::Untouched),
 ];
 
@@ -206,6 +224,24 @@ pub(crate) fn seed() -> Tree {
         .symlink("link", "index.php")
         .file(SENTINEL, "<?php")
 }
+
+/// What an older image had otherwise, or had alone. Some of the seed it did not have ([`NOT_IN_OLDER`]).
+pub(crate) fn older() -> Tree {
+    Tree::new()
+        .mode(0o751)
+        .file(SENTINEL, "<?php // older")
+        .directory("a")
+        .mode(0o750)
+        .file("a/f2", "as it was before")
+        .file("a/f5", "FILE 5")
+        .file("b/gone", "x")
+        .file("gone/one", "x")
+        .file("gone/below/two", "x")
+        .symlink("gone/link", "one")
+}
+
+/// What the seed has and the older one did not.
+pub(crate) const NOT_IN_OLDER: [&str; 4] = ["a/f7", "closed", "fifo", "link"];
 
 /// What users have on a volume before it is seeded.
 pub(crate) fn users_files() -> Tree {
