@@ -154,6 +154,8 @@ class Lab:
         files |= {"bench/kit": os.path.join(bench, "kit"), "bench/volumes": os.path.join(bench, "volumes")}
         if os.path.exists(self.xcp):
             files["xcp"] = self.xcp
+        if before := os.environ.get("VOLSEED_BEFORE"):
+            files["before"] = before
         settings = {**scenario.settings, "usual_mount": MOUNT}
         exports = "".join(f"export {name}={shlex.quote(value)}\n" for name, value in settings.items())
         with tarfile.open(fileobj=into, mode="w") as tar:

@@ -209,6 +209,11 @@ def restart_share(found: Finder) -> float:
     return 100 * again["rpcs"] / full["rpcs"]
 
 
+def more_for_data(found: Finder) -> float:
+    data, listing = (found.fact("manifest", f"{verb}, RPCs") for verb in ("verify --digest", "verify"))
+    return (data - listing) / found.row("manifest", "3", "volseed")["files"]
+
+
 def waiters_rpcs(found: Finder) -> float:
     return max(found.row("replicas-together", "3", f"volseed, {which} waiter")["rpcs"] for which in ("first", "second"))
 
@@ -227,6 +232,9 @@ TARGETS = (
     Target("tar.gz at 10 ms, by the directory", lambda found: found.seconds("10", "volseed, tar.gz") / found.seconds("10"), 1.15, "×"),
     Target("tar at 10 ms, by the directory", lambda found: found.seconds("10", "volseed, tar") / found.seconds("10"), 1.15, "×"),
     Target("seeded volume: decide and exec", lambda found: found.row("restart", "3", "volseed run, seeded")["rpcs"], 12, "RPCs"),
+    Target("verify, 1,683 directories", lambda found: found.fact("manifest", "verify, RPCs"), 3 * 1683 + 10, "RPCs"),
+    Target("verify", lambda found: found.fact("manifest", "verify, s"), 1.5, "s"),
+    Target("verify --digest, more for each file", more_for_data, 3, "RPCs"),
     Target("killed at half: the restart's RPCs", restart_share, 60, "%"),
     Target(
         "2 GiB in one file at 10 ms: cp",
