@@ -104,8 +104,8 @@ impl<'a> Verification<'a> {
 
     fn directory(&self, path: Box<[u8]>, more: &mut Vec<Part>) -> Result<()> {
         let here: &[u8] = if path.is_empty() { b"." } else { &path };
-        let flags = OFlags::DIRECTORY | OFlags::RDONLY;
         let full = || full_path(self.volume.path(), &path);
+        let flags = OFlags::DIRECTORY | OFlags::RDONLY;
         let opened = open_in_mount(self.volume.root(), here, flags);
         // It was there a moment ago. What is mounted there is not the seed's.
         if let Err(cause @ (Errno::NOENT | Errno::NOTDIR | Errno::LOOP | Errno::XDEV)) = opened {
@@ -117,13 +117,14 @@ impl<'a> Verification<'a> {
             return Ok(());
         }
         let directory = Arc::new(opened.context("open directory", full)?);
-        let mut found = entries(directory.as_fd()).context("read directory", full)?;
         if let Some(attrs) = self.manifest.directory(&path).and_then(|listed| listed.attrs) {
+            // Before it is listed: that changes its time of access, and an NFS client asks for it again.
             let stat = fs::fstat(&directory).context("stat", full)?;
             if !has_attrs(attrs, &stat, self.manifest.unkept) {
                 self.differs(&path, Difference::Meta);
             }
         }
+        let mut found = entries(directory.as_fd()).context("read directory", full)?;
         self.directories_in(&path, &mut found, more);
         self.entries_in(&path, &directory, &mut found, more)?;
         found.retain(|name, _| {
