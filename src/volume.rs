@@ -181,6 +181,17 @@ impl Volume {
         stat_entry(directory, name.as_bytes()).context("stat", whole.as_path())
     }
 
+    /// Opens the state directory.
+    ///
+    /// # Errors
+    /// When it is not there, or lets us in nowhere.
+    pub(crate) fn open_state(&self) -> Result<OwnedFd> {
+        let state = self.state();
+        let flags = OFlags::DIRECTORY | OFlags::RDONLY;
+        let directory = openat(state.parent.as_fd(), state.name.as_bytes(), flags, Mode::empty());
+        directory.context("open directory", state.path.as_path())
+    }
+
     /// The names in the root, but for volseed's own.
     ///
     /// # Errors

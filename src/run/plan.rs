@@ -10,16 +10,17 @@ use serde::Serialize;
 
 use super::gate::Verdict;
 use super::upgrade::{self, Prepared};
+use super::verify::{line_of, shown};
 use super::{adoption, emptied};
 use crate::claims::inspect;
 use crate::cli::config::VolumeConfig;
-use crate::error::{Context, Error, Result, printable};
+use crate::error::{Error, Result, printable};
 use crate::exit::Exit;
 use crate::seed::upgrade::check::Step;
 use crate::seed::{Source, StageJob};
-use crate::text::{json_line, one_line};
+use crate::text::one_line;
 use crate::volume::records::{Name, Public};
-use crate::volume::{Volume, make_private, openat, random, remove_tree, user};
+use crate::volume::{Volume, make_private, random, remove_tree, user};
 
 /// What a start would do.
 pub(crate) struct Planned {
@@ -141,10 +142,7 @@ fn look_closer(
             .help("run volseed as the owner of .volseed (often root)"));
     };
     planned.from = record.version.as_ref().map(ToString::to_string);
-    let place = volume.state();
-    let flags = OFlags::DIRECTORY | OFlags::RDONLY;
-    let state = openat(place.parent.as_fd(), place.name.as_bytes(), flags, Mode::empty());
-    let state = state.context("open directory", place.path.as_path())?;
+    let state = volume.open_state()?;
     planned.does = match upgrade::verdict(config, volume, state.as_fd(), &record)? {
         Verdict::Same => Does::Start,
         Verdict::Newer => Does::StartOnNewer,
@@ -270,16 +268,6 @@ fn words(step: Step) -> (&'static str, Option<&'static str>) {
         Step::Stay(why, _) => ("keep", Some(why.text())),
         Step::LeftOut(why) => ("left-out", Some(why.text())),
     }
-}
-
-fn line_of(value: &impl Serialize) -> String {
-    let json = serde_json::to_string(value).expect("it has string keys only");
-    json_line(&json).into_owned()
-}
-
-/// The volume's root has no name.
-fn shown(path: &[u8]) -> &[u8] {
-    if path.is_empty() { b"." } else { path }
 }
 
 /// A private directory that is not on the volume.

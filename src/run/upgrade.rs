@@ -215,10 +215,7 @@ impl VolumeWork<'_> {
 
     fn judge(&self, record: &Public) -> Result<bool> {
         let volume = self.volume.path().display();
-        let state = &self.volume.state();
-        let flags = OFlags::DIRECTORY | OFlags::RDONLY;
-        let directory = openat(state.parent.as_fd(), state.name.as_bytes(), flags, Mode::empty());
-        let directory = directory.context("open directory", state.path.as_path())?;
+        let directory = self.volume.open_state()?;
         let complete = match self.read_record(directory.as_fd(), record) {
             Err(error) if error.exit_code() == Exit::Permission => {
                 tracing::warn!(%volume, "not upgraded: only the owner of .volseed can (often root)");

@@ -7,7 +7,7 @@ use serde::Serialize;
 
 use crate::claims::inspect;
 use crate::cli::config::VolumeConfig;
-use crate::error::{Context, Error, Result};
+use crate::error::{Error, Result};
 use crate::exit::Exit;
 use crate::seed::engine::workers;
 use crate::seed::manifest::compare::Difference;
@@ -15,7 +15,7 @@ use crate::seed::manifest::read::Manifest;
 use crate::seed::manifest::verify::{Comparison, Verification};
 use crate::text::{json_line, one_line, printable};
 use crate::volume::records::{Complete, Name};
-use crate::volume::{Volume, openat, user};
+use crate::volume::{Volume, user};
 
 /// How a volume compares with what was put on it.
 pub(crate) struct Verified {
@@ -82,10 +82,7 @@ fn private_record(volume: &Volume) -> Result<Complete> {
 }
 
 fn manifest(volume: &Volume, record: &Complete) -> Result<Manifest> {
-    let state = volume.state();
-    let flags = rustix::fs::OFlags::DIRECTORY | rustix::fs::OFlags::RDONLY;
-    let directory = openat(state.parent.as_fd(), state.name.as_bytes(), flags, rustix::fs::Mode::empty());
-    let directory = directory.context("open directory", state.path.as_path())?;
+    let directory = volume.open_state()?;
     Manifest::open(directory.as_fd(), record).map_err(|cause| {
         Error::new(Exit::Refused, "verify volume", cause)
             .on(volume.path())
@@ -144,12 +141,13 @@ impl Verified {
     }
 }
 
-fn line_of(value: &impl Serialize) -> String {
+/// A value as one line of JSON.
+pub(super) fn line_of(value: &impl Serialize) -> String {
     let json = serde_json::to_string(value).expect("it has string keys only");
     json_line(&json).into_owned()
 }
 
-/// The volume's root has no name.
-fn shown(path: &[u8]) -> &[u8] {
+/// A path as it is shown: the volume's root has no name.
+pub(super) fn shown(path: &[u8]) -> &[u8] {
     if path.is_empty() { b"." } else { path }
 }

@@ -171,6 +171,23 @@ discard() {
 
 fact() { printf 'RESULT {"fact": "%s", "value": "%s"}\n' "$1" "${2//\"/}"; }
 
+# What COMMAND costs on VOLUME, with a cold cache.
+cost() {
+    local name=$1 volume=$2 started code asked
+    shift 2
+    fresh c1 "$volume"
+    settled c1 >/tmp/before
+    started=$EPOCHREALTIME
+    on c1 "$@" >/tmp/said 2>&1
+    code=$?
+    fact "$name, s" "$(since "$started")"
+    settled c1 >/tmp/after
+    asked=$(account.py ops /tmp/before /tmp/after)
+    fact "$name, RPCs" "${asked%% *}"
+    fact "$name, by operation" "${asked#*: }"
+    [ "$code" = 0 ] || die "$name: exit code $code: $(tail -n 2 /tmp/said)"
+}
+
 seed() { echo volseed seed --from "$FROM" --to "$TO" --chown "$OWNER" --log json "$@"; }
 
 # shellcheck disable=SC2046 # none of the words has a space
