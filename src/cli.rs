@@ -22,8 +22,8 @@ use crate::error::Error;
 use crate::exit::Exit;
 use crate::system::users::Spec;
 use values::{
-    Address, AppCheck, Commands, Exclude, Existing, LockMode, LogFormat, Mapping, ModeChange, PassSocket,
-    ShowProgress, SignalScope, Size, VersionPattern, Workers,
+    Address, Adopt, AppCheck, Commands, Exclude, Existing, LockMode, LogFormat, Mapping, ModeChange,
+    PassSocket, ShowProgress, SignalScope, Size, VersionPattern, Workers,
 };
 
 /// Seeds a container's persistent volume before its app starts: in parallel, once, and answering health
@@ -268,6 +268,13 @@ pub(crate) struct CopyArgs {
     /// empty, with exit code 78.
     #[arg(long, env = "VOLSEED_EXISTING", value_name = "WHAT", default_value = "keep")]
     pub existing: Existing,
+    /// as-is or refuse
+    ///
+    /// What happens to a volume that was seeded before volseed was used, has the image's sentinel, and lacks other
+    /// entries of the image: a copy that was interrupted, or an installer that was deleted on purpose. `as-is` adopts
+    /// it with a warning that names the first of them; `volseed repair` puts them back. `refuse` exits with 78.
+    #[arg(long, env = "VOLSEED_ADOPT", value_name = "HOW", default_value = "as-is")]
+    pub adopt: Adopt,
     /// Owner of everything seeded
     ///
     /// `USER` or `USER:GROUP`, by name or number, in the format of Docker's `COPY --chown`. If only a user is

@@ -8,7 +8,8 @@ use std::path::{Component, Path, PathBuf};
 use std::time::Duration;
 
 use super::values::{
-    Address, AppCheck, Commands, Exclude, Existing, LockMode, ModeChange, Size, VersionPattern, Workers,
+    Address, Adopt, AppCheck, Commands, Exclude, Existing, LockMode, ModeChange, Size, VersionPattern,
+    Workers,
 };
 use super::{
     AppArgs, AppCheckArgs, CopyArgs, HealthArgs, RepairArgs, ServerArgs, UpgradeArgs, VolumeArgs, only_for,
@@ -76,6 +77,8 @@ pub(crate) struct VolumeConfig {
     pub exclude: Vec<Exclude>,
     /// What happens to files that are already there.
     pub existing: Existing,
+    /// What happens to a volume that was seeded before volseed, and lacks something of the seed.
+    pub adopt: Adopt,
     /// Owner and group of everything seeded.
     pub owner: Option<(u32, u32)>,
     /// What the modes of everything seeded become.
@@ -268,6 +271,7 @@ pub(crate) fn volume(args: &VolumeArgs, copy: Option<&CopyArgs>) -> Result<Volum
         sentinel: args.sentinel.clone(),
         exclude: copy.exclude,
         existing: copy.existing,
+        adopt: copy.adopt,
         owner,
         chmod: copy.chmod,
         times: !copy.no_times,

@@ -95,6 +95,16 @@ pub(crate) enum Existing {
     Fail,
 }
 
+/// What happens to a volume that was seeded before volseed, and lacks something of the seed.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, clap::ValueEnum)]
+pub(crate) enum Adopt {
+    /// It is adopted, with a warning.
+    #[default]
+    AsIs,
+    /// It is refused.
+    Refuse,
+}
+
 /// How log lines look.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 pub(crate) enum LogFormat {

@@ -176,7 +176,7 @@ fn look_closer(
     };
     let source = Source::open(config, volume)?;
     let prepared = upgrade::prepare(config, &site, source, state.as_fd(), &record)?;
-    if let Err(error) = prepared.check(config, &record) {
+    if let Err(error) = prepared.check(config) {
         planned.does = Does::Refuse;
         planned.refused = Some(error.to_string());
     }

@@ -97,7 +97,7 @@ pub(crate) trait Work<F: Files> {
     /// Whether none of the names that the record of a seed lists is there any more.
     async fn is_gone(&self, record: &Complete) -> Result<bool>;
     /// The record of what was there before volseed.
-    async fn adopt(&self, epoch: u64) -> Result<Complete>;
+    async fn adopt(&self, claim: &Claim<F::Dir>) -> Result<Complete>;
     /// Something happened that others may want to know.
     fn tell(&self, event: Event<'_>);
 }
@@ -335,7 +335,7 @@ impl<F: Files, C: Clock, W: Work<F>> Replica<'_, F, C, W> {
                 if gives_up {
                     work.tell(Event::GivenUp);
                 }
-                store.complete(claim, STAGE, &work.adopt(claim.epoch).await?).await?;
+                store.complete(claim, STAGE, &work.adopt(claim).await?).await?;
                 return Ok(Outcome::Adopted);
             }
             Decision::Publish(leftover) => {

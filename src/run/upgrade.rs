@@ -134,11 +134,12 @@ impl Prepared {
     ///
     /// # Errors
     /// Exit 78 where it would remove too much, or `--strict` meets a conflict.
-    pub(super) fn check(&self, config: &VolumeConfig, record: &Complete) -> Result<()> {
+    pub(super) fn check(&self, config: &VolumeConfig) -> Result<()> {
         let refused =
             |cause: String| Error::new(Exit::Refused, "upgrade volume", cause).on(config.to.as_path());
         let removed = self.plan.count(|step| step == Step::Remove);
-        let files = record.totals.map_or(0, |totals| totals.files + totals.links);
+        let files = self.old.as_ref().map_or(Ok(0), Manifest::count);
+        let files = files.map_err(|error| Error::os("read", "manifest", error))?;
         let most = u64::from(config.upgrade.max_delete);
         if removed * 100 > files * most {
             let cause = format!(
@@ -264,7 +265,7 @@ impl VolumeWork<'_> {
         }
         let prepared =
             self.progress.reading(|| prepare(self.config, &site, first, claim.state.as_fd(), &complete))?;
-        prepared.check(self.config, &complete)?;
+        prepared.check(self.config)?;
         let wants = prepared.wants()?;
         let wanted = |path: &[u8]| Ok(wants.of(path));
         // A difference is worth nothing against another seed, nor to who would seed.

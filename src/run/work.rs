@@ -90,7 +90,7 @@ pub(super) struct VolumeWork<'a> {
     ourselves: Arc<Ourselves>,
     me: Me,
     pub(super) progress: &'a Arc<Progress>,
-    cancel: &'a Arc<Cancel>,
+    pub(super) cancel: &'a Arc<Cancel>,
     /// What the mount's counters said before the first look.
     before: Option<nfs::Counters>,
     /// The record that was looked at last, and whether this image upgrades its volume.
@@ -306,11 +306,12 @@ impl Work<Disk> for VolumeWork<'_> {
         Complete { source, settings, manifest, before, ..seeded.holding(self.listed(top)) }
     }
 
-    async fn adopt(&self, epoch: u64) -> Result<Complete> {
+    async fn adopt(&self, claim: &Claim<Arc<OwnedFd>>) -> Result<Complete> {
+        let manifest = self.compare_with_image(claim)?;
         seed::publish::root::own_adopted_root(self.volume, self.config)?;
         let names = self.volume.names()?.iter().map(|name| Name::from(&**name)).collect();
         let version = adoption::version(self.config, self.volume);
-        Ok(Complete::adopted(epoch, version).holding(self.listed(names)))
+        Ok(Complete { manifest, ..Complete::adopted(claim.epoch, version).holding(self.listed(names)) })
     }
 
     fn tell(&self, event: Event<'_>) {

@@ -8,6 +8,7 @@
 #[path = "../kit/mod.rs"]
 mod kit;
 
+mod adoption;
 mod answers;
 mod archives_bounded;
 mod archives_damaged;

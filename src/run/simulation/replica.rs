@@ -610,8 +610,8 @@ impl Work<Calls> for SmallSeed {
         Complete { manifest, before, ..Complete::seeded(epoch, generation, version, totals).holding(top) }
     }
 
-    async fn adopt(&self, epoch: u64) -> crate::error::Result<Complete> {
-        Ok(Complete::adopted(epoch, None))
+    async fn adopt(&self, claim: &Claim<Ino>) -> crate::error::Result<Complete> {
+        Ok(Complete::adopted(claim.epoch, None))
     }
 
     fn tell(&self, event: Event<'_>) {

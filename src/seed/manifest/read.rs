@@ -120,6 +120,14 @@ impl Manifest {
         self.left_out.contains(path)
     }
 
+    /// How many entries it has, but for directories.
+    ///
+    /// # Errors
+    /// As [`Manifest::entries`].
+    pub(crate) fn count(&self) -> io::Result<u64> {
+        self.below(b"").try_fold(0, |count, path| Ok(count + self.entries(path)?.len() as u64))
+    }
+
     /// The entries of a directory, but for the directories in it.
     ///
     /// # Errors

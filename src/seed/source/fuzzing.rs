@@ -72,6 +72,7 @@ fn stage(archive: &Path, volume: &Path, into_pipe: bool) -> Result<()> {
         state_dir: None,
         sentinel: None,
         exclude: Vec::new(),
+        adopt: crate::cli::values::Adopt::AsIs,
         existing: Existing::Keep,
         owner: None,
         chmod: None,
