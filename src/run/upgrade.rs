@@ -27,7 +27,7 @@ use crate::seed::upgrade::{Rules, Upgrade};
 use crate::seed::{Source, SourceListing, StageJob};
 use crate::text::Untrusted;
 use crate::volume::records::{ASIDE, Complete, ManifestRef, Name, Public, Sealed, TREE, UpgradeSeal};
-use crate::volume::{Volume, is_type, make_private, openat, remove_tree, user};
+use crate::volume::{Volume, is_type, make_private, openat, remove_directory, user};
 
 /// How many entries a log names one by one.
 const MAX_NAMED: usize = 20;
@@ -370,7 +370,8 @@ impl VolumeWork<'_> {
             go_on: &go_on,
         };
         let upgraded = apply::apply(upgrade, &site, threads)?;
-        remove_tree(stage.as_fd(), TREE.as_bytes()).context("remove", TREE)?;
+        let touch = || self.progress.touch();
+        remove_directory(stage.as_fd(), TREE.as_bytes(), threads, &touch).context("remove", TREE)?;
         Ok(upgraded)
     }
 }
