@@ -224,7 +224,7 @@ impl StageJob<'_> {
         let kind = self.volume.kind()?;
         let mut inherited = self.inherited(self.volume)?;
         // Names are compared as the volume compares them.
-        inherited
+        let root = inherited
             .make((self.stage, TREE.as_bytes()), self.volume.root())
             .context("create directory", self.tree_path().as_path())?;
         let overrides = Overrides::of(self.config, &inherited);
@@ -232,11 +232,9 @@ impl StageJob<'_> {
         let one_user = owner::of_everything(self.stage, self.config.owner);
         let fidelity = Fidelity::new(Losses::new(false, naming.clone()), one_user);
         let crew = workers::crew(Workers::Auto, kind, 1);
-        let root = openat(self.stage, b".", OFlags::DIRECTORY | OFlags::RDONLY, Mode::empty());
-        let root = root.context("open directory", self.stage_path.as_path())?;
         let is_archive = !matches!(source.content, SourceContent::Directory(_));
         let manifest = ManifestWriter::create(self.stage, ManifestRef::STAGED, &self.stage_path)?;
-        let tree = self.tree(root, naming, false, crew, &source.content)?;
+        let tree = self.tree(root.fd, naming, false, crew, &source.content)?;
         let mut tree = tree.unstaged(is_archive)?.listed_in(manifest);
         let (produced, work, _) =
             self.run(&tree, source.content, overrides, &fidelity, crew, &Space::unknown())?;

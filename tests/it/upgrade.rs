@@ -4,7 +4,12 @@ use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 
-use crate::kit::{Outcome, Sandbox, Tree, Volseed, assert_same_tree, mount, needs, seed, volseed};
+use nix::sys::signal::Signal;
+
+use crate::kit::slowfs::{far, slow};
+use crate::kit::{
+    Outcome, Sandbox, Tree, Volseed, assert_same_tree, eventually, mount, needs, seed, volseed,
+};
 
 /// What both images have, with a bit of everything.
 fn both() -> Tree {
@@ -384,4 +389,30 @@ fn what_cannot_be_upgraded_is_wrong_usage() {
     stdin.ends().fails(64, "cannot read standard input");
     seed(&source, &volume).option("--max-delete", "101").ends().exits(64);
     assert!(!volume.join(Path::new(".volseed")).exists());
+}
+
+#[test]
+fn one_that_was_killed_half_way_is_finished_also_where_files_are_made_as_their_owner() {
+    if !needs::root() {
+        return;
+    }
+    let sandbox = Sandbox::new();
+    // What a server keeps is made as its owner; there the stage must stay ours none the less.
+    let Some(volume) = slow(&sandbox, far()) else { return };
+    let old = Tree::many("d", 300).file("version.php", "1.0").write_to(&sandbox.directory("old"));
+    let new = Tree::many_of("d", 300, 2048).file("version.php", "2.0").write_to(&sandbox.directory("new"));
+    let start = |source: &Path, version: &str| {
+        let start = seed(source, volume.path()).option("--chown", "33:33").option("--lock", "none");
+        start.option("--seed-version", version).option("--sentinel", "version.php").option("--upgrade", "1.*")
+    };
+    start(&old, "1.0").ends().exits(0);
+    let is_new = |name: &str| fs::metadata(volume.path().join(name)).is_ok_and(|it| it.len() == 2048);
+    let running = start(&new, "2.0").start();
+    eventually("some are replaced", || (0..300).any(|number| is_new(&format!("d/{number:05}"))));
+    running.stopped_by(Signal::SIGKILL).0.killed_by(Signal::SIGKILL);
+    assert!(!volume.path().join(".volseed/state.json").exists(), "it was too late to kill it");
+    // Any image finishes it.
+    start(&old, "1.0").ends().exits(0);
+    assert!((0..300).all(|number| is_new(&format!("d/{number:05}"))));
+    volseed(["verify", "--digest", "--to"]).arguments([volume.path()]).ends().exits(0);
 }
