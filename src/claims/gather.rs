@@ -53,7 +53,7 @@ impl<F: Files> ClaimStore<'_, F> {
         self.files.sync(&claim.dir).await
     }
 
-    /// It does no harm to the volume, whoever holds it open. A stale holder may have put it in its place.
+    /// It does no harm to the volume, even if a stale holder has it open. A stale holder may have put it in its place.
     async fn move_whole(&self, (from, name): (&F::Dir, &str), to: &F::Dir) -> rustix::io::Result<()> {
         match self.files.rename(from, name.as_bytes(), to, name.as_bytes()).await {
             Err(Errno::NOENT) => Ok(()),

@@ -379,7 +379,7 @@ impl<F: Files, C: Clock, W: Work<F>> Replica<'_, F, C, W> {
     }
 
     /// Brings a complete volume to this image's version. Until its record is retired a kill, or an error, leaves it as
-    /// it was: nothing is on it by then but the claim. From then on no app starts, and whoever comes finishes it.
+    /// it was: nothing is on it by then but the claim. From then on no app starts, and the next replica to claim it finishes it.
     async fn upgrade(
         &self,
         claim: &mut Claim<F::Dir>,

@@ -297,7 +297,7 @@ impl VolumeWork<'_> {
         Ok(Some(StagedTree { staging, began, repairs: None }))
     }
 
-    /// What whoever finishes it has to know.
+    /// What the replica that finishes it has to know.
     fn seal(&self, complete: &Complete, rules: &Rules) -> UpgradeSeal {
         let ours = self.config.seed_version.as_deref();
         let before = complete.version.iter().chain(&complete.before);
@@ -322,7 +322,7 @@ impl VolumeWork<'_> {
         }
     }
 
-    /// Carries out what is sealed, whoever sealed it.
+    /// Carries out what is sealed, by this replica or by another.
     ///
     /// # Errors
     /// That of the heartbeat, and what the file system says.

@@ -2,7 +2,7 @@
 //! for every entry.
 //!
 //! The same walk serves twice. Before the seal it only looks: what has to be staged, and what is refused. After it
-//! every decision is taken anew, from what the volume has then, and carried out. So a run that was killed is finished
+//! every decision is taken again, from what the volume has then, and carried out. So a run that was killed is finished
 //! by any other that has both manifests and the rules, which are sealed with the tree.
 
 pub(crate) mod apply;

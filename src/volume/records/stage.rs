@@ -74,7 +74,7 @@ pub(crate) struct Sealed {
     pub upgrade: Option<Box<UpgradeSeal>>,
 }
 
-/// All that whoever finishes an upgrade has to know: whoever that is, the same follows for every entry.
+/// All that the replica that finishes an upgrade has to know: for every replica the same follows for every entry.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub(crate) struct UpgradeSeal {
     /// The generation that it upgrades.
