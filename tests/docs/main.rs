@@ -1,6 +1,9 @@
-//! The pages under `docs/` that are made from the program: they must say what it does.
+//! The pages under `docs/` against the program: they must say what it does.
 //!
-//! `BLESS=1 cargo test --test docs` rewrites them.
+//! The pages of options and exit codes are made from it: `BLESS=1 cargo test --test docs` rewrites them.
+
+mod literals;
+mod messages;
 
 use std::fmt::Write;
 use std::path::Path;
