@@ -1,6 +1,6 @@
 //! A whole tree as it stands: bytes, modes, owners, times, links and extended attributes.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::ffi::{OsStr, OsString};
 use std::fs;
 use std::hash::{DefaultHasher, Hash, Hasher};
@@ -72,6 +72,13 @@ impl Snapshot {
         self
     }
 
+    /// The same tree without the times of its directories, which change with what is in them.
+    pub(crate) fn without_directory_times(mut self) -> Self {
+        let directories = self.nodes.values_mut().filter(|node| node.what == What::Directory);
+        directories.for_each(|node| node.modified = (0, 0));
+        self
+    }
+
     /// The same tree without what its root is.
     pub(crate) fn without_root(self) -> Self {
         self.without(&["."])
@@ -135,6 +142,23 @@ impl Snapshot {
         let extra = found.nodes.keys().filter(|path| !self.nodes.contains_key(*path));
         differences.extend(extra.map(|path| format!("not expected: {path:?}")));
         differences
+    }
+
+    /// Every entry that neither of two trees has so. Between a file and a directory of the same name there may be
+    /// nothing.
+    pub(crate) fn in_neither(&self, one: &Self, other: &Self) -> Vec<String> {
+        let paths = [self, one, other].into_iter().flat_map(|tree| tree.nodes.keys());
+        let paths: BTreeSet<&PathBuf> = paths.collect();
+        let mut found = Vec::new();
+        for path in paths {
+            let [here, one, other] = [self, one, other].map(|tree| tree.nodes.get(path));
+            let is_directory = |node: Option<&Node>| node.is_some_and(|node| node.what == What::Directory);
+            let makes_room = here.is_none() && is_directory(one) != is_directory(other);
+            if here != one && here != other && !makes_room {
+                found.push(format!("{path:?}\n  found {here:?}\n  of    {one:?}\n  and   {other:?}"));
+            }
+        }
+        found
     }
 
     /// What of this tree is not there or is another; there may be more.

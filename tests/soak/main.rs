@@ -15,6 +15,7 @@ mod race;
 mod report;
 mod rounds;
 mod storm;
+mod upgrade;
 
 #[path = "../kit/mod.rs"]
 mod kit;
@@ -45,12 +46,13 @@ enum Soak {
     Kill(kill::Arguments),
     Race(race::Arguments),
     Storm(storm::Arguments),
+    UpgradeKills(upgrade::kills::Arguments),
     /// What the replicas of a race become.
     #[command(hide = true)]
     App(race::AppArguments),
 }
 
-const NAMES: [&str; 5] = ["fidelity", "handover", "kill", "race", "storm"];
+const NAMES: [&str; 6] = ["fidelity", "handover", "kill", "race", "storm", "upgrade-kills"];
 /// Set for the process that runs in the namespaces.
 const INSIDE: &str = "SOAK_INSIDE";
 
@@ -123,6 +125,7 @@ fn play(soak: Soak) -> usize {
         Soak::Kill(arguments) => kill::run(&arguments),
         Soak::Race(arguments) => race::run(&arguments),
         Soak::Storm(arguments) => storm::run(&arguments),
+        Soak::UpgradeKills(arguments) => upgrade::kills::run(&arguments),
         Soak::App(_) => unreachable!("it is no soak"),
     }
 }
