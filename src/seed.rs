@@ -29,6 +29,7 @@ use crate::progress::{Phase, Progress, seconds};
 use crate::volume;
 use crate::volume::records;
 use crate::volume::records::{ManifestRef, Name, Public, Sealed, Staged, TREE, Unkept};
+use crate::volume::scratch::Scratch;
 use crate::volume::{FileSystem, PrivateDirectory, Volume, openat, remove_tree, user};
 use engine::workers::{self, Parallelism};
 use manifest::repair::RepairPlan;
@@ -100,6 +101,32 @@ pub(crate) struct Repair<'a> {
     pub plan: &'a RepairPlan,
     /// The private directory for what they replace.
     pub saved: Option<&'a Saved>,
+}
+
+impl<'a> StageJob<'a> {
+    /// In a directory beside the volume: to list a source, and to stage nothing.
+    pub(crate) fn in_scratch(
+        config: &'a VolumeConfig,
+        volume: &'a Volume,
+        scratch: &'a Scratch,
+        progress: &'a Arc<Progress>,
+        cancel: Arc<Cancel>,
+    ) -> StageJob<'a> {
+        StageJob {
+            volume,
+            stage: scratch.directory.as_fd(),
+            stage_path: scratch.path.clone(),
+            below: Vec::new(),
+            only: None,
+            is_part: true,
+            repair: None,
+            begun: false,
+            epoch: 0,
+            config,
+            progress,
+            cancel,
+        }
+    }
 }
 
 impl StageJob<'_> {

@@ -9,6 +9,7 @@ pub(crate) mod location;
 pub(crate) mod private;
 pub(crate) mod records;
 pub(crate) mod removal;
+pub(crate) mod scratch;
 pub(crate) mod state_dir;
 pub(crate) mod target;
 pub(crate) mod user;

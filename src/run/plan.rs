@@ -1,11 +1,9 @@
 //! `volseed plan`: what a start with this image would do with a volume, path by path. Changes nothing on it.
 
 use std::fmt::Write as _;
-use std::os::fd::{AsFd, OwnedFd};
-use std::path::{Path, PathBuf};
+use std::os::fd::AsFd;
 use std::sync::Arc;
 
-use rustix::fs::{self, AtFlags, Mode, OFlags};
 use serde::Serialize;
 
 use super::gate::Verdict;
@@ -20,7 +18,8 @@ use crate::seed::upgrade::check::Step;
 use crate::seed::{Source, StageJob};
 use crate::text::one_line;
 use crate::volume::records::{Name, Public};
-use crate::volume::{Volume, make_private, random, remove_tree, user};
+use crate::volume::scratch::Scratch;
+use crate::volume::{Volume, user};
 
 /// What a start would do.
 pub(crate) struct Planned {
@@ -159,21 +158,8 @@ fn look_closer(
         return Ok(planned);
     }
     let scratch = Scratch::create()?;
-    let (progress, cancel) = (Arc::default(), Arc::default());
-    let site = StageJob {
-        volume,
-        stage: scratch.directory.as_fd(),
-        stage_path: scratch.path.clone(),
-        below: Vec::new(),
-        only: None,
-        is_part: true,
-        repair: None,
-        begun: false,
-        epoch: 0,
-        config,
-        progress: &progress,
-        cancel,
-    };
+    let progress = Arc::default();
+    let site = StageJob::in_scratch(config, volume, &scratch, &progress, Arc::default());
     let source = Source::open(config, volume)?;
     let prepared = upgrade::prepare(config, &site, source, state.as_fd(), &record)?;
     if let Err(error) = prepared.check(config) {
@@ -267,46 +253,5 @@ fn words(step: Step) -> (&'static str, Option<&'static str>) {
         Step::SetAttrs => ("set-mode", None),
         Step::Stay(why, _) => ("keep", Some(why.text())),
         Step::LeftOut(why) => ("left-out", Some(why.text())),
-    }
-}
-
-/// A private directory that is not on the volume.
-struct Scratch {
-    parent: OwnedFd,
-    name: String,
-    directory: OwnedFd,
-    path: PathBuf,
-}
-
-impl Scratch {
-    fn create() -> Result<Scratch> {
-        let places = [std::env::temp_dir(), PathBuf::from("/dev/shm")];
-        let mut failed = None;
-        for place in &places {
-            match Scratch::create_in(place) {
-                Ok(scratch) => return Ok(scratch),
-                Err(error) => drop(failed.get_or_insert(error)),
-            }
-        }
-        let error = failed.expect("there is at least one place");
-        Err(Error::os("create directory in", places[0].as_path(), error)
-            .help("set TMPDIR to a directory that may be written: the image is listed there"))
-    }
-
-    fn create_in(place: &Path) -> rustix::io::Result<Scratch> {
-        let parent = fs::open(place, OFlags::DIRECTORY | OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())?;
-        let name = format!("volseed-plan-{:016x}", random());
-        let directory = make_private(parent.as_fd(), name.as_bytes())?.fd;
-        Ok(Scratch { path: place.join(&name), parent, name, directory })
-    }
-}
-
-impl Drop for Scratch {
-    fn drop(&mut self) {
-        let names = crate::volume::names(self.directory.as_fd()).unwrap_or_default();
-        for name in names {
-            let _ = remove_tree(self.directory.as_fd(), &name);
-        }
-        let _ = fs::unlinkat(&self.parent, self.name.as_str(), AtFlags::REMOVEDIR);
     }
 }
