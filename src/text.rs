@@ -92,6 +92,12 @@ pub(crate) fn json_line(json: &str) -> Cow<'_, str> {
     })
 }
 
+/// A value as one line of JSON.
+pub(crate) fn json_of(value: &impl Serialize) -> String {
+    let json = serde_json::to_string(value).expect("it has string keys only");
+    json_line(&json).into_owned()
+}
+
 fn escaped(text: &str, escape: impl Fn(char, &mut String)) -> Cow<'_, str> {
     if !text.chars().any(is_unsafe) {
         return Cow::Borrowed(text);

@@ -8,7 +8,7 @@ use serde::Serialize;
 
 use super::gate::Verdict;
 use super::upgrade::{self, Prepared};
-use super::verify::{line_of, shown};
+use super::verify::shown;
 use super::{adoption, emptied};
 use crate::claims::inspect;
 use crate::cli::config::VolumeConfig;
@@ -16,7 +16,7 @@ use crate::error::{Error, Result, printable};
 use crate::exit::Exit;
 use crate::seed::upgrade::check::Step;
 use crate::seed::{Source, StageJob};
-use crate::text::one_line;
+use crate::text::{json_of, one_line};
 use crate::volume::records::{Name, Public};
 use crate::volume::scratch::Scratch;
 use crate::volume::{Volume, user};
@@ -216,14 +216,14 @@ impl Planned {
         for (path, step) in &self.steps {
             let (action, why) = words(*step);
             let line = OneStep { volume, path: Name::from(shown(path)), action, why };
-            let _ = writeln!(text, "{}", line_of(&line));
+            let _ = writeln!(text, "{}", json_of(&line));
         }
         let [add, replace, save, remove, keep, left_out] = self.counts();
         let (from, to, refused) = (self.from.as_deref(), self.to.as_deref(), self.refused.as_deref());
         let (does, bytes) = (self.does, self.bytes);
         let summary =
             Summary { volume, does, from, to, refused, add, replace, save, remove, keep, left_out, bytes };
-        let _ = writeln!(text, "{}", line_of(&summary));
+        let _ = writeln!(text, "{}", json_of(&summary));
         text
     }
 

@@ -13,7 +13,7 @@ use crate::seed::engine::workers;
 use crate::seed::manifest::compare::Difference;
 use crate::seed::manifest::read::Manifest;
 use crate::seed::manifest::verify::{Comparison, Verification};
-use crate::text::{json_line, one_line, printable};
+use crate::text::{json_of, one_line, printable};
 use crate::volume::records::{Complete, Name};
 use crate::volume::{Volume, user};
 
@@ -126,25 +126,19 @@ impl Verified {
         let volume = self.volume.as_str();
         for (path, difference) in &self.comparison.differences {
             let line = OneDifference { volume, path: Name::from(shown(path)), difference: *difference };
-            let _ = writeln!(text, "{}", line_of(&line));
+            let _ = writeln!(text, "{}", json_of(&line));
         }
         let Comparison { compared, extra, .. } = self.comparison;
         let [modified, missing, other_type, meta] = Difference::ALL.map(|kind| self.count(kind));
         let version = self.version.as_deref();
         let summary = Summary { volume, version, compared, modified, missing, other_type, meta, extra };
-        let _ = writeln!(text, "{}", line_of(&summary));
+        let _ = writeln!(text, "{}", json_of(&summary));
         text
     }
 
     fn count(&self, kind: Difference) -> u64 {
         self.comparison.differences.iter().filter(|(_, difference)| *difference == kind).count() as u64
     }
-}
-
-/// A value as one line of JSON.
-pub(super) fn line_of(value: &impl Serialize) -> String {
-    let json = serde_json::to_string(value).expect("it has string keys only");
-    json_line(&json).into_owned()
 }
 
 /// A path as it is shown: the volume's root has no name.
