@@ -55,6 +55,8 @@ pub(crate) enum Verb {
     Repair(RepairArgs),
     /// Print what a start would do, and do nothing: exit 0, 1 or 78
     Plan(PlanArgs),
+    /// Look at what the volume keeps and what a seed would cost: exit 0 or 1
+    Doctor(DoctorArgs),
     /// Copy this binary to a directory that another container mounts
     Install(InstallArgs),
 }
@@ -177,6 +179,24 @@ pub(crate) struct PlanArgs {
     pub copy: CopyArgs,
     #[command(flatten)]
     pub upgrade: UpgradeArgs,
+    /// One JSON object per line
+    #[arg(long, help_heading = "Output")]
+    pub json: bool,
+}
+
+/// `volseed doctor`.
+#[derive(Debug, Args)]
+pub(crate) struct DoctorArgs {
+    #[command(flatten)]
+    pub volume: VolumeArgs,
+    #[command(flatten)]
+    pub copy: CopyArgs,
+    /// Wait for a second doctor on this volume
+    ///
+    /// Run it in two containers at the same time. Each finds out what it sees of the other: locks, files that both
+    /// create, mapped pages. It waits for `--wait-timeout`, one minute if not set.
+    #[arg(long, help_heading = "Doctor")]
+    pub peer: bool,
     /// One JSON object per line
     #[arg(long, help_heading = "Output")]
     pub json: bool,

@@ -2,6 +2,7 @@
 //!
 //! - [`cli`]: what was asked for, resolved once.
 //! - [`run`]: order, waiting and report; its `protocol` is the place to begin to read.
+//! - [`doctor`]: what a volume keeps, before it is seeded.
 //! - [`claims`]: which replica seeds.
 //! - [`seed`]: source, stage, publishing.
 //! - [`volume`]: what is on the volume, the records among it.
@@ -14,6 +15,7 @@
 mod cancel;
 mod claims;
 pub mod cli;
+mod doctor;
 mod error;
 pub mod exit;
 #[cfg(any(fuzzing, test))]
@@ -34,10 +36,12 @@ use std::os::fd::AsRawFd;
 use std::process::exit;
 
 use crate::cli::HealthArgs;
-use crate::cli::command::{Command, Request, VerifyOptions, health_of};
+use crate::cli::command::{Command, DoctorOptions, Request, VerifyOptions, health_of};
 use crate::cli::config::{AppConfig, Config, HealthConfig, VolumeConfig};
 use crate::cli::environment::{self, Environment};
 use crate::cli::install;
+use crate::doctor::Examined;
+use crate::doctor::helper::{self, Question};
 use crate::error::{Error, Result};
 use crate::exit::Exit;
 use crate::handover::supervise::{self, Plan, Role, watch};
@@ -64,6 +68,9 @@ pub fn main() -> ! {
         exit(Exit::Bug.code().into());
     }));
     let args: Vec<OsString> = std::env::args_os().collect();
+    if let Some(question) = Question::parse(&args) {
+        exit(helper::answer(question).code().into());
+    }
     if let Some(plan) = Plan::parse(&args) {
         exit(watch(&plan).code().into());
     }
@@ -118,6 +125,7 @@ fn act(command: Command, environment: Environment, signals: &Signals, console: &
         Command::Status(volumes, json) => status(&volumes, json),
         Command::Verify(volumes, options) => verify(&volumes, options),
         Command::Plan(volumes, json) => plan(&volumes, json),
+        Command::Doctor(volumes, options) => doctor(&volumes, options, signals),
         Command::Install(directory) => print(&format!("{}\n", install::install(&directory)?.display())),
         Command::Print(page) => print(&page),
     }
@@ -206,6 +214,21 @@ fn plan(volumes: &[VolumeConfig], json: bool) -> Result<Exit> {
     let exits: Vec<Exit> = planned.iter().map(plan::Planned::exit).collect();
     let first = [Exit::Refused, Exit::Differs].into_iter().find(|exit| exits.contains(exit));
     Ok(first.unwrap_or(Exit::Success))
+}
+
+fn doctor(volumes: &[VolumeConfig], options: DoctorOptions, signals: &Signals) -> Result<Exit> {
+    let mut exit = Exit::Success;
+    for volume in volumes {
+        let report = match doctor::examine(volume, options.peer, signals)? {
+            Examined::Found(report) => report,
+            Examined::Stopped(signal) => return Ok(Exit::Signal(signal)),
+        };
+        print(&if options.json { report.json() } else { report.text() })?;
+        if report.exit() != Exit::Success {
+            exit = report.exit();
+        }
+    }
+    Ok(exit)
 }
 
 fn print(text: &str) -> Result<Exit> {

@@ -233,7 +233,7 @@ impl Files for Disk {
 /// Of the open file description (fcntl(2), `F_OFD_SETLK`): the kernel drops it with its last descriptor.
 /// It is polled: a waiter can be stopped at any moment, and on NFS a blocking lock sleeps up to 30 s
 /// between two tries anyway.
-fn try_lock(file: &OwnedFd) -> Result<Lock> {
+pub(crate) fn try_lock(file: &OwnedFd) -> Result<Lock> {
     let whole_file = libc::flock {
         l_type: libc::F_WRLCK as libc::c_short,
         l_whence: libc::SEEK_SET as libc::c_short,

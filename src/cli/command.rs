@@ -40,6 +40,8 @@ pub(crate) enum Command {
     Repair(Config),
     /// Print what a start would do with the volumes, as JSON or for people.
     Plan(Vec<VolumeConfig>, bool),
+    /// Look at what a volume keeps.
+    Doctor(Vec<VolumeConfig>, DoctorOptions),
     /// Compare the volumes with their manifests.
     Verify(Vec<VolumeConfig>, VerifyOptions),
     /// Copy this binary to a directory.
@@ -53,6 +55,15 @@ pub(crate) enum Command {
 pub(crate) struct VerifyOptions {
     /// The data of every file is read.
     pub digest: bool,
+    /// For machines.
+    pub json: bool,
+}
+
+/// How volumes are looked at.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct DoctorOptions {
+    /// Together with another doctor.
+    pub peer: bool,
     /// For machines.
     pub json: bool,
 }
@@ -140,9 +151,12 @@ impl Request {
                 Verb::Seed(args) => Some(args.log),
                 Verb::Wait(args) => Some(args.log),
                 Verb::Repair(args) => Some(args.log),
-                Verb::Status(_) | Verb::Verify(_) | Verb::Plan(_) | Verb::Health(_) | Verb::Install(_) => {
-                    None
-                }
+                Verb::Status(_)
+                | Verb::Verify(_)
+                | Verb::Plan(_)
+                | Verb::Doctor(_)
+                | Verb::Health(_)
+                | Verb::Install(_) => None,
             },
             Request::Page(_) => None,
         };
@@ -170,6 +184,9 @@ impl Request {
             }
             verb @ Verb::Status(args) => Command::Status(volumes(verb)?, args.json),
             verb @ Verb::Plan(args) => Command::Plan(volumes(verb)?, args.json),
+            verb @ Verb::Doctor(args) => {
+                Command::Doctor(volumes(verb)?, DoctorOptions { peer: args.peer, json: args.json })
+            }
             verb @ Verb::Repair(_) => Command::Repair(Config { volumes: volumes(verb)?, server: None }),
             verb @ Verb::Verify(args) => {
                 Command::Verify(volumes(verb)?, VerifyOptions { digest: args.digest, json: args.json })
@@ -202,6 +219,7 @@ impl Parsed {
             Verb::Run(args) => config::seeded(&args.volume, &args.copy, &args.upgrade),
             Verb::Seed(args) => config::seeded(&args.volume, &args.copy, &args.upgrade),
             Verb::Plan(args) => config::seeded(&args.volume, &args.copy, &args.upgrade),
+            Verb::Doctor(args) => config::examined(args),
             Verb::Wait(args) => config::volume(&args.volume, None),
             Verb::Status(args) => config::volume(&args.volume, None),
             Verb::Verify(args) => config::volume(&args.volume, None),
@@ -231,6 +249,7 @@ pub(crate) fn health_of(args: &[OsString], asked: &HealthArgs) -> Option<HealthC
         | Verb::Status(_)
         | Verb::Verify(_)
         | Verb::Plan(_)
+        | Verb::Doctor(_)
         | Verb::Repair(_)
         | Verb::Install(_) => {
             return None;

@@ -12,8 +12,8 @@ use super::values::{
     Workers,
 };
 use super::{
-    AppArgs, AppCheckArgs, CopyArgs, HealthArgs, RepairArgs, ServerArgs, UpgradeArgs, VolumeArgs, only_for,
-    usage,
+    AppArgs, AppCheckArgs, CopyArgs, DoctorArgs, HealthArgs, RepairArgs, ServerArgs, UpgradeArgs, VolumeArgs,
+    only_for, usage,
 };
 use crate::error::{Error, Result};
 use crate::exit::Exit;
@@ -327,6 +327,14 @@ pub(crate) fn repair(args: &RepairArgs) -> Result<VolumeConfig> {
     let repair = RepairOptions { replaces: args.modified, reads_all: args.digest };
     let existing = if args.modified { Existing::Overwrite } else { Existing::Keep };
     Ok(VolumeConfig { repair, existing, ..volume(&args.volume, Some(&args.copy))? })
+}
+
+/// The volume that a doctor looks at; it needs no source.
+///
+/// # Errors
+/// As [`volume`].
+pub(crate) fn examined(args: &DoctorArgs) -> Result<VolumeConfig> {
+    volume(&args.volume, args.copy.from.is_some().then_some(&args.copy))
 }
 
 fn missing(flag: &str, env: &str) -> Error {

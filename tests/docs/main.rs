@@ -96,7 +96,8 @@ fn the_page_of_exit_codes_is_what_the_program_ends_with() {
     page.push_str(
         "| 128 + n | shell | ended by signal n: 143 after SIGTERM, 130 after SIGINT |\n\n\
          `volseed verify` exits with 1 if the volume is not as it was seeded. `volseed plan` exits with 1 if a
-start would change something, and with 78 if it would be refused.\n\n\
+start would change something, and with 78 if it would be refused. `volseed doctor` exits with 1 if a seed
+would be refused or is not safe on the volume.\n\n\
          `volseed health` exits only with 0 or 1, or with 64 if its command line is wrong.\n\n\
          Every error is one line on standard error. It starts with `error: ` and says what volseed did, to\n\
          what, and why it failed. Often a second line starts with `help: ` and says what to do. With\n\

@@ -34,9 +34,11 @@ const OTHERS: &[&str] = &[
 ];
 
 /// Files in which only the arguments of [`MESSAGES`] are messages: the other sentences are what is printed when all
-/// is well, tables, and names.
+/// is well, tables, and names. A folder ends with `/`.
 const OUTPUT: &[&str] = &[
     "cli/only_for.rs",
+    "doctor.rs",
+    "doctor/",
     "exit.rs",
     "health/metrics.rs",
     "health/server.rs",
@@ -99,7 +101,9 @@ fn is_sentence(literal: &Literal) -> bool {
     let is_text = literal.text.contains(' ') && !literal.text.contains('\n');
     let is_object =
         literal.calls.last().is_some_and(|(call, _)| ACTS.iter().any(|(act, _)| is_call(call, act)));
-    is_text && !is_title && !is_object && !OUTPUT.contains(&literal.file.as_str())
+    let is_output =
+        OUTPUT.iter().any(|it| literal.file == *it || it.ends_with('/') && literal.file.starts_with(it));
+    is_text && !is_title && !is_object && !is_output
 }
 
 /// What was tried, as an error about it begins.

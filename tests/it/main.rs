@@ -21,6 +21,7 @@ mod balancers;
 mod blocked_log;
 mod case;
 mod chmod;
+mod doctor;
 mod emptied;
 mod engine;
 mod exclude;

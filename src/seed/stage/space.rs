@@ -102,6 +102,12 @@ impl Space {
         self.inodes.give_back(1);
     }
 
+    /// What is needed so far, what is free where that is known, and whether that is too little: of bytes and of inodes.
+    pub(crate) fn accounts(&self) -> [(u64, Option<u64>, bool); 2] {
+        let of = |account: &Account| (account.needed.load(Relaxed), account.free, account.is_exceeded());
+        [of(&self.bytes), of(&self.inodes)]
+    }
+
     /// Whether something did not fit.
     pub(crate) fn is_exceeded(&self) -> bool {
         self.bytes.is_exceeded() || self.inodes.is_exceeded()
