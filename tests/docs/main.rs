@@ -2,8 +2,10 @@
 //!
 //! The pages of options and exit codes are made from it: `BLESS=1 cargo test --test docs` rewrites them.
 
+mod commands;
 mod literals;
 mod messages;
+mod metrics;
 
 use std::fmt::Write;
 use std::path::Path;
