@@ -47,12 +47,16 @@ enum Soak {
     Race(race::Arguments),
     Storm(storm::Arguments),
     UpgradeKills(upgrade::kills::Arguments),
+    UpgradeRaces(upgrade::races::Arguments),
     /// What the replicas of a race become.
     #[command(hide = true)]
     App(race::AppArguments),
+    /// What the replicas of an upgrade's race become.
+    #[command(hide = true)]
+    UpgradeApp(upgrade::app::Arguments),
 }
 
-const NAMES: [&str; 6] = ["fidelity", "handover", "kill", "race", "storm", "upgrade-kills"];
+const NAMES: [&str; 7] = ["fidelity", "handover", "kill", "race", "storm", "upgrade-kills", "upgrade-races"];
 /// Set for the process that runs in the namespaces.
 const INSIDE: &str = "SOAK_INSIDE";
 
@@ -62,8 +66,10 @@ fn main() -> ExitCode {
         Some(names) => names.into_iter().map(|name| parsed(&[name.into()])).collect(),
         None => vec![parsed(&arguments)],
     };
-    if let [Soak::App(arguments)] = &soaks[..] {
-        return race::app(arguments);
+    match &soaks[..] {
+        [Soak::App(arguments)] => return race::app(arguments),
+        [Soak::UpgradeApp(arguments)] => return upgrade::app::run(arguments),
+        _ => {}
     }
     if soaks.is_empty() || !needs::root() || !needs::tools(&["unshare"]) {
         return ExitCode::SUCCESS;
@@ -88,7 +94,7 @@ fn main() -> ExitCode {
 fn chosen(arguments: &[OsString]) -> Option<Vec<&'static str>> {
     let arguments: Vec<_> = arguments.iter().map(|argument| argument.to_string_lossy()).collect();
     let first = arguments.first().map_or("", |argument| argument.as_ref());
-    if NAMES.contains(&first) || ["app", "help", "--help", "-h"].contains(&first) {
+    if NAMES.contains(&first) || ["app", "upgrade-app", "help", "--help", "-h"].contains(&first) {
         return None;
     }
     if arguments.iter().any(|argument| argument == "--list") {
@@ -126,6 +132,7 @@ fn play(soak: Soak) -> usize {
         Soak::Race(arguments) => race::run(&arguments),
         Soak::Storm(arguments) => storm::run(&arguments),
         Soak::UpgradeKills(arguments) => upgrade::kills::run(&arguments),
-        Soak::App(_) => unreachable!("it is no soak"),
+        Soak::UpgradeRaces(arguments) => upgrade::races::run(&arguments),
+        Soak::App(_) | Soak::UpgradeApp(_) => unreachable!("it is no soak"),
     }
 }

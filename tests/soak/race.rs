@@ -90,6 +90,19 @@ const PACE_OF: usize = 9;
 /// One mount has to see at once what was done through the other.
 const COHERENT: &str = "attr_timeout=0,entry_timeout=0,negative_timeout=0";
 
+/// A file system, the directory where the rounds take place, and the same as the replicas see it one after the other.
+pub(crate) fn views(kind: &str, disk: &Sandbox) -> (Vec<Mount>, PathBuf, Vec<PathBuf>) {
+    let (mounted, root) = volume(if kind == "fuse" { "tmpfs" } else { kind }, disk);
+    let (mut mounts, mut views) = (Vec::new(), vec![root.clone()]);
+    if kind == "fuse" {
+        views = ["first", "second"].map(|name| disk.directory(name)).to_vec();
+        mounts.extend(views.iter().map(|view| mount::bindfs(&["-o", COHERENT], &root, view)));
+    }
+    // The views go before what they show.
+    mounts.push(mounted);
+    (mounts, root, views)
+}
+
 impl<'a> Ground<'a> {
     fn new(
         arguments: &'a Arguments,
@@ -98,14 +111,7 @@ impl<'a> Ground<'a> {
         disk: &Sandbox,
         seeds: &'a [Seed],
     ) -> Self {
-        let (mounted, root) = volume(if kind == "fuse" { "tmpfs" } else { kind }, disk);
-        let (mut mounts, mut views) = (Vec::new(), vec![root.clone()]);
-        if kind == "fuse" {
-            views = ["first", "second"].map(|name| disk.directory(name)).to_vec();
-            mounts.extend(views.iter().map(|view| mount::bindfs(&["-o", COHERENT], &root, view)));
-        }
-        // The views go before what they show.
-        mounts.push(mounted);
+        let (mounts, root, views) = views(kind, disk);
         let pace = Mutex::new(VecDeque::new());
         let ground =
             Self { arguments, kind, root, views, seeds, sandbox, seconds_per_entry: pace, _mounts: mounts };

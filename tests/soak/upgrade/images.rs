@@ -4,6 +4,7 @@
 //! upgrade, what is saved and offered, and what `volseed verify` says of it.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::ffi::OsStr;
 use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, chown, symlink};
 use std::path::{Path, PathBuf};
@@ -11,7 +12,7 @@ use std::process::Command;
 use std::time::{Duration, SystemTime};
 
 use crate::corpus::{SENTINEL, make_tree, set_time};
-use crate::kit::{Sandbox, Volseed, seed};
+use crate::kit::{Sandbox, Volseed, run, seed};
 
 /// Files of the first image.
 const FILES: u64 = 120;
@@ -41,6 +42,8 @@ pub(super) struct Images {
 pub(super) enum Image {
     Old,
     New,
+    /// The second one, without `--upgrade`.
+    NewThatLeaves,
 }
 
 /// Regular files with one name, by what the second image does to them.
@@ -93,6 +96,16 @@ impl Images {
         self.options(seed(self.source(image), volume), image)
     }
 
+    /// The same, with an app.
+    pub(super) fn run<A: AsRef<OsStr>>(
+        &self,
+        volume: &Path,
+        image: Image,
+        app: impl IntoIterator<Item = A>,
+    ) -> Volseed {
+        self.options(run(self.source(image), volume, app), image)
+    }
+
     fn source(&self, image: Image) -> &Path {
         if image == Image::Old { &self.old } else { &self.new }
     }
@@ -101,6 +114,7 @@ impl Images {
         let volseed = volseed.option("--sentinel", SENTINEL);
         match image {
             Image::Old => volseed.option("--seed-version", "1.0"),
+            Image::NewThatLeaves => volseed.option("--seed-version", "2.0"),
             Image::New => volseed.option("--seed-version", "2.0").option("--upgrade", "1.*"),
         }
     }

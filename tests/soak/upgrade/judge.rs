@@ -9,6 +9,7 @@ use serde_json::Value;
 use crate::kit::{Snapshot, volseed};
 
 use super::images::Edits;
+use super::settled;
 
 /// What the volume's record says of it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -119,7 +120,7 @@ impl Expected {
             .filter(|name| ![&RECORDS[..], &DISPLACED].concat().contains(&name.as_str()))
             .collect();
         assert!(left.is_empty(), "left behind in .volseed: {}", left.join(", "));
-        let verified = volseed(["verify", "--digest", "--to"]).arguments([volume]).ends();
+        let verified = settled(volseed(["verify", "--digest", "--to"]).arguments([volume]));
         assert_eq!(
             verified.status.code(),
             Some(i32::from(!self.edits.verified.is_empty())),

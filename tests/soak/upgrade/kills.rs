@@ -17,6 +17,7 @@ use crate::{report, rounds, row};
 
 use super::images::{Image, Images};
 use super::judge::{Expected, Phase};
+use super::{LIMIT, settled};
 
 /// Kills upgrades at random moments, and compares the whole volume after each kill and start
 #[derive(clap::Args)]
@@ -111,7 +112,7 @@ impl<'a> Trial<'a> {
             let (_mounted, volume) = volume(kind, &sandbox);
             let expected = trial.prepare(&volume, number, &mut fastrand::Rng::with_seed(number));
             let began = Instant::now();
-            trial.start(&volume, Image::New).ends().exits(0).says("\"upgraded\"");
+            settled(trial.start(&volume, Image::New)).exits(0).says("\"upgraded\"");
             let took = began.elapsed().as_secs_f64();
             expected.check_end(&volume);
             took
@@ -122,7 +123,7 @@ impl<'a> Trial<'a> {
 
     /// Seeds the volume by the first image, and edits it as a user does.
     fn prepare(&self, volume: &Path, number: u64, draw: &mut fastrand::Rng) -> Expected {
-        self.start(volume, Image::Old).ends().exits(0).says("\"seeded\"");
+        settled(self.start(volume, Image::Old)).exits(0).says("\"seeded\"");
         Expected::of(volume, self.images.edit(volume, number, draw))
     }
 
@@ -151,7 +152,7 @@ impl<'a> Trial<'a> {
             if draw.bool() {
                 self.start_the_old(&volume, &expected, phase, &mut counts);
             }
-            self.start(&volume, Image::New).ends().exits(0);
+            settled(self.start(&volume, Image::New)).exits(0);
             expected.check_end(&volume);
             counts.add("rounds", 1);
             break;
@@ -161,7 +162,7 @@ impl<'a> Trial<'a> {
 
     /// A start of the first image leaves the volume as it is, or finishes what was committed.
     fn start_the_old(&self, volume: &Path, expected: &Expected, phase: Phase, counts: &mut Counts) {
-        self.start(volume, Image::Old).ends().exits(0);
+        settled(self.start(volume, Image::Old)).exits(0);
         let (after, name) = match phase {
             Phase::Old => (Phase::Old, "left old by it"),
             Phase::Amid => (Phase::New, "finished by the old image"),
@@ -185,7 +186,9 @@ impl<'a> Trial<'a> {
         let mut running = self.start(volume, image).option("--workers", workers).start();
         let moment = self.moment(&mut running, volume, began, draw)?;
         std::thread::sleep(moment.saturating_duration_since(Instant::now()));
-        let (outcome, _) = running.stopped_by(Signal::SIGKILL);
+        running.signal(Signal::SIGKILL);
+        let outcome =
+            running.ends_within(LIMIT).unwrap_or_else(|said| panic!("it outlives SIGKILL:\n{said}"));
         if !was_killed(&outcome) {
             outcome.exits(0);
             return None;

@@ -1,5 +1,21 @@
-//! Upgrades of a volume that a user has changed: killed at random moments.
+//! Upgrades of a volume that a user has changed: killed at random moments, and by replicas of both images at once.
 
+pub(crate) mod app;
 mod images;
 mod judge;
 pub(crate) mod kills;
+pub(crate) mod races;
+mod replicas;
+
+use std::time::Duration;
+
+use crate::kit::{Outcome, Volseed};
+
+/// What is not broken has ended by then, also after a takeover without a lock, on a machine that does much else.
+const LIMIT: Duration = Duration::from_secs(300);
+
+/// Waits for its end.
+#[track_caller]
+fn settled(volseed: Volseed) -> Outcome {
+    volseed.start().ends_within(LIMIT).unwrap_or_else(|said| panic!("not after {LIMIT:?}; it said:\n{said}"))
+}
