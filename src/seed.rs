@@ -30,7 +30,7 @@ use crate::volume;
 use crate::volume::records;
 use crate::volume::records::{ManifestRef, Name, Public, Sealed, Staged, TREE, Unkept};
 use crate::volume::scratch::Scratch;
-use crate::volume::{FileSystem, PrivateDirectory, Volume, openat, remove_tree, user};
+use crate::volume::{FileSystem, PrivateDirectory, Volume, beside, openat, short_stat, user};
 use engine::workers::{self, Parallelism};
 use manifest::repair::RepairPlan;
 use manifest::write::ManifestWriter;
@@ -103,6 +103,27 @@ pub(crate) struct Repair<'a> {
     pub saved: Option<&'a Saved>,
 }
 
+/// What a volume's root is before it is seeded.
+pub(crate) struct RootLook {
+    kind: FileSystem,
+    found: fs::StatFs,
+    names: Vec<Box<[u8]>>,
+    inherited: Inheritance,
+}
+
+impl RootLook {
+    /// Looks at the root of `volume`.
+    ///
+    /// # Errors
+    /// When it cannot be looked at.
+    pub(crate) fn at(volume: &Volume, config: &VolumeConfig) -> Result<RootLook> {
+        let inside = || Ok((root::inherited(volume, config)?, volume.names()?));
+        let (looked, inside) = beside(|| volume.look(), inside);
+        let ((kind, found), (inherited, names)) = (looked?, inside?);
+        Ok(RootLook { kind, found, names, inherited })
+    }
+}
+
 impl<'a> StageJob<'a> {
     /// In a directory beside the volume: to list a source, and to stage nothing.
     pub(crate) fn in_scratch(
@@ -139,15 +160,14 @@ impl StageJob<'_> {
     pub(crate) fn stage(
         &self,
         source: Source,
+        look: RootLook,
         after: Option<&Public>,
         remains: Option<BorrowedFd<'_>>,
     ) -> Result<Staging> {
         let began = Instant::now();
-        let (kind, mut found) = self.volume.look()?;
         let _umask = Umask::cleared();
-        let there = self.volume.names()?;
+        let RootLook { kind, mut found, names: there, mut inherited } = look;
         let is_empty = self.volume.first_content(&there)?.is_none();
-        let mut inherited = self.inherited(self.volume)?;
         let (staged, tree) = self.prepare(kind, &source.fingerprint, after, is_empty, &mut inherited)?;
         let overrides = Overrides::of(self.config, &inherited);
         let remains = remains.and_then(|remains| self.trusted_tree(remains, &staged, kind, &inherited));
@@ -187,7 +207,11 @@ impl StageJob<'_> {
             let name = if self.is_part { ManifestRef::PART } else { ManifestRef::STAGED };
             tree = tree.listed_in(ManifestWriter::create(self.stage, name, &self.stage_path)?);
         }
-        let work = self.run(&tree, source.content, overrides, &fidelity, crew, &space);
+        // A stage without its record is not resumed: nothing in it is trusted. So the record of a new one is written
+        // while it is filled.
+        let note = || if self.begun { Ok(()) } else { staged.write(self.stage, &self.stage_path) };
+        let (work, noted) =
+            beside(|| self.run(&tree, source.content, overrides, &fidelity, crew, &space), note);
         if space.is_exceeded() {
             // The next run could not tell what of it is needed still.
             let _ = fs::unlinkat(self.stage, ManifestRef::STAGED, AtFlags::empty());
@@ -195,9 +219,11 @@ impl StageJob<'_> {
                 volume::remove_directory(self.stage, TREE.as_bytes(), REMOVERS, &|| self.progress.touch());
         }
         let (produced, work, reused) = work?;
+        noted?;
         tree.finish_root()?;
         let manifest = tree.take_manifest(produced.root.as_ref().filter(|_| staged.empty))?;
-        let staged_root = tree.root_fd().as_fd();
+        let staged_tree = Arc::clone(tree.root_fd());
+        let staged_root = staged_tree.as_fd();
         if !self.is_part {
             sentinel::ensure(staged_root, &self.tree_path(), self.config, overrides, manifest.as_ref())?;
         }
@@ -226,6 +252,7 @@ impl StageJob<'_> {
             fidelity.check_root(self.volume.root(), root)?;
         }
         Ok(Staging {
+            tree: staged_tree,
             sealed,
             staged,
             kept: kept(kind),
@@ -249,7 +276,7 @@ impl StageJob<'_> {
     /// The first thing that went wrong.
     pub(crate) fn list(&self, source: Source) -> Result<SourceListing> {
         let kind = self.volume.kind()?;
-        let mut inherited = self.inherited(self.volume)?;
+        let mut inherited = root::inherited(self.volume, self.config)?;
         // Names are compared as the volume compares them.
         let root = inherited
             .make((self.stage, TREE.as_bytes()), self.volume.root())
@@ -306,11 +333,15 @@ impl StageJob<'_> {
         go_on: &dyn Fn() -> Result<()>,
     ) -> Result<Published> {
         self.progress.enter(Phase::Publishing);
-        let tree = match open_directory(self.stage, TREE) {
-            Ok(tree) => tree,
-            // All of it was published and removed before the run before this one was killed.
-            Err(Errno::NOENT) => return Ok(Published::default()),
-            Err(error) => return Err(error).context("open directory", self.tree_path().as_path()),
+        let is_earlier = staging.is_none();
+        let (tree, mounts) = match staging {
+            Some(Staging { tree, mounts, .. }) => (Arc::clone(tree), std::mem::take(mounts)),
+            None => match open_directory(self.stage, TREE) {
+                Ok(tree) => (Arc::new(tree), Mounts::default()),
+                // All of it was published and recorded before the run before this one was killed.
+                Err(Errno::NOENT) => return Ok(Published::default()),
+                Err(error) => return Err(error).context("open directory", self.tree_path().as_path()),
+            },
         };
         let naming = self.naming(self.volume.kind()?);
         // The seal is made: not even `--strict` refuses any more.
@@ -321,11 +352,10 @@ impl StageJob<'_> {
             below: &self.below,
             is_mount: false,
             purpose: Purpose::Publish,
-            losses: staging.is_none().then_some(&losses),
+            losses: is_earlier.then_some(&losses),
             progress: self.progress,
             repair: self.repair,
         };
-        let mounts = staging.map(|staging| std::mem::take(&mut staging.mounts)).unwrap_or_default();
         let mut published = publish::publish(
             tree.as_fd(),
             self.volume.root(),
@@ -341,11 +371,6 @@ impl StageJob<'_> {
             let fidelity = Fidelity::new(Losses::new(self.config.strict, naming), one_user);
             root::finish_root(self.volume, root, &fidelity)?;
             published.lost += fidelity.lost();
-        }
-        drop(tree);
-        // As a rule it is empty now.
-        if fs::unlinkat(self.stage, TREE, AtFlags::REMOVEDIR).is_err() {
-            remove_tree(self.stage, TREE.as_bytes()).context("remove", self.tree_path().as_path())?;
         }
         Ok(published)
     }
@@ -379,7 +404,9 @@ impl StageJob<'_> {
             volume::remove_directory(self.stage, TREE.as_bytes(), REMOVERS, &|| self.progress.touch())
                 .context("remove", self.tree_path().as_path())?;
         }
-        new.write(self.stage, &self.stage_path)?;
+        if self.begun {
+            new.write(self.stage, &self.stage_path)?;
+        }
         let tree = inherited
             .make((self.stage, TREE.as_bytes()), self.volume.root())
             .context("create directory", self.tree_path().as_path())?;
@@ -409,9 +436,9 @@ impl StageJob<'_> {
         crew: Parallelism,
         source: &SourceContent,
     ) -> Result<Tree> {
-        let stage = fs::fstat(self.stage).context("stat", self.stage_path.as_path())?;
+        let stage = short_stat(self.stage).context("stat", self.stage_path.as_path())?;
         // Where our own stage is not ours, a server decides about owners, and not by who creates.
-        let ours = stage.st_uid == user::uid();
+        let ours = stage.uid == user::uid();
         let owners = crew.as_owner && ours && owner::is_possible();
         let means = TreeOptions { resumed, owners, open_directories: crew.open_directories };
         let owner = match (self.config.owner, source) {

@@ -3,6 +3,7 @@
 //! Every path below the root is opened component by component without following links, by the
 //! kernel (`openat2`, Linux 5.6) or, where that is not to be had, by us.
 
+pub(crate) mod beside;
 pub(crate) mod empty;
 pub(crate) mod found;
 pub(crate) mod location;
@@ -28,8 +29,9 @@ use rustix::io::Errno;
 use crate::error::{Context, Error, Result};
 use crate::exit::Exit;
 use crate::system::nfs;
+pub(crate) use beside::{all_at_once, beside};
 pub(crate) use empty::leads_to_mounts;
-pub(crate) use found::{FoundEntry, is_refusal, look_at, refuses_names};
+pub(crate) use found::{FoundEntry, ShortStat, is_refusal, look_at, refuses_names, short_stat};
 pub(crate) use location::Location;
 pub(crate) use private::{Ourselves, Privacy, PrivateDirectory, Wall, make, make_private, random};
 pub(crate) use removal::{remove_directory, remove_tree};

@@ -6,11 +6,18 @@
 use rustix::io::Errno;
 
 use super::beat::{Beat, Holder};
-use super::io::Files;
+use super::io::{Call, Files};
 use super::store::{BUILDING, CLAIMS, Claim, ClaimStore, Claimed, HEARTBEAT, HOLDER, MAX_EPOCH};
 use crate::error::{Context, Result};
 use crate::volume::foreign_state;
 use crate::volume::records::{Public, to_bytes};
+
+/// A claim that is to be placed, the directory that it was built in, and that of all claims.
+struct Built<D> {
+    building: D,
+    dir: D,
+    claims: rustix::io::Result<D>,
+}
 
 impl<F: Files> ClaimStore<'_, F> {
     /// Claims the volume as `holder`, whose number is not known yet, after the claim `judged` was found to
@@ -30,13 +37,21 @@ impl<F: Files> ClaimStore<'_, F> {
         }
         holder.epoch = counted + 1;
         let (epoch, nonce) = (holder.epoch, holder.nonce.clone());
-        let Some((building, built)) = self.build(state, &holder).await? else { return Ok(Claimed::Lost) };
-        let Some(dir) = self.place(state, &building, built, &holder).await? else {
+        let Some(built) = self.build(state, &holder).await? else { return Ok(Claimed::Lost) };
+        let Some((dir, claims)) = self.place(state, built, &holder).await? else {
             return Ok(Claimed::Lost);
         };
-        let (state, older) = (state.clone(), Vec::new());
-        let mut claim =
-            Claim { epoch, dir, inherited: false, was_open: false, record: None, older, nonce, state };
+        let mut claim = Claim {
+            epoch,
+            dir,
+            inherited: false,
+            was_open: false,
+            record: None,
+            older: Vec::new(),
+            nonce,
+            claims,
+            state: state.clone(),
+        };
         // Somebody slower may get a number that is free again: only the highest counts.
         let is_highest = self.verify(&mut claim).await?;
         Ok(if is_highest { Claimed::Won(claim) } else { Claimed::Superseded(claim) })
@@ -53,21 +68,27 @@ impl<F: Files> ClaimStore<'_, F> {
         Ok(ours && self.verify(claim).await?)
     }
 
-    /// Builds a claim where nobody looks: that place, and the claim.
-    async fn build(&self, state: &F::Dir, holder: &Holder) -> Result<Option<(F::Dir, F::Dir)>> {
+    /// Builds a claim where nobody looks.
+    async fn build(&self, state: &F::Dir, holder: &Holder) -> Result<Option<Built<F::Dir>>> {
         let path = self.state.path.join(BUILDING);
-        let beat = Beat::default().bytes();
+        let (holder_bytes, beat) = (to_bytes(holder), Beat::default().bytes());
         let building = self.own_building(state).await;
         let built = async {
             let building = building?;
-            let dir = self.ensure(&building, &holder.nonce).await?;
-            self.files.write(&dir, HOLDER, &to_bytes(holder)).await?;
-            self.files.write(&dir, HEARTBEAT, &beat).await?;
-            Ok((building, dir))
+            let dir = self.files.ensure(&building, &holder.nonce).await?;
+            let (holder, beat) =
+                (Call::Write(&dir, HOLDER, &holder_bytes), Call::Write(&dir, HEARTBEAT, &beat));
+            let [holder, beat, claims] =
+                self.files.together([holder, beat, Call::Ensure(state, CLAIMS)]).await;
+            holder.and(beat)?;
+            Ok(Built { building, dir, claims: claims.map(|made| made.expect("a directory is opened")) })
         };
         match built.await {
             // The replica that completed the volume just now has removed it.
-            Err(Errno::NOENT | Errno::STALE) => Ok(None),
+            Err(Errno::NOENT | Errno::STALE) => {
+                let _ = self.files.rmdir(state, CLAIMS.as_bytes()).await;
+                Ok(None)
+            }
             Err(Errno::NOTDIR | Errno::LOOP) => Err(foreign_state(&path, "not a directory")),
             Err(Errno::XDEV) => Err(foreign_state(&path, "another file system is mounted there")),
             built => built.map(Some).context("create claim in", path.as_path()),
@@ -79,35 +100,37 @@ impl<F: Files> ClaimStore<'_, F> {
     async fn place(
         &self,
         state: &F::Dir,
-        building: &F::Dir,
-        built: F::Dir,
+        Built { building, dir, claims }: Built<F::Dir>,
         holder: &Holder,
-    ) -> Result<Option<F::Dir>> {
+    ) -> Result<Option<(F::Dir, F::Dir)>> {
         let path = self.claim_path(holder.epoch);
         let name = holder.epoch.to_string();
         let renamed = async {
-            let claims = self.own_claims(state).await?;
-            self.files.rename(building, holder.nonce.as_bytes(), &claims, name.as_bytes()).await
+            let claims = claims?;
+            self.own_claims(&claims).await?;
+            self.files.rename(&building, holder.nonce.as_bytes(), &claims, name.as_bytes()).await?;
+            Ok(claims)
         };
-        let renamed = renamed.await;
-        if renamed.is_ok() {
-            return Ok(Some(built));
-        }
+        let renamed = match renamed.await {
+            Ok(claims) => return Ok(Some((dir, claims))),
+            Err(error) => error,
+        };
         if let Some(found) = self.find(state, holder.epoch).await?
             && found.holder.is_some_and(|there| there.nonce == holder.nonce)
+            && let Ok(claims) = self.files.open(state, CLAIMS).await
         {
-            return Ok(Some(built));
+            return Ok(Some((dir, claims)));
         }
-        let _ = self.files.remove(building, holder.nonce.as_bytes()).await;
+        let _ = self.files.remove(&building, holder.nonce.as_bytes()).await;
         // A quicker replica may be done already, and nothing else removes our claim.
         let _ = self.files.rmdir(state, BUILDING.as_bytes()).await;
         let _ = self.files.rmdir(state, CLAIMS.as_bytes()).await;
         match renamed {
-            Err(Errno::NOTEMPTY | Errno::EXIST | Errno::NOENT | Errno::STALE) | Ok(()) => Ok(None),
-            Err(Errno::NOTDIR | Errno::LOOP) => {
+            Errno::NOTEMPTY | Errno::EXIST | Errno::NOENT | Errno::STALE => Ok(None),
+            Errno::NOTDIR | Errno::LOOP => {
                 Err(foreign_state(&self.state.path.join(CLAIMS), "not a directory"))
             }
-            Err(error) => Err(error).context("rename claim to", path.as_path()),
+            error => Err(error).context("rename claim to", path.as_path()),
         }
     }
 

@@ -7,10 +7,10 @@
 
 use rustix::io::Errno;
 
-use super::io::Files;
+use super::io::{Call, Files};
 use super::store::{BUILDING, CLAIMS, Claim, ClaimStore, HEARTBEAT, HOLDER, PUBLISHING, State};
 use crate::volume::Privacy;
-use crate::volume::records::Staged;
+use crate::volume::records::{Staged, TREE};
 
 /// Ends the names of claims that were never finished, and that somebody is removing.
 const GONE: &[u8] = b".gone";
@@ -18,14 +18,10 @@ const GONE: &[u8] = b".gone";
 impl<F: Files> ClaimStore<'_, F> {
     /// Removes the claim and all that is left in it; whether nothing is.
     pub(crate) async fn drop_claim(&self, claim: &Claim<F::Dir>) -> bool {
-        let claims = match self.files.open(&claim.state, CLAIMS).await {
-            Ok(claims) => claims,
-            Err(error) => return is_gone(error),
-        };
-        if !claim.inherited && self.remove_usual(claim, &claims).await.is_ok() {
+        if !claim.inherited && self.remove_usual(claim).await.is_ok() {
             return true;
         }
-        let removed = self.remove_claim(&claims, claim.epoch, &claim.dir).await;
+        let removed = self.remove_claim(&claim.claims, claim.epoch, &claim.dir).await;
         removed & self.remove_places(&claim.state).await
     }
 
@@ -73,17 +69,22 @@ impl<F: Files> ClaimStore<'_, F> {
         claims && building
     }
 
-    /// Removes what is in a claim as a rule, without a look at what is there.
-    async fn remove_usual(&self, claim: &Claim<F::Dir>, claims: &F::Dir) -> rustix::io::Result<()> {
+    /// Removes what is in a claim as a rule once the volume is recorded as complete, without a look at what is there.
+    async fn remove_usual(&self, claim: &Claim<F::Dir>) -> rustix::io::Result<()> {
         let files = self.files;
-        if let Ok(published) = files.open(&claim.dir, PUBLISHING).await {
-            files.unlink(&published, Staged::FILE.as_bytes()).await?;
-            files.rmdir(&claim.dir, PUBLISHING.as_bytes()).await?;
-        }
-        files.unlink(&claim.dir, HEARTBEAT.as_bytes()).await?;
-        files.unlink(&claim.dir, HOLDER.as_bytes()).await?;
-        files.rmdir(claims, claim.epoch.to_string().as_bytes()).await?;
-        files.rmdir(&claim.state, BUILDING.as_bytes()).await?;
+        let published = files.open(&claim.dir, PUBLISHING).await?;
+        let removed = files.together([
+            Call::Unlink(&published, Staged::FILE),
+            Call::Rmdir(&published, TREE),
+            Call::Unlink(&claim.dir, HEARTBEAT),
+            Call::Unlink(&claim.dir, HOLDER),
+            Call::Rmdir(&claim.state, BUILDING),
+            // Whoever gets the lock now finds the record.
+            Call::Unlock,
+        ]);
+        removed.await.into_iter().try_for_each(|removed| removed.map(drop))?;
+        files.rmdir(&claim.dir, PUBLISHING.as_bytes()).await?;
+        files.rmdir(&claim.claims, claim.epoch.to_string().as_bytes()).await?;
         files.rmdir(&claim.state, CLAIMS.as_bytes()).await
     }
 

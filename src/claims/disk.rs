@@ -13,7 +13,7 @@ use rustix::io::{Errno, Result};
 use rustix::time::{ClockId, clock_gettime};
 
 use super::expiry::Lock;
-use super::io::{Clock, Files};
+use super::io::{Call, Clock, Files, block_on};
 use super::store::{CLAIMS, ClaimStore};
 use crate::cancel::Cancel;
 use crate::progress::Progress;
@@ -31,8 +31,8 @@ pub(crate) const LOCK_ANSWER: Duration = Duration::from_secs(5);
 
 /// Calls on a volume.
 pub(crate) struct Disk {
-    /// Whether the lock is a server's, so that asking for it may hang.
-    remote_lock: bool,
+    /// Whether a call may be a round trip, and one for the lock may hang.
+    remote: bool,
     ourselves: Arc<Ourselves>,
     lock: Mutex<LockFile>,
     /// Hears of everything that is removed.
@@ -48,9 +48,9 @@ struct LockFile {
 }
 
 impl Disk {
-    /// Calls on a volume whose lock is on a server, or not.
-    pub(crate) fn new(ourselves: Arc<Ourselves>, remote_lock: bool, progress: Arc<Progress>) -> Disk {
-        Disk { remote_lock, ourselves, lock: Mutex::default(), progress }
+    /// Calls on a volume that is on a server, or not.
+    pub(crate) fn new(ourselves: Arc<Ourselves>, remote: bool, progress: Arc<Progress>) -> Disk {
+        Disk { remote, ourselves, lock: Mutex::default(), progress }
     }
 
     fn open_directory(at: &Arc<OwnedFd>, name: &[u8]) -> Result<Arc<OwnedFd>> {
@@ -98,6 +98,14 @@ impl Files for Disk {
             Err(error) => return Err(error),
         }
         fs::fchmod(&made, Mode::from_raw_mode(model.st_mode & 0o7777))
+    }
+
+    async fn together<const N: usize>(
+        &self,
+        calls: [Call<'_, Self::Dir>; N],
+    ) -> [Result<Option<Self::Dir>>; N] {
+        let one = |number: usize| block_on(self.one(&calls[number]));
+        if self.remote { volume::all_at_once(one, &mut || ()) } else { std::array::from_fn(one) }
     }
 
     async fn names(&self, dir: &Self::Dir) -> Result<Vec<Box<[u8]>>> {
@@ -207,7 +215,7 @@ impl Files for Disk {
                 Arc::clone(lock.file.insert(Arc::new(file)))
             }
         };
-        if !self.remote_lock {
+        if !self.remote {
             return try_lock(&file);
         }
         let (tell, answer) = mpsc::channel();

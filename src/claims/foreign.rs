@@ -23,14 +23,14 @@ const OUR_PREFIXES: [&str; 4] = [REMOVED, ManifestRef::PREFIX, ".nfs", ".fuse_hi
 pub(crate) const REMOVED: &str = "removed-";
 
 impl<F: Files> ClaimStore<'_, F> {
-    /// Makes the state directory, where there is none.
+    /// Makes the state directory, where there is none; nothing where there is one by now.
     ///
     /// # Errors
-    /// When it cannot be made. One that is there by now is no error.
-    pub(crate) async fn make_state(&self) -> Result<()> {
+    /// When it cannot be made.
+    pub(crate) async fn make_state(&self) -> Result<Option<F::Dir>> {
         match self.files.make_listed(&self.state.parent, &self.state.name).await {
-            Err(Errno::EXIST) => Ok(()),
-            made => made.map(drop).context("create directory", self.state.path.as_path()),
+            Err(Errno::EXIST) => Ok(None),
+            made => made.map(Some).context("create directory", self.state.path.as_path()),
         }
     }
 
@@ -90,27 +90,25 @@ impl<F: Files> ClaimStore<'_, F> {
         Ok(None)
     }
 
-    /// The directory of the claims, made where it is not there, ours and closed to others.
-    pub(crate) async fn own_claims(&self, state: &F::Dir) -> rustix::io::Result<F::Dir> {
-        let claims = self.ensure(state, CLAIMS).await?;
-        match self.files.privacy(&claims, Wall::Closed).await? {
-            Privacy::Private => {}
-            Privacy::Open => drop(self.files.close(&claims, Wall::Closed).await?),
-            Privacy::Foreign(_) => self.files.seize(&claims, Wall::Closed).await?,
+    /// Makes the directory of the claims ours, and closes it to others.
+    pub(crate) async fn own_claims(&self, claims: &F::Dir) -> rustix::io::Result<()> {
+        match self.files.privacy(claims, Wall::Closed).await? {
+            Privacy::Private => Ok(()),
+            Privacy::Open => self.files.close(claims, Wall::Closed).await.map(drop),
+            Privacy::Foreign(_) => self.files.seize(claims, Wall::Closed).await,
         }
-        Ok(claims)
     }
 
     /// The directory in which claims are built: no claim is in it yet, so what is another user's just goes, or
     /// stays under another name where a third user's is in it.
     pub(crate) async fn own_building(&self, state: &F::Dir) -> rustix::io::Result<F::Dir> {
-        let building = self.ensure(state, BUILDING).await?;
+        let building = self.files.ensure(state, BUILDING).await?;
         match self.files.privacy(&building, Wall::Closed).await? {
             Privacy::Private => Ok(building),
             Privacy::Open => self.files.close(&building, Wall::Closed).await.map(|_| building),
             Privacy::Foreign(owner) => {
                 let _ = self.remove_apart((state, BUILDING.as_bytes()), state, Some(owner)).await;
-                self.ensure(state, BUILDING).await
+                self.files.ensure(state, BUILDING).await
             }
         }
     }

@@ -29,18 +29,18 @@ impl<F: Files> ClaimStore<'_, F> {
             false => Sealing::Sealed,
         };
         let isolated = ISOLATED[sealing as usize];
-        let fresh = self.ensure(&claim.dir, isolated).await?;
+        let fresh = self.files.ensure(&claim.dir, isolated).await?;
         // First: whichever part is left after a kill says what it belongs to.
         if let Some(staged) = parts.iter().find_map(|(_, staged)| staged.as_ref()) {
             self.files.write(&fresh, Staged::FILE, &to_bytes(staged)).await?;
         }
-        let tree = self.ensure(&fresh, TREE).await?;
+        let tree = self.files.ensure(&fresh, TREE).await?;
         for (part, _) in parts.iter().filter(|(part, _)| *part != isolated.as_bytes()) {
             let wrapper = self.files.open_entry(&claim.dir, part).await?;
             self.move_part((&wrapper, TREE), &tree, Some(self.root)).await?;
             if parts.iter().any(|(_, staged)| staged.as_ref().is_some_and(Staged::is_upgrade)) {
                 // What a stale holder still takes from the volume must not get there any more.
-                let aside = self.ensure(&fresh, ASIDE).await?;
+                let aside = self.files.ensure(&fresh, ASIDE).await?;
                 self.move_part((&wrapper, ASIDE), &aside, None).await?;
             }
             for name in [ManifestRef::STAGED, OFFERED] {

@@ -9,10 +9,26 @@ use std::pin::pin;
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
-use rustix::io::Result;
+use rustix::io::{Errno, Result};
 
 use super::expiry::Lock;
 use crate::volume::{Privacy, Wall};
+
+/// A call that does not depend on those that are made with it.
+pub(crate) enum Call<'c, D> {
+    /// [`Files::write`].
+    Write(&'c D, &'c str, &'c [u8]),
+    /// [`Files::write_readable`].
+    WriteReadable(&'c D, &'c str, &'c [u8]),
+    /// [`Files::ensure`].
+    Ensure(&'c D, &'c str),
+    /// [`Files::unlink`].
+    Unlink(&'c D, &'c str),
+    /// [`Files::rmdir`].
+    Rmdir(&'c D, &'c str),
+    /// [`Files::unlock`].
+    Unlock,
+}
 
 /// A file system, as far as replicas agree through it. Every name is one component; no link is
 /// followed. Errors are the system's.
@@ -31,6 +47,30 @@ pub(crate) trait Files {
     async fn make_like(&self, at: &Self::Dir, name: &[u8], model: &Self::Dir) -> Result<()>;
     /// Opens a directory of the seed's, whose name may be any bytes.
     async fn open_entry(&self, at: &Self::Dir, name: &[u8]) -> Result<Self::Dir>;
+    /// A directory of ours, made where it is not there.
+    async fn ensure(&self, at: &Self::Dir, name: &str) -> Result<Self::Dir> {
+        match self.make(at, name).await {
+            Err(Errno::EXIST) => self.open(at, name).await,
+            made => made,
+        }
+    }
+    /// One of several calls; a directory that it opened.
+    async fn one(&self, call: &Call<'_, Self::Dir>) -> Result<Option<Self::Dir>> {
+        match *call {
+            Call::Write(at, name, bytes) => self.write(at, name, bytes).await?,
+            Call::WriteReadable(at, name, bytes) => self.write_readable(at, name, bytes).await?,
+            Call::Ensure(at, name) => return self.ensure(at, name).await.map(Some),
+            Call::Unlink(at, name) => self.unlink(at, name.as_bytes()).await?,
+            Call::Rmdir(at, name) => self.rmdir(at, name.as_bytes()).await?,
+            Call::Unlock => self.unlock().await,
+        }
+        Ok(None)
+    }
+    /// Several calls, in any order or at the same time, and what came of each. All are done on return.
+    async fn together<const N: usize>(
+        &self,
+        calls: [Call<'_, Self::Dir>; N],
+    ) -> [Result<Option<Self::Dir>>; N];
     /// The names in a directory.
     async fn names(&self, dir: &Self::Dir) -> Result<Vec<Box<[u8]>>>;
     /// Whether a directory has directories in it.

@@ -4,7 +4,7 @@
 
 use rustix::io::Errno;
 
-use super::io::Files;
+use super::io::{Call, Files};
 use super::store::{
     Claim, ClaimStore, Leftover, PUBLISHING, Publishing, RETIRED, SEALED, STAGE, SealedStage, Sealing,
 };
@@ -122,6 +122,13 @@ impl<F: Files> ClaimStore<'_, F> {
         }
         let private = to_bytes(record);
         let public = to_bytes(&Public::of(record, &private));
+        let written = self.files.together([
+            Call::Write(&claim.dir, Complete::FILE, &private),
+            Call::WriteReadable(&claim.dir, Public::FILE, &public),
+        ]);
+        for (written, name) in written.await.into_iter().zip([Complete::FILE, Public::FILE]) {
+            written.context("write record", || self.state.path.join(name))?;
+        }
         self.put(claim, Complete::FILE, &private).await?;
         self.put(claim, Public::FILE, &public).await
     }
@@ -146,7 +153,10 @@ impl<F: Files> ClaimStore<'_, F> {
     /// When it could not be made durable, or the claim is ours no more.
     pub(crate) async fn renew(&self, claim: &Claim<F::Dir>, record: &Public) -> Result<()> {
         let renewed = Public { epoch: claim.epoch, ..record.clone() };
-        self.put(claim, Public::FILE, &to_bytes(&renewed)).await
+        let bytes = to_bytes(&renewed);
+        let written = self.files.write_readable(&claim.dir, Public::FILE, &bytes).await;
+        written.context("write record", || self.state.path.join(Public::FILE))?;
+        self.put(claim, Public::FILE, &bytes).await
     }
 
     /// Moves the manifest to its place, unless an earlier try did. The records make it durable.
@@ -182,14 +192,9 @@ impl<F: Files> ClaimStore<'_, F> {
         }
     }
 
-    /// Writes a record in our claim and renames it to its place.
+    /// Renames a record from our claim to its place.
     async fn put(&self, claim: &Claim<F::Dir>, name: &str, bytes: &[u8]) -> Result<()> {
         let path = self.state.path.join(name);
-        let written = match name {
-            Public::FILE => self.files.write_readable(&claim.dir, name, bytes).await,
-            _ => self.files.write(&claim.dir, name, bytes).await,
-        };
-        written.context("write record", path.as_path())?;
         let renamed = self.files.rename(&claim.dir, name.as_bytes(), &claim.state, name.as_bytes()).await;
         self.confirm_rename(renamed, name, bytes).await.context("rename record", path.as_path())?;
         self.files.sync(&claim.state).await.context("sync directory of record", path.as_path())

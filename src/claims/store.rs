@@ -68,6 +68,8 @@ pub(crate) struct Claim<D> {
     /// The lower claims that were there then.
     pub(crate) older: Vec<u64>,
     pub(super) nonce: String,
+    /// The directories that it was made in.
+    pub(super) claims: D,
     pub(crate) state: D,
 }
 
@@ -268,14 +270,6 @@ impl<F: Files> ClaimStore<'_, F> {
         match self.none_if_missing(self.files.read(dir, HOLDER).await, "read record", &path)? {
             Some(bytes) => records::from_bytes(&bytes, &path).map(Some),
             None => Ok(None),
-        }
-    }
-
-    /// A directory of ours, made where it is not there.
-    pub(crate) async fn ensure(&self, at: &F::Dir, name: &str) -> rustix::io::Result<F::Dir> {
-        match self.files.make(at, name).await {
-            Err(Errno::EXIST) => self.files.open(at, name).await,
-            made => made,
         }
     }
 

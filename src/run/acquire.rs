@@ -66,6 +66,14 @@ impl LockState {
     }
 }
 
+/// What came of a look where there was no state directory.
+enum Stateless<D> {
+    /// We have made it: it was new a moment ago.
+    Made(D),
+    /// It is over, or another look has to follow.
+    Over(Option<Acquired<D>>),
+}
+
 /// What a record says of the volume as it is.
 enum Recorded {
     /// Nothing that is still true; the claim that it is of, 0 without one.
@@ -97,18 +105,27 @@ impl<F: Files, C: Clock, W: Work<F>> Replica<'_, F, C, W> {
         lock: &mut LockState,
         source: &mut SourceSlot<W::Source>,
     ) -> Result<Option<Acquired<F::Dir>>> {
-        let Some(dir) = self.store.state_dir().await? else {
-            return self.without_state(waiting, lock, source).await;
+        let (dir, is_new) = match self.store.state_dir().await? {
+            Some(dir) => (dir, false),
+            None => match self.without_state(waiting, lock, source).await? {
+                Stateless::Made(dir) => (dir, true),
+                Stateless::Over(acquired) => return Ok(acquired),
+            },
         };
-        let mut recorded = match self.recorded(&dir).await? {
-            Recorded::Complete(record) if !self.goes_on(&record).await? => {
+        // What another replica has put into a new one by now shows once ours is the highest claim.
+        let mut recorded = if is_new { Recorded::Not(0) } else { self.recorded(&dir).await? };
+        if let Recorded::Complete(record) = recorded {
+            if !self.goes_on(&record).await? {
                 return Ok(Some(self.completed(record, &dir, waiting).await));
             }
-            recorded => recorded,
-        };
+            recorded = Recorded::Complete(record);
+        }
         if self.rules.mode != Mode::Wait {
-            let Some(now) = self.enter(&dir, recorded, waiting, lock).await? else { return Ok(None) };
-            recorded = now;
+            let Some(is_locked) = self.enter(&dir, &recorded, waiting, lock).await? else { return Ok(None) };
+            if is_locked && !is_new {
+                // Of before we had the lock it says nothing of its holder's last act.
+                recorded = self.recorded(&dir).await?;
+            }
         }
         let recorded = match recorded {
             Recorded::Complete(record) if self.goes_on(&record).await? => record.epoch,
@@ -125,11 +142,7 @@ impl<F: Files, C: Clock, W: Work<F>> Replica<'_, F, C, W> {
         };
         waiting.looks += 1;
         if lock.of != Lock::Theirs || waiting.looks % LOOKS_A_BEAT == 1 || !waiting.is_told {
-            let found = match self.store.newest(&dir).await {
-                // Another user's claims are its own business.
-                Err(error) if self.rules.mode == Mode::Wait && error.exit_code() == Exit::Permission => None,
-                found => found?,
-            };
+            let found = if is_new { None } else { self.newest(&dir).await? };
             let beat = found.as_ref().and_then(|found| Beat::parse(&found.beat));
             let moved = self.watch(waiting, lock, found.as_ref()).await;
             if self.rules.mode != Mode::Wait && self.is_free(waiting, lock.of, found.as_ref(), beat.as_ref())
@@ -142,15 +155,23 @@ impl<F: Files, C: Clock, W: Work<F>> Replica<'_, F, C, W> {
         Ok(None)
     }
 
-    /// Makes sure that the state directory is ours, and tries for the lock; what is recorded then, and nothing where
+    async fn newest(&self, state: &F::Dir) -> Result<Option<FoundClaim<F::Dir>>> {
+        match self.store.newest(state).await {
+            // Another user's claims are its own business.
+            Err(error) if self.rules.mode == Mode::Wait && error.exit_code() == Exit::Permission => Ok(None),
+            found => found,
+        }
+    }
+
+    /// Makes sure that the state directory is ours, and tries for the lock; whether we got it now, and nothing where
     /// another look has to follow.
     async fn enter(
         &self,
         dir: &F::Dir,
-        recorded: Recorded,
+        recorded: &Recorded,
         waiting: &mut Waiting<F::Dir>,
         lock: &mut LockState,
-    ) -> Result<Option<Recorded>> {
+    ) -> Result<Option<bool>> {
         let Some(state) = self.store.owned(dir.clone()).await? else { return Ok(None) };
         if let Some(owner) = self.another_owner(&state).await? {
             self.release(lock).await;
@@ -162,12 +183,11 @@ impl<F: Files, C: Clock, W: Work<F>> Replica<'_, F, C, W> {
         }
         waiting.was_open |= state.privacy == Privacy::Open && self.close(dir).await?;
         self.stay_in(dir, waiting, lock).await;
-        if self.try_lock(dir, lock).await? {
-            // Of before we had it says nothing of its holder's last act.
+        let is_locked = self.try_lock(dir, lock).await?;
+        if is_locked {
             waiting.at_lock = None;
-            return self.recorded(dir).await.map(Some);
         }
-        Ok(Some(recorded))
+        Ok(Some(is_locked))
     }
 
     async fn completed(
@@ -192,11 +212,11 @@ impl<F: Files, C: Clock, W: Work<F>> Replica<'_, F, C, W> {
         waiting: &mut Waiting<F::Dir>,
         lock: &mut LockState,
         source: &mut SourceSlot<W::Source>,
-    ) -> Result<Option<Acquired<F::Dir>>> {
+    ) -> Result<Stateless<F::Dir>> {
         let has_sentinel = self.work.has_sentinel().await?;
         match self.rules.mode {
             Mode::Repair => return Err(self.not_seeded()),
-            Mode::Wait if has_sentinel => return Ok(Some(Acquired::Unrecorded(None))),
+            Mode::Wait if has_sentinel => return Ok(Stateless::Over(Some(Acquired::Unrecorded(None)))),
             Mode::Wait => {
                 waiting.watch.see(self.clock.now(), None);
                 self.tell_of_holder(None, None, false, waiting);
@@ -208,15 +228,17 @@ impl<F: Files, C: Clock, W: Work<F>> Replica<'_, F, C, W> {
                     false => drop(source.open(self.work).await?),
                     true => {
                         if let Some(cause) = self.work.refuses_state().await {
-                            return Ok(Some(Acquired::Unrecorded(Some(cause))));
+                            return Ok(Stateless::Over(Some(Acquired::Unrecorded(Some(cause)))));
                         }
                     }
                 }
                 self.another_round(lock)?;
-                self.store.make_state().await?;
+                if let Some(dir) = self.store.make_state().await? {
+                    return Ok(Stateless::Made(dir));
+                }
             }
         }
-        Ok(None)
+        Ok(Stateless::Over(None))
     }
 
     /// What the record says, after a look at what it speaks of.

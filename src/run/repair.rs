@@ -18,7 +18,7 @@ use crate::seed::manifest::read::Manifest;
 use crate::seed::manifest::repair::RepairPlan;
 use crate::seed::manifest::verify::Verification;
 use crate::seed::publish::saved::Saved;
-use crate::seed::{Repair, StageJob};
+use crate::seed::{Repair, RootLook, StageJob};
 use crate::volume::records::{Complete, ManifestRef, OLD, Public, read_whole};
 use crate::volume::{is_type, make_private};
 
@@ -90,11 +90,12 @@ impl VolumeWork<'_> {
         let site = StageJob { is_part: true, only: Some(&wanted), repair: Some(repairs.job()), ..site };
         // A seed must not take it for a part of its own.
         input.source.fingerprint.insert_str(0, "repair, ");
-        let staging = site.stage(input.source, Some(record), None)?;
+        let look = RootLook::at(self.volume, self.config)?;
+        let staging = site.stage(input.source, look, Some(record), None)?;
         let named = staging.sealed.manifest.as_ref().expect("what is no part of a mount is listed");
         let staged = Manifest::read(stage.as_fd(), ManifestRef::PART, named).map_err(refused)?;
         repairs.plan.check(&manifest, &staged).map_err(|error| error.on(self.volume.path()))?;
-        Ok(Some(StagedTree { staging, began, repairs: Some(repairs) }))
+        Ok(Some(StagedTree { stage, staging, began, repairs: Some(repairs) }))
     }
 
     /// Whether what is there is to be replaced: no directory ever is.

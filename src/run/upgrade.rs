@@ -24,7 +24,7 @@ use crate::seed::upgrade::apply::{self, Upgraded};
 use crate::seed::upgrade::check::{Plan, Step};
 use crate::seed::upgrade::matrix::Why;
 use crate::seed::upgrade::{Rules, Upgrade};
-use crate::seed::{Source, SourceListing, StageJob};
+use crate::seed::{RootLook, Source, SourceListing, StageJob};
 use crate::text::Untrusted;
 use crate::volume::records::{ASIDE, Complete, ManifestRef, Name, Public, Sealed, TREE, UpgradeSeal};
 use crate::volume::{Volume, is_type, make_private, openat, remove_directory, user};
@@ -275,7 +275,8 @@ impl VolumeWork<'_> {
             only: Some(&wanted),
             ..self.site(claim, STAGE, &stage, heartbeat.stop())
         };
-        let mut staging = part.stage(second, Some(record), None)?;
+        let look = RootLook::at(self.volume, self.config)?;
+        let mut staging = part.stage(second, look, Some(record), None)?;
         let refused = |cause: String| Error::new(Exit::Io, "upgrade volume", cause).on(self.volume.path());
         let named = staging.sealed.manifest.take().expect("a part is listed");
         let staged = Manifest::read(stage.as_fd(), ManifestRef::PART, &named).map_err(refused)?;
@@ -294,7 +295,7 @@ impl VolumeWork<'_> {
             upgrade: Some(self.seal(&complete, &prepared.rules).into()),
             ..staging.sealed
         };
-        Ok(Some(StagedTree { staging, began, repairs: None }))
+        Ok(Some(StagedTree { stage, staging, began, repairs: None }))
     }
 
     /// What the replica that finishes it has to know.

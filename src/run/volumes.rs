@@ -70,7 +70,7 @@ fn on(
     warn(mode, config, volume);
     let rules = rules(mode, config, volume)?;
     let ourselves = if mode == Mode::Wait { Ourselves::onlooker() } else { Ourselves::new() };
-    let disk = Disk::new(Arc::clone(&ourselves), rules.sharing == Sharing::Server, Arc::clone(progress));
+    let disk = Disk::new(Arc::clone(&ourselves), rules.remote, Arc::clone(progress));
     let clock = BootClock { cancel };
     let work = VolumeWork::new(config, volume, ourselves, progress, cancel)?;
     let replica = Replica { store: ClaimStore::on(volume, &disk), clock: &clock, work: &work, rules };

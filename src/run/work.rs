@@ -29,12 +29,12 @@ use crate::exit::Exit;
 use crate::progress::{Phase, Progress, seconds};
 use crate::seed::source::Source;
 use crate::seed::stage::durable::Synced;
-use crate::seed::{self, Published, StageJob, Staging};
+use crate::seed::{self, Published, RootLook, StageJob, Staging};
 use crate::system::nfs;
 use crate::volume::records::{Complete, DIRECTORY, Name, Public, Sealed};
 use crate::volume::user::spelled;
 use crate::volume::{
-    Ourselves, Volume, check_renames, make_private, openat, refuses_names, remove_directory,
+    Ourselves, Volume, beside, check_renames, make_private, openat, refuses_names, remove_directory,
 };
 
 /// How often a holder whose heart does not beat looks whether it does again.
@@ -52,6 +52,8 @@ pub(super) struct Heartbeat {
 
 /// A tree that is staged, and what the mount's counters said before.
 pub(super) struct StagedTree {
+    /// The directory that it is in, whatever that is called.
+    pub(super) stage: OwnedFd,
     pub(super) staging: Staging,
     pub(super) began: Option<Began>,
     /// What it puts back, where it is no seed.
@@ -187,18 +189,21 @@ impl Work<Disk> for VolumeWork<'_> {
         }
         let mut began = Began::now(self.volume.root(), self.before.as_ref());
         let path = self.stage_path(claim, STAGE);
-        let stage =
-            make_private(claim.dir.as_fd(), STAGE.as_bytes()).context("create directory", path.as_path())?.fd;
+        let (stage, look) = beside(
+            || make_private(claim.dir.as_fd(), STAGE.as_bytes()).context("create directory", path.as_path()),
+            || RootLook::at(self.volume, self.config),
+        );
+        let (stage, look) = (stage?.fd, look?);
         let flags = OFlags::DIRECTORY | OFlags::RDONLY;
         let remains = match claim.inherited {
             true => openat(claim.dir.as_fd(), REMAINS.as_bytes(), flags, Mode::empty()).ok(),
             false => None,
         };
         let site = self.site(claim, STAGE, &stage, &heartbeat.stop);
-        let stage = || site.stage(input.source, after, remains.as_ref().map(AsFd::as_fd));
+        let stage_all = || site.stage(input.source, look, after, remains.as_ref().map(AsFd::as_fd));
         let mut staging = match &mut began {
-            Some(began) => began.while_looking(self.volume.root(), stage)?,
-            None => stage()?,
+            Some(began) => began.while_looking(self.volume.root(), stage_all)?,
+            None => stage_all()?,
         };
         if remains.is_some() {
             // What cannot be removed now goes with the claim.
@@ -208,7 +213,7 @@ impl Work<Disk> for VolumeWork<'_> {
         }
         staging.sealed.settings = settings::of(self.config);
         staging.sealed.source = Some(Name::from(self.config.from.as_os_str().as_bytes()));
-        Ok(StagedTree { staging, began, repairs: None })
+        Ok(StagedTree { stage, staging, began, repairs: None })
     }
 
     async fn is_outdated(&self, record: &Public) -> Result<bool> {
@@ -238,8 +243,7 @@ impl Work<Disk> for VolumeWork<'_> {
     async fn sync(&self, claim: &Claim<Arc<OwnedFd>>, mut tree: StagedTree) -> Result<StagedTree> {
         self.progress.enter(Phase::Syncing);
         let began = Instant::now();
-        let staging = &mut tree.staging;
-        let (stage, path) = self.open_stage(claim, STAGE)?;
+        let (staging, stage, path) = (&mut tree.staging, &tree.stage, self.stage_path(claim, STAGE));
         // In one call for the whole file system: on ext4, xfs and btrfs a record may otherwise outlive its
         // data. On NFS every close has done so already, and this finds nothing to do. The descriptor is from
         // before the first look at what is staged: an error since then is told through it (syncfs(2)).
@@ -271,14 +275,19 @@ impl Work<Disk> for VolumeWork<'_> {
         heartbeat: &Heartbeat,
     ) -> Result<Done> {
         let began = Instant::now();
-        let (stage, _) = self.open_stage(claim, PUBLISHING)?;
-        let (sealed, tree) = match whole {
-            Whole::Ours(tree) => (tree.staging.sealed.clone(), Some(tree)),
-            Whole::Earlier(staged) => (staged.sealed.expect("without it nothing is left over"), None),
-        };
-        let (mut staging, counted, repairs) = match tree {
-            Some(StagedTree { staging, began, repairs }) => (Some(staging), began, repairs),
-            None => (None, None, None),
+        let (stage, sealed, mut staging, counted, repairs) = match whole {
+            Whole::Ours(StagedTree { stage, staging, began, repairs }) => {
+                // A claim that is gone cannot have retired the record, and does not say so.
+                let stage = match staging.sealed.upgrade {
+                    Some(_) => self.open_published(claim)?,
+                    None => stage,
+                };
+                (stage, staging.sealed.clone(), Some(staging), began, repairs)
+            }
+            Whole::Earlier(staged) => {
+                let sealed = staged.sealed.expect("without it nothing is left over");
+                (self.open_published(claim)?, sealed, None, None, None)
+            }
         };
         if let Some(seal) = &sealed.upgrade {
             let upgraded = self.publish_difference(claim, &stage, &sealed, seal, heartbeat)?;
@@ -410,11 +419,10 @@ impl<'a> VolumeWork<'a> {
         emptied::content_first(self.volume, names)
     }
 
-    fn open_stage(&self, claim: &Claim<Arc<OwnedFd>>, name: &str) -> Result<(OwnedFd, PathBuf)> {
-        let path = self.stage_path(claim, name);
+    fn open_published(&self, claim: &Claim<Arc<OwnedFd>>) -> Result<OwnedFd> {
         let flags = OFlags::DIRECTORY | OFlags::RDONLY;
-        let stage = openat(claim.dir.as_fd(), name.as_bytes(), flags, Mode::empty());
-        Ok((stage.context("open directory", path.as_path())?, path))
+        let stage = openat(claim.dir.as_fd(), PUBLISHING.as_bytes(), flags, Mode::empty());
+        stage.context("open directory", || self.stage_path(claim, PUBLISHING))
     }
 
     pub(super) fn site<'s>(

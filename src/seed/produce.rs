@@ -25,6 +25,7 @@ use super::stage::tree::Tree;
 use super::stage::writer::Shared;
 use crate::error::{Context, Result, printable};
 use crate::volume::records::TREE;
+use crate::volume::short_stat;
 
 /// What a source says besides its entries.
 pub(super) struct Produced {
@@ -94,8 +95,8 @@ impl StageJob<'_> {
         let config = self.config;
         match source {
             SourceContent::Directory(root) => {
-                let volume = fs::fstat(self.volume.root()).context("stat", self.volume.path())?;
-                let stage = fs::fstat(self.stage).context("stat", self.stage_path.as_path())?;
+                let volume = short_stat(self.volume.root()).context("stat", self.volume.path())?;
+                let stage = short_stat(self.stage).context("stat", self.stage_path.as_path())?;
                 let walk = Walk::new(root, &config.from, [volume, stage], overrides, excluding, self.only)?;
                 let list = |listing, feed: &mut Feed<'_>| walk.list(listing, feed);
                 let limits = Budget { crew, memory: config.memory, entries: config.max_entries };

@@ -1,7 +1,8 @@
 //! What was staged: how it becomes durable, what it will be once it is sealed, and the figures for the report.
 
-use std::os::fd::BorrowedFd;
+use std::os::fd::{BorrowedFd, OwnedFd};
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::publish::mounts::Mounts;
@@ -25,6 +26,8 @@ pub(super) fn kept(kind: FileSystem) -> Durability {
 /// What staging did, for the report.
 #[derive(Debug)]
 pub(crate) struct Staging {
+    /// The tree, whatever the stage that it is in is called.
+    pub(super) tree: Arc<OwnedFd>,
     /// What was staged.
     pub sealed: Sealed,
     /// The record of its stage, not sealed yet.

@@ -5,9 +5,9 @@
 //! asks the kernel alone. A mount that does not answer, such as a FUSE file system whose daemon is gone, is still
 //! known to be one.
 
-use std::os::fd::BorrowedFd;
+use std::os::fd::{AsFd, BorrowedFd};
 
-use rustix::fs::{self, AtFlags, FileType, OFlags, StatxAttributes, StatxFlags};
+use rustix::fs::{self, AtFlags, FileType, OFlags, Stat, StatxAttributes, StatxFlags};
 use rustix::io::Errno;
 
 use super::{open_in_mount, stat_entry};
@@ -72,6 +72,41 @@ pub(crate) fn look_at(directory: BorrowedFd<'_>, name: &[u8]) -> rustix::io::Res
     }
 }
 
+/// Whose a file is, what may be done with it, and which one it is.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct ShortStat {
+    pub(crate) uid: u32,
+    pub(crate) gid: u32,
+    pub(crate) mode: u32,
+    pub(crate) device: u64,
+    pub(crate) inode: u64,
+}
+
+/// Owner, group, mode, device and number of an open file. Unlike the whole of `fstat`, that is not asked of an NFS server
+/// again after a change of what is in a directory.
+///
+/// # Errors
+/// As `fstat`.
+pub(crate) fn short_stat(file: impl AsFd) -> rustix::io::Result<ShortStat> {
+    let wanted = StatxFlags::TYPE | StatxFlags::MODE | StatxFlags::UID | StatxFlags::GID | StatxFlags::INO;
+    let found = match fs::statx(&file, "", AtFlags::EMPTY_PATH, wanted) {
+        // Older than Linux 4.11, or a seccomp profile that does not know it.
+        Err(Errno::NOSYS | Errno::PERM) => {
+            let Stat { st_uid: uid, st_gid: gid, st_mode: mode, st_dev: device, st_ino: inode, .. } =
+                fs::fstat(file)?;
+            return Ok(ShortStat { uid, gid, mode, device, inode });
+        }
+        found => found?,
+    };
+    Ok(ShortStat {
+        uid: found.stx_uid,
+        gid: found.stx_gid,
+        mode: found.stx_mode.into(),
+        device: fs::makedev(found.stx_dev_major, found.stx_dev_minor),
+        inode: found.stx_ino,
+    })
+}
+
 /// Whether something is mounted on `name`, told by opening it as a place only: no file system is asked.
 fn is_mount(directory: BorrowedFd<'_>, name: &[u8]) -> bool {
     matches!(open_in_mount(directory, name, OFlags::PATH | OFlags::NOFOLLOW), Err(Errno::XDEV))
@@ -98,7 +133,6 @@ pub(crate) fn is_refusal(error: Errno) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::os::fd::AsFd;
 
     #[test]
     fn types_and_missing_names_are_told_without_following_links() {

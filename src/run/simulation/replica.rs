@@ -2,8 +2,11 @@
 
 use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, BTreeSet};
+use std::future::{Future, poll_fn};
+use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::task::Poll;
 use std::time::Duration;
 
 use rustix::io::{Errno, Result};
@@ -14,7 +17,7 @@ use crate::claims::beat::{Beat, Holder};
 use crate::claims::expiry::Lock;
 use crate::claims::heartbeat;
 use crate::claims::heartbeat::Pulse;
-use crate::claims::io::{Clock, Files};
+use crate::claims::io::{Call, Clock, Files};
 use crate::claims::store::{Claim, PUBLISHING, REMAINS, STAGE};
 use crate::error::{Context, Error};
 use crate::exit::Exit;
@@ -156,6 +159,10 @@ impl Files for Calls {
             world.make(*at, name, self.user).map(drop)
         })
         .await
+    }
+
+    async fn together<const N: usize>(&self, calls: [Call<'_, Ino>; N]) -> [Result<Option<Ino>>; N] {
+        all(calls.each_ref().map(|call| Box::pin(self.one(call)))).await
     }
 
     async fn names(&self, dir: &Ino) -> Result<Vec<Box<[u8]>>> {
@@ -316,6 +323,21 @@ impl Files for Calls {
     }
 }
 
+/// Does several things at the same time, until all are done.
+async fn all<F: Future + Unpin, const N: usize>(mut running: [F; N]) -> [F::Output; N] {
+    let mut done = [const { None }; N];
+    poll_fn(|context| {
+        for (running, done) in running.iter_mut().zip(&mut done).filter(|(_, done)| done.is_none()) {
+            if let Poll::Ready(result) = Pin::new(running).poll(context) {
+                *done = Some(result);
+            }
+        }
+        if done.iter().all(Option::is_some) { Poll::Ready(()) } else { Poll::Pending }
+    })
+    .await;
+    done.map(|done| done.expect("all are done"))
+}
+
 /// A replica's clock, which another one's has nothing to do with.
 pub(crate) struct Ticks {
     pub sim: Rc<Sim>,
@@ -360,8 +382,8 @@ pub(crate) struct Heartbeat {
 impl Work<Calls> for SmallSeed {
     type Heartbeat = Heartbeat;
     type Source = u32;
-    type Staged = Sealed;
-    type Synced = Sealed;
+    type Staged = (Ino, Sealed);
+    type Synced = (Ino, Sealed);
     type Published = Sealed;
 
     async fn is_emptied(&self, record: &Public) -> crate::error::Result<bool> {
@@ -441,9 +463,9 @@ impl Work<Calls> for SmallSeed {
         _: u32,
         after: Option<&Public>,
         _: &Heartbeat,
-    ) -> crate::error::Result<Sealed> {
-        let staged = self.fill_stage(claim).await.context("stage", "stage");
-        staged.map(|()| Sealed {
+    ) -> crate::error::Result<(Ino, Sealed)> {
+        let stage = self.fill_stage(claim).await.context("stage", "stage")?;
+        let sealed = Sealed {
             generation: after.map_or(1, |record| record.generation + 1),
             version: Some(self.image.to_string()),
             totals: Totals::default(),
@@ -461,7 +483,8 @@ impl Work<Calls> for SmallSeed {
                 .map(|path| Name::from(path.split('/').next().unwrap_or("").as_bytes()))
                 .collect(),
             root: None,
-        })
+        };
+        Ok((stage, sealed))
     }
 
     async fn is_outdated(&self, record: &Public) -> crate::error::Result<bool> {
@@ -474,15 +497,14 @@ impl Work<Calls> for SmallSeed {
         _: u32,
         record: &Public,
         heartbeat: &Heartbeat,
-    ) -> crate::error::Result<Option<Sealed>> {
+    ) -> crate::error::Result<Option<(Ino, Sealed)>> {
         let bytes = self.calls.read(&claim.state, Complete::FILE).await.context("read", Complete::FILE)?;
         let complete = Complete::parse(&bytes, std::path::Path::new(Complete::FILE))?;
         let (old, new) = (image_of(complete.version.as_ref()), image(self.image));
         let changed = new.into_iter().filter(|(path, data)| image(old).get(path) != Some(data));
         let changed: BTreeSet<String> = changed.map(|(path, _)| path).collect();
         *self.only.borrow_mut() = Some((changed, format!("upgrade of {}, ", complete.generation)));
-        let sealed = self.stage(claim, self.image, Some(record), heartbeat).await?;
-        let stage = self.calls.open(&claim.dir, STAGE).await.context("open", STAGE)?;
+        let (stage, sealed) = self.stage(claim, self.image, Some(record), heartbeat).await?;
         match self.calls.make(&stage, ASIDE).await {
             Ok(_) | Err(Errno::EXIST) => {}
             Err(error) => return Err(error).context("make", ASIDE),
@@ -498,7 +520,7 @@ impl Work<Calls> for SmallSeed {
             held: Vec::new(),
             sentinel: Some(Name::from(SENTINEL.as_bytes())),
         };
-        Ok(Some(Sealed { upgrade: Some(upgrade.into()), ..sealed }))
+        Ok(Some((stage, Sealed { upgrade: Some(upgrade.into()), ..sealed })))
     }
 
     async fn stage_repair(
@@ -507,7 +529,7 @@ impl Work<Calls> for SmallSeed {
         _: u32,
         record: &Public,
         heartbeat: &Heartbeat,
-    ) -> crate::error::Result<Option<Sealed>> {
+    ) -> crate::error::Result<Option<(Ino, Sealed)>> {
         if !record.has_version(&self.image.to_string()) {
             return Err(Error::new(Exit::Refused, "repair", "the volume is at another version"));
         }
@@ -528,13 +550,17 @@ impl Work<Calls> for SmallSeed {
             return Ok(None);
         }
         *self.only.borrow_mut() = Some((missing, "repair of ".to_owned()));
-        let sealed = self.stage(claim, self.image, None, heartbeat).await?;
-        Ok(Some(Sealed { repairs: true, ..sealed }))
+        let (stage, sealed) = self.stage(claim, self.image, None, heartbeat).await?;
+        Ok(Some((stage, Sealed { repairs: true, ..sealed })))
     }
 
-    async fn sync(&self, claim: &Claim<Ino>, sealed: Sealed) -> crate::error::Result<Sealed> {
+    async fn sync(
+        &self,
+        claim: &Claim<Ino>,
+        (stage, sealed): (Ino, Sealed),
+    ) -> crate::error::Result<(Ino, Sealed)> {
         let calls = &self.calls;
-        self.write_stage(claim, Staged { syncing: true, ..self.new_stage() }).await?;
+        self.write_stage(&stage, Staged { syncing: true, ..self.new_stage() }).await?;
         let is_lost = calls.sim.is_lost();
         let synced = calls.call(Fault::Often, |world, _, _| {
             if is_lost && !world.kind.is_remote() {
@@ -545,22 +571,25 @@ impl Work<Calls> for SmallSeed {
             Ok(())
         });
         synced.await.context("sync", "/")?;
-        self.write_stage(claim, Staged { sealed: Some(sealed.clone()), ..self.new_stage() }).await?;
-        Ok(sealed)
+        self.write_stage(&stage, Staged { sealed: Some(sealed.clone()), ..self.new_stage() }).await?;
+        Ok((stage, sealed))
     }
 
     async fn publish(
         &self,
         claim: &Claim<Ino>,
-        whole: Whole<Sealed>,
+        whole: Whole<(Ino, Sealed)>,
         heartbeat: &Heartbeat,
     ) -> crate::error::Result<Sealed> {
-        let sealed = match whole {
-            Whole::Ours(sealed) => sealed,
-            Whole::Earlier(staged) => staged.sealed.expect("it is sealed"),
-        };
         let calls = &self.calls;
-        let wrapper = calls.open(&claim.dir, PUBLISHING).await.context("open", PUBLISHING)?;
+        let (stage, sealed) = match whole {
+            Whole::Ours((stage, sealed)) => (Some(stage).filter(|_| sealed.upgrade.is_none()), sealed),
+            Whole::Earlier(staged) => (None, staged.sealed.expect("it is sealed")),
+        };
+        let wrapper = match stage {
+            Some(stage) => stage,
+            None => calls.open(&claim.dir, PUBLISHING).await.context("open", PUBLISHING)?,
+        };
         let tree = match calls.open(&wrapper, TREE).await {
             Ok(tree) => tree,
             Err(Errno::NOENT) => return Ok(sealed),
@@ -599,8 +628,6 @@ impl Work<Calls> for SmallSeed {
         for dir in visited {
             calls.sync(&dir).await.context("sync", "/")?;
         }
-        // Not before: what it is asked for again after a power cut is in there.
-        let _ = calls.remove(&wrapper, TREE.as_bytes()).await;
         Ok(sealed)
     }
 
@@ -632,12 +659,8 @@ impl SmallSeed {
         new
     }
 
-    async fn write_stage(&self, claim: &Claim<Ino>, staged: Staged) -> crate::error::Result<()> {
-        let written = async {
-            let stage = self.calls.open(&claim.dir, STAGE).await?;
-            self.calls.write(&stage, Staged::FILE, &to_bytes(&staged)).await
-        };
-        written.await.context("write", Staged::FILE)
+    async fn write_stage(&self, stage: &Ino, staged: Staged) -> crate::error::Result<()> {
+        self.calls.write(stage, Staged::FILE, &to_bytes(&staged)).await.context("write", Staged::FILE)
     }
 
     fn trusts(&self, earlier: Option<&Staged>) -> bool {
@@ -646,19 +669,31 @@ impl SmallSeed {
         earlier.is_some_and(|earlier| earlier.distrusted_by(&self.new_stage(), kept).is_none())
     }
 
-    async fn fill_stage(&self, claim: &Claim<Ino>) -> Result<()> {
+    async fn fill_stage(&self, claim: &Claim<Ino>) -> Result<Ino> {
         let calls = &self.calls;
-        let make = async |at: &Ino, name: &str| match calls.make(at, name).await {
-            Err(Errno::EXIST) => calls.open(at, name).await,
-            made => made,
-        };
-        let stage = make(&claim.dir, STAGE).await?;
+        let stage = calls.ensure(&claim.dir, STAGE).await?;
+        let note = to_bytes(&self.new_stage());
+        let note = calls.write(&stage, Staged::FILE, &note);
+        if !claim.inherited {
+            // A new stage's record is written while it is filled.
+            let tree = self.fill_tree(claim, stage);
+            let [noted, filled] =
+                all([Box::pin(note) as Pin<Box<dyn Future<Output = _>>>, Box::pin(tree)]).await;
+            return noted.and(filled).map(|()| stage);
+        }
         let earlier = calls.read(&stage, Staged::FILE).await.ok().and_then(|bytes| Staged::parse(&bytes));
         if !self.trusts(earlier.as_ref()) {
             calls.remove(&stage, TREE.as_bytes()).await?;
         }
-        calls.write(&stage, Staged::FILE, &to_bytes(&self.new_stage())).await?;
-        let tree = make(&stage, TREE).await?;
+        note.await?;
+        self.fill_tree(claim, stage).await?;
+        calls.remove(&claim.dir, REMAINS.as_bytes()).await?;
+        Ok(stage)
+    }
+
+    async fn fill_tree(&self, claim: &Claim<Ino>, stage: Ino) -> Result<()> {
+        let calls = &self.calls;
+        let tree = calls.ensure(&stage, TREE).await?;
         let remains = match calls.open(&claim.dir, REMAINS).await {
             Ok(remains) => {
                 let earlier =
@@ -679,7 +714,7 @@ impl SmallSeed {
                 if dirs.borrow().contains_key(&at) {
                     continue;
                 }
-                let new = make(&above, part).await?;
+                let new = calls.ensure(&above, part).await?;
                 let old = match old {
                     Some(old) => calls.open(&old, part).await.ok(),
                     None => None,
@@ -690,9 +725,6 @@ impl SmallSeed {
             self.file(dir, old, name.as_bytes(), &data).await?;
         }
         calls.write(&stage, ManifestRef::STAGED, &manifest(self.image)).await?;
-        if claim.inherited {
-            calls.remove(&claim.dir, REMAINS.as_bytes()).await?;
-        }
         Ok(())
     }
 

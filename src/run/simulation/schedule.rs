@@ -171,8 +171,10 @@ impl Sim {
             if waits && self.now.get() >= time {
                 return Poll::Ready(());
             }
-            waits = true;
-            self.wake_at(time, self.task.get());
+            // Once: a task that does several things is polled for each of them.
+            if !std::mem::replace(&mut waits, true) {
+                self.wake_at(time, self.task.get());
+            }
             Poll::Pending
         })
         .await;

@@ -14,7 +14,7 @@ use rustix::fs::{self, AtFlags, Mode, OFlags};
 use rustix::io::Errno;
 
 use super::Published;
-use super::root::of_seed;
+use super::root::{inherited, of_seed};
 use crate::cli::config::VolumeConfig;
 use crate::error::{Context, Error, Result};
 use crate::exit::Exit;
@@ -261,7 +261,7 @@ impl StageJob<'_> {
     ) -> Result<Option<(Option<(OwnedFd, String)>, Option<Root>)>> {
         let Surveyed { crossing, mounted, is_empty, missing } = found;
         let stat = fs::fstat(&crossing.staged).context("stat staged", mounted.path())?;
-        let mut inherited = self.inherited(mounted)?;
+        let mut inherited = inherited(mounted, self.config)?;
         let (uid, gid, mode) = (stat.st_uid, stat.st_gid, stat.st_mode & 0o7777);
         let mtime = self.config.times.then(|| Time::of(&stat));
         let staged = Meta { mode, uid, gid, mtime, xattrs: None };

@@ -16,13 +16,6 @@ use crate::volume::records::Root;
 use crate::volume::{Volume, user};
 
 impl StageJob<'_> {
-    /// What the root of `volume`, this one or a mount below it, passes on. Its group only where nobody says whose
-    /// the seed is: not `--chown`, and not root, who keeps the source's owners.
-    pub(crate) fn inherited(&self, volume: &Volume) -> Result<Inheritance> {
-        let with_group = self.config.owner.is_none() && !user::is_root();
-        Inheritance::of(volume.root(), with_group).context("stat", volume.path())
-    }
-
     /// Why the tree in an earlier stage is of no use: it passes on something else than the root does now.
     pub(crate) fn inherited_otherwise(
         &self,
@@ -41,6 +34,16 @@ impl StageJob<'_> {
         let (mode, mtime) = of_seed.map_or((None, None), |root| (root.mode, root.mtime));
         Some(Root { asked: true, uid, gid, mode, mtime })
     }
+}
+
+/// What the root of a volume passes on. Its group only where nobody says whose the seed is: not `--chown`, and not root,
+/// who keeps the source's owners.
+///
+/// # Errors
+/// When it cannot be looked at.
+pub(crate) fn inherited(volume: &Volume, config: &VolumeConfig) -> Result<Inheritance> {
+    let with_group = config.owner.is_none() && !user::is_root();
+    Inheritance::of(volume.root(), with_group).context("stat", volume.path())
 }
 
 /// What an empty root that passes this on becomes of what the seed has for it.

@@ -21,7 +21,7 @@ use crate::seed::engine::feed::Feed;
 use crate::seed::engine::job::{CHUNK, Data, Entry, FileJob, Listing, Names};
 use crate::seed::stage::dir::Dir;
 use crate::seed::stage::overrides::Overrides;
-use crate::volume::{is_type, names, open_beneath, stat_entry};
+use crate::volume::{ShortStat, is_type, names, open_beneath, stat_entry};
 
 /// What the files of a mounted ConfigMap or Secret are links into (Kubernetes `pkg/volume/util/atomic_writer.go`).
 const CONFIG_MAP: &[u8] = b"..data";
@@ -46,7 +46,7 @@ type EntryRef = (Arc<Dir>, Box<[u8]>);
 pub(crate) struct Walk<'a> {
     root: &'a OwnedFd,
     path: &'a Path,
-    ours: [Stat; 2],
+    ours: [ShortStat; 2],
     overrides: Overrides<'a>,
     only: Option<Wanted<'a>>,
     /// What the root of the source carries.
@@ -82,7 +82,7 @@ impl<'a> Walk<'a> {
     pub(crate) fn new(
         root: &'a OwnedFd,
         path: &'a Path,
-        ours: [Stat; 2],
+        ours: [ShortStat; 2],
         overrides: Overrides<'a>,
         excluding: &'a mut Excluding,
         only: Option<Wanted<'a>>,
@@ -253,7 +253,7 @@ impl<'a> Walk<'a> {
     }
 
     fn refuse_volume(&self, stat: &Stat) -> Result<()> {
-        let is = |ours: &Stat| (stat.st_dev, stat.st_ino) == (ours.st_dev, ours.st_ino);
+        let is = |ours: &ShortStat| (stat.st_dev, stat.st_ino) == (ours.device, ours.inode);
         let what = match &self.ours {
             [volume, _] if is(volume) => "the volume itself",
             [_, stage] if is(stage) => "the directory of volseed's state",

@@ -17,7 +17,7 @@ use crate::cli::values::{Existing, LockMode, Workers};
 use crate::error::Result;
 use crate::exit::Exit;
 use crate::progress::Progress;
-use crate::seed::{Source, StageJob};
+use crate::seed::{RootLook, Source, StageJob};
 use crate::volume::Volume;
 
 /// The most that is read of what a decoder gives, in bytes.
@@ -101,7 +101,8 @@ fn stage(archive: &Path, volume: &Path, into_pipe: bool) -> Result<()> {
         progress: &Arc::new(Progress::default()),
         cancel: Arc::new(Cancel::default()),
     };
-    site.stage(if into_pipe { source.into_pipe() } else { source }, None, None).map(drop)
+    let look = RootLook::at(&volume, &config)?;
+    site.stage(if into_pipe { source.into_pipe() } else { source }, look, None, None).map(drop)
 }
 
 /// Every path with its type, mode, length, links and the beginning of its data.

@@ -21,7 +21,7 @@ use crate::exit::Exit;
 use crate::progress::Progress;
 use crate::seed::Repair;
 use crate::volume::{
-    FoundEntry, is_type, look_at, names, open_beneath, open_in_mount, refuses_names, stat_entry,
+    FoundEntry, beside, is_type, look_at, names, open_beneath, open_in_mount, refuses_names, stat_entry,
 };
 
 /// Levels of which both directories stay open. Real trees are hardly deeper; what is below is opened from the
@@ -221,7 +221,8 @@ impl<'a> CommonWalk<'a> {
 pub(crate) fn look(rules: &WalkRules<'_>, path: &[u8], pair: &Pair) -> Result<Looked> {
     let (from, to) = (pair.from.as_fd(), pair.to.as_fd());
     // One look at the whole directory instead of one at each name.
-    let there = names(to).context("read directory", || rules.full(path))?;
+    let (there, staged) = beside(|| names(to), || names(from));
+    let there = there.context("read directory", || rules.full(path))?;
     let mut there: HashSet<Box<[u8]>> = there.into_iter().collect();
     let folds = case::folds(to, &there);
     let mut spelled = HashMap::new();
@@ -229,7 +230,7 @@ pub(crate) fn look(rules: &WalkRules<'_>, path: &[u8], pair: &Pair) -> Result<Lo
         there = there.iter().map(|name| case::fold(name).into()).collect();
     }
     let mut looked = Looked::default();
-    for name in names(from).context("read stage of", rules.path)? {
+    for name in staged.context("read stage of", rules.path)? {
         let child = join(path, &name);
         let full = || rules.full(&child);
         let compared = if folds { case::fold(&name).into() } else { name.clone() };

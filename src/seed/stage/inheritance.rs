@@ -30,8 +30,8 @@ impl Inheritance {
     /// # Errors
     /// As `fstat`.
     pub(crate) fn of(root: BorrowedFd<'_>, with_group: bool) -> rustix::io::Result<Inheritance> {
-        let found = fs::fstat(root)?;
-        let group = (with_group && found.st_mode & SET_GROUP_ID != 0).then_some(found.st_gid);
+        let found = volume::short_stat(root)?;
+        let group = (with_group && found.mode & SET_GROUP_ID != 0).then_some(found.gid);
         Ok(Inheritance { acl: default_acl(root), group })
     }
 

@@ -6,11 +6,11 @@
 
 use std::os::fd::BorrowedFd;
 
-use rustix::fs::{self, Access, AtFlags};
+use rustix::fs::{Access, AtFlags, accessat};
 use rustix::io::Errno;
 
-use crate::volume::user;
 pub(crate) use crate::volume::user::{Owner, as_owner, spelled};
+use crate::volume::{ShortStat, short_stat, user};
 
 /// Two users who are not root.
 const OTHERS: [Owner; 2] = [(65_534, 65_534), (65_533, 65_533)];
@@ -24,16 +24,15 @@ pub(crate) fn is_possible() -> bool {
 /// The one user that the volume gives everything to, independent of the user that makes it (NFS: `all_squash`, access points of EFS), where
 /// nobody `asked` for another. There every user may write in `stage`, a directory that only we may enter.
 pub(crate) fn of_everything(stage: BorrowedFd<'_>, asked: Option<Owner>) -> Option<Owner> {
-    let is_mapped = |found: &fs::Stat| asked.is_none() && found.st_uid != user::uid();
-    let found = fs::fstat(stage).ok().filter(is_mapped)?;
-    let one = Some((found.st_uid, found.st_gid));
+    let is_mapped = |found: &ShortStat| asked.is_none() && found.uid != user::uid();
+    let found = short_stat(stage).ok().filter(is_mapped)?;
+    let one = Some((found.uid, found.gid));
     if !user::is_root() {
         return one;
     }
-    let other = OTHERS.into_iter().find(|(uid, _)| *uid != found.st_uid)?;
+    let other = OTHERS.into_iter().find(|(uid, _)| *uid != found.uid)?;
     as_owner(Some(other), || {
-        let may_write =
-            fs::accessat(stage, ".", Access::WRITE_OK | Access::EXEC_OK, AtFlags::EACCESS).is_ok();
+        let may_write = accessat(stage, ".", Access::WRITE_OK | Access::EXEC_OK, AtFlags::EACCESS).is_ok();
         one.filter(|_| may_write && user::current() == other)
     })
 }

@@ -188,7 +188,7 @@ impl Tree {
     }
 
     /// The root's descriptor, which may be read.
-    pub(crate) fn root_fd(&self) -> &OwnedFd {
+    pub(crate) fn root_fd(&self) -> &Arc<OwnedFd> {
         &self.root_fd
     }
 
