@@ -29,6 +29,11 @@ pub(crate) const LOCK: &str = "lock";
 /// (Linux `nfsv4gracetime`).
 pub(crate) const LOCK_ANSWER: Duration = Duration::from_secs(5);
 
+/// So often at most a question is asked that is answered with what it was asked of being gone. Where that is so, it stays
+/// so; an answer of the moment, as while a server hands over to another, must not pass for it: a claim that was
+/// overlooked would be believed to be over.
+const ASKED: usize = 3;
+
 /// Calls on a volume.
 pub(crate) struct Disk {
     /// Whether a call may be a round trip, and one for the lock may hang.
@@ -55,8 +60,25 @@ impl Disk {
 
     fn open_directory(at: &Arc<OwnedFd>, name: &[u8]) -> Result<Arc<OwnedFd>> {
         // Another mount is never ours: its parents can be renamed, so that it gets the name of something that is.
-        volume::open_in_mount(at.as_fd(), name, OFlags::DIRECTORY | OFlags::RDONLY).map(Arc::new)
+        let open = || volume::open_in_mount(at.as_fd(), name, OFlags::DIRECTORY | OFlags::RDONLY);
+        settled(is_stale, open).map(Arc::new)
     }
+}
+
+/// Asks again where the answer says that what was asked is gone.
+fn settled<T>(is_gone: impl Fn(Errno) -> bool, ask: impl Fn() -> Result<T>) -> Result<T> {
+    let mut answer = ask();
+    for _ in 1..ASKED {
+        match answer {
+            Err(error) if is_gone(error) => answer = ask(),
+            answer => return answer,
+        }
+    }
+    answer
+}
+
+fn is_stale(error: Errno) -> bool {
+    error == Errno::STALE
 }
 
 impl<'a> ClaimStore<'a, Disk> {
@@ -109,7 +131,8 @@ impl Files for Disk {
     }
 
     async fn names(&self, dir: &Self::Dir) -> Result<Vec<Box<[u8]>>> {
-        volume::names(dir.as_fd())
+        // A directory that is removed while it is open has no entry any more (getdents64(2), `ENOENT`).
+        settled(|error| is_stale(error) || error == Errno::NOENT, || volume::names(dir.as_fd()))
     }
 
     async fn has_directories(&self, dir: &Self::Dir) -> Result<bool> {
@@ -122,7 +145,7 @@ impl Files for Disk {
     }
 
     async fn read(&self, at: &Self::Dir, name: &str) -> Result<Vec<u8>> {
-        records::read_whole(at.as_fd(), name)
+        settled(is_stale, || records::read_whole(at.as_fd(), name))
     }
 
     async fn write(&self, at: &Self::Dir, name: &str, bytes: &[u8]) -> Result<()> {
@@ -163,7 +186,7 @@ impl Files for Disk {
     }
 
     async fn privacy(&self, dir: &Self::Dir, wall: Wall) -> Result<Privacy> {
-        self.ourselves.privacy(dir.as_fd(), wall)
+        settled(is_stale, || self.ourselves.privacy(dir.as_fd(), wall))
     }
 
     async fn is_removable(&self, dir: &Self::Dir, owner: u32) -> Result<bool> {
@@ -187,7 +210,8 @@ impl Files for Disk {
     }
 
     async fn same(&self, one: &Self::Dir, other: &Self::Dir) -> Result<bool> {
-        let (one, other) = (fs::fstat(one)?, fs::fstat(other)?);
+        let stat = |dir: &Self::Dir| settled(is_stale, || fs::fstat(dir));
+        let (one, other) = (stat(one)?, stat(other)?);
         Ok((one.st_dev, one.st_ino) == (other.st_dev, other.st_ino))
     }
 
