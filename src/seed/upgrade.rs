@@ -6,6 +6,7 @@
 //! by any other that has both manifests and the rules, which are sealed with the tree.
 
 pub(crate) mod apply;
+mod aside;
 pub(crate) mod check;
 mod differences;
 pub(crate) mod matrix;

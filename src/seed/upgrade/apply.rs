@@ -4,29 +4,28 @@
 //! is removed in the volume's tree: what goes is renamed to `aside` in the claim, and looked at once more there, since a
 //! user may have changed it in that moment. Run again after a kill it finds what is done, and goes on.
 
-use std::collections::BTreeMap;
+use std::collections::HashMap;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use rustix::fs::{self, AtFlags, FileType, Gid, Mode, OFlags, Stat, Uid};
 use rustix::io::Errno;
 
 use super::Upgrade;
-use super::differences::{Entry, Leaf};
-use super::matrix::{Action, Change, Found, Why};
+use super::aside::twice;
+use super::differences::Leaf;
+use super::matrix::{Action, Why};
 use super::walk::{At, LeftOut, Missing, Visitor};
 use crate::error::{Context, Result, printable};
-use crate::seed::manifest::digest::DataDigest;
 use crate::seed::manifest::line::ListedAttrs;
-use crate::seed::manifest::read::{ListedEntry, Lookup, split};
-use crate::seed::manifest::verify::unreadable;
+use crate::seed::manifest::read::{ListedEntry, split};
 use crate::seed::publish::saved::Saved;
 use crate::seed::publish::{rename_narrow, rename_unless_there};
 use crate::seed::source::entry::Time;
 use crate::seed::stage::common::{full_path, join};
 use crate::volume::records::{ASIDE, NEW, OFFERED, OLD, TREE, Unkept};
-use crate::volume::{change_mode, is_type, make_private, names, open_beneath, openat, stat_entry};
+use crate::volume::{change_mode, is_type, make_private, open_beneath, openat, stat_entry};
 
 /// Where it is done.
 pub(crate) struct Site<'a> {
@@ -64,14 +63,16 @@ pub(crate) struct Upgraded {
 }
 
 /// An upgrade that is being carried out.
-struct Applying<'a> {
-    upgrade: Upgrade<'a>,
-    site: &'a Site<'a>,
+pub(super) struct Applying<'a> {
+    pub(super) upgrade: Upgrade<'a>,
+    pub(super) site: &'a Site<'a>,
     tree: OwnedFd,
-    aside: OwnedFd,
+    pub(super) aside: OwnedFd,
+    /// The directories of `tree` in which somebody is at work, by path.
+    staged: Mutex<HashMap<Vec<u8>, Arc<OwnedFd>>>,
     saved: Mutex<Option<Saved>>,
     /// Directories of the old seed, to go once they are empty.
-    gone: Mutex<Vec<Vec<u8>>>,
+    pub(super) gone: Mutex<Vec<Vec<u8>>>,
     /// Leaves in the places of such directories.
     after: Mutex<Vec<Vec<u8>>>,
     done: Mutex<Upgraded>,
@@ -91,6 +92,7 @@ pub(crate) fn apply(upgrade: Upgrade<'_>, site: &Site<'_>, threads: usize) -> Re
         site,
         tree,
         aside,
+        staged: Mutex::default(),
         saved: Mutex::default(),
         gone: Mutex::default(),
         after: Mutex::default(),
@@ -115,7 +117,7 @@ impl Visitor for Applying<'_> {
             }
             Action::Remove => {
                 (self.site.go_on)()?;
-                if self.set_aside(at.directory, &leaf.name, &path)? {
+                if self.set_aside(at, &leaf.name, &path)? {
                     self.done().removed += 1;
                     self.look_again(&path, leaf.old.as_ref())?;
                 }
@@ -137,7 +139,7 @@ impl Visitor for Applying<'_> {
                     return Ok(());
                 }
                 (self.site.go_on)()?;
-                if self.set_aside(at.directory, name, &path)? {
+                if self.set_aside(at, name, &path)? {
                     self.look_again(&path, old)?;
                 }
                 self.add(at, name, &path)
@@ -162,15 +164,16 @@ impl Visitor for Applying<'_> {
         let Unkept { owners, modes, .. } = self.upgrade.unkept();
         if !owners {
             let owner = (Some(Uid::from_raw(attrs.uid)), Some(Gid::from_raw(attrs.gid)));
-            refused(fs::fchown(at.directory, owner.0, owner.1), || self.full(at.path))?;
+            unless_refused(fs::fchown(at.directory, owner.0, owner.1), || self.full(at.path))?;
         }
         if !modes {
-            refused(fs::fchmod(at.directory, Mode::from_raw_mode(attrs.mode)), || self.full(at.path))?;
+            unless_refused(fs::fchmod(at.directory, Mode::from_raw_mode(attrs.mode)), || self.full(at.path))?;
         }
         Ok(())
     }
 
     fn leave(&self, at: At<'_>) -> Result<()> {
+        lock(&self.staged).remove(at.path);
         fs::fsync(at.directory).context("sync directory", || self.full(at.path))
     }
 }
@@ -215,11 +218,15 @@ impl Applying<'_> {
             let flags = AtFlags::SYMLINK_NOFOLLOW;
             fs::utimensat(&from, &*leaf.name, &time.timestamps(), flags).context("set time of", full)?;
         }
+        if saves && let Some(why) = self.upgrade.is_fixed(at, &leaf.name)? {
+            self.left_out(path, why);
+            return Ok(());
+        }
         if saves {
             let linked = self.with_saved(|saved| saved.link(at.directory, &leaf.name, path))?;
             if linked {
                 self.done().saved.push(path.into());
-            } else if self.set_aside(at.directory, &leaf.name, path)? {
+            } else if self.set_aside(at, &leaf.name, path)? {
                 self.look_again(path, None)?;
             }
         }
@@ -228,8 +235,9 @@ impl Applying<'_> {
             Err(Errno::NOENT) => {}
             // The file is open on an SMB server, or another user's in a directory with the sticky bit.
             Err(Errno::BUSY | Errno::TXTBSY | Errno::ACCESS | Errno::PERM | Errno::ISDIR) => {
-                self.left_out(path, LeftOut::Closed);
-                self.offer(path)?;
+                if self.refused(at, &leaf.name, path)? == LeftOut::Closed {
+                    self.offer(path)?;
+                }
             }
             Err(error) => return Err(error).context("publish", full),
         }
@@ -283,89 +291,6 @@ impl Applying<'_> {
         }
     }
 
-    /// Moves what the volume has to the claim; whether anything was there.
-    fn set_aside(&self, directory: BorrowedFd<'_>, name: &[u8], path: &[u8]) -> Result<bool> {
-        match twice(|| fs::renameat(directory, name, &self.aside, &*name_of(path))) {
-            Ok(()) => Ok(true),
-            Err(Errno::NOENT) => Ok(false),
-            Err(Errno::BUSY | Errno::TXTBSY | Errno::ACCESS | Errno::PERM) => {
-                self.left_out(path, LeftOut::Closed);
-                Ok(false)
-            }
-            Err(error) => Err(error).context("set aside", || self.full(path)),
-        }
-    }
-
-    /// Whether what was set aside is what was put there. If not, it is the user's, and saved.
-    fn look_again(&self, path: &[u8], old: Option<&ListedEntry>) -> Result<()> {
-        let name = name_of(path);
-        let full = || self.full(path);
-        let Some(stat) = stat_entry(self.aside.as_fd(), &name).context("stat", full)? else { return Ok(()) };
-        let leaf = Leaf { name: Box::from(&*name), change: Change::Removed, old: old.cloned(), new: None };
-        let is_ours = match is_type(&stat, FileType::Directory) {
-            true => {
-                let below =
-                    openat(self.aside.as_fd(), &name, OFlags::DIRECTORY | OFlags::RDONLY, Mode::empty());
-                below.and_then(|below| names(below.as_fd())).context("read directory", full)?.is_empty()
-            }
-            false => {
-                let (directory, unkept) = (self.aside.as_fd(), self.upgrade.unkept());
-                let entry = Entry { directory, name: &name, stat: &stat, unkept, reads: false };
-                entry.found(&leaf).context("read", full)? == Found::AsOld
-            }
-        };
-        if is_ours {
-            return Ok(());
-        }
-        self.with_saved(|saved| saved.take(self.aside.as_fd(), &name, path))?;
-        self.done().saved.push(path.into());
-        Ok(())
-    }
-
-    /// What a run that was killed had set aside, and perhaps not looked at again.
-    fn look_again_at_all(&self) -> Result<()> {
-        let left = names(self.aside.as_fd()).context("read directory", ASIDE)?;
-        let Some(old) = self.upgrade.old.filter(|_| !left.is_empty()) else { return Ok(()) };
-        let mut paths: BTreeMap<Box<[u8]>, Vec<u8>> = BTreeMap::new();
-        for path in old.below(b"") {
-            paths.insert(name_of(path), path.to_vec());
-            for name in old.entries(path).map_err(unreadable)?.keys() {
-                let path = join(path, name);
-                paths.insert(name_of(&path), path);
-            }
-        }
-        let mut lookup = Lookup::of(old);
-        for path in left.iter().filter_map(|name| paths.get(name)) {
-            let entry = lookup.entry(path).map_err(unreadable)?;
-            let first = entry.map(|entry| lookup.first_name(entry)).transpose().map_err(unreadable)?;
-            self.look_again(path, first.flatten().as_ref())?;
-        }
-        Ok(())
-    }
-
-    /// Directories of the old seed in which nothing is left, the deepest first.
-    fn remove_directories(&self) -> Result<()> {
-        let mut gone = std::mem::take(&mut *lock(&self.gone));
-        gone.sort_unstable_by(|one, other| other.cmp(one));
-        for path in gone {
-            let full = || self.full(&path);
-            let Some(directory) = self.directory(&path)? else { continue };
-            if !names(directory.as_fd()).context("read directory", full)?.is_empty() {
-                self.done().stayed += 1;
-                continue;
-            }
-            let (parent, name) = split(&path);
-            let Some(parent) = self.directory(parent)? else { continue };
-            (self.site.go_on)()?;
-            if self.set_aside(parent.as_fd(), name, &path)? {
-                self.done().removed += 1;
-                self.look_again(&path, None)?;
-                fs::fsync(&parent).context("sync directory", full)?;
-            }
-        }
-        Ok(())
-    }
-
     fn add_after_directories(&self) -> Result<()> {
         for path in std::mem::take(&mut *lock(&self.after)) {
             let (parent, name) = split(&path);
@@ -402,7 +327,7 @@ impl Applying<'_> {
         Ok(done)
     }
 
-    fn with_saved<T>(&self, act: impl FnOnce(&Saved) -> rustix::io::Result<T>) -> Result<T> {
+    pub(super) fn with_saved<T>(&self, act: impl FnOnce(&Saved) -> rustix::io::Result<T>) -> Result<T> {
         let mut saved = lock(&self.saved);
         if saved.is_none() {
             let (state, path) = self.site.state;
@@ -413,11 +338,18 @@ impl Applying<'_> {
     }
 
     /// The staged directory that `path` is in.
-    fn staged_parent(&self, path: &[u8]) -> Result<Option<OwnedFd>> {
+    fn staged_parent(&self, path: &[u8]) -> Result<Option<Arc<OwnedFd>>> {
         let (parent, _) = split(path);
+        if let Some(known) = lock(&self.staged).get(parent) {
+            return Ok(Some(Arc::clone(known)));
+        }
         let here: &[u8] = if parent.is_empty() { b"." } else { parent };
         match open_beneath(self.tree.as_fd(), here, OFlags::DIRECTORY | OFlags::RDONLY, Mode::empty()) {
-            Ok(directory) => Ok(Some(directory)),
+            Ok(directory) => {
+                let directory = Arc::new(directory);
+                lock(&self.staged).insert(parent.to_vec(), Arc::clone(&directory));
+                Ok(Some(directory))
+            }
             Err(Errno::NOENT) => Ok(None),
             Err(error) => Err(error).context("open staged", || self.full(path)),
         }
@@ -429,7 +361,7 @@ impl Applying<'_> {
     }
 
     /// A directory of the volume that may be gone, or something else by now.
-    fn directory(&self, path: &[u8]) -> Result<Option<OwnedFd>> {
+    pub(super) fn directory(&self, path: &[u8]) -> Result<Option<OwnedFd>> {
         match self.upgrade.open(path) {
             Ok(directory) => Ok(Some(directory)),
             Err(Missing::LeftOut(_)) => Ok(None),
@@ -437,18 +369,13 @@ impl Applying<'_> {
         }
     }
 
-    fn done(&self) -> MutexGuard<'_, Upgraded> {
+    pub(super) fn done(&self) -> MutexGuard<'_, Upgraded> {
         lock(&self.done)
     }
 
-    fn full(&self, path: &[u8]) -> std::path::PathBuf {
+    pub(super) fn full(&self, path: &[u8]) -> std::path::PathBuf {
         full_path(self.upgrade.volume.path(), path)
     }
-}
-
-/// What the entry at this path is called in `aside`: a run after a kill finds it by that.
-fn name_of(path: &[u8]) -> Box<[u8]> {
-    DataDigest::of(path).to_string().replace('/', "_").into_bytes().into()
 }
 
 /// Makes the directories of `path` in `directory`, and opens the last.
@@ -458,7 +385,7 @@ fn make_below(directory: OwnedFd, path: &[u8]) -> rustix::io::Result<OwnedFd> {
 }
 
 /// What may not be changed in the volume's tree stays, and is told.
-fn refused(result: rustix::io::Result<()>, path: impl Fn() -> std::path::PathBuf) -> Result<()> {
+fn unless_refused(result: rustix::io::Result<()>, path: impl Fn() -> std::path::PathBuf) -> Result<()> {
     match result {
         Err(cause @ (Errno::PERM | Errno::ACCESS | Errno::INVAL | Errno::NOTSUP)) => {
             tracing::warn!(path = printable(path().as_os_str().as_encoded_bytes()), %cause, "the directory keeps its mode or owner");
@@ -468,14 +395,6 @@ fn refused(result: rustix::io::Result<()>, path: impl Fn() -> std::path::PathBuf
     }
 }
 
-/// Tries once more what was refused: what is left out is left out for good, and a server may refuse for a moment.
-fn twice(rename: impl Fn() -> rustix::io::Result<()>) -> rustix::io::Result<()> {
-    match rename() {
-        Err(Errno::BUSY | Errno::TXTBSY | Errno::ACCESS | Errno::PERM) => rename(),
-        renamed => renamed,
-    }
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

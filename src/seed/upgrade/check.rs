@@ -56,7 +56,8 @@ impl Plan {
     }
 }
 
-struct Checking {
+struct Checking<'a> {
+    upgrade: &'a Upgrade<'a>,
     plan: Mutex<Plan>,
 }
 
@@ -66,7 +67,7 @@ impl Upgrade<'_> {
     /// # Errors
     /// When something cannot be read.
     pub(crate) fn check(&self, threads: usize) -> Result<Plan> {
-        let checking = Checking { plan: Mutex::default() };
+        let checking = Checking { upgrade: self, plan: Mutex::default() };
         self.walk(threads, &checking)?;
         self.visit_sentinel(&checking)?;
         Ok(checking.plan.into_inner().unwrap_or_else(PoisonError::into_inner))
@@ -109,7 +110,7 @@ impl Rules {
     }
 }
 
-impl Checking {
+impl Checking<'_> {
     fn add(&self, path: Vec<u8>, step: Step, bytes: u64) {
         let mut plan = self.plan.lock().unwrap_or_else(PoisonError::into_inner);
         plan.bytes += bytes;
@@ -117,12 +118,18 @@ impl Checking {
     }
 }
 
-impl Visitor for Checking {
+impl Visitor for Checking<'_> {
     fn leaf(&self, at: At<'_>, leaf: &Leaf, _: Option<&Stat>, action: Action) -> Result<()> {
         let bytes = match leaf.new.as_ref().map(|new| &new.listed) {
             Some(Listed::File { size, .. }) => *size,
             _ => 0,
         };
+        let path = join(at.path, &leaf.name);
+        let touches = matches!(action, Action::Replace | Action::ReplaceAndSave | Action::Remove);
+        if touches && let Some(why) = self.upgrade.is_fixed(at, &leaf.name)? {
+            self.left_out(&path, why);
+            return Ok(());
+        }
         let (step, bytes) = match action {
             Action::Nothing => return Ok(()),
             Action::Add => (Step::Add, bytes),
@@ -132,7 +139,7 @@ impl Visitor for Checking {
             Action::Stay(why, true) => (Step::Stay(why, leaf.new.is_some()), bytes),
             Action::Stay(why, false) => (Step::Stay(why, false), 0),
         };
-        self.add(join(at.path, &leaf.name), step, bytes);
+        self.add(path, step, bytes);
         Ok(())
     }
 

@@ -1,5 +1,6 @@
 //! In what two seeds differ in one directory, and which of the two an entry of the volume is from.
 
+use std::collections::HashSet;
 use std::io;
 use std::os::fd::BorrowedFd;
 
@@ -9,9 +10,10 @@ use rustix::io::Errno;
 use super::matrix::{Change, Found};
 use crate::seed::manifest::compare::{Content, content, has_attrs};
 use crate::seed::manifest::digest::DataDigest;
-use crate::seed::manifest::line::Listed;
+use crate::seed::manifest::line::{Listed, ListedAttrs};
 use crate::seed::manifest::read::{ListedEntries, ListedEntry, Lookup, Manifest};
 use crate::seed::manifest::verify::digest_of;
+use crate::seed::stage::common::join;
 use crate::volume::is_type;
 use crate::volume::records::Unkept;
 
@@ -54,6 +56,47 @@ pub(super) fn leaves(old: Option<&Manifest>, new: Option<&Manifest>, path: &[u8]
         found.push(Leaf { name, change: Change::Removed, old: Some(old), new: None });
     }
     Ok(found)
+}
+
+/// The names of the directories in one.
+#[derive(Default)]
+pub(super) struct Names<'m> {
+    /// That both seeds have.
+    pub both: Vec<&'m [u8]>,
+    /// That only the old one has.
+    pub old: Vec<&'m [u8]>,
+    /// That only the new one has.
+    pub new: Vec<&'m [u8]>,
+}
+
+/// The directories in the one at `path`.
+pub(super) fn names<'m>(old: Option<&'m Manifest>, new: Option<&'m Manifest>, path: &[u8]) -> Names<'m> {
+    let list = |manifest: Option<&'m Manifest>| {
+        let directory = manifest.and_then(|manifest| Some((manifest, manifest.directory(path)?)));
+        directory.map_or(Vec::new(), |(manifest, listed)| {
+            let is_listed = |name: &&[u8]| !manifest.is_left_out(&join(path, name));
+            listed.directories.iter().map(|name| &**name).filter(is_listed).collect()
+        })
+    };
+    let (olds, news) = (list(old), list(new));
+    let mut names = Names::default();
+    let known: HashSet<&[u8]> = olds.iter().copied().collect();
+    let (both, new) = news.into_iter().partition(|name| known.contains(name));
+    (names.both, names.new) = (both, new);
+    let both: HashSet<&[u8]> = names.both.iter().copied().collect();
+    names.old = olds.into_iter().filter(|name| !both.contains(name)).collect();
+    names
+}
+
+/// Mode and owner of a directory, where both seeds have it and have them otherwise: the old seed's, and the new one's.
+pub(super) fn attrs(
+    old: Option<&Manifest>,
+    new: Option<&Manifest>,
+    path: &[u8],
+) -> Option<(ListedAttrs, ListedAttrs)> {
+    let of = |manifest: Option<&Manifest>| manifest?.directory(path)?.attrs;
+    let (old, new) = (of(old)?, of(new)?);
+    (old != new).then_some((old, new))
 }
 
 /// What a further name stands for. One of something that is not listed stays what it is: nothing is like it.

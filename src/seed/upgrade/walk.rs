@@ -6,24 +6,29 @@
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::io;
+use std::ops::Range;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use rustix::fs::{self, FileType, OFlags, Stat};
 use rustix::io::Errno;
 
 use super::Upgrade;
-use super::differences::{Entry, Leaf, leaves};
+use super::differences::{Entry, Leaf, Names, attrs, leaves, names};
 use super::matrix::{Action, Change, Found, Rule, Why, decide};
 use crate::error::{Context, Result};
 use crate::seed::manifest::compare::has_attrs;
 use crate::seed::manifest::line::ListedAttrs;
-use crate::seed::manifest::read::{ListedEntry, Manifest, split};
+use crate::seed::manifest::read::{ListedEntry, split};
 use crate::seed::manifest::verify::unreadable;
 use crate::seed::stage::common::{full_path, join};
 use crate::system::parallel::work_off;
 use crate::volume::records::Unkept;
 use crate::volume::{entries, is_type, look_at, open_in_mount};
+
+/// So many leaves of a directory are visited one after the other.
+const LEAVES: usize = 4;
 
 /// A directory of the volume.
 #[derive(Clone, Copy)]
@@ -85,19 +90,29 @@ enum Of {
     New,
 }
 
-struct Part {
-    path: Vec<u8>,
-    of: Of,
-    /// The directory of the volume that it is in.
-    parent: Arc<OwnedFd>,
+/// A piece of the way.
+enum Part {
+    /// A directory, which is in this one of the volume.
+    Directory { path: Vec<u8>, of: Of, parent: Arc<OwnedFd> },
+    /// Some of the leaves of one that is open.
+    Leaves(Arc<OpenDirectory>, Range<usize>),
 }
 
-/// The names of directories in one.
-#[derive(Default)]
-struct Names<'m> {
-    both: Vec<&'m [u8]>,
-    old: Vec<&'m [u8]>,
-    new: Vec<&'m [u8]>,
+/// A directory whose leaves are visited, by several threads at once: in a large one each waits for the server.
+struct OpenDirectory {
+    path: Vec<u8>,
+    directory: Arc<OwnedFd>,
+    found: HashMap<Box<[u8]>, Stat>,
+    leaves: Vec<Leaf>,
+    attrs: Option<(ListedAttrs, ListedAttrs)>,
+    /// Parts of the leaves that are not done yet.
+    left: AtomicUsize,
+}
+
+impl OpenDirectory {
+    fn at(&self) -> At<'_> {
+        At { path: &self.path, directory: self.directory.as_fd() }
+    }
 }
 
 impl Upgrade<'_> {
@@ -108,8 +123,11 @@ impl Upgrade<'_> {
     pub(super) fn walk(&self, threads: usize, visitor: &dyn Visitor) -> Result<()> {
         let touched = self.touched().map_err(unreadable)?;
         let root = self.volume.root().try_clone_to_owned().context("open volume", self.volume.path())?;
-        let first = vec![Part { path: Vec::new(), of: Of::Both, parent: Arc::new(root) }];
-        work_off(threads, first, |part, more| self.visit(&part, &touched, more, visitor))
+        let first = vec![Part::Directory { path: Vec::new(), of: Of::Both, parent: Arc::new(root) }];
+        work_off(threads, first, |part, more| match part {
+            Part::Directory { path, of, parent } => self.visit((&path, of, &parent), &touched, more, visitor),
+            Part::Leaves(open, range) => self.visit_leaves(&open, range, visitor),
+        })
     }
 
     /// The directories in which the seeds differ, and those above them.
@@ -160,65 +178,43 @@ impl Upgrade<'_> {
 
     fn visit(
         &self,
-        part: &Part,
+        (path, of, parent): (&[u8], Of, &OwnedFd),
         touched: &HashSet<Vec<u8>>,
         more: &mut Vec<Part>,
         visitor: &dyn Visitor,
     ) -> Result<()> {
-        let Part { path, of, parent } = part;
-        let (old, new) = (self.old.filter(|_| *of != Of::New), Some(self.new).filter(|_| *of != Of::Old));
-        let changed = leaves(old, new, path).map_err(unreadable)?;
-        let names = names(old, new, path);
-        let attrs = attrs(old, new, path);
+        let (old, new) = (self.old.filter(|_| of != Of::New), Some(self.new).filter(|_| of != Of::Old));
+        let leaves = leaves(old, new, path).map_err(unreadable)?;
+        let (names, attrs) = (names(old, new, path), attrs(old, new, path));
         let opened = self.open_in(parent, split(path).1, path).and_then(|directory| {
             let directory = Arc::new(directory);
+            let part = |path, of| Part::Directory { path, of, parent: Arc::clone(&directory) };
             let below = names.both.iter().map(|name| join(path, name)).filter(|path| touched.contains(path));
-            more.extend(below.map(|path| Part { path, of: Of::Both, parent: Arc::clone(&directory) }));
-            if changed.is_empty() && names.old.is_empty() && names.new.is_empty() && attrs.is_none() {
+            more.extend(below.map(|path| part(path, Of::Both)));
+            if leaves.is_empty() && names.old.is_empty() && names.new.is_empty() && attrs.is_none() {
                 return Ok(());
             }
             self.in_directory(path, &directory, |at, found| {
-                for leaf in &changed {
-                    let child = join(path, &leaf.name);
-                    let is_directory = |names: &[&[u8]]| names.contains(&&*leaf.name);
-                    if self.rules.sentinel.as_deref() == Some(&*child) || is_directory(&names.new) {
-                        continue;
-                    }
-                    if is_directory(&names.old) && self.rules.of(&child) == Rule::Default {
-                        visitor.after_directory(child);
-                        continue;
-                    }
-                    self.leaf(at, leaf, found.get(&leaf.name), visitor)?;
+                self.visit_names(at, (&names, &leaves), &found, visitor, |path, of| {
+                    more.push(part(path, of))
+                })?;
+                let leaves = self.own_leaves(path, leaves, &names, visitor);
+                let parts = leaves.len().div_ceil(LEAVES);
+                let open = OpenDirectory {
+                    path: path.to_vec(),
+                    directory: Arc::clone(&directory),
+                    found,
+                    leaves,
+                    attrs,
+                    left: AtomicUsize::new(parts),
+                };
+                if parts == 0 {
+                    return self.leave(&open, visitor);
                 }
-                for name in &names.new {
-                    let old =
-                        changed.iter().find(|leaf| *leaf.name == **name).filter(|leaf| leaf.old.is_some());
-                    if self.tree(at, (name, old), found, visitor)? {
-                        more.push(Part {
-                            path: join(path, name),
-                            of: Of::New,
-                            parent: Arc::clone(&directory),
-                        });
-                    }
-                }
-                for name in &names.old {
-                    let child = join(path, name);
-                    let is_there = found.get(*name).is_some_and(|found| is_type(found, FileType::Directory));
-                    if is_there {
-                        more.push(Part { path: child.clone(), of: Of::Old, parent: Arc::clone(&directory) });
-                        if self.rules.of(&child) == Rule::Default {
-                            visitor.gone(child);
-                        }
-                    }
-                }
-                if let Some((was, wanted)) = attrs {
-                    let stat =
-                        fs::fstat(at.directory).context("stat", || full_path(self.volume.path(), path))?;
-                    if self.rules.of(path) != Rule::Protect && has_attrs(was, &stat, self.unkept()) {
-                        visitor.attrs(at, wanted)?;
-                    }
-                }
-                visitor.leave(at)
+                let open = Arc::new(open);
+                let range = |part| part * LEAVES..open.leaves.len().min((part + 1) * LEAVES);
+                more.extend((0..parts).map(|part| Part::Leaves(Arc::clone(&open), range(part))));
+                Ok(())
             })
         });
         match (opened, of) {
@@ -230,6 +226,79 @@ impl Upgrade<'_> {
                 Ok(())
             }
         }
+    }
+
+    /// Visits the directories in one that only one of the seeds has; `more` hears of those that come next.
+    fn visit_names(
+        &self,
+        at: At<'_>,
+        (names, leaves): (&Names<'_>, &[Leaf]),
+        found: &HashMap<Box<[u8]>, Stat>,
+        visitor: &dyn Visitor,
+        mut more: impl FnMut(Vec<u8>, Of),
+    ) -> Result<()> {
+        for name in &names.new {
+            let old = leaves.iter().find(|leaf| *leaf.name == **name).filter(|leaf| leaf.old.is_some());
+            if self.tree(at, (name, old), found, visitor)? {
+                more(join(at.path, name), Of::New);
+            }
+        }
+        for name in &names.old {
+            let child = join(at.path, name);
+            let is_there = found.get(*name).is_some_and(|found| is_type(found, FileType::Directory));
+            if is_there {
+                more(child.clone(), Of::Old);
+                if self.rules.of(&child) == Rule::Default {
+                    visitor.gone(child);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// The leaves that are visited as such, each when its turn comes.
+    fn own_leaves(
+        &self,
+        path: &[u8],
+        leaves: Vec<Leaf>,
+        names: &Names<'_>,
+        visitor: &dyn Visitor,
+    ) -> Vec<Leaf> {
+        let is_own = |leaf: &Leaf| {
+            let child = join(path, &leaf.name);
+            let is_directory = |names: &[&[u8]]| names.contains(&&*leaf.name);
+            if self.rules.sentinel.as_deref() == Some(&*child) || is_directory(&names.new) {
+                return false;
+            }
+            let waits = is_directory(&names.old) && self.rules.of(&child) == Rule::Default;
+            if waits {
+                visitor.after_directory(child);
+            }
+            !waits
+        };
+        leaves.into_iter().filter(is_own).collect()
+    }
+
+    fn visit_leaves(&self, open: &OpenDirectory, range: Range<usize>, visitor: &dyn Visitor) -> Result<()> {
+        for leaf in &open.leaves[range] {
+            self.leaf(open.at(), leaf, open.found.get(&leaf.name), visitor)?;
+        }
+        match open.left.fetch_sub(1, Ordering::AcqRel) {
+            1 => self.leave(open, visitor),
+            _ => Ok(()),
+        }
+    }
+
+    /// After everything else: a mode may forbid it.
+    fn leave(&self, open: &OpenDirectory, visitor: &dyn Visitor) -> Result<()> {
+        let at = open.at();
+        if let Some((was, wanted)) = open.attrs {
+            let stat = fs::fstat(at.directory).context("stat", || full_path(self.volume.path(), at.path))?;
+            if self.rules.of(at.path) != Rule::Protect && has_attrs(was, &stat, self.unkept()) {
+                visitor.attrs(at, wanted)?;
+            }
+        }
+        visitor.leave(at)
     }
 }
 
@@ -272,11 +341,11 @@ impl Upgrade<'_> {
         &self,
         path: &[u8],
         directory: &OwnedFd,
-        work: impl FnOnce(At<'_>, &HashMap<Box<[u8]>, Stat>) -> Result<()>,
+        work: impl FnOnce(At<'_>, HashMap<Box<[u8]>, Stat>) -> Result<()>,
     ) -> std::result::Result<(), Missing> {
         let full = || full_path(self.volume.path(), path);
         let found = entries(directory.as_fd()).context("read directory", full).map_err(Missing::Error)?;
-        work(At { path, directory: directory.as_fd() }, &found).map_err(Missing::Error)
+        work(At { path, directory: directory.as_fd() }, found).map_err(Missing::Error)
     }
 
     fn leaf(&self, at: At<'_>, leaf: &Leaf, found: Option<&Stat>, visitor: &dyn Visitor) -> Result<()> {
@@ -286,11 +355,6 @@ impl Upgrade<'_> {
         // Where the old seed is not known, what is there may be its or the user's: it is kept elsewhere.
         let change = if self.old.is_none() && found.is_some() { Change::Changed } else { leaf.change };
         let action = decide(change, state, rule);
-        let touches = matches!(action, Action::Replace | Action::ReplaceAndSave | Action::Remove);
-        if touches && let Some(why) = self.is_fixed(at, &leaf.name)? {
-            visitor.left_out(&path, why);
-            return Ok(());
-        }
         visitor.leaf(at, leaf, found, action)
     }
 
@@ -336,7 +400,7 @@ impl Upgrade<'_> {
     }
 
     /// Why no rename can touch it.
-    fn is_fixed(&self, at: At<'_>, name: &[u8]) -> Result<Option<LeftOut>> {
+    pub(super) fn is_fixed(&self, at: At<'_>, name: &[u8]) -> Result<Option<LeftOut>> {
         let found = look_at(at.directory, name);
         let found = found.context("stat", || full_path(self.volume.path(), &join(at.path, name)))?;
         Ok(found.and_then(|found| match (found.is_mount, found.is_fixed) {
@@ -350,29 +414,4 @@ impl Upgrade<'_> {
     pub(super) fn unkept(&self) -> Unkept {
         self.old.map_or(self.new.unkept, |old| old.unkept)
     }
-}
-
-fn names<'m>(old: Option<&'m Manifest>, new: Option<&'m Manifest>, path: &[u8]) -> Names<'m> {
-    let list = |manifest: Option<&'m Manifest>| {
-        let directory = manifest.and_then(|manifest| Some((manifest, manifest.directory(path)?)));
-        directory.map_or(Vec::new(), |(manifest, listed)| {
-            let is_listed = |name: &&[u8]| !manifest.is_left_out(&join(path, name));
-            listed.directories.iter().map(|name| &**name).filter(is_listed).collect()
-        })
-    };
-    let (olds, news) = (list(old), list(new));
-    let mut names = Names::default();
-    let known: HashSet<&[u8]> = olds.iter().copied().collect();
-    let (both, new) = news.into_iter().partition(|name| known.contains(name));
-    (names.both, names.new) = (both, new);
-    let both: HashSet<&[u8]> = names.both.iter().copied().collect();
-    names.old = olds.into_iter().filter(|name| !both.contains(name)).collect();
-    names
-}
-
-/// Mode and owner of a directory, where both seeds have it and have them otherwise: the old seed's, and the new one's.
-fn attrs(old: Option<&Manifest>, new: Option<&Manifest>, path: &[u8]) -> Option<(ListedAttrs, ListedAttrs)> {
-    let of = |manifest: Option<&Manifest>| manifest?.directory(path)?.attrs;
-    let (old, new) = (of(old)?, of(new)?);
-    (old != new).then_some((old, new))
 }
