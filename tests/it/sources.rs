@@ -10,7 +10,8 @@ use crate::kit::compress::pipe;
 use crate::kit::nested::{DEEP, Nested, with_64_files};
 use crate::kit::sandbox::PROBE_ID;
 use crate::kit::{
-    Compression, Sandbox, Snapshot, Tarball, Tree, assert_nothing_published, assert_same_tree, needs, seed,
+    Compression, Sandbox, Snapshot, Tarball, Tree, assert_nothing_published, assert_same_tree, mount, needs,
+    seed,
 };
 
 /// A sandbox with the sample tree as a directory and an empty volume.
@@ -43,6 +44,22 @@ fn a_deep_directory_is_seeded_whole_and_one_whose_paths_are_too_long_is_refused(
             assert_nothing_published(&volume);
         }
     }
+}
+
+#[test]
+fn a_mount_without_attributes_in_the_source_takes_none_from_its_neighbours() {
+    if !needs::fuse() {
+        return;
+    }
+    let sandbox = Sandbox::new();
+    let directories = (0..30)
+        .fold(Tree::new(), |tree, number| tree.file(format!("d{number}/a"), "x").attribute("user.a", "1"));
+    let source = directories.write_to(&sandbox.directory("source"));
+    mount::private();
+    let _slow = slowfs::Mount::new(slowfs::Options::default(), &source.join("d15")).unwrap();
+    fs::write(source.join("d15/b"), "without attributes").unwrap();
+    seed(&source, sandbox.volume()).flag("--strict").ends().exits(0);
+    assert_same_tree(&source, &sandbox.volume());
 }
 
 #[test]

@@ -7,7 +7,6 @@
 use std::cell::Cell;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
 use rustix::fs::{self, AtFlags, Gid, Mode, Stat, Uid, XattrFlags};
 use rustix::io::Errno;
@@ -74,15 +73,12 @@ pub(crate) struct Fidelity {
     one_user: Option<Owner>,
     /// Another try for the next entry would be answered in the same way, and cost a round trip.
     answers: Answers,
-    /// The source's file system has no extended attributes: do not ask again.
-    source_without_xattrs: AtomicBool,
 }
 
 impl Fidelity {
     /// What is refused is one of `losses`. Nothing is asked about owners where everything is `one_user`'s.
     pub(crate) fn new(losses: Losses, one_user: Option<Owner>) -> Fidelity {
-        let (answers, source_without_xattrs) = (Answers::default(), AtomicBool::new(false));
-        Fidelity { losses, one_user, answers, source_without_xattrs }
+        Fidelity { losses, one_user, answers: Answers::default() }
     }
 
     /// Says before anything is published what [`Fidelity::finish_root`] would be refused: only its owner and root
@@ -458,18 +454,12 @@ impl Fidelity {
         path: impl Fn() -> PathBuf,
         entry: impl Fn() -> Vec<u8>,
     ) -> Result<Option<Box<Xattrs>>> {
-        if self.source_without_xattrs.load(Relaxed) {
-            return Ok(None);
-        }
         let fd = fd.as_fd();
         let mut names = [0u8; 4096];
         let length = match fs::flistxattr(fd, &mut names) {
-            Ok(0) => return Ok(None),
+            // Of this entry alone: another file system may be mounted next to it.
+            Ok(0) | Err(Errno::NOTSUP | Errno::NOSYS) => return Ok(None),
             Ok(length) => length,
-            Err(Errno::NOTSUP | Errno::NOSYS) => {
-                self.source_without_xattrs.store(true, Relaxed);
-                return Ok(None);
-            }
             Err(Errno::RANGE) => return Err(too_many_xattrs(&path())),
             Err(cause) if is_refusal(cause) => {
                 return self.losses.note(Loss::Xattr, &entry(), cause).map(|()| None);
