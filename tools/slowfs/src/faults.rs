@@ -19,6 +19,15 @@ pub struct Fault {
     errno: Errno,
     times: Option<u32>,
     name: Option<OsString>,
+    takes_effect: bool,
+}
+
+/// How an operation fails.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Failure {
+    pub errno: Errno,
+    /// It is done all the same.
+    pub takes_effect: bool,
 }
 
 impl Fault {
@@ -26,7 +35,7 @@ impl Fault {
     /// told by the next close or fsync of the file, as an NFS client does it. The kernel that wrote it may go
     /// on to show what it has cached: look at it from beside.
     pub fn new(op: Op, errno: Errno) -> Fault {
-        Fault { op, errno, times: None, name: None }
+        Fault { op, errno, times: None, name: None, takes_effect: false }
     }
 
     /// Only the next `times` fail.
@@ -40,6 +49,12 @@ impl Fault {
         self.name = Some(name.into());
         self
     }
+
+    /// It is done all the same: the answer was lost, or not waited for. Not with lookups and writes.
+    pub fn after_it_took_effect(mut self) -> Fault {
+        self.takes_effect = true;
+        self
+    }
 }
 
 /// The faults that are to come.
@@ -47,15 +62,15 @@ impl Fault {
 pub(crate) struct Rules(Mutex<Vec<Fault>>);
 
 impl Rules {
-    /// The error that this operation is to end with.
-    pub(crate) fn strike(&self, op: Op, name: &OsStr) -> Option<Errno> {
+    /// How this operation is to fail.
+    pub(crate) fn strike(&self, op: Op, name: &OsStr) -> Option<Failure> {
         let mut rules = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let found = rules.iter().position(|rule| {
             rule.op == op && rule.name.as_ref().is_none_or(|wanted| wanted == name) && rule.times != Some(0)
         })?;
         let rule = &mut rules[found];
         rule.times = rule.times.map(|times| times - 1);
-        Some(rule.errno)
+        Some(Failure { errno: rule.errno, takes_effect: rule.takes_effect })
     }
 }
 

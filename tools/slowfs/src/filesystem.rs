@@ -54,7 +54,7 @@ impl Filesystem for Server {
     fn lookup(&self, request: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEntry) {
         let tree = self.tree();
         let result = match self.rules.strike(Op::Lookup, name) {
-            Some(errno) => Err(errno),
+            Some(failure) => Err(failure.errno),
             None => tree.lookup(self.caller(request), parent.0, name),
         };
         drop(tree);

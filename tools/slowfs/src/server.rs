@@ -5,10 +5,10 @@ use std::collections::{HashMap, HashSet};
 use std::ffi::{OsStr, OsString};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use fuser::{Errno, INodeNo, Request};
+use fuser::{INodeNo, Request};
 
 use crate::counts::{Meter, Op};
-use crate::faults::Rules;
+use crate::faults::{Failure, Rules};
 use crate::node::{Caller, Result, WSIZE};
 use crate::options::Options;
 use crate::reply::{KILLED, Reply};
@@ -59,7 +59,10 @@ impl Server {
         };
         self.meter.count(op, 1);
         let result = match self.strike(&tree, op, about) {
-            Some(errno) => Err(errno),
+            Some(failure) if failure.takes_effect => {
+                act(&mut tree, self.caller(request)).and_then(|_| Err(failure.errno))
+            }
+            Some(failure) => Err(failure.errno),
             None => act(&mut tree, self.caller(request)),
         };
         drop(tree);
@@ -102,14 +105,14 @@ impl Server {
         let writes = pieces.len() as u64;
         self.meter.count(Op::Write, writes);
         for piece in pieces {
-            if let Some(errno) = self.strike(tree, Op::Write, About::Node(number)) {
-                tree.lose(number, piece, errno);
+            if let Some(failure) = self.strike(tree, Op::Write, About::Node(number)) {
+                tree.lose(number, piece, failure.errno);
             }
         }
         writes
     }
 
-    fn strike(&self, tree: &Tree, op: Op, about: About<'_>) -> Option<Errno> {
+    fn strike(&self, tree: &Tree, op: Op, about: About<'_>) -> Option<Failure> {
         match about {
             About::Name(name) => self.rules.strike(op, name),
             About::Node(number) => {
