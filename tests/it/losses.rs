@@ -7,10 +7,10 @@ use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
 use std::path::Path;
 use std::time::{Duration, UNIX_EPOCH};
 
-use slowfs::{Change, Errno, Mount, Op, Quirks, Xattrs};
+use slowfs::{Change, Errno, Fault, Mount, Op, Options, Quirks, Xattrs};
 
 use crate::kit::slowfs::{quirky, slow};
-use crate::kit::{Outcome, Sandbox, Tree, assert_nothing_published, mount, needs, seed};
+use crate::kit::{Outcome, Sandbox, Tree, assert_nothing_published, assert_same_tree, mount, needs, seed};
 
 /// Seeds `tree` to a volume with these quirks, from a directory and from an archive, and hands what came of it to
 /// `check`.
@@ -110,6 +110,17 @@ fn fifos_that_are_refused_are_left_out_with_their_second_names() {
             assert_nothing_published(volume.path());
         });
     }
+}
+
+#[test]
+fn a_fifo_that_was_made_although_the_call_failed_is_kept() {
+    let tree = Tree::new().fifo("p").mode(0o620).fifo("d/p").owner(33, 34).hard_link("q", "p").file("a", "x");
+    let sandbox = Sandbox::new();
+    let Some(volume) = slow(&sandbox, Options::default()) else { return };
+    volume.faults().fail(Fault::new(Op::Mknod, Errno::EIO).after_it_took_effect());
+    let source = tree.write_to(&sandbox.directory("source"));
+    seed(&source, volume.path()).flag("--strict").ends().exits(0);
+    assert_same_tree(&source, volume.path());
 }
 
 #[test]

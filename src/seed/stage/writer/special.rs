@@ -56,18 +56,24 @@ impl Writer<'_> {
         let mode = Mode::from_raw_mode(entry.meta.mode & 0o777);
         let made =
             self.make(entry, hold, |directory, name| fs::mknodat(directory, name, FileType::Fifo, mode, 0))?;
-        match made {
-            Ok(()) => self.finish_special(entry, false).map(|()| true),
-            Err(cause) => {
-                let error = tree.not_made("create FIFO", &entry.path(), cause);
-                // exfat-fuse knows no better answer; there are no data that could have been lost.
-                let is_refused = is_refusal(cause) || cause == Errno::IO;
-                if !is_refused || error.exit_code() == Exit::Refused {
-                    return Err(error);
-                }
-                fidelity.note(Loss::Fifo, cause, true, &entry.path()).map(|()| false)
-            }
+        let Err(cause) = made else { return self.finish_special(entry, false).map(|()| true) };
+        let error = tree.not_made("create FIFO", &entry.path(), cause);
+        // exfat-fuse knows no better answer; there are no data that could have been lost.
+        let is_refused = is_refusal(cause) || cause == Errno::IO;
+        if !is_refused || error.exit_code() == Exit::Refused {
+            return Err(error);
         }
+        if self.is_there(entry)? {
+            // A server's answer that got lost is an I/O error, too.
+            return self.finish_special(entry, false).map(|()| true);
+        }
+        fidelity.note(Loss::Fifo, cause, true, &entry.path()).map(|()| false)
+    }
+
+    fn is_there(&self, entry: &Entry) -> Result<bool> {
+        let directory = self.shared.tree.open(&entry.dir)?;
+        let found = stat_entry(directory.as_fd(), &entry.name).context("stat", || self.named_entry(entry))?;
+        Ok(found.is_some())
     }
 
     /// Another name for what is staged as `first`; a copy of it where the volume refuses that.
