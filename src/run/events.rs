@@ -57,7 +57,7 @@ fn log(event: &Event<'_>, volume: &Path) {
             tracing::warn!(%volume, "another image had staged its seed and published nothing of it: given up");
         }
         Event::Foreign(uid) => {
-            tracing::warn!(%volume, uid, "its .volseed belonged to another user and recorded no complete seed: taken over, nothing staged in it is used");
+            tracing::warn!(%volume, uid, "its .volseed belonged to another user: taken over, nothing staged in it is used");
         }
         Event::WaitsForOwner(uid) => {
             tracing::warn!(%volume, uid, "its .volseed belongs to another user, which has yet to complete it: waiting");
