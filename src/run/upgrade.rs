@@ -20,6 +20,7 @@ use crate::seed::manifest::line::Listed;
 use crate::seed::manifest::read::{Lookup, Manifest};
 use crate::seed::manifest::verify::digest_of;
 use crate::seed::manifest::wants::Wants;
+use crate::seed::manifest::write::leave_out;
 use crate::seed::upgrade::apply::{self, Upgraded};
 use crate::seed::upgrade::check::{Plan, Step};
 use crate::seed::upgrade::matrix::Why;
@@ -182,6 +183,19 @@ impl Prepared {
         Ok(wants)
     }
 
+    /// The additions that a user's own stand in the place of: a later upgrade must not take those for the seed's.
+    fn left_out(&self) -> Result<Vec<&[u8]>> {
+        let mut old = self.old.as_ref().map(Lookup::of);
+        let mut left_out = Vec::new();
+        for (path, _) in self.plan.steps.iter().filter(|(_, step)| matches!(step, Step::Stay(..))) {
+            let seeded = old.as_mut().map(|old| old.entry(path)).transpose();
+            if seeded.map_err(|error| Error::os("read", "manifest", error))?.flatten().is_none() {
+                left_out.push(&**path);
+            }
+        }
+        Ok(left_out)
+    }
+
     /// The names in the new seed's root.
     fn top(&self) -> Result<Vec<Name>> {
         let entries = self.new.entries(b"").map_err(|error| Error::os("read", "manifest", error))?;
@@ -286,6 +300,9 @@ impl VolumeWork<'_> {
         }
         let unkept = prepared.old.as_ref().map_or(named.unkept, |old| old.unkept);
         let manifest = ManifestRef { unkept, ..prepared.listing.manifest.clone() };
+        let at = (stage.as_fd(), path.as_path());
+        let left_out = prepared.left_out()?;
+        let manifest = leave_out(at, ManifestRef::STAGED, &manifest, left_out.into_iter())?;
         staging.sealed = Sealed {
             settings: settings::of(self.config),
             source: Some(Name::from(self.config.from.as_os_str().as_bytes())),
@@ -353,7 +370,7 @@ impl VolumeWork<'_> {
             .ok()
         });
         let named = sealed.manifest.as_ref().ok_or_else(|| refused("its seal names no manifest".into()))?;
-        let new = Manifest::read(stage.as_fd(), ManifestRef::STAGED, named).map_err(refused)?;
+        let new = Manifest::read(stage.as_fd(), ManifestRef::STAGED, named).map_err(refused)?.of_all();
         let patterns = |texts: &[String]| texts.iter().filter_map(|text| text.parse().ok()).collect();
         let rules = Rules {
             keep: patterns(&seal.keep),

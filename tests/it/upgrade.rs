@@ -246,6 +246,33 @@ fn a_users_own_file_in_a_new_ones_place_stays() {
     site.reads(".volseed/new/2/lib/added.php", "added");
 }
 
+/// What the user put in the place of an addition is nobody's but the user's in the next upgrade, too.
+#[test]
+fn a_users_own_file_in_a_new_ones_place_stays_the_next_time() {
+    let site = Site::new();
+    site.write("lib/added.php", "the user's own");
+    site.upgrade().ends().exits(0).says("offered=1");
+    volseed(["verify", "--digest", "--to"])
+        .arguments([&site.volume])
+        .ends()
+        .exits(0)
+        .says_nothing_of("added.php");
+    let third = both().file("lib/added.php", "added, and changed").file("version.php", "3.0");
+    let source = third.write_to(&site.sandbox.directory("third"));
+    let start =
+        seed(&source, &site.volume).option("--seed-version", "3.0").option("--sentinel", "version.php");
+    start.option("--upgrade", "2.*").ends().exits(0).says("saved=0 offered=1");
+    site.reads("lib/added.php", "the user's own");
+    site.reads(".volseed/new/3/lib/added.php", "added, and changed");
+    // One that the next image is without stays, too.
+    let fourth = both().file("version.php", "4.0");
+    let source = fourth.write_to(&site.sandbox.directory("fourth"));
+    let start =
+        seed(&source, &site.volume).option("--seed-version", "4.0").option("--sentinel", "version.php");
+    start.option("--upgrade", "3.*").ends().exits(0);
+    site.reads("lib/added.php", "the user's own");
+}
+
 #[test]
 fn a_plugin_that_the_user_updated_stays_as_a_whole() {
     let site = Site::new();

@@ -97,6 +97,11 @@ impl Manifest {
         Ok(manifest)
     }
 
+    /// The same, with what was left out of the seed.
+    pub(crate) fn of_all(self) -> Manifest {
+        Manifest { left_out: HashSet::new(), ..self }
+    }
+
     /// A directory of the seed by its path; the root's is empty.
     pub(crate) fn directory(&self, path: &[u8]) -> Option<&ListedDirectory> {
         self.directories.get(path)

@@ -4,7 +4,7 @@
 //! gathered. So the order of directories is that in which they were finished.
 
 use std::fs::File;
-use std::io::Write;
+use std::io::{ErrorKind, Read, Write};
 use std::os::fd::BorrowedFd;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
@@ -145,9 +145,7 @@ impl ManifestWriter {
     pub(crate) fn close(self, unkept: Unkept) -> Result<ManifestRef> {
         let mut output = self.output.into_inner().unwrap_or_else(PoisonError::into_inner);
         output.flush()?;
-        let Output { file, path, digester, bytes, .. } = output;
-        close(file.into()).context("close", path.as_path())?;
-        Ok(ManifestRef { digest: digester.finish(bytes).to_string().into(), bytes, unkept })
+        output.close(unkept)
     }
 
     fn write(&self, (path, attrs): (&[u8], Option<ListedAttrs>), gathered: &mut Gathered) -> Result<()> {
@@ -161,7 +159,43 @@ impl ManifestWriter {
     }
 }
 
+/// Adds to the manifest `name` in the directory `stage` that what the volume has at these paths is not from the seed.
+/// It is `listed`, and complete. Blocks while it is read once.
+///
+/// # Errors
+/// When it cannot be read or written.
+pub(crate) fn leave_out<'p>(
+    (stage, path): (BorrowedFd<'_>, &Path),
+    name: &str,
+    listed: &ManifestRef,
+    paths: impl Iterator<Item = &'p [u8]>,
+) -> Result<ManifestRef> {
+    let path = path.join(name);
+    let file = openat(stage, name.as_bytes(), OFlags::RDWR, Mode::empty());
+    let mut file: File = file.context("open manifest", path.as_path())?.into();
+    let (mut digester, mut buffer) = (Digester::default(), vec![0; WRITE]);
+    loop {
+        match file.read(&mut buffer) {
+            Ok(0) => break,
+            Ok(bytes) => digester.add(&buffer[..bytes]),
+            Err(error) if error.kind() == ErrorKind::Interrupted => {}
+            Err(error) => return Err(error).context("read", path.as_path()),
+        }
+    }
+    buffer.clear();
+    paths.for_each(|path| write_left_out(path, &mut buffer));
+    let mut output = Output { file, path, buffer, digester, bytes: listed.bytes };
+    output.flush()?;
+    output.close(listed.unkept)
+}
+
 impl Output {
+    fn close(self, unkept: Unkept) -> Result<ManifestRef> {
+        let Output { file, path, digester, bytes, .. } = self;
+        close(file.into()).context("close", path.as_path())?;
+        Ok(ManifestRef { digest: digester.finish(bytes).to_string().into(), bytes, unkept })
+    }
+
     fn flush_if_full(&mut self) -> Result<()> {
         if self.buffer.len() < WRITE { Ok(()) } else { self.flush() }
     }
