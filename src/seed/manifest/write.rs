@@ -172,7 +172,7 @@ pub(crate) fn leave_out<'p>(
 ) -> Result<ManifestRef> {
     let path = path.join(name);
     let file = openat(stage, name.as_bytes(), OFlags::RDWR, Mode::empty());
-    let mut file: File = file.context("open manifest", path.as_path())?.into();
+    let mut file: File = file.context("open", path.as_path())?.into();
     let (mut digester, mut buffer) = (Digester::default(), vec![0; WRITE]);
     loop {
         match file.read(&mut buffer) {
