@@ -30,6 +30,7 @@ use std::sync::Arc;
 use std::thread::Builder;
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::io::Errno;
 
 use crate::cancel::Cancel;
 use crate::cli::config::VolumeConfig;
@@ -37,8 +38,8 @@ use crate::error::{Context, Error, Result};
 use crate::exit::Exit;
 use crate::system::limits;
 use crate::system::signals::{self, Signals};
-use crate::volume::{Volume, user};
-use directory::TestDirectory;
+use crate::volume::{FileSystem, Volume, user};
+use directory::{TestDirectory, in_words};
 use finding::Finding;
 pub(crate) use finding::Report;
 use met::Met;
@@ -62,13 +63,13 @@ pub(crate) enum Examined {
 ///
 /// # Errors
 /// When the volume or the source cannot be opened, the source cannot be read, or what was made cannot be removed.
-pub(crate) fn examine(config: &VolumeConfig, peer: bool, signals: &Signals) -> Result<Examined> {
+pub(crate) fn examine(config: VolumeConfig, peer: bool, signals: &Signals) -> Result<Examined> {
     let _raised = limits::raise_open_files();
     let system = |error: Error| error.exit(Exit::System);
     let cancel = Arc::new(Cancel::default());
     let (ended, ends) = UnixStream::pair().context("open", "socket pair").map_err(system)?;
     let mut waker = signals.waker().context("watch", "signals").map_err(system)?;
-    let (config, canceled) = (config.clone(), Arc::clone(&cancel));
+    let canceled = Arc::clone(&cancel);
     let guard = signals::blocked();
     let thread = Builder::new().name("doctor".into()).stack_size(STACK).spawn(move || {
         let report = look(&config, peer, &canceled);
@@ -111,27 +112,30 @@ fn look(config: &VolumeConfig, peer: bool, cancel: &Arc<Cancel>) -> Result<Repor
                 return Ok(report);
             }
         };
-        let looked = Examination { config, volume: &volume, directory: &directory, needs: needs.as_ref() };
+        let kind = volume.kind()?;
+        let looked =
+            Examination { config, volume: &volume, kind, directory: &directory, needs: needs.as_ref() };
         let looked = looked.run(peer, &mut report);
         let canceled = directory.check();
-        directory.remove()?;
-        canceled?;
+        let path = volume.path().join(&directory.name);
+        directory.remove().context("remove", path)?;
+        canceled.map_err(|_| Error::cancelled())?;
         report.extend(looked.err().map(failed));
         Ok(report)
     })
 }
 
 /// What the volume answered in the place of what it was asked.
-fn failed(error: Error) -> Finding {
-    let then = error.help_text().map(|help| format!("{help}; the rest was not looked at"));
-    let then = then.unwrap_or_else(|| "the rest was not looked at".to_owned());
-    Finding::fail("volume", error.to_string()).then(then)
+fn failed((topic, error): (&'static str, Errno)) -> Finding {
+    let what = format!("it answers with an error while {topic} is looked at: {}", in_words(error));
+    Finding::fail("volume", what).then("a seed may end with it; the rest was not looked at")
 }
 
 /// All that is looked at in the directory.
 struct Examination<'a> {
     config: &'a VolumeConfig,
     volume: &'a Volume,
+    kind: FileSystem,
     directory: &'a TestDirectory,
     needs: Option<&'a Needs>,
 }
@@ -141,27 +145,29 @@ impl Examination<'_> {
     ///
     /// # Errors
     /// Where it is stopped, or the volume answers with an error that says nothing of what it keeps.
-    fn run(&self, peer: bool, report: &mut Report) -> Result<()> {
-        let Examination { config, volume, directory, needs } = *self;
+    fn run(&self, peer: bool, report: &mut Report) -> std::result::Result<(), (&'static str, Errno)> {
+        let Examination { config, volume, kind, directory, needs } = *self;
+        let at = |topic: &'static str| move |error| (topic, error);
+        let check = || directory.check().map_err(at("volume"));
         // First, so that the two meet before one of them is done with the rest.
-        let met = if peer { Some(peer::meet(config, volume, directory)?) } else { None };
-        let pace = pace::measure(volume, directory, needs.is_some())?;
+        let met = if peer { Some(peer::meet(config, volume, directory).map_err(at("peer"))?) } else { None };
+        let pace = pace::measure(volume, kind, directory, needs.is_some()).map_err(at("pace"))?;
         report.add(pace.finding(config));
-        directory.check()?;
-        let locks = locks::look(volume, directory)?;
+        check()?;
+        let locks = locks::look(volume, directory, kind).map_err(at("locks"))?;
         report.add(locks.finding(&pace, met.as_ref()));
         report.extend(met.iter().flat_map(Met::findings));
-        directory.check()?;
-        report.extend(attributes::findings(config, directory, needs)?);
-        directory.check()?;
-        report.extend(entries::findings(directory, needs)?);
-        directory.check()?;
-        report.extend(names::findings(volume, directory, needs)?);
-        directory.check()?;
-        report.extend(data::findings(directory)?);
-        directory.check()?;
-        report.add(privacy::finding(volume, directory)?);
-        report.add(sqlite::finding(volume, &locks, &pace, met.as_ref())?);
+        check()?;
+        report.extend(attributes::findings(config, directory, needs).map_err(at("attributes"))?);
+        check()?;
+        report.extend(entries::findings(directory, needs).map_err(at("links and renames"))?);
+        check()?;
+        report.extend(names::findings(volume, directory, needs).map_err(at("names"))?);
+        check()?;
+        report.extend(data::findings(directory).map_err(at("data"))?);
+        check()?;
+        report.add(privacy::finding(volume, directory).map_err(at("private"))?);
+        report.add(sqlite::finding(&locks, &pace, met.as_ref()));
         report.extend(needs.map(|needs| cost::finding(needs, &pace)));
         Ok(())
     }

@@ -125,7 +125,7 @@ fn act(command: Command, environment: Environment, signals: &Signals, console: &
         Command::Status(volumes, json) => status(&volumes, json),
         Command::Verify(volumes, options) => verify(&volumes, options),
         Command::Plan(volumes, json) => plan(&volumes, json),
-        Command::Doctor(volumes, options) => doctor(&volumes, options, signals),
+        Command::Doctor(volumes, options) => doctor(volumes, options, signals),
         Command::Install(directory) => print(&format!("{}\n", install::install(&directory)?.display())),
         Command::Print(page) => print(&page),
     }
@@ -216,7 +216,7 @@ fn plan(volumes: &[VolumeConfig], json: bool) -> Result<Exit> {
     Ok(first.unwrap_or(Exit::Success))
 }
 
-fn doctor(volumes: &[VolumeConfig], options: DoctorOptions, signals: &Signals) -> Result<Exit> {
+fn doctor(volumes: Vec<VolumeConfig>, options: DoctorOptions, signals: &Signals) -> Result<Exit> {
     let mut exit = Exit::Success;
     for volume in volumes {
         let report = match doctor::examine(volume, options.peer, signals)? {

@@ -5,11 +5,11 @@ use std::os::fd::{AsFd, OwnedFd};
 use rustix::fs::{self, AtFlags, Gid, Mode, Stat, Timespec, Timestamps, Uid, XattrFlags};
 
 use super::directory::{TestDirectory, in_words};
-use super::finding::{Finding, unkept};
+use super::finding::{Fact, Finding, unkept};
 use super::needs::Needs;
 use crate::cli::config::VolumeConfig;
-use crate::error::{Context, Result};
 use crate::volume::user::{self, spelled};
+use rustix::io::Result;
 
 /// Nobody's, as far as that can be: what is given to it shows whether owners are kept at all.
 pub(super) const OTHER: (u32, u32) = (61_234, 61_235);
@@ -33,10 +33,7 @@ pub(super) fn findings(
     needs: Option<&Needs>,
 ) -> Result<Vec<Finding>> {
     let file = directory.file("attributes")?;
-    let look = || -> Result<Stat> {
-        fs::statat(directory.at(), "attributes", AtFlags::SYMLINK_NOFOLLOW)
-            .context("stat", || directory.path("attributes"))
-    };
+    let look = || -> Result<Stat> { fs::statat(directory.at(), "attributes", AtFlags::SYMLINK_NOFOLLOW) };
     Ok(vec![
         // Before the owner is changed, which may cost us the right to change the rest.
         modes(&file, look)?,
@@ -72,14 +69,14 @@ fn times(file: &OwnedFd, look: impl Fn() -> Result<Stat>) -> Result<Finding> {
     if let Err(error) = set(PRECISE.0, PRECISE.1) {
         return Ok(Finding::warn("times", format!("refused: {}", in_words(error)))
             .then("an interrupted seed starts from scratch, and each try costs a call")
-            .flag("--no-times"));
+            .flag("--no-times".to_owned()));
     }
     let found = look()?;
     let off = (found.st_mtime - PRECISE.0) * 1_000_000_000 + (found.st_mtime_nsec as i64 - PRECISE.1);
     if off.abs() > 2_000_000_000 {
         return Ok(Finding::warn("times", "not kept, without an error")
             .then("an interrupted seed starts from scratch")
-            .flag("--no-times"));
+            .flag("--no-times".to_owned()));
     }
     let mut lost = Vec::new();
     for (year, seconds, nanoseconds) in TIMES {
@@ -100,18 +97,18 @@ fn times(file: &OwnedFd, look: impl Fn() -> Result<Stat>) -> Result<Finding> {
         false => Finding::warn("times", format!("kept {resolution}, but not {}", lost.join(", ")))
             .then("files of these years get another time"),
     };
-    Ok(finding.fact("off_by_ns", off.unsigned_abs()).fact("lost", lost))
+    Ok(finding.fact("off_by_ns", off.unsigned_abs()).fact("lost", Fact::List(lost)))
 }
 
 fn xattrs(file: &OwnedFd) -> Finding {
-    let keeps = |name: &str, value: &[u8]| -> rustix::io::Result<bool> {
+    let keeps = |name: &str, value: &[u8]| -> Result<bool> {
         fs::fsetxattr(file, name, value, XattrFlags::empty())?;
         let mut found = [0; 64];
         let length = fs::fgetxattr(file, name, &mut found)?;
         let _ = fs::fremovexattr(file, name);
         Ok(found[..length] == *value)
     };
-    let told = |kept: rustix::io::Result<bool>| match kept {
+    let told = |kept: Result<bool>| match kept {
         Ok(true) => "kept".to_owned(),
         Ok(false) => "not kept, without an error".to_owned(),
         Err(error) => format!("refused: {}", in_words(error)),
@@ -145,8 +142,7 @@ fn owners(
         Finding::ok("owners", "kept")
     } else {
         let others = needs.map(|needs| {
-            let all: u64 = needs.owners.values().sum();
-            all - needs.owners.get(&made).copied().unwrap_or_default()
+            needs.owners.iter().filter(|(owner, _)| *owner != made).map(|(_, count)| count).sum()
         });
         let how = match set {
             Err(error) => format!("another one is refused: {}", in_words(error)),
@@ -169,5 +165,5 @@ fn owners(
             false => finding.flag(format!("--chown {}", spelled(made))),
         }
     };
-    Ok(finding.fact("kept", kept).fact("uid", made.0).fact("gid", made.1))
+    Ok(finding.fact("kept", kept).fact("uid", u64::from(made.0)).fact("gid", u64::from(made.1)))
 }

@@ -33,18 +33,16 @@ pub(super) fn finding(needs: &Needs, pace: &Pace) -> Finding {
         spelled(time),
         what_it_is(name)
     );
-    let mut finding = Finding::ok("cost", what).fact("floor", name).fact("seconds", hundredths(time));
+    let mut finding = Finding::ok("cost", what)
+        .fact("floor", name.trim_end_matches("_floor_ms").to_owned())
+        .fact("floor_ms", time.as_millis() as u64);
     for (name, time) in floors {
-        finding = finding.fact(&format!("{name}_floor_seconds"), hundredths(time));
+        finding = finding.fact(name, time.as_millis() as u64);
     }
     if pace.is_remote {
         finding = finding.fact("requests", requests).fact("longest_chain", needs.longest_chain);
     }
     finding
-}
-
-fn hundredths(time: Duration) -> f64 {
-    (time.as_secs_f64() * 100.0).round() / 100.0
 }
 
 fn requests(needs: &Needs) -> u64 {
@@ -64,24 +62,24 @@ fn floors(needs: &Needs, pace: &Pace, requests: u64) -> Vec<Floor> {
     if let Some(in_flight) = pace.in_flight {
         let round_trip = pace.round_trip.as_secs_f64();
         let looks = if pace.is_nfs_3 { 2.0 } else { 1.0 };
-        floors.push(("slot", seconds(requests as f64 * round_trip / in_flight as f64)));
-        floors.push(("directory", seconds(needs.longest_chain as f64 * round_trip * looks)));
-        floors.push(("server", seconds(requests as f64 / pace.rate)));
+        floors.push(("slot_floor_ms", seconds(requests as f64 * round_trip / in_flight as f64)));
+        floors.push(("directory_floor_ms", seconds(needs.longest_chain as f64 * round_trip * looks)));
+        floors.push(("server_floor_ms", seconds(requests as f64 / pace.rate)));
     } else {
-        floors.push(("files", seconds(needs.entries() as f64 / pace.rate)));
+        floors.push(("files_floor_ms", seconds(needs.entries() as f64 / pace.rate)));
     }
     if let Some(bandwidth) = pace.bandwidth {
-        floors.push(("data", seconds(needs.bytes as f64 / bandwidth)));
+        floors.push(("data_floor_ms", seconds(needs.bytes as f64 / bandwidth)));
     }
     floors
 }
 
 fn what_it_is(floor: &str) -> &'static str {
     match floor {
-        "slot" => "the requests in flight",
-        "directory" => "the longest chain of creations",
-        "server" => "the requests that the server, or this machine's processor, can do",
-        "files" => "the files that this machine can make",
+        "slot_floor_ms" => "the requests in flight",
+        "directory_floor_ms" => "the longest chain of creations",
+        "server_floor_ms" => "the requests that the server, or this machine's processor, can do",
+        "files_floor_ms" => "the files that this machine can make",
         _ => "the bandwidth",
     }
 }

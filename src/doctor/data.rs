@@ -7,15 +7,18 @@ use rustix::fs;
 
 use super::directory::{TestDirectory, in_words, read_all, write_all};
 use super::finding::Finding;
-use super::helper::Question;
+use super::helper::{self, Question};
 use super::pace::spelled;
-use crate::error::{Context, Result};
 use crate::volume::stat_entry;
+use rustix::io::Result;
 
 /// What is written and read again: more than one request's worth, and no multiple of a block.
 const LENGTH: usize = (3 << 20) + 17;
 /// The size of a file that is a hole but for its last byte.
 const HOLE: u64 = 8 << 20;
+
+/// What is written before a sync, in bytes.
+const SYNCED: usize = 64 << 10;
 
 /// All of them.
 ///
@@ -28,7 +31,7 @@ pub(super) fn findings(directory: &TestDirectory) -> Result<Vec<Finding>> {
 fn read_again(directory: &TestDirectory) -> Result<Finding> {
     let bytes: Vec<u8> = (0..LENGTH).map(|at| (at * 7 + at / 253) as u8).collect();
     directory.write("data", &bytes)?;
-    let read = read_all(directory.at(), b"data").context("read", || directory.path("data"))?;
+    let read = read_all(directory.at(), b"data")?;
     Ok(match read == bytes {
         true => Finding::ok("data", "read as it was written"),
         false => Finding::fail("data", "read otherwise than it was written")
@@ -38,14 +41,13 @@ fn read_again(directory: &TestDirectory) -> Result<Finding> {
 
 fn holes(directory: &TestDirectory) -> Result<Finding> {
     let file = directory.file("hole")?;
-    let path = || directory.path("hole");
     let written = rustix::io::pwrite(&file, b"x", HOLE - 1).and_then(|_| fs::fsync(&file));
     if let Err(error) = written {
         return Ok(
             Finding::warn("sparse files", format!("refused: {}", in_words(error))).then("holes take space")
         );
     }
-    let found = stat_entry(directory.at(), b"hole").context("stat", path)?;
+    let found = stat_entry(directory.at(), b"hole")?;
     let taken = found.map_or(HOLE, |found| found.st_blocks as u64 * 512);
     let finding = match taken < HOLE / 2 {
         true => Finding::ok("sparse files", "holes take no space"),
@@ -57,27 +59,20 @@ fn holes(directory: &TestDirectory) -> Result<Finding> {
 
 fn mapping(directory: &TestDirectory) -> Finding {
     let then = "programs that map files to write them (SQLite's WAL, LMDB, RocksDB) fail or lose data here";
-    match Question::Map.ask(directory.at(), None).as_deref() {
-        Ok("follows") => Finding::ok("mmap", "shared pages and the file are the same"),
-        Ok("differs") => {
-            Finding::warn("mmap", "what is written to a shared page is not in the file").then(then)
+    match &*Question::Map.ask(directory.at(), None) {
+        "follows" => Finding::ok("mmap", "shared pages and the file are the same"),
+        "differs" => Finding::warn("mmap", "what is written to a shared page is not in the file").then(then),
+        "" => {
+            Finding::warn("mmap", "the process that tried it was killed, or could not be started").then(then)
         }
-        Ok("") => Finding::warn("mmap", "the process that tried it was killed").then(then),
-        Ok(error) => match error.strip_prefix("error ").and_then(|number| number.parse().ok()) {
-            Some(number) => {
-                let cause = in_words(rustix::io::Errno::from_raw_os_error(number));
-                Finding::warn("mmap", format!("refused: {cause}")).then(then)
-            }
-            None => Finding::warn("mmap", "could not be tried: a second process did not answer"),
-        },
-        Err(error) => Finding::warn("mmap", format!("could not be tried: {error}")),
+        error => Finding::warn("mmap", format!("refused: {}", helper::shown(error))).then(then),
     }
 }
 
 /// The calls that a seed makes before its seal. Whether they do what they say shows only when the power is cut.
 fn sync(directory: &TestDirectory) -> Result<Finding> {
     let file = directory.file("sync")?;
-    write_all(&file, &[b's'; 64 << 10]).context("write", || directory.path("sync"))?;
+    write_all(&file, &vec![b's'; SYNCED])?;
     let began = Instant::now();
     let (of_file, of_directory) = (fs::fsync(&file), fs::fsync(directory.at()));
     let time = began.elapsed();

@@ -1,7 +1,6 @@
 //! The one directory on the volume that everything is tried in, and what is made there.
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::path::PathBuf;
 use std::sync::Arc;
 
 use rustix::fs::{Mode, OFlags};
@@ -9,7 +8,7 @@ use rustix::io::Errno;
 
 use super::finding::Finding;
 use crate::cancel::Cancel;
-use crate::error::{Context, Error, Result, lowercase_first};
+use crate::error::lowercase_first;
 use crate::volume::{NESTED, Volume, is_refusal, make_private, openat, random, remove_directory};
 
 /// How many calls are in flight while it is removed.
@@ -20,7 +19,6 @@ const WRITE: usize = 1 << 20;
 /// It, open for reading.
 pub(super) struct TestDirectory {
     parent: Arc<OwnedFd>,
-    path: PathBuf,
     /// Its name in the root: one that a seed ignores if it is left there, and that cannot be foreseen.
     pub(super) name: String,
     fd: Arc<OwnedFd>,
@@ -43,37 +41,31 @@ impl TestDirectory {
                 false => "a seed would end with this error",
             })
         })?;
-        let (parent, path) = (Arc::clone(volume.shared_root()), volume.path().join(&name));
-        Ok(TestDirectory { parent, path, name, fd: Arc::new(made.fd), cancel: Arc::clone(cancel) })
+        let parent = Arc::clone(volume.shared_root());
+        Ok(TestDirectory { parent, name, fd: Arc::new(made.fd), cancel: Arc::clone(cancel) })
     }
 
     /// Another one in it, to be removed before it.
     ///
     /// # Errors
     /// As `mkdirat`.
-    pub(super) fn inside(&self, name: &str) -> Result<TestDirectory> {
+    pub(super) fn inside(&self, name: &str) -> rustix::io::Result<TestDirectory> {
         let fd = Arc::new(self.directory(name)?);
-        let (parent, path, cancel) = (Arc::clone(&self.fd), self.path(name), Arc::clone(&self.cancel));
-        Ok(TestDirectory { parent, path, name: name.to_owned(), fd, cancel })
+        let (parent, cancel) = (Arc::clone(&self.fd), Arc::clone(&self.cancel));
+        Ok(TestDirectory { parent, name: name.to_owned(), fd, cancel })
     }
 
     /// Removes it with all that is in it.
     ///
     /// # Errors
     /// When something is left.
-    pub(super) fn remove(self) -> Result<()> {
+    pub(super) fn remove(self) -> rustix::io::Result<()> {
         drop(self.fd);
         remove_directory(self.parent.as_fd(), self.name.as_bytes(), REMOVERS, &|| ())
-            .context("remove", self.path.as_path())
     }
 
     pub(super) fn at(&self) -> BorrowedFd<'_> {
         self.fd.as_fd()
-    }
-
-    /// The path of something in it, for messages.
-    pub(super) fn path(&self, name: &str) -> PathBuf {
-        self.path.join(name)
     }
 
     pub(super) fn cancel(&self) -> &Arc<Cancel> {
@@ -82,17 +74,16 @@ impl TestDirectory {
 
     /// # Errors
     /// Once the end was asked for.
-    pub(super) fn check(&self) -> Result<()> {
-        if self.cancel.is_set() { Err(Error::cancelled()) } else { Ok(()) }
+    pub(super) fn check(&self) -> rustix::io::Result<()> {
+        if self.cancel.is_set() { Err(Errno::CANCELED) } else { Ok(()) }
     }
 
     /// A new directory in it, open for reading.
     ///
     /// # Errors
     /// As `mkdirat`.
-    pub(super) fn directory(&self, name: &str) -> Result<OwnedFd> {
-        let made =
-            make_private(self.at(), name.as_bytes()).context("create directory", || self.path(name))?;
+    pub(super) fn directory(&self, name: &str) -> rustix::io::Result<OwnedFd> {
+        let made = make_private(self.at(), name.as_bytes())?;
         Ok(made.fd)
     }
 
@@ -100,19 +91,17 @@ impl TestDirectory {
     ///
     /// # Errors
     /// As `openat`.
-    pub(super) fn file(&self, name: &str) -> Result<OwnedFd> {
-        create(self.at(), name.as_bytes()).context("create file", || self.path(name))
+    pub(super) fn file(&self, name: &str) -> rustix::io::Result<OwnedFd> {
+        create(self.at(), name.as_bytes())
     }
 
     /// A new file with these bytes, closed.
     ///
     /// # Errors
     /// As the calls that it takes.
-    pub(super) fn write(&self, name: &str, bytes: &[u8]) -> Result<()> {
+    pub(super) fn write(&self, name: &str, bytes: &[u8]) -> rustix::io::Result<()> {
         let file = self.file(name)?;
-        write_all(&file, bytes)
-            .and_then(|()| crate::volume::records::close(file))
-            .context("write", || self.path(name))
+        write_all(&file, bytes).and_then(|()| crate::volume::records::close(file))
     }
 }
 

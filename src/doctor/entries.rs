@@ -9,8 +9,8 @@ use rustix::io::Errno;
 use super::directory::{TestDirectory, create, in_words, read_all};
 use super::finding::{Finding, unkept};
 use super::needs::Needs;
-use crate::error::{Context, Result};
 use crate::volume::{is_type, openat, stat_entry};
+use rustix::io::Result;
 
 /// Names that are made by several threads at once, and how many threads.
 const RACED: usize = 16;
@@ -34,7 +34,7 @@ pub(super) fn findings(directory: &TestDirectory, needs: Option<&Needs>) -> Resu
 fn hard_links(directory: &TestDirectory, needs: Option<&Needs>) -> Finding {
     let at = directory.at();
     let linked = fs::linkat(at, "first", at, "second", AtFlags::empty());
-    let seen = || -> rustix::io::Result<bool> {
+    let seen = || -> Result<bool> {
         let (first, second) = (stat_entry(at, b"first")?, stat_entry(at, b"second")?);
         Ok(first
             .zip(second)
@@ -84,10 +84,10 @@ fn rename_over(directory: &TestDirectory) -> Result<Finding> {
     directory.write("old", b"old")?;
     directory.write("new", b"new")?;
     let open = openat(at, b"old", OFlags::RDONLY, Mode::empty());
-    let open: OwnedFd = open.context("read", || directory.path("old"))?;
+    let open: OwnedFd = open?;
     directory.directory("old-directory")?;
     let inside = directory.directory("new-directory")?;
-    create(inside.as_fd(), b"inside").context("create file", || directory.path("new-directory/inside"))?;
+    create(inside.as_fd(), b"inside")?;
     let fails = |what: String| {
         Finding::fail("rename over", what)
             .then("a seed is published by renames: it is not safe on this volume")

@@ -1,9 +1,9 @@
 //! What was found, for people and for machines.
 
+use std::borrow::Cow;
 use std::fmt::Write;
 
-use serde::Serialize;
-use serde_json::{Map, Value};
+use serde::{Serialize, Serializer};
 
 use crate::cli::config::VolumeConfig;
 use crate::exit::Exit;
@@ -21,16 +21,34 @@ pub(super) enum Level {
     Fail,
 }
 
-/// One thing that was looked at.
-#[derive(Debug, Clone, Serialize)]
-pub(super) struct Finding {
+/// A value, for machines.
+#[derive(Debug, Serialize)]
+#[serde(untagged)]
+pub(super) enum Fact {
+    /// Whether something is so; nothing where that is not known.
+    Bool(Option<bool>),
+    /// A number; nothing where that is not known.
+    Number(Option<u64>),
+    /// A word.
+    Text(String),
+    /// Several.
+    List(Vec<&'static str>),
+}
+
+/// One thing that was looked at. It is handed on often, and is a pointer.
+#[derive(Debug, Serialize)]
+#[serde(transparent)]
+pub(super) struct Finding(Box<Found>);
+
+#[derive(Debug, Serialize)]
+struct Found {
     topic: &'static str,
     level: Level,
-    what: String,
+    what: Cow<'static, str>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    then: Option<String>,
-    #[serde(skip_serializing_if = "Map::is_empty")]
-    facts: Map<String, Value>,
+    then: Option<Cow<'static, str>>,
+    #[serde(serialize_with = "as_object", skip_serializing_if = "Vec::is_empty")]
+    facts: Vec<(&'static str, Fact)>,
     #[serde(skip)]
     flags: Vec<String>,
 }
@@ -61,40 +79,80 @@ struct Summary<'a> {
 }
 
 impl Finding {
-    pub(super) fn ok(topic: &'static str, what: impl Into<String>) -> Finding {
+    pub(super) fn ok(topic: &'static str, what: impl Into<Cow<'static, str>>) -> Finding {
         Finding::new(Level::Ok, topic, what)
     }
 
-    pub(super) fn warn(topic: &'static str, what: impl Into<String>) -> Finding {
+    pub(super) fn warn(topic: &'static str, what: impl Into<Cow<'static, str>>) -> Finding {
         Finding::new(Level::Warn, topic, what)
     }
 
-    pub(super) fn fail(topic: &'static str, what: impl Into<String>) -> Finding {
+    pub(super) fn fail(topic: &'static str, what: impl Into<Cow<'static, str>>) -> Finding {
         Finding::new(Level::Fail, topic, what)
     }
 
-    pub(super) fn new(level: Level, topic: &'static str, what: impl Into<String>) -> Finding {
-        let (what, facts) = (what.into(), Map::new());
-        Finding { topic, level, what, then: None, facts, flags: Vec::new() }
+    pub(super) fn new(level: Level, topic: &'static str, what: impl Into<Cow<'static, str>>) -> Finding {
+        Finding::of(level, topic, what.into())
+    }
+
+    #[inline(never)]
+    fn of(level: Level, topic: &'static str, what: Cow<'static, str>) -> Finding {
+        Finding(Box::new(Found { topic, level, what, then: None, facts: Vec::new(), flags: Vec::new() }))
     }
 
     /// What follows from it.
-    pub(super) fn then(mut self, then: impl Into<String>) -> Finding {
-        self.then = Some(then.into());
+    pub(super) fn then(self, then: impl Into<Cow<'static, str>>) -> Finding {
+        self.followed_by(then.into())
+    }
+
+    #[inline(never)]
+    fn followed_by(mut self, then: Cow<'static, str>) -> Finding {
+        self.0.then = Some(then);
         self
     }
 
     /// A value of it, for machines.
-    pub(super) fn fact(mut self, name: &str, value: impl Into<Value>) -> Finding {
-        self.facts.insert(name.to_owned(), value.into());
+    pub(super) fn fact(self, name: &'static str, value: impl Into<Fact>) -> Finding {
+        self.with(name, value.into())
+    }
+
+    #[inline(never)]
+    fn with(mut self, name: &'static str, value: Fact) -> Finding {
+        self.0.facts.push((name, value));
         self
     }
 
     /// An option that a seed should have for it.
-    pub(super) fn flag(mut self, flag: impl Into<String>) -> Finding {
-        self.flags.push(flag.into());
+    #[inline(never)]
+    pub(super) fn flag(mut self, flag: String) -> Finding {
+        self.0.flags.push(flag);
         self
     }
+}
+
+impl From<bool> for Fact {
+    fn from(value: bool) -> Fact {
+        Fact::Bool(Some(value))
+    }
+}
+
+impl From<u64> for Fact {
+    fn from(value: u64) -> Fact {
+        Fact::Number(Some(value))
+    }
+}
+
+impl From<String> for Fact {
+    fn from(value: String) -> Fact {
+        Fact::Text(value)
+    }
+}
+
+fn as_object<S: Serializer>(
+    facts: &[(&'static str, Fact)],
+    serializer: S,
+) -> std::result::Result<S::Ok, S::Error> {
+    serializer.collect_map(facts.iter().map(|(name, value)| (name, value)))
 }
 
 impl Report {
@@ -120,13 +178,13 @@ impl Report {
     }
 
     fn count(&self, level: Level) -> usize {
-        self.findings.iter().filter(|finding| finding.level == level).count()
+        self.findings.iter().filter(|finding| finding.0.level == level).count()
     }
 
     /// The options that a seed should have, each once.
     fn flags(&self) -> Vec<&str> {
         let mut flags: Vec<&str> = Vec::new();
-        for flag in self.findings.iter().flat_map(|finding| &finding.flags) {
+        for flag in self.findings.iter().flat_map(|finding| &finding.0.flags) {
             if !flags.contains(&flag.as_str()) {
                 flags.push(flag);
             }
@@ -137,7 +195,7 @@ impl Report {
     /// For people: a line for each finding, and one for all.
     pub(crate) fn text(&self) -> String {
         let mut text = String::new();
-        for Finding { topic, level, what, then, .. } in &self.findings {
+        for Found { topic, level, what, then, .. } in self.findings.iter().map(|finding| &*finding.0) {
             let level = match level {
                 Level::Ok => "ok",
                 Level::Warn => "warn",

@@ -4,18 +4,23 @@
 //! It is volseed itself, with a command line that is not for people. Its standard input is the directory, so that it
 //! depends on no path, and it answers in one line.
 
-use std::ffi::OsString;
-use std::io::{self, BufRead, BufReader, Read, Write};
+use std::ffi::{CString, OsString};
+use std::fs::File;
+use std::io::{self, BufRead, BufReader, Write};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::os::unix::process::CommandExt;
-use std::process::{Child, ChildStdout, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use nix::fcntl::{FcntlArg, fcntl};
 use nix::libc;
+use nix::sys::wait::waitpid;
+use nix::unistd::{
+    ForkResult, Gid, Pid, Uid, dup2_stdin, dup2_stdout, execv, fork, setgid, setgroups, setuid,
+};
 use rustix::fs::{self, Mode, OFlags};
-use rustix::io::Errno;
+use rustix::io::{Errno, Result};
+use rustix::pipe::PipeFlags;
 
+use super::directory::in_words;
 use super::mapping::{LENGTH, Page};
 use crate::cancel::Cancel;
 use crate::claims::disk::try_lock;
@@ -64,46 +69,80 @@ impl Question {
     }
 
     /// Starts a process that answers it, as another user where one is given. `at` is the directory.
-    pub(super) fn start(self, at: BorrowedFd<'_>, other: Option<(u32, u32)>) -> io::Result<Asked> {
+    ///
+    /// # Errors
+    /// As `fork` and `pipe`.
+    pub(super) fn start(self, at: BorrowedFd<'_>, other: Option<(u32, u32)>) -> Result<Asked> {
         let (_, name) = Question::ALL[self as usize];
-        let mut command = Command::new("/proc/self/exe");
-        command.args([WORD, name]).stdin(Stdio::from(at.try_clone_to_owned()?)).stdout(Stdio::piped());
-        command.stderr(Stdio::null());
-        if let Some((uid, gid)) = other {
-            command.uid(uid).gid(gid);
+        let words = ["volseed", WORD, name].map(|word| CString::new(word).unwrap_or_default());
+        let (read, write) = rustix::pipe::pipe_with(PipeFlags::CLOEXEC)?;
+        // SAFETY: until it executes, the child makes only system calls: all that it needs was made before.
+        match unsafe { fork() }.map_err(in_rustix)? {
+            ForkResult::Child => {
+                let _ = execute(at, write.as_fd(), other, &words);
+                // SAFETY: ends the child as it is: nothing of the parent's is run in it.
+                unsafe { libc::_exit(1) }
+            }
+            ForkResult::Parent { child } => {
+                drop(write);
+                Ok(Asked { child, answers: BufReader::new(read.into()) })
+            }
         }
-        let mut child = command.spawn()?;
-        let answers = child.stdout.take().map(BufReader::new).ok_or(io::ErrorKind::BrokenPipe)?;
-        Ok(Asked { child, answers })
     }
 
-    /// The last line of its answer.
-    pub(super) fn ask(self, at: BorrowedFd<'_>, other: Option<(u32, u32)>) -> io::Result<String> {
-        self.start(at, other)?.last()
+    /// Its answer; empty where it was killed, or could not be started.
+    pub(super) fn ask(self, at: BorrowedFd<'_>, other: Option<(u32, u32)>) -> String {
+        self.start(at, other).map(Asked::last).unwrap_or_default()
     }
+}
+
+/// Becomes the helper.
+fn execute(
+    at: BorrowedFd<'_>,
+    answers: BorrowedFd<'_>,
+    other: Option<(u32, u32)>,
+    words: &[CString; 3],
+) -> nix::Result<()> {
+    dup2_stdin(at)?;
+    dup2_stdout(answers)?;
+    if let Some((uid, gid)) = other {
+        setgroups(&[])?;
+        setgid(Gid::from_raw(gid))?;
+        setuid(Uid::from_raw(uid))?;
+    }
+    execv(c"/proc/self/exe", words).map(drop)
 }
 
 /// A helper at work.
 pub(super) struct Asked {
-    child: Child,
-    answers: BufReader<ChildStdout>,
+    child: Pid,
+    answers: BufReader<File>,
 }
 
 impl Asked {
     /// Its next line.
-    pub(super) fn next(&mut self) -> io::Result<String> {
+    pub(super) fn next(&mut self) -> String {
         let mut line = String::new();
-        self.answers.read_line(&mut line)?;
-        Ok(line.trim_end().to_owned())
+        let _ = self.answers.read_line(&mut line);
+        line.trim_end().to_owned()
     }
 
     /// Waits for its end; its last line.
-    pub(super) fn last(mut self) -> io::Result<String> {
-        let mut rest = String::new();
-        self.answers.read_to_string(&mut rest)?;
-        self.child.wait()?;
-        Ok(rest.lines().last().unwrap_or_default().to_owned())
+    pub(super) fn last(mut self) -> String {
+        let mut last = String::new();
+        loop {
+            match self.next() {
+                line if line.is_empty() => break,
+                line => last = line,
+            }
+        }
+        let _ = waitpid(self.child, None);
+        last
     }
+}
+
+fn in_rustix(error: nix::Error) -> Errno {
+    Errno::from_raw_os_error(error as i32)
 }
 
 /// Answers a question, as the helper.
@@ -134,7 +173,13 @@ fn in_short(error: Errno) -> String {
     format!("error {}", error.raw_os_error())
 }
 
-fn tried(lock: rustix::io::Result<Lock>) -> String {
+/// An error that a helper answered, in words.
+pub(super) fn shown(answer: &str) -> String {
+    let number = answer.strip_prefix("error ").and_then(|number| number.parse().ok());
+    number.map_or_else(|| answer.to_owned(), |number| in_words(Errno::from_raw_os_error(number)))
+}
+
+fn tried(lock: Result<Lock>) -> String {
     match lock {
         Ok(Lock::Ours) => "granted".into(),
         Ok(Lock::Theirs) => "refused".into(),
@@ -144,21 +189,21 @@ fn tried(lock: rustix::io::Result<Lock>) -> String {
 }
 
 /// A file that is to be locked, made where it is not there yet.
-pub(super) fn open_lock(at: BorrowedFd<'_>, name: &str) -> rustix::io::Result<OwnedFd> {
+pub(super) fn open_lock(at: BorrowedFd<'_>, name: &str) -> Result<OwnedFd> {
     openat(at, name.as_bytes(), OFlags::RDWR | OFlags::CREATE, Mode::RUSR | Mode::WUSR)
 }
 
-fn try_posix(at: BorrowedFd<'_>) -> rustix::io::Result<Lock> {
+fn try_posix(at: BorrowedFd<'_>) -> Result<Lock> {
     posix_lock(&open_lock(at, POSIX_LOCK)?)
 }
 
-fn try_ofd(at: BorrowedFd<'_>) -> rustix::io::Result<Lock> {
+fn try_ofd(at: BorrowedFd<'_>) -> Result<Lock> {
     try_lock(&open_lock(at, OFD_LOCK)?)
 }
 
 /// SQLite's kind of lock (fcntl(2), `F_SETLK`): of the process, which loses it when it closes any descriptor of the
 /// file.
-pub(super) fn posix_lock(file: &OwnedFd) -> rustix::io::Result<Lock> {
+pub(super) fn posix_lock(file: &OwnedFd) -> Result<Lock> {
     let whole_file = libc::flock {
         l_type: libc::F_WRLCK as libc::c_short,
         l_whence: libc::SEEK_SET as libc::c_short,
@@ -175,11 +220,11 @@ pub(super) fn posix_lock(file: &OwnedFd) -> rustix::io::Result<Lock> {
 }
 
 /// Makes a file in the directory, as an attacker would.
-fn entered(at: BorrowedFd<'_>) -> rustix::io::Result<()> {
+fn entered(at: BorrowedFd<'_>) -> Result<()> {
     openat(at, b"intruder", OFlags::WRONLY | OFlags::CREATE, Mode::RUSR).map(drop)
 }
 
-fn map(at: BorrowedFd<'_>) -> rustix::io::Result<bool> {
+fn map(at: BorrowedFd<'_>) -> Result<bool> {
     let (file, page) = mapped(at)?;
     page.set(b'm')?;
     let mut byte = [0];
@@ -187,7 +232,7 @@ fn map(at: BorrowedFd<'_>) -> rustix::io::Result<bool> {
     Ok(byte == [b'm'])
 }
 
-fn watch(at: BorrowedFd<'_>) -> rustix::io::Result<bool> {
+fn watch(at: BorrowedFd<'_>) -> Result<bool> {
     let (_file, page) = mapped(at)?;
     let before = page.get();
     tell("mapped");
@@ -201,7 +246,7 @@ fn watch(at: BorrowedFd<'_>) -> rustix::io::Result<bool> {
     Ok(false)
 }
 
-fn mapped(at: BorrowedFd<'_>) -> rustix::io::Result<(OwnedFd, Page)> {
+fn mapped(at: BorrowedFd<'_>) -> Result<(OwnedFd, Page)> {
     let file = openat(at, MAPPED.as_bytes(), OFlags::RDWR | OFlags::CREATE, Mode::RUSR | Mode::WUSR)?;
     if (fs::fstat(&file)?.st_size as usize) < LENGTH {
         fs::ftruncate(&file, LENGTH as u64)?;

@@ -2,7 +2,8 @@
 //! what the kind and the mount options say.
 
 use std::os::fd::OwnedFd;
-use std::sync::mpsc;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::{Arc, mpsc};
 use std::time::{Duration, Instant};
 
 use super::directory::{TestDirectory, in_words};
@@ -13,9 +14,9 @@ use super::pace::{Pace, spelled};
 use crate::claims::disk::try_lock;
 use crate::claims::expiry::{Lock, Sharing};
 use crate::claims::locking;
-use crate::error::{Context, Result};
 use crate::system::nfs;
-use crate::volume::{Volume, user};
+use crate::volume::{FileSystem, Volume, user};
+use rustix::io::Result;
 
 /// How long the server's answer is waited for: a server that restarts gives no locks for up to 90 s.
 const ANSWER: Duration = Duration::from_secs(10);
@@ -34,14 +35,14 @@ pub(super) struct Locks {
     posix: Taken,
     ofd: Taken,
     /// What a second process was told of each.
-    other: std::result::Result<[String; 2], String>,
+    other: Option<[String; 2]>,
     /// Whether the mount leaves locks to this machine, or has none at all.
     is_local_by_options: bool,
 }
 
 /// A lock that was asked for.
 struct Taken {
-    answer: rustix::io::Result<Option<Lock>>,
+    answer: Result<Option<Lock>>,
     time: Duration,
 }
 
@@ -49,20 +50,15 @@ struct Taken {
 ///
 /// # Errors
 /// When a file cannot be made.
-pub(super) fn look(volume: &Volume, directory: &TestDirectory) -> Result<Locks> {
+pub(super) fn look(volume: &Volume, directory: &TestDirectory, kind: FileSystem) -> Result<Locks> {
     let options = nfs::mount_options(volume.root());
-    let kind = volume.kind()?;
     let options = options.filter(|_| kind.name == "nfs");
-    let open = |name| helper::open_lock(directory.at(), name).context("create file", || directory.path(name));
-    let (posix_file, ofd_file) = (open(POSIX_LOCK)?, open(OFD_LOCK)?);
-    let (posix, _held) = taken(posix_file, helper::posix_lock);
-    let (ofd, _also_held) = taken(ofd_file, try_lock);
+    let open = |name| helper::open_lock(directory.at(), name);
+    let (posix_file, ofd_file) = (Arc::new(open(POSIX_LOCK)?), Arc::new(open(OFD_LOCK)?));
+    let posix = taken(&posix_file, helper::posix_lock);
+    let ofd = taken(&ofd_file, try_lock);
     let told = Question::Locks.ask(directory.at(), None);
-    let other = match told.as_deref().map(|line| line.split_once(' ')) {
-        Ok(Some((posix, ofd))) => Ok([posix.to_owned(), ofd.to_owned()]),
-        Ok(None) => Err("it did not answer".to_owned()),
-        Err(error) => Err(error.to_string()),
-    };
+    let other = told.split_once(' ').map(|(posix, ofd)| [posix.to_owned(), ofd.to_owned()]);
     let has = |wanted: &[&str]| {
         options.as_deref().is_some_and(|options| options.split(',').any(|option| wanted.contains(&option)))
     };
@@ -75,29 +71,29 @@ pub(super) fn look(volume: &Volume, directory: &TestDirectory) -> Result<Locks> 
     })
 }
 
-/// Takes a lock, and keeps it for as long as the file is open; nothing where no answer comes in time.
-fn taken(file: OwnedFd, lock: fn(&OwnedFd) -> rustix::io::Result<Lock>) -> (Taken, Option<OwnedFd>) {
+/// Takes a lock, which is kept for as long as the file is open; nothing is known where no answer comes in time.
+fn taken(file: &Arc<OwnedFd>, lock: fn(&OwnedFd) -> Result<Lock>) -> Taken {
     let (tell, told) = mpsc::channel();
-    let user = user::current();
+    let (user, micros) = (user::current(), Arc::new(AtomicU64::new(0)));
+    let (file, took) = (Arc::clone(file), Arc::clone(&micros));
     let call = move || {
         let began = Instant::now();
         let answer = user::as_owner(Some(user), || lock(&file));
-        let _ = tell.send((answer, began.elapsed(), file));
+        took.store(began.elapsed().as_micros() as u64, Relaxed);
+        let _ = tell.send(answer);
     };
-    if std::thread::Builder::new().name("lock".into()).spawn(call).is_err() {
-        return (Taken { answer: Ok(None), time: Duration::ZERO }, None);
-    }
-    match told.recv_timeout(ANSWER) {
-        Ok((answer, time, file)) => (Taken { answer: answer.map(Some), time }, Some(file)),
-        Err(_) => (Taken { answer: Ok(None), time: ANSWER }, None),
-    }
+    let answer = match std::thread::Builder::new().name("lock".into()).spawn(call) {
+        Ok(_) => told.recv_timeout(ANSWER).map_or(Ok(None), |answer| answer.map(Some)),
+        Err(_) => Ok(None),
+    };
+    Taken { answer, time: Duration::from_micros(micros.load(Relaxed)) }
 }
 
 impl Locks {
     /// Whether processes of this machine see each other's locks of SQLite's kind.
     pub(super) fn are_seen_here(&self) -> bool {
         matches!(self.posix.answer, Ok(Some(Lock::Ours)))
-            && self.other.as_ref().is_ok_and(|[posix, _]| posix == "refused")
+            && self.other.as_ref().is_some_and(|[posix, _]| posix == "refused")
     }
 
     /// Whether a lock of SQLite's kind was asked of a server, by the time that it took.
@@ -109,10 +105,7 @@ impl Locks {
     pub(super) fn finding(&self, pace: &Pace, met: Option<&Met>) -> Finding {
         let time = spelled(self.ofd.time);
         let finding = self.told(pace, met, &time);
-        let told = |index: usize| match &self.other {
-            Ok(told) => told[index].clone(),
-            Err(error) => error.clone(),
-        };
+        let told = |index: usize| self.other.as_ref().map_or(String::new(), |told| told[index].clone());
         finding
             .fact("lock_us", self.ofd.time.as_micros() as u64)
             .fact("posix_lock_us", self.posix.time.as_micros() as u64)
@@ -126,7 +119,7 @@ impl Locks {
         // What volseed would trust, and must not.
         let wrong = |what: String| {
             let finding = warn(what);
-            if trusted { finding.flag("--lock lease") } else { finding }
+            if trusted { finding.flag("--lock lease".to_owned()) } else { finding }
         };
         match &self.ofd.answer {
             Err(error) => return wrong(format!("none: {}", in_words(*error))),
@@ -134,15 +127,13 @@ impl Locks {
             Ok(Some(_)) => {}
         }
         match &self.other {
-            Err(error) => {
-                return Finding::warn("locks", format!("a second process could not be asked: {error}"));
-            }
-            Ok([_, ofd]) if ofd != "refused" => {
+            None => return Finding::warn("locks", "a second process could not be asked"),
+            Some([_, ofd]) if ofd != "refused" => {
                 return wrong(format!(
                     "a second process of this machine was told '{ofd}' although the lock was held"
                 ));
             }
-            Ok(_) => {}
+            Some(_) => {}
         }
         if let Some(met) = met.filter(|met| !met.shares_locks()) {
             return wrong(format!("the other container does not see them ({})", met.where_it_is()));

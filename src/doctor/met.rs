@@ -2,11 +2,8 @@
 
 use std::time::Duration;
 
-use rustix::io::Errno;
-use serde::{Deserialize, Serialize};
-
-use super::directory::in_words;
 use super::finding::Finding;
+use super::helper::shown;
 use super::pace::spelled;
 
 /// Names that both create at once.
@@ -21,7 +18,7 @@ pub(super) enum Met {
 }
 
 /// What the two saw of each other.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, PartialEq)]
 pub(super) struct Seen {
     pub(super) hosts: [String; 2],
     pub(super) same_machine: bool,
@@ -29,7 +26,7 @@ pub(super) struct Seen {
     pub(super) posix: [String; 2],
     pub(super) ofd: [String; 2],
     /// How many names were created by not exactly one of them.
-    pub(super) not_once: usize,
+    pub(super) not_once: u64,
     /// Whether a mapped page of the guest followed what the host wrote.
     pub(super) mapping: String,
     /// How long a file took to be seen.
@@ -68,7 +65,7 @@ impl Met {
     pub(super) fn findings(&self) -> Vec<Finding> {
         match self {
             Met::Seen(seen) => vec![seen.peers(), seen.creation(), seen.locks(), seen.mapping()],
-            Met::Nobody(why) => vec![Finding::fail("peer", why).then(
+            Met::Nobody(why) => vec![Finding::fail("peer", why.clone()).then(
                 "start both at the same time, as the same user; if both ran, they do not share this volume",
             )],
         }
@@ -76,6 +73,27 @@ impl Met {
 }
 
 impl Seen {
+    /// As one tells the other.
+    pub(super) fn text(&self) -> String {
+        let Seen {
+            hosts: [host, guest], posix: [posix, posix_after], ofd: [ofd, ofd_after], mapping, ..
+        } = self;
+        let numbers = format!("{} {} {}", u8::from(self.same_machine), self.not_once, self.seen_us);
+        [host, guest, posix, posix_after, ofd, ofd_after, mapping, &numbers].map(String::as_str).join("\n")
+    }
+
+    /// Reads that; nothing where it is something else.
+    pub(super) fn parse(text: &str) -> Option<Seen> {
+        let lines: Vec<String> = text.lines().map(str::to_owned).collect();
+        let [host, guest, posix, posix_after, ofd, ofd_after, mapping, numbers] = lines.try_into().ok()?;
+        let numbers: Vec<u64> =
+            numbers.split(' ').map(|number| number.parse().ok()).collect::<Option<_>>()?;
+        let [same_machine, not_once, seen_us] = numbers.try_into().ok()?;
+        let (posix, ofd) = ([posix, posix_after], [ofd, ofd_after]);
+        let same_machine = same_machine == 1;
+        Some(Seen { hosts: [host, guest], same_machine, posix, ofd, not_once, mapping, seen_us })
+    }
+
     fn peers(&self) -> Finding {
         let [host, guest] = &self.hosts;
         let place = if self.same_machine { "on this machine" } else { "on two machines" };
@@ -114,7 +132,10 @@ impl Seen {
         if self.mapping == "follows" {
             return Finding::ok("peer mmap", "a mapped page follows what the other writes");
         }
-        let what = format!("a mapped page does not follow what the other writes ({})", shown(&self.mapping));
+        let what = match &*self.mapping {
+            "differs" => "a mapped page does not follow what the other writes".to_owned(),
+            error => format!("a page cannot be mapped: {}", shown(error)),
+        };
         Finding::warn("peer mmap", what).then("SQLite's WAL, LMDB and the like lose data when both use them")
     }
 }
@@ -123,10 +144,25 @@ fn is_shared([held, after]: &[String; 2]) -> bool {
     held == "refused" && after == "granted"
 }
 
-/// An answer of the helper, in words.
-fn shown(answer: &str) -> String {
-    match answer.strip_prefix("error ").and_then(|number| number.parse().ok()) {
-        Some(number) => in_words(Errno::from_raw_os_error(number)),
-        None => "it stayed as it was".into(),
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_one_tells_the_other_reads_and_nothing_else() {
+        let pair = |one: &str, other: &str| [one.to_owned(), other.to_owned()];
+        let seen = Seen {
+            hosts: pair("a", ""),
+            same_machine: true,
+            posix: pair("refused", "granted"),
+            ofd: pair("error-37", "error-37"),
+            not_once: 3,
+            mapping: "error 19".into(),
+            seen_us: 1234,
+        };
+        assert_eq!(Seen::parse(&seen.text()), Some(seen));
+        for text in ["", "a\nb", "a\nb\nc\nd\ne\nf\ng\n1 2", "a\nb\nc\nd\ne\nf\ng\n1 2 x"] {
+            assert_eq!(Seen::parse(text), None, "{text}");
+        }
     }
 }

@@ -76,7 +76,10 @@ fn root(volume: &Volume) -> Result<Finding> {
             .then("its setgid bit gives entries its group, unless --chown is given or volseed is root"),
         None => Finding::ok("root", what),
     };
-    Ok(finding.fact("uid", owner.0).fact("gid", owner.1).fact("mode", format!("{mode:04o}")))
+    Ok(finding
+        .fact("uid", u64::from(owner.0))
+        .fact("gid", u64::from(owner.1))
+        .fact("mode", format!("{mode:04o}")))
 }
 
 /// What is on the volume.
@@ -101,5 +104,5 @@ fn content(config: &VolumeConfig, volume: &Volume, needs: Option<&Needs>) -> Res
             }
         }
     };
-    Ok(finding.fact("entries", names.len()))
+    Ok(finding.fact("entries", names.len() as u64))
 }

@@ -3,11 +3,11 @@
 use rustix::fs::{self, AtFlags, Mode, OFlags};
 
 use super::directory::{TestDirectory, in_words};
-use super::finding::{Finding, unkept};
+use super::finding::{Fact, Finding, unkept};
 use super::needs::Needs;
-use crate::error::{Context, Result};
 use crate::seed::stage::case::ignores_case;
 use crate::volume::{Volume, names, openat};
+use rustix::io::Result;
 
 /// The longest name that Linux has, in bytes (limits.h, `NAME_MAX`).
 const LONGEST: usize = 255;
@@ -38,7 +38,7 @@ pub(super) fn findings(
 }
 
 /// Whether a name can be made and is listed as it was made.
-fn keeps(at: &std::os::fd::OwnedFd, name: &[u8]) -> rustix::io::Result<bool> {
+fn keeps(at: &std::os::fd::OwnedFd, name: &[u8]) -> Result<bool> {
     use std::os::fd::AsFd;
     fs::mkdirat(at, name, Mode::RWXU)?;
     let listed = names(openat(at.as_fd(), b".", OFlags::DIRECTORY | OFlags::RDONLY, Mode::empty())?.as_fd())?;
@@ -49,10 +49,9 @@ fn keeps(at: &std::os::fd::OwnedFd, name: &[u8]) -> rustix::io::Result<bool> {
 
 fn case(volume: &Volume, directory: &TestDirectory, needs: Option<&Needs>) -> Result<Finding> {
     directory.directory("case-Probe")?;
-    let told =
-        ignores_case(directory.at(), b"case-Probe").context("stat", || directory.path("case-Probe"))?;
+    let told = ignores_case(directory.at(), b"case-Probe")?;
     // On ext4 that is each directory's own: a new one has it from the root.
-    let of_root = ignores_case(volume.root(), directory.name.as_bytes()).context("stat", volume.path())?;
+    let of_root = ignores_case(volume.root(), directory.name.as_bytes())?;
     if !told && !of_root {
         return Ok(Finding::ok("case", "told apart"));
     }
@@ -65,7 +64,7 @@ fn case(volume: &Volume, directory: &TestDirectory, needs: Option<&Needs>) -> Re
     })
 }
 
-fn length(needs: Option<&Needs>, keeps: impl Fn(&[u8]) -> rustix::io::Result<bool>) -> Finding {
+fn length(needs: Option<&Needs>, keeps: impl Fn(&[u8]) -> Result<bool>) -> Finding {
     let fits = |length: usize| keeps(&vec![b'n'; length]) == Ok(true);
     if fits(LONGEST) {
         return Finding::ok("long names", format!("kept, {LONGEST} bytes"));
@@ -82,10 +81,10 @@ fn length(needs: Option<&Needs>, keeps: impl Fn(&[u8]) -> rustix::io::Result<boo
         Some(needed) => Finding::ok("long names", what).then(format!("the source's longest has {needed}")),
         None => Finding::warn("long names", what).then("a seed with a longer one is refused (78)"),
     };
-    finding.fact("longest", longest)
+    finding.fact("longest", longest as u64)
 }
 
-fn characters(needs: Option<&Needs>, keeps: impl Fn(&[u8]) -> rustix::io::Result<bool>) -> Finding {
+fn characters(needs: Option<&Needs>, keeps: impl Fn(&[u8]) -> Result<bool>) -> Finding {
     let mut lost = Vec::new();
     let mut first = None;
     let mut look = |what: &'static str, name: &[u8]| match keeps(name) {
@@ -122,5 +121,5 @@ fn characters(needs: Option<&Needs>, keeps: impl Fn(&[u8]) -> rustix::io::Result
         Some(count) => format!("the seed may be refused (78): the source has {count} such names"),
         None => "a seed that has such a name is refused (78)".to_owned(),
     };
-    Finding::new(unkept(needed, true), "names", what).then(then).fact("lost", lost)
+    Finding::new(unkept(needed, true), "names", what).then(then).fact("lost", Fact::List(lost))
 }

@@ -1,6 +1,5 @@
 //! What the source of a seed has: how much it is, and what of it a volume may not keep.
 
-use std::collections::HashMap;
 use std::os::fd::AsFd;
 use std::sync::Arc;
 
@@ -9,8 +8,8 @@ use crate::cli::config::VolumeConfig;
 use crate::error::{Error, Result, printable};
 use crate::exit::Exit;
 use crate::seed::manifest::line::Listed;
-use crate::seed::manifest::read::{ListedEntries, Manifest, join};
-use crate::seed::stage::case::fold;
+use crate::seed::manifest::read::{ListedEntries, Manifest, join, split};
+use crate::seed::stage::case::Spellings;
 use crate::seed::{Source, StageJob};
 use crate::volume::Volume;
 use crate::volume::records::ManifestRef;
@@ -33,7 +32,7 @@ pub(super) struct Needs {
     /// The most creations that have to wait for each other.
     pub(super) longest_chain: u64,
     /// Owners of entries, with their number.
-    pub(super) owners: HashMap<(u32, u32), u64>,
+    pub(super) owners: Vec<((u32, u32), u64)>,
     pub(super) longest_name: usize,
     pub(super) not_utf8: u64,
     pub(super) forbidden: u64,
@@ -61,23 +60,32 @@ impl Needs {
         let mut needs = Needs { bytes: listing.totals.bytes, ..Needs::default() };
         // A directory comes before what is in it.
         let paths: Vec<&[u8]> = manifest.below(b"").collect();
-        let mut chains: HashMap<&[u8], u64> = HashMap::new();
+        let mut chains: Vec<(&[u8], u64)> = Vec::new();
+        let mut spellings = Spellings::default();
         for path in paths.iter().rev() {
             let entries = manifest.entries(path).map_err(|error| unread(error.to_string()))?;
             let directory = manifest.directory(path);
             let inside = directory.map(|found| &found.directories[..]).unwrap_or_default();
-            let below = inside.iter().filter_map(|name| chains.remove(&*join(path, name))).max();
-            let chain = (entries.len() + inside.len()) as u64;
-            chains.insert(path, chain.max(below.map_or(0, |below| below + 1)));
+            let mut chain = (entries.len() + inside.len()) as u64;
+            // They are the last that were added, but for names like `a-b` beside `a`.
+            let (mut at, mut left) = (chains.len(), inside.len());
+            while left > 0 && at > 0 {
+                at -= 1;
+                if split(chains[at].0).0 == *path {
+                    chain = chain.max(chains.remove(at).1 + 1);
+                    left -= 1;
+                }
+            }
+            chains.push((path, chain));
             needs.directories += inside.len() as u64;
             if let Some(attrs) = directory.and_then(|found| found.attrs) {
-                *needs.owners.entry((attrs.uid, attrs.gid)).or_default() += 1;
+                needs.count_owner((attrs.uid, attrs.gid));
             }
             needs.add(&entries);
             let names = entries.keys().chain(inside);
-            needs.look_at_names(path, names.map(|name| &**name));
+            needs.look_at_names(path, names.map(|name| &**name), &mut spellings);
         }
-        needs.longest_chain = chains.get(&b""[..]).copied().unwrap_or_default();
+        needs.longest_chain = chains.last().map_or(0, |(_, chain)| *chain);
         Ok(Some(needs))
     }
 
@@ -93,23 +101,34 @@ impl Needs {
                 Listed::Fifo => self.fifos += 1,
             }
             if let Some(attrs) = entry.attrs {
-                *self.owners.entry((attrs.uid, attrs.gid)).or_default() += 1;
+                self.count_owner((attrs.uid, attrs.gid));
             }
         }
     }
 
+    fn count_owner(&mut self, owner: (u32, u32)) {
+        match self.owners.iter_mut().find(|(known, _)| *known == owner) {
+            Some((_, count)) => *count += 1,
+            None => self.owners.push((owner, 1)),
+        }
+    }
+
     /// What a volume may not keep of the names in one directory.
-    fn look_at_names<'n>(&mut self, path: &[u8], names: impl Iterator<Item = &'n [u8]>) {
-        let mut folded: HashMap<Vec<u8>, &[u8]> = HashMap::new();
+    fn look_at_names<'n>(
+        &mut self,
+        path: &[u8],
+        names: impl Iterator<Item = &'n [u8]>,
+        spellings: &mut Spellings,
+    ) {
         for name in names {
             self.longest_name = self.longest_name.max(name.len());
             self.not_utf8 += u64::from(str::from_utf8(name).is_err());
             let is_forbidden = |byte: &u8| FORBIDDEN.contains(byte) || byte.is_ascii_control();
             self.forbidden += u64::from(name.iter().any(is_forbidden));
             self.dotted += u64::from(name.ends_with(b".") || name.ends_with(b" "));
-            if let Some(other) = folded.insert(fold(name), name) {
-                let shown = |name: &[u8]| printable(&join(path, name));
-                self.alike.get_or_insert_with(|| (shown(other), shown(name)));
+            let path = join(path, name);
+            if let Some(other) = spellings.note(&path) {
+                self.alike.get_or_insert_with(|| (printable(&other), printable(&path)));
             }
         }
     }

@@ -13,11 +13,11 @@ use super::directory::{TestDirectory, create, write_all};
 use super::finding::Finding;
 use crate::cli::config::VolumeConfig;
 use crate::cli::values::Workers;
-use crate::error::{Context, Result};
 use crate::seed::engine::workers;
 use crate::system::nfs::{self, slots::Looks, slots::session_slots};
 use crate::text::byte_size;
 use crate::volume::{FileSystem, Storage, Volume};
+use rustix::io::Result;
 
 /// Requests one after the other: their median does not follow a few slow ones.
 const ALONE: usize = 32;
@@ -39,6 +39,8 @@ const WRITERS: usize = 4;
 const WRITTEN: usize = 4 << 20;
 /// Files that are made for the pace of a local file system, by each of as many writers as a seed has.
 const FILES: usize = 32;
+/// The size of each, in bytes.
+const SMALL: usize = 4096;
 
 /// It.
 #[derive(Debug)]
@@ -62,20 +64,24 @@ pub(super) struct Pace {
 ///
 /// # Errors
 /// When the volume answers with one, or it is stopped.
-pub(super) fn measure(volume: &Volume, directory: &TestDirectory, with_data: bool) -> Result<Pace> {
+pub(super) fn measure(
+    volume: &Volume,
+    kind: FileSystem,
+    directory: &TestDirectory,
+    with_data: bool,
+) -> Result<Pace> {
     // What is made for it goes before anything else is looked at: a volume may be nearly full.
     let place = directory.inside("pace")?;
-    let measured = measure_in(volume, &place, with_data);
-    place.remove()?;
-    measured
+    let measured = measure_in(volume, kind, &place, with_data);
+    let removed = place.remove();
+    measured.and_then(|pace| removed.map(|()| pace))
 }
 
-fn measure_in(volume: &Volume, directory: &TestDirectory, with_data: bool) -> Result<Pace> {
-    let kind = volume.kind()?;
+fn measure_in(volume: &Volume, kind: FileSystem, directory: &TestDirectory, with_data: bool) -> Result<Pace> {
     let is_remote = matches!(kind.place, Storage::Network | Storage::Unknown);
     let options = nfs::mount_options(volume.root()).unwrap_or_default();
     let file = directory.file("pace")?;
-    let round_trip = alone(directory, &file).context("change mode", || directory.path("pace"))?;
+    let round_trip = alone(directory, &file)?;
     directory.check()?;
     let (rate, in_flight) = match is_remote {
         true => together(volume, directory, kind, round_trip)?,
@@ -87,18 +93,18 @@ fn measure_in(volume: &Volume, directory: &TestDirectory, with_data: bool) -> Re
     Ok(Pace { kind, is_remote, is_nfs_3, round_trip, in_flight, rate, bandwidth })
 }
 
-fn alone(directory: &TestDirectory, file: &OwnedFd) -> rustix::io::Result<Duration> {
+fn alone(directory: &TestDirectory, file: &OwnedFd) -> Result<Duration> {
     let began = Instant::now();
     let mut took = Vec::new();
     while took.len() < ALONE && began.elapsed() < ALONE_LIMIT && !directory.cancel().is_set() {
         took.push(request(file, took.len())?);
     }
-    took.sort();
-    Ok(took.get(took.len() / 2).copied().unwrap_or_default())
+    let before = |time: &Duration| took.iter().filter(|other| *other < time).count();
+    Ok(took.iter().copied().filter(|time| before(time) <= took.len() / 2).max().unwrap_or_default())
 }
 
 /// One request that changes something each time.
-fn request(file: &OwnedFd, number: usize) -> rustix::io::Result<Duration> {
+fn request(file: &OwnedFd, number: usize) -> Result<Duration> {
     let mode =
         if number.is_multiple_of(2) { Mode::RUSR | Mode::WUSR | Mode::XUSR } else { Mode::RUSR | Mode::WUSR };
     let began = Instant::now();
@@ -160,12 +166,12 @@ fn local_rate(directory: &TestDirectory) -> Result<f64> {
         workers::crew(Workers::Auto, FileSystem { name: "local", place: Storage::Local }, 1).writers;
     let names = (0..writers).map(|number| format!("local-{number}"));
     let directories = names.map(|name| directory.directory(&name)).collect::<Result<Vec<_>>>()?;
-    let made = AtomicU64::new(0);
+    let (made, small) = (AtomicU64::new(0), vec![b'x'; SMALL]);
     let began = Instant::now();
     in_threads(&directories, |at| {
         for number in 0..FILES {
             let file = create(at.as_fd(), format!("{number}").as_bytes());
-            if file.is_ok_and(|file| write_all(&file, &[b'x'; 4096]).is_ok()) {
+            if file.is_ok_and(|file| write_all(&file, &small).is_ok()) {
                 made.fetch_add(1, Relaxed);
             }
         }

@@ -4,15 +4,13 @@
 //! directory. What one says is a file there; the other lists the directory, opened anew each time, since a client
 //! trusts what it has seen of one. The host's findings are printed by both.
 
-use std::collections::BTreeSet;
 use std::os::fd::{AsFd, OwnedFd};
 use std::time::{Duration, Instant};
 
 use rustix::fs::{self, Mode, OFlags};
 use rustix::io::Errno;
-use serde::{Deserialize, Serialize};
 
-use super::directory::{TestDirectory, create, read_all, write_all};
+use super::directory::{TestDirectory, create, in_words, read_all, write_all};
 use super::helper::{self, MAPPED, OFD_LOCK, POSIX_LOCK, Question};
 use super::mapping::LENGTH;
 use super::met::{Met, RACED, Seen};
@@ -20,9 +18,9 @@ use super::pace::spelled;
 use crate::claims::disk::try_lock;
 use crate::claims::expiry::Lock;
 use crate::cli::config::VolumeConfig;
-use crate::error::{Context, Error, Result};
 use crate::volume::records::boot_id;
 use crate::volume::{Volume, is_nested, names, openat};
+use rustix::io::Result;
 
 /// How long the other is waited for where `--wait-timeout` does not say it: two containers that an orchestrator starts
 /// together pull their images first.
@@ -43,13 +41,6 @@ struct Meeting<'a> {
     place: String,
 }
 
-/// What a doctor says of itself.
-#[derive(Serialize, Deserialize)]
-struct Introduction {
-    host: String,
-    boot: Option<String>,
-}
-
 /// Waits for another doctor, and tries with it what one cannot try alone.
 ///
 /// # Errors
@@ -61,7 +52,7 @@ pub(super) fn meet(config: &VolumeConfig, volume: &Volume, directory: &TestDirec
     let root = volume.shared_root();
     let place = loop {
         directory.check()?;
-        let waiting = waiting(root).context("read directory", volume.path())?;
+        let waiting = waiting(root)?;
         if waiting.len() > 1
             && let Some(place) =
                 waiting.first().filter(|_| waiting.iter().take(2).any(|name| *name == directory.name))
@@ -79,14 +70,14 @@ pub(super) fn meet(config: &VolumeConfig, volume: &Volume, directory: &TestDirec
         Ok(seen) => Ok(Met::Seen(seen)),
         Err(error) => {
             directory.check()?;
-            Ok(Met::Nobody(format!("the other doctor did not go on: {error}")))
+            Ok(Met::Nobody(format!("the other doctor did not go on: {}", in_words(error))))
         }
     }
 }
 
 /// The directories of doctors that wait, in order.
-fn waiting(root: &OwnedFd) -> rustix::io::Result<BTreeSet<String>> {
-    let mut waiting = BTreeSet::new();
+fn waiting(root: &OwnedFd) -> Result<Vec<String>> {
+    let mut waiting = Vec::new();
     for name in names(openat(root.as_fd(), b".", OFlags::DIRECTORY | OFlags::RDONLY, Mode::empty())?.as_fd())?
     {
         if !is_nested(&name) {
@@ -101,42 +92,40 @@ fn waiting(root: &OwnedFd) -> rustix::io::Result<BTreeSet<String>> {
         };
         if names(found.as_fd()).is_ok_and(|inside| inside.iter().any(|inside| **inside == *WAITS.as_bytes()))
         {
-            waiting.insert(name);
+            waiting.push(name);
         }
     }
+    // They have one length, and no two are the same.
+    waiting.sort_unstable();
     Ok(waiting)
 }
 
 impl Meeting<'_> {
     /// The place, opened anew.
-    fn open(&self) -> rustix::io::Result<OwnedFd> {
+    fn open(&self) -> Result<OwnedFd> {
         openat(self.root.as_fd(), self.place.as_bytes(), OFlags::DIRECTORY | OFlags::RDONLY, Mode::empty())
     }
 
     /// Says something: the file is whole when it has its name.
     fn say(&self, name: &str, text: &str) -> Result<()> {
-        let path = || self.directory.path(name);
-        let at = self.open().context("open directory", path)?;
+        let at = self.open()?;
         let unfinished = format!("{name}-unfinished");
-        let file = create(at.as_fd(), unfinished.as_bytes()).context("create file", path)?;
-        write_all(&file, text.as_bytes())
-            .and_then(|()| crate::volume::records::close(file))
-            .context("write", path)?;
-        fs::renameat(&at, unfinished.as_str(), &at, name).context("rename", path)
+        let file = create(at.as_fd(), unfinished.as_bytes())?;
+        write_all(&file, text.as_bytes()).and_then(|()| crate::volume::records::close(file))?;
+        fs::renameat(&at, unfinished.as_str(), &at, name)
     }
 
     /// Waits until the other has said it.
     fn hear(&self, name: &str) -> Result<String> {
         let deadline = Instant::now() + ANSWER;
-        let path = || self.directory.path(name);
         loop {
             self.directory.check()?;
             match self.open().and_then(|at| heard(&at, name)) {
                 Ok(Some(text)) => return Ok(text),
                 // A name that is listed may have been another file a moment ago.
                 Ok(None) | Err(Errno::NOENT | Errno::STALE) if Instant::now() < deadline => {}
-                Ok(None) => return Err(Error::os("wait for", path, Errno::TIMEDOUT)),
-                Err(error) => return Err(error).context("read", path),
+                Ok(None) => return Err(Errno::TIMEDOUT),
+                Err(error) => return Err(error),
             }
             self.directory.cancel().sleep(LOOK_EVERY);
         }
@@ -144,17 +133,16 @@ impl Meeting<'_> {
 
     /// The host's part.
     fn host(&self) -> Result<Seen> {
-        let path = || self.directory.path("meeting");
-        let guest: Introduction = parsed(&self.hear("guest")?)?;
-        let own = introduction();
-        self.say("host", &json(&own))?;
-        let same_machine = own.boot.is_some() && own.boot == guest.boot;
+        let (guest, guests_boot) = pair(&self.hear("guest")?);
+        let (host, boot) = introduction();
+        self.say("host", "")?;
+        let same_machine = !boot.is_empty() && boot == guests_boot;
         // How long what one does takes to be seen by the other, there and back.
         let began = Instant::now();
         self.say("ping", "")?;
         self.hear("pong")?;
         let seen_us = (began.elapsed() / 2).as_micros() as u64;
-        let open = |name| helper::open_lock(self.directory.at(), name).context("create file", path);
+        let open = |name| helper::open_lock(self.directory.at(), name);
         let held = (open(POSIX_LOCK)?, open(OFD_LOCK)?);
         let ours = (helper::posix_lock(&held.0), try_lock(&held.1));
         self.say("locked", "")?;
@@ -162,26 +150,24 @@ impl Meeting<'_> {
         drop(held);
         self.say("free", "")?;
         let (posix_after, ofd_after) = pair(&self.hear("tried-again")?);
-        let held = |lock: rustix::io::Result<Lock>, told: String| {
+        let held = |lock: Result<Lock>, told: String| {
             if lock == Ok(Lock::Ours) { told } else { "not held".into() }
         };
         let posix = [held(ours.0, posix), posix_after];
         let ofd = [held(ours.1, ofd), ofd_after];
         let race = self.race()?;
-        let others: BTreeSet<String> = parsed(&self.hear("won")?)?;
-        let not_once = RACED - race.symmetric_difference(&others).count();
+        let others = self.hear("won")?;
+        let not_once = race.bytes().zip(others.bytes()).filter(|(one, other)| one == other).count() as u64;
         let page = self.directory.file(MAPPED)?;
-        write_all(&page, &[b'0'; LENGTH]).context("write", path)?;
-        crate::volume::records::close(page).context("write", path)?;
+        write_all(&page, &vec![b'0'; LENGTH])?;
+        crate::volume::records::close(page)?;
         self.say("map", "")?;
         self.hear("mapped")?;
-        let page = openat(self.directory.at(), MAPPED.as_bytes(), OFlags::RDWR, Mode::empty())
-            .context("open", path)?;
-        rustix::io::pwrite(&page, b"1", 0).and_then(|_| fs::fsync(&page)).context("write", path)?;
+        let page = openat(self.directory.at(), MAPPED.as_bytes(), OFlags::RDWR, Mode::empty())?;
+        rustix::io::pwrite(&page, b"1", 0).and_then(|_| fs::fsync(&page))?;
         let mapping = self.hear("saw")?;
-        let seen =
-            Seen { hosts: [own.host, guest.host], same_machine, posix, ofd, not_once, mapping, seen_us };
-        self.say("seen", &json(&seen))?;
+        let seen = Seen { hosts: [host, guest], same_machine, posix, ofd, not_once, mapping, seen_us };
+        self.say("seen", &seen.text())?;
         // The place goes with us.
         self.hear("over")?;
         Ok(seen)
@@ -189,7 +175,8 @@ impl Meeting<'_> {
 
     /// The guest's.
     fn guest(&self) -> Result<Seen> {
-        self.say("guest", &json(&introduction()))?;
+        let (host, boot) = introduction();
+        self.say("guest", &format!("{host} {boot}"))?;
         self.hear("host")?;
         self.hear("ping")?;
         self.say("pong", "")?;
@@ -205,28 +192,28 @@ impl Meeting<'_> {
             told = self.locks()?;
         }
         self.say("tried-again", &told)?;
-        self.say("won", &json(&self.race()?))?;
+        self.say("won", &self.race()?)?;
         self.hear("map")?;
         self.say("saw", &self.watch()?)?;
-        let seen = parsed(&self.hear("seen")?)?;
+        let seen = self.hear("seen")?;
         self.say("over", "")?;
-        Ok(seen)
+        Seen::parse(&seen).ok_or(Errno::BADMSG)
     }
 
     fn locks(&self) -> Result<String> {
-        let at = self.open().context("open directory", || self.directory.path("meeting"))?;
-        Question::Locks.ask(at.as_fd(), None).context("start", "volseed")
+        let at = self.open()?;
+        Ok(Question::Locks.ask(at.as_fd(), None))
     }
 
-    /// Creates names at the same time as the other; those that this one has created.
-    fn race(&self) -> Result<BTreeSet<String>> {
-        let at = self.open().context("open directory", || self.directory.path("meeting"))?;
+    /// Creates names at the same time as the other; a `1` for each that this one has created, and a `0` for the others.
+    fn race(&self) -> Result<String> {
+        let at = self.open()?;
         let is_host = self.place == self.directory.name;
         let (ready, other) =
             if is_host { ("host-races", "guest-races") } else { ("guest-races", "host-races") };
         self.say(ready, "")?;
         self.hear(other)?;
-        let mut won = BTreeSet::new();
+        let mut won = String::new();
         for number in 0..RACED {
             let name = format!("raced-{number}");
             let made = match number.is_multiple_of(2) {
@@ -234,9 +221,9 @@ impl Meeting<'_> {
                 false => create(at.as_fd(), name.as_bytes()).map(drop),
             };
             match made {
-                Ok(()) => drop(won.insert(name)),
-                Err(Errno::EXIST) => {}
-                Err(error) => return Err(error).context("create", || self.directory.path(&name)),
+                Ok(()) => won.push('1'),
+                Err(Errno::EXIST) => won.push('0'),
+                Err(error) => return Err(error),
             }
         }
         Ok(won)
@@ -244,16 +231,13 @@ impl Meeting<'_> {
 
     /// Has a process map a page, and says what it saw of what the host writes.
     fn watch(&self) -> Result<String> {
-        let at = self.open().context("open directory", || self.directory.path("meeting"))?;
-        let answer = Question::Watch.start(at.as_fd(), None).and_then(|mut asked| {
-            let first = asked.next()?;
-            if first != "mapped" {
-                return Ok(first);
-            }
-            Ok(self.say("mapped", "").map_or_else(|error| error.to_string(), |()| String::new()))
-                .and_then(|failed| if failed.is_empty() { asked.last() } else { Ok(failed) })
-        });
-        let answer = answer.context("start", "volseed")?;
+        let at = self.open()?;
+        let mut asked = Question::Watch.start(at.as_fd(), None)?;
+        let mut answer = asked.next();
+        if answer == "mapped" {
+            self.say("mapped", "")?;
+            answer = asked.last();
+        }
         if answer.starts_with("error ") {
             // The host waits for it.
             self.say("mapped", "")?;
@@ -262,24 +246,17 @@ impl Meeting<'_> {
     }
 }
 
-fn heard(at: &OwnedFd, name: &str) -> rustix::io::Result<Option<String>> {
+fn heard(at: &OwnedFd, name: &str) -> Result<Option<String>> {
     if !names(at.as_fd())?.iter().any(|found| **found == *name.as_bytes()) {
         return Ok(None);
     }
     read_all(at.as_fd(), name.as_bytes()).map(|bytes| String::from_utf8(bytes).ok())
 }
 
-fn introduction() -> Introduction {
+/// Host and boot.
+fn introduction() -> (String, String) {
     let host = nix::unistd::gethostname().unwrap_or_default().to_string_lossy().into_owned();
-    Introduction { host, boot: boot_id() }
-}
-
-fn json(value: &impl Serialize) -> String {
-    serde_json::to_string(value).expect("it has string keys only")
-}
-
-fn parsed<T: for<'t> Deserialize<'t>>(text: &str) -> Result<T> {
-    serde_json::from_str(text).context("read", "what the other doctor says")
+    (host, boot_id().unwrap_or_default())
 }
 
 fn pair(text: &str) -> (String, String) {

@@ -6,8 +6,8 @@ use super::attributes::OTHER;
 use super::directory::TestDirectory;
 use super::finding::Finding;
 use super::helper::Question;
-use crate::error::{Context, Result};
 use crate::volume::{Ourselves, Privacy, Volume, Wall, user};
+use rustix::io::Result;
 use std::os::fd::AsFd;
 
 /// It.
@@ -21,16 +21,13 @@ pub(super) fn finding(volume: &Volume, directory: &TestDirectory) -> Result<Find
             .then("an app of the same user has the same rights, and nothing to gain"));
     }
     let own = directory.directory("private")?;
-    let looks =
-        Ourselves::new().privacy(own.as_fd(), Wall::Closed).context("stat", || directory.path("private"))?;
+    let looks = Ourselves::new().privacy(own.as_fd(), Wall::Closed)?;
     let nothing = "only this is promised: nothing outside this mount is read or changed (docs/security.md)";
     let entered = Question::Enter.ask(own.as_fd(), Some(OTHER));
-    let finding = match entered.as_deref() {
-        Ok("entered") => {
-            Finding::warn("private", "nothing: another user may change what only volseed may enter")
-                .then(nothing)
-        }
-        Ok(error) if error.starts_with("error ") => match (looks, volume.user()) {
+    let finding = match &*entered {
+        "entered" => Finding::warn("private", "nothing: another user may change what only volseed may enter")
+            .then(nothing),
+        error if error.starts_with("error ") => match (looks, volume.user()) {
             (Privacy::Open, _) => {
                 Finding::warn("private", "a directory cannot be closed: its mode is not kept").then(nothing)
             }
@@ -46,5 +43,5 @@ pub(super) fn finding(volume: &Volume, directory: &TestDirectory) -> Result<Find
         },
         _ => Finding::warn("private", "another user could not be tried here"),
     };
-    Ok(finding.fact("entered", entered.unwrap_or_default()))
+    Ok(finding.fact("entered", entered))
 }

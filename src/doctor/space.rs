@@ -1,6 +1,6 @@
 //! Free space and inodes, and whether the seed fits.
 
-use super::finding::Finding;
+use super::finding::{Fact, Finding};
 use super::needs::Needs;
 use crate::error::Result;
 use crate::seed::stage::space::Space;
@@ -38,7 +38,7 @@ pub(super) fn findings(volume: &Volume, needs: Option<&Needs>) -> Result<Vec<Fin
             Finding::ok(topic, what)
         };
         let finding = if needs.is_some() { finding.fact("needed", needed) } else { finding };
-        finding.fact("free", free)
+        finding.fact("free", Fact::Number(free))
     };
     Ok(vec![told("space", bytes, &byte_size), told("inodes", inodes, &|number| number.to_string())])
 }

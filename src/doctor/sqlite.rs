@@ -5,19 +5,15 @@
 //! a clean integrity check. A WAL's index is a mapped file, which no NFS keeps the same on two machines
 //! (sqlite.org/wal.html).
 
-use super::finding::Finding;
+use super::finding::{Fact, Finding};
 use super::locks::Locks;
 use super::met::Met;
 use super::pace::Pace;
-use crate::error::Result;
-use crate::volume::{Storage, Volume};
+use crate::volume::Storage;
 
 /// It.
-///
-/// # Errors
-/// When the volume's kind cannot be told.
-pub(super) fn finding(volume: &Volume, locks: &Locks, pace: &Pace, met: Option<&Met>) -> Result<Finding> {
-    let kind = volume.kind()?;
+pub(super) fn finding(locks: &Locks, pace: &Pace, met: Option<&Met>) -> Finding {
+    let kind = pace.kind;
     let is_local = matches!(kind.place, Storage::Local | Storage::Memory);
     let met_elsewhere = met.filter(|met| met.is_elsewhere());
     let are_shared = match (met_elsewhere, is_local) {
@@ -36,5 +32,6 @@ pub(super) fn finding(volume: &Volume, locks: &Locks, pace: &Pace, met: Option<&
         None => Finding::warn("sqlite", "whether locks are shared between machines is not known")
             .then("find out with volseed doctor --peer on two machines; WAL is for one machine only"),
     };
-    Ok(finding.fact("rollback", are_shared).fact("wal", are_shared.filter(|_| is_local)))
+    let wal = are_shared.filter(|_| is_local);
+    finding.fact("rollback", Fact::Bool(are_shared)).fact("wal", Fact::Bool(wal))
 }

@@ -136,7 +136,7 @@ fn keeps_end(directory: BorrowedFd<'_>, end: u8) -> rustix::io::Result<bool> {
 
 /// What came before, on a volume that ignores case.
 #[derive(Debug, Default)]
-struct Spellings {
+pub(crate) struct Spellings {
     hash: RandomState,
     /// Of each path: how it compares, and how it is spelled.
     seen: HashMap<u64, u64>,
@@ -146,7 +146,7 @@ struct Spellings {
 impl Spellings {
     /// Notes a path of the seed. Another one before it that the volume does not tell apart is returned; empty
     /// where it is not known any more.
-    fn note(&mut self, path: &[u8]) -> Option<Box<[u8]>> {
+    pub(crate) fn note(&mut self, path: &[u8]) -> Option<Box<[u8]>> {
         let (folded, exact) = (self.hash.hash_one(fold(path)), self.hash.hash_one(path));
         match self.seen.insert(folded, exact) {
             Some(before) if before != exact => Some(self.named.remove(&folded).unwrap_or_default()),
