@@ -1,6 +1,8 @@
 //! `volseed status`: what the volume's state records, for people or as JSON. Changes nothing.
 
 use std::fmt::Write;
+use std::os::fd::AsFd;
+use std::path::PathBuf;
 use std::time::{Duration, Instant, UNIX_EPOCH};
 
 use serde::Serialize;
@@ -9,8 +11,9 @@ use crate::claims::beat::{Beat, Holder};
 use crate::claims::inspect::{self, Inspected, NewestClaim, look};
 use crate::cli::config::VolumeConfig;
 use crate::error::Result;
+use crate::seed::publish::saved::{Displaced, displaced};
 use crate::text::{Untrusted, byte_size, one_line, rfc3339};
-use crate::volume::records::{Complete, Name, Origin, Public, Settings, Totals};
+use crate::volume::records::{Complete, NEW, Name, OLD, Origin, Public, Settings, Totals};
 use crate::volume::{Volume, user};
 
 /// How long a heartbeat is watched: two beats' time.
@@ -32,6 +35,15 @@ pub(crate) struct VolumeStatus {
     pub complete: Option<RecordStatus>,
     /// Who claimed the volume last without completing it, alive or not.
     pub claim: Option<ClaimStatus>,
+    /// The state directory.
+    #[serde(skip)]
+    pub place: PathBuf,
+    /// What upgrades and repairs replaced, and keep in `.volseed/old`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub saved: Option<Displaced>,
+    /// What upgrades left out for a user's file, and keep in `.volseed/new`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub offered: Option<Displaced>,
 }
 
 /// What is recorded of a volume, as far as this user may read it: what is not known is left out.
@@ -123,12 +135,17 @@ fn status_of(volume: &Volume, config: &VolumeConfig) -> Result<VolumeStatus> {
     let complete = record.as_ref().map(|record| RecordStatus::new(record, inspect::private(volume, record)));
     let sentinel =
         config.sentinel.as_ref().map(|path| volume.find(path)).transpose()?.map(|found| found.is_some());
+    let state = record.is_some().then(|| volume.open_state().ok()).flatten();
+    let kept = |kind| displaced(state.as_ref()?.as_fd(), kind).filter(|kept| kept.files > 0);
     Ok(VolumeStatus {
         volume: config.to.display().to_string(),
         state: name,
         sentinel,
         complete,
         claim: seen.claim().map(|claim| watched(claim, volume)).transpose()?,
+        place: volume.state().path.clone(),
+        saved: kept(OLD),
+        offered: kept(NEW),
     })
 }
 
@@ -165,6 +182,13 @@ pub(crate) fn text(statuses: &[VolumeStatus]) -> String {
         if let Some(claim) = &status.claim {
             let _ = writeln!(text, "  claimed    {}", claimed(claim));
             let _ = writeln!(text, "  heartbeat  {}", heartbeat(claim));
+        }
+        for (what, kept, place) in [("saved", status.saved, OLD), ("offered", status.offered, NEW)] {
+            if let Some(Displaced { files, bytes }) = kept {
+                let place = status.place.join(place).display().to_string();
+                let (bytes, place) = (byte_size(bytes), one_line(&place).to_string());
+                let _ = writeln!(text, "  {what:<9}  {files} files, {bytes}, in {place}");
+            }
         }
         if let Some(sentinel) = status.sentinel {
             let _ = writeln!(text, "  sentinel   {}", if sentinel { "there" } else { "not there" });

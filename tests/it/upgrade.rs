@@ -240,6 +240,8 @@ fn a_users_own_file_in_a_new_ones_place_stays() {
     site.write("lib/added.php", "the user's own");
     site.write("lib/new-only/c.php", "the user's own, too");
     site.upgrade().ends().exits(0).says("offered=2");
+    let status = volseed(["status", "--to"]).arguments([&site.volume]).ends().exits(0);
+    status.prints(&format!("  offered    2 files, 6 B, in {}", site.path(".volseed/new").display()));
     site.reads("lib/added.php", "the user's own");
     site.reads("lib/new-only/c.php", "the user's own, too");
     site.reads("lib/new-only/d.php", "c");

@@ -3,13 +3,48 @@
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{self, AtFlags, Mode, OFlags};
+use rustix::fs::{self, AtFlags, FileType, Mode, OFlags};
 use rustix::io::Errno;
 
 use crate::error::{Context, Error, Result};
 use crate::exit::Exit;
-use crate::seed::manifest::read::split;
-use crate::volume::{make_private, names, openat};
+use crate::seed::manifest::read::{join, split};
+use crate::volume::{entries, is_type, make_private, names, open_beneath, openat};
+
+/// What is kept in such directories.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq, serde::Serialize)]
+pub(crate) struct Displaced {
+    /// How many entries, but for directories.
+    pub files: u64,
+    /// Their length, in bytes.
+    pub bytes: u64,
+}
+
+/// What is in the directory `kind` of the state directory; nothing where there is none, or this user may not look.
+/// Blocks for as long as the file system does: each entry is looked at.
+pub(crate) fn displaced(state: BorrowedFd<'_>, kind: &str) -> Option<Displaced> {
+    let (mut found, mut paths) = (Displaced::default(), vec![kind.as_bytes().to_vec()]);
+    while let Some(path) = paths.pop() {
+        let flags = OFlags::DIRECTORY | OFlags::RDONLY;
+        let entries = open_beneath(state, &path, flags, Mode::empty()).and_then(|it| entries(it.as_fd()));
+        match entries {
+            Ok(entries) => {
+                for (name, stat) in entries {
+                    if is_type(&stat, FileType::Directory) {
+                        paths.push(join(&path, &name));
+                    } else {
+                        found.files += 1;
+                        found.bytes += stat.st_size as u64;
+                    }
+                }
+            }
+            Err(_) if path == kind.as_bytes() => return None,
+            // It was removed meanwhile.
+            Err(_) => {}
+        }
+    }
+    Some(found)
+}
 
 /// The most directories for one generation.
 const MAX_RUNS: u32 = 10_000;
