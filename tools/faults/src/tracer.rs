@@ -336,7 +336,8 @@ fn described(thread: Pid, kind: &Kind, registers: &user_regs_struct) -> String {
     let paths = all[..5].iter().filter(|&&at| at > 1 << 16);
     let paths: Vec<String> = paths.filter_map(|&at| text_at(thread, at)).collect();
     let open = match all[0] as i32 {
-        2 if kind.name.starts_with("write") => STANDARD_ERROR.to_owned(),
+        // Before each write volseed looks at what standard error is.
+        2 if kind.name.starts_with("write") || kind.name == "fstat" => STANDARD_ERROR.to_owned(),
         descriptor => std::fs::read_link(format!("/proc/{thread}/fd/{descriptor}"))
             .map_or(String::new(), |path| path.display().to_string()),
     };
