@@ -41,6 +41,7 @@ mod losses;
 mod lost_writes;
 mod manifest;
 mod mounts;
+mod mounts_resumed;
 mod network;
 mod options;
 mod order;

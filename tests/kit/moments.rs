@@ -37,8 +37,14 @@ pub(crate) fn killed_staging(seed: Volseed, tree: &Tree, volume: &Path) {
 /// is complete.
 #[track_caller]
 pub(crate) fn killed_publishing(seed: Volseed, volume: &Path) -> bool {
+    killed_publishing_to(volume, seed, volume)
+}
+
+/// The same, when the first name is published to this directory.
+#[track_caller]
+pub(crate) fn killed_publishing_to(directory: &Path, seed: Volseed, volume: &Path) -> bool {
     let watch = inotify::init(CreateFlags::CLOEXEC).unwrap();
-    inotify::add_watch(&watch, volume, WatchFlags::MOVED_TO).unwrap();
+    inotify::add_watch(&watch, directory, WatchFlags::MOVED_TO).unwrap();
     let running = seed.start();
     let mut buffer = [std::mem::MaybeUninit::uninit(); 4096];
     inotify::Reader::new(&watch, &mut buffer).next().unwrap();

@@ -3,7 +3,9 @@
 //!
 //! The copy is made and synced before the seal, so that whatever that mount's file system refuses is refused while
 //! another image can still take over; after the seal there are only renames. A run that resumes publishing makes the
-//! copy again. From the seal on nothing here ends a seed: it is left out instead.
+//! copy again, of what is not there yet. From the seal on nothing here ends a seed: it is left out instead.
+
+mod same;
 
 use std::cell::Cell;
 use std::collections::HashSet;
@@ -215,7 +217,12 @@ impl StageJob<'_> {
         let found = fs::fstat(mounted.root()).context("stat", path.as_path())?;
         mounts.looked_at.push((crossing.path.clone(), found.st_dev, found.st_ino));
         remove_left_over(&mounted);
-        let is_empty = mounted.first_content(&mounted.names()?)?.is_none();
+        let resumes = purpose == Purpose::Publish;
+        let mut names = mounted.names()?;
+        if resumes {
+            names.retain(|name| !same::has_same_attrs(crossing.staged.as_fd(), mounted.root(), name));
+        }
+        let is_empty = mounted.first_content(&names)?.is_none();
         let below = join(&self.below, &crossing.path);
         let rules = WalkRules {
             path: &path,
@@ -233,8 +240,12 @@ impl StageJob<'_> {
         while let Some(next) = walk.next()? {
             match next {
                 Next::Directory(directory) => {
-                    let looked = walk.look(&directory)?;
+                    let mut looked = walk.look(&directory)?;
                     mounts.kept += looked.kept.len() as u64;
+                    if resumes {
+                        same::drop_published(&directory.pair, &mut looked.moves);
+                        publish::sync(&directory.pair, &path, &directory.path)?;
+                    }
                     for (name, _) in looked.moves {
                         missing.add(join(&below, &join(&directory.path, &name)));
                     }
@@ -326,7 +337,8 @@ impl StageJob<'_> {
             progress: self.progress,
             repair: None,
         };
-        let wanted = |path: &[u8]| wanted(&rules, crossing, path);
+        let resumes = purpose == Purpose::Publish;
+        let wanted = |path: &[u8]| wanted(&rules, crossing, path, resumes);
         let nested = StageJob {
             volume: mounted,
             stage: stage.as_fd(),
@@ -455,7 +467,12 @@ impl Prepared {
 }
 
 /// The names in the staged directory at `path` that are missing at a mount, and the directories that both have.
-fn wanted(rules: &WalkRules<'_>, crossing: &Crossing, path: &[u8]) -> Result<Option<HashSet<Box<[u8]>>>> {
+fn wanted(
+    rules: &WalkRules<'_>,
+    crossing: &Crossing,
+    path: &[u8],
+    resumes: bool,
+) -> Result<Option<HashSet<Box<[u8]>>>> {
     let here = if path.is_empty() { &b"."[..] } else { path };
     let flags = OFlags::DIRECTORY | OFlags::RDONLY;
     let to = match open_in_mount(crossing.mounted.as_fd(), here, flags) {
@@ -466,7 +483,11 @@ fn wanted(rules: &WalkRules<'_>, crossing: &Crossing, path: &[u8]) -> Result<Opt
     };
     let from = open_beneath(crossing.staged.as_fd(), here, flags, Mode::empty())
         .context("open staged", || full_path(rules.path, path))?;
-    let looked = look(rules, path, &Pair { from, to })?;
+    let pair = Pair { from, to };
+    let mut looked = look(rules, path, &pair)?;
+    if resumes {
+        same::drop_published(&pair, &mut looked.moves);
+    }
     Ok(Some(looked.moves.into_iter().map(|(name, _)| name).chain(looked.common).collect()))
 }
 
@@ -506,7 +527,7 @@ fn nested_stage(mounted: &Volume) -> Result<(OwnedFd, String)> {
 fn remove_nested(root: BorrowedFd<'_>, name: &[u8], stage: BorrowedFd<'_>) -> rustix::io::Result<()> {
     remove_tree(stage, TREE.as_bytes())?;
     match fs::unlinkat(root, name, AtFlags::REMOVEDIR) {
-        Ok(()) | Err(Errno::NOENT | Errno::NOTEMPTY | Errno::NOTDIR) => Ok(()),
+        Ok(()) | Err(Errno::NOENT | Errno::NOTDIR) => Ok(()),
         Err(error) => Err(error),
     }
 }
