@@ -38,6 +38,8 @@ pub(crate) struct Room<'a> {
     lab: &'a Lab,
     scenario: &'a Scenario,
     path: PathBuf,
+    /// The volume, where it is not a directory.
+    _slowfs: Option<slowfs::Mount>,
 }
 
 /// What is in a room.
@@ -97,9 +99,14 @@ impl Lab {
 
     /// A room that is as the scenario wants it.
     pub(crate) fn room<'a>(&'a self, scenario: &'a Scenario, job: usize) -> Room<'a> {
-        let room = Room { lab: self, scenario, path: self.root.join(format!("room-{job}")) };
-        fs::remove_dir_all(&room.path).ok();
+        let path = self.root.join(format!("room-{job}"));
+        fs::remove_dir_all(&path).ok();
+        let mut room = Room { lab: self, scenario, path, _slowfs: None };
         room.directory("volume");
+        if scenario.slowfs {
+            let at = room.path.join("volume");
+            room._slowfs = Some(slowfs::Mount::new(slowfs::Options::default(), &at).unwrap());
+        }
         scenario.before.iter().for_each(|&step| room.step(step));
         room
     }

@@ -27,6 +27,8 @@ pub(crate) struct Scenario {
     pub(crate) binds: &'static [(&'static str, &'static str)],
     /// After a kill, the next run waits long for a holder that may live.
     pub(crate) waits: bool,
+    /// The volume is on slowfs, as a network volume.
+    pub(crate) slowfs: bool,
 }
 
 /// What is done before the run.
@@ -63,7 +65,17 @@ pub(crate) enum Ends {
 
 const fn scenario(name: &'static str, command: &'static str) -> Scenario {
     let ends = Ends::Complete(|seed| seed);
-    Scenario { name, command, before: &[], ends, user: None, input: None, binds: &[], waits: false }
+    Scenario {
+        name,
+        command,
+        before: &[],
+        ends,
+        user: None,
+        input: None,
+        binds: &[],
+        waits: false,
+        slowfs: false,
+    }
 }
 
 impl Scenario {
@@ -92,6 +104,11 @@ impl Scenario {
         self
     }
 
+    const fn on_slowfs(mut self) -> Self {
+        self.slowfs = true;
+        self
+    }
+
     const fn binds(mut self, binds: &'static [(&'static str, &'static str)]) -> Self {
         self.binds = binds;
         self
@@ -106,6 +123,9 @@ const TWO: &str = "[[volume]]\nfrom = '{tree}'\nto = '{volume}'\nsentinel = 'ind
 const OLDER: &str = "seed --from {older} --to {volume} --sentinel index.php --seed-version 1 --workers 3";
 const UPGRADE: &str =
     "run --from {tree} --to {volume} --sentinel index.php --seed-version 2 --upgrade 1 --workers 3 -- {app}";
+const OLDER_CHOWN: &str =
+    "seed --from {older} --to {volume} --chown 33:34 --sentinel index.php --seed-version 1 --workers 3";
+const UPGRADE_CHOWN: &str = "run --from {tree} --to {volume} --chown 33:34 --sentinel index.php --seed-version 2 --upgrade 1 --workers 3 -- {app}";
 /// What a seed becomes as an upgrade: directories in which something was moved have another time.
 const UPGRADED: Ends = Ends::Complete(|seed| seed.without(&[".", "a", "b"]));
 /// What a seed becomes beside `users_files`.
@@ -183,6 +203,14 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
         ])
         .ends(Ends::Complete(|seed| seed.without(&[".", "a", "b", "b/c"]))),
     scenario("upgrade", UPGRADE).before(&[Step::Ran(OLDER)]).ends(UPGRADED),
+    scenario("upgrade-slowfs", UPGRADE)
+        .on_slowfs()
+        .waits()
+        .before(&[Step::Ran(OLDER)])
+        .ends(Ends::Complete(|seed| seed.without(&[".", "a", "b"]).without_attributes())),
+    scenario("upgrade-chown", UPGRADE_CHOWN)
+        .before(&[Step::Ran(OLDER_CHOWN)])
+        .ends(Ends::Complete(|seed| seed.without(&[".", "a", "b"]).owned_by(33, 34))),
     scenario(
         "upgrade-tar.gz",
         "seed --from {tar.gz} --to {volume} --sentinel index.php --seed-version 2 --upgrade 1 --workers 3",
