@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use nix::fcntl::{FcntlArg, fcntl};
 use nix::libc;
-use rustix::fs::{self, AtFlags, FileType, Gid, Mode, OFlags, Uid};
+use rustix::fs::{self, AtFlags, FileType, Gid, Mode, OFlags, StatxFlags, Uid};
 use rustix::io::{Errno, Result};
 use rustix::time::{ClockId, clock_gettime};
 
@@ -207,6 +207,15 @@ impl Files for Disk {
 
     async fn close(&self, dir: &Self::Dir, wall: Wall) -> Result<bool> {
         self.ourselves.close(dir.as_fd(), wall)
+    }
+
+    async fn ask(&self, dir: &Self::Dir) -> Result<()> {
+        let flags = AtFlags::EMPTY_PATH | AtFlags::STATX_FORCE_SYNC;
+        match fs::statx(dir, "", flags, StatxFlags::INO) {
+            // A seccomp profile refuses the call.
+            Ok(_) | Err(Errno::NOSYS | Errno::PERM) => Ok(()),
+            Err(error) => Err(error),
+        }
     }
 
     async fn same(&self, one: &Self::Dir, other: &Self::Dir) -> Result<bool> {

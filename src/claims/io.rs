@@ -106,6 +106,8 @@ pub(crate) trait Files {
     async fn give_back(&self, dir: &Self::Dir, owner: u32) -> Result<()>;
     /// Lets others do in a directory of ours what they may, and no more; whether they could do more.
     async fn close(&self, dir: &Self::Dir, wall: Wall) -> Result<bool>;
+    /// Asks the server, and no cache, whether it knows a directory.
+    async fn ask(&self, dir: &Self::Dir) -> Result<()>;
     /// Whether two descriptors are of one directory.
     async fn same(&self, one: &Self::Dir, other: &Self::Dir) -> Result<bool>;
     /// Makes the names in a directory durable.

@@ -153,9 +153,15 @@ impl<F: Files> ClaimStore<'_, F> {
     /// The directory of everything of ours, opened as it is now.
     ///
     /// # Errors
-    /// Exit 77 when it may not be entered, 78 when something else has its name.
+    /// Exit 77 when it may not be entered, 78 when something else has its name; `ESTALE` when the server no longer
+    /// knows the volume.
     pub(crate) async fn state_dir(&self) -> Result<Option<F::Dir>> {
-        records::opened_to_us(self.directory(&self.state.parent, &self.state.name, &self.state.path).await)
+        let opened = self.files.open(&self.state.parent, &self.state.name).await;
+        if matches!(opened, Err(Errno::STALE)) {
+            // A server that does not know the root either says nothing of what is in it.
+            self.files.ask(&self.state.parent).await.context("look at volume", self.volume)?;
+        }
+        records::opened_to_us(self.opened(opened, &self.state.path))
     }
 
     /// The same, and whose it is: that may have to be asked of a server.
@@ -274,7 +280,11 @@ impl<F: Files> ClaimStore<'_, F> {
     }
 
     pub(crate) async fn directory(&self, at: &F::Dir, name: &str, path: &Path) -> Result<Option<F::Dir>> {
-        match self.files.open(at, name).await {
+        self.opened(self.files.open(at, name).await, path)
+    }
+
+    fn opened(&self, opened: rustix::io::Result<F::Dir>, path: &Path) -> Result<Option<F::Dir>> {
+        match opened {
             Err(Errno::NOTDIR | Errno::LOOP) => Err(foreign_state(path, "not a directory")),
             Err(Errno::XDEV) => Err(foreign_state(path, "another file system is mounted there")),
             opened => self.none_if_missing(opened, "open directory", path),

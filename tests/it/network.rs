@@ -10,7 +10,7 @@ use slowfs::{Counts, Errno, Fault, Mount, Op, Options, Squash};
 use crate::kit::slowfs::{far, slow};
 use crate::kit::{
     Outcome, Running, SOON, Sandbox, Snapshot, Tree, Volseed, assert_nothing_published, assert_same_tree,
-    eventually, seed, staged,
+    eventually, seed, staged, volseed,
 };
 
 /// What a seed costs beside its entries: the claim with its heartbeat, four records, the renames to their
@@ -288,6 +288,18 @@ fn a_directory_whose_handle_the_server_forgot_is_opened_anew() {
     running.end_input();
     running.ends().exits(0);
     assert_same_tree(&source, volume.path());
+}
+
+#[test]
+fn wait_ends_when_the_server_no_longer_knows_the_volume() {
+    let sandbox = Sandbox::new();
+    let Some(volume) = slow(&sandbox, far()) else { return };
+    let waiting = volseed(["wait", "--wait-timeout", "20s"]).option("--to", volume.path()).start();
+    waiting.says("waiting for another replica");
+    for op in [Op::Lookup, Op::Getattr] {
+        volume.faults().fail(Fault::new(op, Errno::ESTALE));
+    }
+    waiting.ends().fails(74, "stale file handle");
 }
 
 /// The directory of this name, anywhere below.

@@ -298,6 +298,10 @@ impl Files for Calls {
         Ok(false)
     }
 
+    async fn ask(&self, dir: &Ino) -> Result<()> {
+        self.call(Fault::Usual, |world, _, _| world.owner(*dir).map(drop)).await
+    }
+
     async fn same(&self, one: &Ino, other: &Ino) -> Result<bool> {
         self.call(Fault::Usual, |world, _, _| world.owner(*one).and(world.owner(*other))).await?;
         Ok(one == other)
