@@ -33,7 +33,7 @@ use crate::volume::{Privacy, Wall};
 /// Every file of every image has this time: size and time alone do not tell images apart.
 pub(crate) const TIME: u32 = 7;
 /// Published last.
-const SENTINEL: &str = "version";
+pub(crate) const SENTINEL: &str = "version";
 
 /// The files of an image: path and content, as long in one image as in the other.
 pub(crate) fn image(number: u32) -> BTreeMap<String, Vec<u8>> {
@@ -372,6 +372,8 @@ pub(crate) struct SmallSeed {
     pub boot: String,
     /// Whether it puts back what is missing.
     pub repairs: bool,
+    /// Whether the sentinel may be there before any seed.
+    pub adopts: bool,
     /// The files that are staged, where it is not all of them, and what they are for.
     pub only: RefCell<Option<(BTreeSet<String>, String)>>,
 }
@@ -402,7 +404,7 @@ impl Work<Calls> for SmallSeed {
     }
 
     async fn has_sentinel(&self) -> crate::error::Result<bool> {
-        Ok(false)
+        Ok(self.adopts && self.calls.look_up(ROOT, SENTINEL.as_bytes()).await.is_ok())
     }
 
     async fn refuses_state(&self) -> Option<String> {

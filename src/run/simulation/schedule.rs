@@ -14,7 +14,7 @@ use std::time::Duration;
 
 use super::forgery;
 use super::forgery::APP;
-use super::replica::{Calls, SmallSeed, Ticks, image, manifest};
+use super::replica::{Calls, SENTINEL, SmallSeed, Ticks, image, manifest};
 use super::world::{Actor, Kind, ROOT, USERS, World};
 use crate::claims::disk::LOCK_ANSWER;
 use crate::claims::expiry::Lock;
@@ -360,6 +360,8 @@ pub(crate) struct Schedule {
     forged: bool,
     /// When `.volseed` is given away, and to which user.
     given: Vec<(u64, u32)>,
+    /// Whether something else copied a part of the seed to the volume, the sentinel with it.
+    is_half_copy: bool,
 }
 
 impl Schedule {
@@ -403,7 +405,7 @@ impl Schedule {
             }
             world.sync();
             if users {
-                world.add_users_file(b"a");
+                world.put(USERS, b"users");
             }
         }
         let is_cut = kind == Kind::Local && (sim.chance(2) || !sim.world.borrow().one_journal);
@@ -420,6 +422,10 @@ impl Schedule {
             }
             given.reverse();
         }
+        let is_half_copy = !with_app && !has_two_images(seed) && sim.chance(4);
+        if is_half_copy {
+            half_copy(&sim);
+        }
         Schedule {
             sim,
             tasks: Vec::new(),
@@ -431,10 +437,11 @@ impl Schedule {
             power_cut_at,
             is_to_be_emptied,
             is_to_be_repaired,
-            is_to_be_edited,
+            is_to_be_edited: is_to_be_edited && !is_half_copy,
             with_app,
             forged,
             given,
+            is_half_copy,
         }
     }
 
@@ -577,15 +584,15 @@ impl Schedule {
         let rules = Rules { mode, sharing: kind.sharing(), alone: false, remote: kind.is_remote(), timeout };
         let calls = Calls { sim: Rc::clone(sim), replica, host, user, actor: Rc::default() };
         let boot = format!("boot {host} {}", self.boot);
-        // Most schedules have one image; a rollout has two. Nothing of what was published from another user's
-        // state directory is known, so there it has one.
+        // Nothing of what was published from another user's state directory is known, so there it has one.
         let image = match mode {
             Mode::Repair => recorded_image(sim).unwrap_or(1),
-            _ if self.seed.is_multiple_of(3) && !self.with_app => 1 + sim.random(2) as u32,
+            _ if has_two_images(self.seed) && !self.with_app => 1 + sim.random(2) as u32,
             _ => 1,
         };
         let repairs = mode == Mode::Repair;
-        let work = SmallSeed { calls: calls.clone(), image, boot, repairs, only: RefCell::default() };
+        let (calls_of_work, adopts) = (calls.clone(), self.is_half_copy);
+        let work = SmallSeed { calls: calls_of_work, image, boot, repairs, adopts, only: RefCell::default() };
         let clock = Ticks { sim: Rc::clone(sim), replica, enough: Rc::default() };
         let (users, quiet) = (self.users, self.quiet);
         let shared = Rc::clone(sim);
@@ -604,6 +611,11 @@ impl Schedule {
                     shared.lives.borrow_mut()[replica].done = true;
                     shared.unlock(replica);
                     check_repaired(&shared);
+                }
+                // Who only waits starts where nothing but the sentinel is to be seen.
+                Ok(Outcome::Unrecorded(_)) => {
+                    shared.lives.borrow_mut()[replica].done = true;
+                    shared.unlock(replica);
                 }
                 // An upgrade took the record away after its last look: its app counts as one that was running.
                 Ok(outcome) if is_retired_since(&shared, &outcome) => {
@@ -668,6 +680,7 @@ impl Schedule {
         let path = &paths[sim.random(paths.len() as u64) as usize];
         sim.show(|| format!("a user deletes {path}"));
         sim.world.borrow_mut().delete(path);
+        sim.edited.borrow_mut().take_if(|edited| edited[1..] == *path);
         *sim.deleted.borrow_mut() = Some(format!("/{path}"));
         let at = sim.now.get();
         for mode in [Mode::Repair, Mode::Repair, Mode::Seed] {
@@ -720,7 +733,11 @@ impl Schedule {
             return Err(format!("replica {waits} lives and never started its app"));
         }
         let mut world = self.sim.world.borrow_mut();
-        let state = world.look_up(0, ROOT, DIRECTORY.as_bytes(), false).map_err(|error| error.to_string())?;
+        let state = match world.look_up(0, ROOT, DIRECTORY.as_bytes(), false) {
+            // All only waited.
+            Err(_) if self.is_half_copy => return Ok(()),
+            state => state.map_err(|error| error.to_string())?,
+        };
         let left = world.names(state).map_err(|error| error.to_string())?;
         let Totals { crashes, power_cuts, changed_hands, .. } = *self.sim.totals.borrow();
         let record = world.look_up(0, state, Complete::FILE.as_bytes(), false);
@@ -736,6 +753,24 @@ impl Schedule {
             return Err(format!("left behind: {names:?}"));
         }
         Ok(())
+    }
+}
+
+/// Most schedules have one image; a rollout has two.
+fn has_two_images(seed: u64) -> bool {
+    seed.is_multiple_of(3)
+}
+
+/// An entry point copied a part of the image, the sentinel with it, and was killed; then a user changed a file.
+fn half_copy(sim: &Sim) {
+    for (path, data) in image(1) {
+        if path == SENTINEL || sim.chance(2) {
+            sim.world.borrow_mut().put(&path, &data);
+            if path != SENTINEL && sim.chance(4) && sim.edited.borrow().is_none() {
+                sim.world.borrow_mut().edit(&path, USERS_TEXT);
+                *sim.edited.borrow_mut() = Some(format!("/{path}"));
+            }
+        }
     }
 }
 
@@ -808,7 +843,7 @@ fn check_tree(sim: &Sim, users: bool, when: Moment) {
         let listed = record.as_ref().and_then(|record| read(&ManifestRef::name(record.generation)));
         (found, record, listed)
     };
-    let kept = found.remove(&format!("/a/{}", String::from_utf8_lossy(USERS)));
+    let kept = found.remove(&format!("/{USERS}"));
     if users && kept.is_none() {
         return sim.breaks(format!("a user's file is gone: {when:?}"));
     }

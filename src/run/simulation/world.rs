@@ -13,7 +13,7 @@ pub(crate) type Ino = usize;
 /// The volume's root.
 pub(crate) const ROOT: Ino = 0;
 /// The user's own file in a directory that the seed has, too.
-pub(crate) const USERS: &[u8] = b"users";
+pub(crate) const USERS: &str = "a/users";
 
 #[derive(Debug, Clone)]
 pub(crate) enum Node {
@@ -637,15 +637,19 @@ impl World {
         })
     }
 
-    /// A user's file in a directory of that name, before anything is seeded.
-    pub(crate) fn add_users_file(&mut self, directory: &[u8]) {
-        if let Ok(dir) = self.make(ROOT, directory, 0) {
-            if let Node::Directory { public, .. } = &mut self.nodes[dir] {
-                *public = true;
-            }
-            if let Ok(file) = self.create(dir, USERS) {
-                self.fill(file, b"users", 1);
-            }
+    /// Puts a file on the volume, before anything is seeded.
+    pub(crate) fn put(&mut self, path: &str, bytes: &[u8]) {
+        let (parents, name) = path.rsplit_once('/').unwrap_or(("", path));
+        let mut dir = ROOT;
+        for part in parents.split('/').filter(|part| !part.is_empty()) {
+            dir = match self.make(dir, part.as_bytes(), 0) {
+                Ok(made) => made,
+                Err(_) => self.entries(dir).expect("it is there")[part.as_bytes()],
+            };
+            self.publish(dir);
+        }
+        if let Ok(file) = self.create(dir, name.as_bytes()) {
+            self.fill(file, bytes, 1);
         }
         self.sync();
     }
