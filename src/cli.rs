@@ -230,8 +230,8 @@ pub(crate) struct VolumeArgs {
     /// File that marks a seeded volume
     ///
     /// Relative to the volume's root. If this file exists and volseed's own state does not, the volume was
-    /// seeded before volseed was used, and is adopted as it is. The file is published last; if the seed does
-    /// not contain it, volseed creates it.
+    /// seeded before volseed was used, and is adopted (see `--adopt`). The file is published last; if the seed
+    /// does not contain it, volseed creates it.
     #[arg(long, env = "VOLSEED_SENTINEL", value_name = "PATH")]
     pub sentinel: Option<PathBuf>,
     /// Version of the seed
@@ -288,11 +288,12 @@ pub(crate) struct CopyArgs {
     /// empty, with exit code 78.
     #[arg(long, env = "VOLSEED_EXISTING", value_name = "WHAT", default_value = "keep")]
     pub existing: Existing,
-    /// as-is or refuse
+    /// as-is, complete or refuse
     ///
-    /// What happens to a volume that was seeded before volseed was used, has the image's sentinel, and lacks other
-    /// entries of the image: a copy that was interrupted, or an installer that was deleted on purpose. `as-is` adopts
-    /// it with a warning that names the first of them; `volseed repair` puts them back. `refuse` exits with 78.
+    /// What happens to a volume that was seeded before volseed was used, and lacks entries of the image: a copy that
+    /// was interrupted, or an installer that was deleted on purpose. `as-is` adopts it with a warning that counts them
+    /// and names the first. `complete` adds them, if the sentinel is the image's. `refuse` exits with 78 and changes
+    /// nothing, and so does `complete` if the sentinel is another one.
     #[arg(long, env = "VOLSEED_ADOPT", value_name = "HOW", default_value = "as-is")]
     pub adopt: Adopt,
     /// Owner of everything seeded

@@ -293,7 +293,8 @@ impl StageJob<'_> {
         let (produced, work, _) =
             self.run(&tree, source.content, overrides, &fidelity, crew, &Space::unknown())?;
         let manifest = tree.take_manifest(produced.root.as_ref())?.expect("it was given one");
-        Ok(SourceListing { manifest: manifest.close(Unkept::default())?, totals: work.totals })
+        let manifest = manifest.close(unkept(&fidelity.lost(), self.config, one_user))?;
+        Ok(SourceListing { manifest, totals: work.totals })
     }
 
     /// What the staged tree will be once it is sealed.

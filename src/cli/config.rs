@@ -372,6 +372,10 @@ fn source(copy: &CopyArgs, sentinel: Option<&Path>) -> Result<PathBuf> {
     if let Some(exclude) = copy.exclude.iter().find(leaves_out) {
         return Err(usage(format!("--exclude {} leaves out the file of --sentinel", exclude.as_str())));
     }
+    if copy.adopt != Adopt::AsIs && from.as_os_str() == "-" {
+        return Err(usage("--adopt cannot read standard input: it would have to be read twice")
+            .help("give --from a directory or an archive, or leave out --adopt"));
+    }
     if copy.memory.0 < MIN_MEMORY.0 {
         return Err(usage(format!("--memory {} is less than {MIN_MEMORY}", copy.memory)));
     }

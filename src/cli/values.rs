@@ -101,6 +101,8 @@ pub(crate) enum Adopt {
     /// It is adopted, with a warning.
     #[default]
     AsIs,
+    /// What it lacks is put there first.
+    Complete,
     /// It is refused.
     Refuse,
 }

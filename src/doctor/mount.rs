@@ -96,7 +96,7 @@ fn content(config: &VolumeConfig, volume: &Volume, needs: Option<&Needs>) -> Res
             let has_sentinel =
                 config.sentinel.as_ref().map(|path| volume.find(path)).transpose()?.flatten().is_some();
             match config.existing {
-                _ if has_sentinel => Finding::ok("content", what).then("it has the sentinel: a start adopts it as it is"),
+                _ if has_sentinel => Finding::ok("content", what).then("it has the sentinel: a start adopts it"),
                 Existing::Fail if needs.is_some() => Finding::fail("content", what).then("--existing fail refuses it (78)"),
                 Existing::Overwrite => Finding::warn("content", what).then("--existing overwrite replaces what the seed has"),
                 _ => Finding::warn("content", what)

@@ -1,5 +1,8 @@
-//! What is known of a volume that was seeded before volseed: where it has the image's sentinel it is of the image's
-//! version, and the image says what should be on it.
+//! What is known of a volume that was seeded before volseed: the image says what should be on it, and where it has the
+//! image's sentinel it is of the image's version.
+//!
+//! Something else has put it there, at other times and as other users: before it is adopted only names, types and sizes
+//! are compared.
 
 use std::fs::File;
 use std::io::Read;
@@ -10,29 +13,46 @@ use std::sync::Arc;
 
 use rustix::fs::{Mode, OFlags};
 
-use super::work::VolumeWork;
+use super::repair::Repairs;
+use super::upgrade::check_unchanged;
+use super::work::{Heartbeat, StagedTree, VolumeWork};
 use crate::claims::store::{Claim, STAGE};
 use crate::cli::config::VolumeConfig;
 use crate::cli::values::Adopt;
-use crate::error::{Context, Error, Result, printable};
+use crate::error::{Error, Quoted, Result};
 use crate::exit::Exit;
 use crate::seed::engine::workers;
-use crate::seed::manifest::compare::Difference;
 use crate::seed::manifest::read::Manifest;
-use crate::seed::manifest::verify::Verification;
-use crate::seed::{Source, archived_file};
-use crate::volume::records::ManifestRef;
-use crate::volume::{Volume, make_private, open_beneath};
+use crate::seed::manifest::repair::RepairPlan;
+use crate::seed::manifest::verify::{Verification, has_file, unreadable};
+use crate::seed::stage::durable::sync_there;
+use crate::seed::upgrade::check::Step;
+use crate::seed::{Source, StageJob, archived_file};
+use crate::volume::records::{Complete, ManifestRef, Unkept};
+use crate::volume::{Volume, open_beneath};
 
 /// How many missing entries a message names.
 const MAX_NAMED: usize = 5;
 
-/// The largest sentinel that is compared, in bytes: it names a version, and is not the app.
+/// The largest sentinel that is compared without a manifest, in bytes: it names a version, and is not the app.
 const MAX_BYTES: u64 = 1 << 20;
+
+/// What a look at a volume found that was seeded before volseed.
+pub(super) struct Look {
+    /// Lists the image.
+    manifest: Manifest,
+    named: ManifestRef,
+    /// Whether the volume has the image's sentinel.
+    pub(super) is_of_image: bool,
+    /// What of the image is not there.
+    pub(super) plan: RepairPlan,
+    /// How many entries these are.
+    pub(super) missing: u64,
+}
 
 /// The image's version, where the volume's sentinel is byte for byte the image's. What cannot be read has no
 /// known version, which is no failure.
-pub(crate) fn version(config: &VolumeConfig, volume: &Volume) -> Option<String> {
+fn version(config: &VolumeConfig, volume: &Volume) -> Option<String> {
     let version = config.seed_version.clone()?;
     has_same_sentinel(config, volume).then_some(version)
 }
@@ -42,57 +62,161 @@ pub(crate) fn has_same_sentinel(config: &VolumeConfig, volume: &Volume) -> bool 
     compare(config, volume).unwrap_or(false)
 }
 
-impl VolumeWork<'_> {
-    /// Lists the image in the claim's stage, where the volume has its sentinel, and says what is missing: an entry point
-    /// that was killed may have copied the sentinel before the rest.
+/// Whether there is an image to compare a volume with. What comes through a pipe cannot be read twice.
+///
+/// # Errors
+/// Exit 64 where `--adopt` needs one.
+pub(super) fn can_look(config: &VolumeConfig) -> Result<bool> {
+    let is_pipe = |found: std::fs::Metadata| !found.is_dir() && !found.is_file();
+    if config.from.as_os_str() != "-" && !config.from.metadata().is_ok_and(is_pipe) {
+        return Ok(true);
+    }
+    match config.adopt {
+        Adopt::AsIs => Ok(false),
+        _ => Err(Error::new(Exit::Usage, "adopt volume", "a pipe cannot be read twice, as --adopt needs")
+            .on(config.from.as_path())),
+    }
+}
+
+impl Look {
+    /// Lists the image in the stage of `site`, and compares the volume with that.
     ///
     /// # Errors
-    /// Exit 78 where something is missing and `--adopt refuse` is given.
-    pub(super) fn compare_with_image(&self, claim: &Claim<Arc<OwnedFd>>) -> Result<Option<ManifestRef>> {
-        if !has_same_sentinel(self.config, self.volume) {
-            return Ok(None);
-        }
-        let path = self.stage_path(claim, STAGE);
-        let stage = make_private(claim.dir.as_fd(), STAGE.as_bytes());
-        let stage = stage.context("create directory", path.as_path())?.fd;
-        let site = self.site(claim, STAGE, &stage, self.cancel);
-        let compare = || -> Result<_> {
-            let listing = site.list(Source::open(self.config, self.volume)?)?;
-            let read = Manifest::read(stage.as_fd(), ManifestRef::STAGED, &listing.manifest);
-            let manifest = read.map_err(|cause| Error::new(Exit::Io, "read manifest", cause))?;
-            let threads = workers::crew(self.config.workers, self.volume.kind()?, 1).writers;
-            Ok((listing.manifest, Verification::new(self.volume, &manifest, false).run(threads)?))
+    /// When something cannot be read.
+    pub(super) fn of(site: &StageJob<'_>) -> Result<Look> {
+        let source = site.progress.reading(|| Source::open(site.config, site.volume))?;
+        let named = site.progress.reading(|| site.list(source))?.manifest;
+        let unkept = Unkept { owners: true, modes: true, times: true };
+        let manifest =
+            Manifest::read(site.stage, ManifestRef::STAGED, &ManifestRef { unkept, ..named.clone() })
+                .map_err(|cause| Error::new(Exit::Io, "read manifest", cause))?;
+        let threads = workers::crew(site.config.workers, site.volume.kind()?, 1).writers;
+        let found = Verification::new(site.volume, &manifest, false).telling(site.progress).run(threads)?;
+        let plan = RepairPlan::new(&manifest, found, |_| Ok(false))?;
+        let missing = plan.missing.iter().try_fold(0, |count, path| {
+            let directories = manifest.below(path).count() as u64;
+            let is_directory = manifest.directory(path).is_some();
+            Ok(count + if is_directory { directories + manifest.count(path)? } else { 1 })
+        });
+        let is_of_image = match &site.config.sentinel {
+            Some(sentinel) => has_file(site.volume, &manifest, sentinel)?.unwrap_or(false),
+            None => false,
         };
-        let (manifest, found) = match self.progress.reading(compare) {
-            Err(error) if !self.cancel.is_set() && self.config.adopt == Adopt::AsIs => {
-                let volume = self.volume.path().display();
-                tracing::warn!(%volume, %error, "adopted without a look at what the image has");
-                return Ok(None);
+        Ok(Look { missing: missing.map_err(unreadable)?, manifest, named, is_of_image, plan })
+    }
+
+    /// Whether what was found may be adopted.
+    ///
+    /// # Errors
+    /// Exit 78 where something is missing, and `--adopt` says that nothing may.
+    pub(super) fn check(&self, config: &VolumeConfig) -> Result<()> {
+        let help = match (config.adopt, self.is_of_image) {
+            _ if self.missing == 0 => return Ok(()),
+            (Adopt::AsIs, _) | (Adopt::Complete, true) => return Ok(()),
+            (Adopt::Refuse, true) => {
+                "--adopt complete adds what is missing; if it was removed on purpose, start once with --adopt as-is"
             }
-            compared => compared?,
+            (Adopt::Complete | Adopt::Refuse, false) => {
+                "what is missing may belong to another version: start the image of the volume's version first, or once with --adopt as-is"
+            }
         };
-        let is_missing = |(path, difference): &(Box<[u8]>, Difference)| {
-            (*difference == Difference::Missing).then(|| printable(path).to_string())
+        Err(Error::new(Exit::Refused, "adopt volume", self.lacks()).on(config.to.as_path()).help(help))
+    }
+
+    /// What is missing, as steps of a plan.
+    pub(super) fn steps(&self) -> Vec<(Box<[u8]>, Step)> {
+        let step =
+            |path: &[u8]| if self.manifest.directory(path).is_some() { Step::AddTree } else { Step::Add };
+        self.plan.missing.iter().map(|path| (path.clone(), step(path))).collect()
+    }
+
+    /// What is recorded, but for the names.
+    fn record(&self, config: &VolumeConfig, epoch: u64) -> Complete {
+        let version = config.seed_version.clone().filter(|_| self.is_of_image);
+        let manifest = Some(self.named.clone()).filter(|_| self.is_of_image);
+        Complete { manifest, ..Complete::adopted(epoch, version) }
+    }
+
+    /// Says what is missing on a volume that is adopted as it is.
+    fn tell(&self, config: &VolumeConfig) {
+        let (volume, missing, differ) = (config.to.display(), self.missing, self.plan.left.len());
+        match (missing, self.is_of_image) {
+            (0, true) if differ > 0 => {
+                tracing::info!(%volume, differ, "entries differ from the image's in size or type: volseed verify lists them")
+            }
+            (0, _) => {}
+            (_, true) => {
+                tracing::warn!(%volume, missing, differ, "adopted as it is: {} (volseed repair adds them)", self.lacks())
+            }
+            (_, false) => {
+                tracing::warn!(%volume, missing, differ, "adopted as it is, and its version is not known: {}", self.lacks())
+            }
+        }
+    }
+
+    fn lacks(&self) -> String {
+        let sentinel = match self.is_of_image {
+            true => "it has the image's sentinel",
+            false => "its sentinel is not the image's",
         };
-        let missing: Vec<String> = found.differences.iter().filter_map(is_missing).collect();
-        if missing.is_empty() {
-            return Ok(Some(manifest));
+        let names = self.plan.missing.iter().take(MAX_NAMED).map(|path| path.quoted());
+        let more = if self.plan.missing.len() > MAX_NAMED { ", …" } else { "" };
+        let names = names.collect::<Vec<_>>().join(", ");
+        format!("{sentinel}, and it lacks {} of the image's entries: {names}{more}", self.missing)
+    }
+}
+
+impl VolumeWork<'_> {
+    /// Looks at a volume that was seeded before volseed: its record, but for the names in it, and where that is wanted,
+    /// what of the image is missing, staged.
+    ///
+    /// # Errors
+    /// Exit 78 where something is missing that may not; what staging says.
+    pub(super) fn stage_what_is_missing(
+        &self,
+        claim: &Claim<Arc<OwnedFd>>,
+        heartbeat: &Heartbeat,
+    ) -> Result<(Complete, Option<StagedTree>)> {
+        let (config, volume) = (self.config, self.volume);
+        let unknown = || Ok((Complete::adopted(claim.epoch, version(config, volume)), None));
+        if !can_look(config)? {
+            return unknown();
         }
-        let more = if missing.len() > MAX_NAMED { ", …" } else { "" };
-        let first = format!("{}{more}", missing[..missing.len().min(MAX_NAMED)].join(", "));
-        if self.config.adopt == Adopt::Refuse {
-            let cause =
-                format!("it has the image's sentinel and lacks {} of its entries: {first}", missing.len());
-            return Err(Error::new(Exit::Refused, "adopt volume", cause).on(self.volume.path()).help(
-                "if they were removed on purpose, start with --adopt as-is; else do so, and run volseed repair, which puts them back",
-            ));
+        let (stage, _) = self.make_stage(claim)?;
+        let look = match Look::of(&self.site(claim, STAGE, &stage, heartbeat.stop())) {
+            Err(error) if config.adopt == Adopt::AsIs && !heartbeat.stop().is_set() => {
+                tracing::warn!(volume = %volume.path().display(), %error, "adopted without a look at what the image has");
+                return unknown();
+            }
+            looked => looked?,
+        };
+        look.check(config)?;
+        // What a run before this one moved there, or something else copied, must not be gone again once it is recorded.
+        sync_there(volume, &look.manifest, workers::crew(config.workers, volume.kind()?, 1).writers)?;
+        if look.missing > 0 && config.adopt == Adopt::Complete {
+            return self.stage_the_rest(claim, look, heartbeat);
         }
-        tracing::warn!(
-            volume = %self.volume.path().display(),
-            missing = missing.len(),
-            "adopted although entries of the image are missing: {first} (volseed repair puts them back)"
-        );
-        Ok(Some(manifest))
+        look.tell(config);
+        Ok((look.record(config, claim.epoch), None))
+    }
+
+    fn stage_the_rest(
+        &self,
+        claim: &Claim<Arc<OwnedFd>>,
+        mut look: Look,
+        heartbeat: &Heartbeat,
+    ) -> Result<(Complete, Option<StagedTree>)> {
+        self.check_owner()?;
+        self.check_place(claim)?;
+        let source = self.progress.reading(|| Source::open(self.config, self.volume))?;
+        let repairs = Repairs { plan: std::mem::take(&mut look.plan), saved: None };
+        let (tree, staged) =
+            self.stage_repairs(claim, (source, "completion, "), &repairs, None, heartbeat)?;
+        check_unchanged(repairs.plan.wants.first_other(&look.manifest, &staged)?, self.volume)?;
+        // What the volume did not keep of a part it does not keep of the rest.
+        look.named.unkept = staged.unkept;
+        self.tell_of_left(&repairs.plan);
+        Ok((look.record(self.config, claim.epoch), Some(StagedTree { repairs: Some(repairs), ..tree })))
     }
 }
 

@@ -6,12 +6,14 @@ use std::sync::Arc;
 
 use serde::Serialize;
 
+use super::adoption::Look;
 use super::gate::Verdict;
 use super::upgrade::{self, Prepared};
 use super::verify::shown;
 use super::{adoption, emptied};
 use crate::claims::inspect;
 use crate::cli::config::VolumeConfig;
+use crate::cli::values::Adopt;
 use crate::error::{Error, Result, printable};
 use crate::exit::Exit;
 use crate::seed::upgrade::check::Step;
@@ -29,6 +31,8 @@ pub(crate) struct Planned {
     does: Does,
     refused: Option<String>,
     steps: Vec<(Box<[u8]>, Step)>,
+    /// Entries of the image that the volume was adopted without.
+    missing: u64,
     bytes: u64,
 }
 
@@ -38,6 +42,7 @@ pub(crate) struct Planned {
 enum Does {
     Seed,
     Adopt,
+    Complete,
     Start,
     StartOnNewer,
     StartOnOlder,
@@ -52,6 +57,7 @@ impl Does {
         match self {
             Does::Seed => "would be seeded",
             Does::Adopt => "would be adopted as it is: it was seeded before volseed",
+            Does::Complete => "would be adopted, and what is missing added: it was seeded before volseed",
             Does::Start => "nothing to do: it is at this version",
             Does::StartOnNewer => "nothing to do: it is at a newer version, and is left as it is",
             Does::StartOnOlder => "nothing to do: it is at another version, and --upgrade is not given",
@@ -90,7 +96,13 @@ struct Summary<'a> {
     remove: u64,
     keep: u64,
     left_out: u64,
+    #[serde(skip_serializing_if = "is_zero")]
+    missing: u64,
     bytes: u64,
+}
+
+fn is_zero(count: &u64) -> bool {
+    *count == 0
 }
 
 /// Looks at a volume and at the image. Blocks for as long as the file system does.
@@ -110,6 +122,7 @@ fn on(config: &VolumeConfig, volume: &Volume) -> Result<Planned> {
         does: Does::Start,
         refused: None,
         steps: Vec::new(),
+        missing: 0,
         bytes: 0,
     };
     let public = match inspect::public(volume)? {
@@ -117,7 +130,9 @@ fn on(config: &VolumeConfig, volume: &Volume) -> Result<Planned> {
         _ => {
             let sentinel = config.sentinel.as_ref().map(|path| volume.find(path)).transpose()?.flatten();
             planned.does = if sentinel.is_some() { Does::Adopt } else { Does::Seed };
-            planned.from = sentinel.and_then(|_| adoption::version(config, volume));
+            if sentinel.is_some() && adoption::can_look(config)? {
+                look_at_adopted(config, volume, &mut planned)?;
+            }
             return Ok(planned);
         }
     };
@@ -126,6 +141,40 @@ fn on(config: &VolumeConfig, volume: &Volume) -> Result<Planned> {
         return Ok(planned);
     }
     look_closer(config, volume, &public, planned)
+}
+
+/// It was seeded before volseed.
+fn look_at_adopted(config: &VolumeConfig, volume: &Volume, planned: &mut Planned) -> Result<()> {
+    let looked = in_scratch(config, volume, Look::of);
+    let look = match looked {
+        // As a start does.
+        Err(_) if config.adopt == Adopt::AsIs => return Ok(()),
+        looked => looked?,
+    };
+    planned.from = config.seed_version.clone().filter(|_| look.is_of_image);
+    planned.missing = look.missing;
+    match look.check(config) {
+        Err(error) => {
+            planned.does = Does::Refuse;
+            planned.refused = Some(error.to_string());
+        }
+        Ok(()) if look.missing > 0 && config.adopt == Adopt::Complete => {
+            planned.does = Does::Complete;
+            planned.steps = look.steps();
+        }
+        Ok(()) => {}
+    }
+    Ok(())
+}
+
+/// Does `work` as in the stage of a claim, in a directory that is not on the volume.
+fn in_scratch<T>(
+    config: &VolumeConfig,
+    volume: &Volume,
+    work: impl FnOnce(&StageJob<'_>) -> Result<T>,
+) -> Result<T> {
+    let (scratch, progress) = (Scratch::create()?, Arc::default());
+    work(&StageJob::in_scratch(config, volume, &scratch, &progress, Arc::default()))
 }
 
 /// It is at another version, or at none that is known.
@@ -157,11 +206,9 @@ fn look_closer(
     if !matches!(planned.does, Does::Upgrade | Does::Rollback) {
         return Ok(planned);
     }
-    let scratch = Scratch::create()?;
-    let progress = Arc::default();
-    let site = StageJob::in_scratch(config, volume, &scratch, &progress, Arc::default());
     let source = Source::open(config, volume)?;
-    let prepared = upgrade::prepare(config, &site, source, state.as_fd(), &record)?;
+    let prepared =
+        in_scratch(config, volume, |site| upgrade::prepare(config, site, source, state.as_fd(), &record))?;
     if let Err(error) = prepared.check(config) {
         planned.does = Does::Refuse;
         planned.refused = Some(error.to_string());
@@ -176,7 +223,7 @@ impl Planned {
     pub(crate) fn exit(&self) -> Exit {
         match self.does {
             Does::Refuse => Exit::Refused,
-            Does::Seed | Does::Adopt | Does::Upgrade | Does::Rollback => Exit::Differs,
+            Does::Seed | Does::Adopt | Does::Complete | Does::Upgrade | Does::Rollback => Exit::Differs,
             Does::Start | Does::StartOnNewer | Does::StartOnOlder | Does::StartOnSelfUpdated => Exit::Success,
         }
     }
@@ -202,6 +249,13 @@ impl Planned {
                 "{versions}: {add} added, {replace} replaced, {save} of these saved, {remove} removed, {keep} kept, {left_out} left out"
             );
         }
+        match (self.does, self.missing) {
+            (Does::Adopt, 0) => {}
+            (Does::Adopt | Does::Complete, missing) => {
+                let _ = write!(text, ": {missing} of the image's entries are missing");
+            }
+            _ => {}
+        }
         if let Some(refused) = &self.refused {
             let _ = write!(text, ": {}", one_line(refused));
         }
@@ -220,9 +274,11 @@ impl Planned {
         }
         let [add, replace, save, remove, keep, left_out] = self.counts();
         let (from, to, refused) = (self.from.as_deref(), self.to.as_deref(), self.refused.as_deref());
-        let (does, bytes) = (self.does, self.bytes);
-        let summary =
-            Summary { volume, does, from, to, refused, add, replace, save, remove, keep, left_out, bytes };
+        let Planned { does, missing, bytes, .. } = *self;
+        #[rustfmt::skip]
+        let summary = Summary {
+            volume, does, from, to, refused, add, replace, save, remove, keep, left_out, missing, bytes,
+        };
         let _ = writeln!(text, "{}", json_of(&summary));
         text
     }

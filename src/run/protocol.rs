@@ -96,8 +96,15 @@ pub(crate) trait Work<F: Files> {
     fn record(&self, epoch: u64, published: &Self::Published) -> Complete;
     /// Whether none of the names that the record of a seed lists is there any more.
     async fn is_gone(&self, record: &Complete) -> Result<bool>;
-    /// The record of what was there before volseed.
-    async fn adopt(&self, claim: &Claim<F::Dir>) -> Result<Complete>;
+    /// Looks at what was there before volseed, and stages what of the seed is missing, where that is to be put there:
+    /// the record, but for the names in it, and what is staged.
+    async fn stage_adoption(
+        &self,
+        claim: &Claim<F::Dir>,
+        heartbeat: &Self::Heartbeat,
+    ) -> Result<(Complete, Option<Self::Staged>)>;
+    /// The same record, once all that it is of is there.
+    async fn adopt(&self, record: Complete) -> Result<Complete>;
     /// Something happened that others may want to know.
     fn tell(&self, event: Event<'_>);
 }
@@ -158,8 +165,8 @@ pub(crate) enum Outcome<P> {
     /// It was seeded before volseed, and gets no record: `wait` writes none, and for the reason that is given none
     /// can be written.
     Unrecorded(Option<String>),
-    /// It was seeded before volseed, and is recorded so now.
-    Adopted,
+    /// It was seeded before volseed, and is recorded so now; what was put there of the seed, where something was.
+    Adopted(Box<Complete>, Option<P>),
     /// It was made complete now.
     Completed(Box<Complete>, P),
     /// It was complete, and what was missing was put back, where anything was; or why it was not.
@@ -335,8 +342,7 @@ impl<F: Files, C: Clock, W: Work<F>> Replica<'_, F, C, W> {
                 if gives_up {
                     work.tell(Event::GivenUp);
                 }
-                store.complete(claim, STAGE, &work.adopt(claim).await?).await?;
-                return Ok(Outcome::Adopted);
+                return self.adopt(claim, heartbeat).await;
             }
             Decision::Publish(leftover) => {
                 work.tell(Event::Resumed { other });
@@ -360,13 +366,42 @@ impl<F: Files, C: Clock, W: Work<F>> Replica<'_, F, C, W> {
         }
         let source = source.take(work).await?;
         let staged = work.stage(claim, source, after.as_ref(), heartbeat).await?;
-        let synced = work.sync(claim, staged).await?;
-        let sealed = store.seal(claim, synced).await?;
-        let publishing = store.begin_publishing(claim, sealed).await?;
-        let published = work.publish(claim, Whole::Ours(publishing.0), heartbeat).await?;
+        let published = self.publish(claim, staged, heartbeat).await?;
         let record = work.record(claim.epoch, &published);
         store.complete(claim, PUBLISHING, &record).await?;
         Ok(Outcome::Completed(record.into(), published))
+    }
+
+    /// Brings what is staged to its place.
+    async fn publish(
+        &self,
+        claim: &Claim<F::Dir>,
+        staged: W::Staged,
+        heartbeat: &W::Heartbeat,
+    ) -> Result<W::Published> {
+        let (store, work) = (&self.store, self.work);
+        let synced = work.sync(claim, staged).await?;
+        let sealed = store.seal(claim, synced).await?;
+        let publishing = store.begin_publishing(claim, sealed).await?;
+        work.publish(claim, Whole::Ours(publishing.0), heartbeat).await
+    }
+
+    /// Records what was there before volseed. What is staged to complete it is no seed: nobody else publishes the
+    /// rest of it, and after a kill the next holder looks again at what is missing.
+    async fn adopt(&self, claim: &Claim<F::Dir>, heartbeat: &W::Heartbeat) -> Result<Outcome<W::Published>> {
+        let (store, work) = (&self.store, self.work);
+        let (record, staged) = work.stage_adoption(claim, heartbeat).await?;
+        let (stage, published) = match staged {
+            None => (STAGE, None),
+            Some(staged) => {
+                // Another image's, in the way of the seal.
+                store.discard_sealed(claim).await?;
+                (PUBLISHING, Some(self.publish(claim, staged, heartbeat).await?))
+            }
+        };
+        let record = work.adopt(record).await?;
+        store.complete(claim, stage, &record).await?;
+        Ok(Outcome::Adopted(record.into(), published))
     }
 
     /// Whether a volume with this record needs a claim.
@@ -438,13 +473,10 @@ impl<F: Files, C: Clock, W: Work<F>> Replica<'_, F, C, W> {
         // What a seed left was published under that record.
         store.discard_sealed(claim).await?;
         let source = source.take(work).await?;
-        let Some(staged) = work.stage_repair(claim, source, record, heartbeat).await? else {
-            return Ok(None);
-        };
-        let synced = work.sync(claim, staged).await?;
-        let sealed = store.seal(claim, synced).await?;
-        let publishing = store.begin_publishing(claim, sealed).await?;
-        work.publish(claim, Whole::Ours(publishing.0), heartbeat).await.map(Some)
+        match work.stage_repair(claim, source, record, heartbeat).await? {
+            Some(staged) => self.publish(claim, staged, heartbeat).await.map(Some),
+            None => Ok(None),
+        }
     }
 
     /// The error for a volume that cannot be repaired.

@@ -18,9 +18,9 @@ use crate::seed::manifest::read::Manifest;
 use crate::seed::manifest::repair::RepairPlan;
 use crate::seed::manifest::verify::Verification;
 use crate::seed::publish::saved::Saved;
-use crate::seed::{Repair, RootLook, StageJob};
+use crate::seed::{Repair, RootLook, Source, StageJob};
+use crate::volume::is_type;
 use crate::volume::records::{Complete, ManifestRef, OLD, Public, read_whole};
-use crate::volume::{is_type, make_private};
 
 /// How many entries a log names one by one.
 const MAX_NAMED: usize = 20;
@@ -28,8 +28,8 @@ const MAX_NAMED: usize = 20;
 /// What is put back, and the directory for what it replaces.
 #[derive(Debug)]
 pub(super) struct Repairs {
-    plan: RepairPlan,
-    saved: Option<Saved>,
+    pub(super) plan: RepairPlan,
+    pub(super) saved: Option<Saved>,
 }
 
 impl Repairs {
@@ -38,14 +38,20 @@ impl Repairs {
         Repair { plan: &self.plan, saved: self.saved.as_ref() }
     }
 
-    /// Says what was done: each of the first entries in a line, and all of them in one.
-    pub(super) fn report(&self, volume: &Path) {
+    /// Names the first entries, each in a line.
+    pub(super) fn name_first(&self) {
         let RepairPlan { missing, replaced, .. } = &self.plan;
         let put_back = missing.iter().map(|path| ("put back", path));
         let all = put_back.chain(replaced.iter().map(|path| ("replaced", path)));
         for (act, path) in all.take(MAX_NAMED) {
             tracing::info!(path = printable(path), "{act}");
         }
+    }
+
+    /// Says what was done: each of the first entries in a line, and all of them in one.
+    pub(super) fn report(&self, volume: &Path) {
+        self.name_first();
+        let RepairPlan { missing, replaced, .. } = &self.plan;
         let saved = self.saved.as_ref().map(|saved| saved.path.display().to_string());
         let (put_back, replaced) = (missing.len(), replaced.len());
         tracing::info!(volume = %volume.display(), put_back, replaced, saved, "repaired");
@@ -60,7 +66,7 @@ impl VolumeWork<'_> {
     pub(super) fn stage_what_differs(
         &self,
         claim: &Claim<Arc<OwnedFd>>,
-        mut input: Input,
+        input: Input,
         record: &Public,
         heartbeat: &Heartbeat,
     ) -> Result<Option<StagedTree>> {
@@ -70,6 +76,7 @@ impl VolumeWork<'_> {
         let manifest = Manifest::open(claim.state.as_fd(), &complete).map_err(refused)?;
         let writers = workers::crew(self.config.workers, self.volume.kind()?, 1).writers;
         let verification = Verification::new(self.volume, &manifest, self.config.repair.reads_all);
+        let verification = verification.telling(self.progress);
         let plan = RepairPlan::new(&manifest, verification.run(writers)?, |path| self.may_replace(path))?;
         self.tell_of_left(&plan);
         if plan.is_empty() {
@@ -81,21 +88,34 @@ impl VolumeWork<'_> {
             false => Some(Saved::create(state.0, state.1, OLD, complete.generation)?),
         };
         let repairs = Repairs { plan, saved };
+        let (tree, staged) =
+            self.stage_repairs(claim, (input.source, "repair, "), &repairs, Some(record), heartbeat)?;
+        repairs.plan.check(&manifest, &staged).map_err(|error| error.on(self.volume.path()))?;
+        Ok(Some(StagedTree { repairs: Some(repairs), ..tree }))
+    }
+
+    /// Stages what is put back of a source: the tree, and what lists it. `purpose` keeps a seed from taking it for a
+    /// part of its own.
+    pub(super) fn stage_repairs(
+        &self,
+        claim: &Claim<Arc<OwnedFd>>,
+        (mut source, purpose): (Source, &str),
+        repairs: &Repairs,
+        after: Option<&Public>,
+        heartbeat: &Heartbeat,
+    ) -> Result<(StagedTree, Manifest)> {
         let began = Began::now(self.volume.root(), None);
-        let path = self.stage_path(claim, STAGE);
-        let stage = make_private(claim.dir.as_fd(), STAGE.as_bytes());
-        let stage = stage.context("create directory", path.as_path())?.fd;
+        let (stage, _) = self.make_stage(claim)?;
         let wanted = |path: &[u8]| Ok(repairs.plan.wants.of(path));
         let site = self.site(claim, STAGE, &stage, heartbeat.stop());
         let site = StageJob { is_part: true, only: Some(&wanted), repair: Some(repairs.job()), ..site };
-        // A seed must not take it for a part of its own.
-        input.source.fingerprint.insert_str(0, "repair, ");
+        source.fingerprint.insert_str(0, purpose);
         let look = RootLook::at(self.volume, self.config)?;
-        let staging = site.stage(input.source, look, Some(record), None)?;
+        let staging = site.stage(source, look, after, None)?;
         let named = staging.sealed.manifest.as_ref().expect("what is no part of a mount is listed");
-        let staged = Manifest::read(stage.as_fd(), ManifestRef::PART, named).map_err(refused)?;
-        repairs.plan.check(&manifest, &staged).map_err(|error| error.on(self.volume.path()))?;
-        Ok(Some(StagedTree { stage, staging, began, repairs: Some(repairs) }))
+        let staged = Manifest::read(stage.as_fd(), ManifestRef::PART, named)
+            .map_err(|cause| Error::new(Exit::Io, "read", cause).on(self.volume.path()))?;
+        Ok((StagedTree { stage, staging, began, repairs: None }, staged))
     }
 
     /// Whether what is there is to be replaced: no directory ever is.
@@ -125,7 +145,8 @@ impl VolumeWork<'_> {
         Complete::parse(&bytes, &path)
     }
 
-    fn tell_of_left(&self, plan: &RepairPlan) {
+    /// Says what differs and stays.
+    pub(super) fn tell_of_left(&self, plan: &RepairPlan) {
         for (path, difference) in plan.left.iter().take(MAX_NAMED) {
             tracing::info!(path = printable(path), difference = difference.word(), "left as it is");
         }
@@ -139,7 +160,7 @@ impl VolumeWork<'_> {
                 tracing::warn!(%volume, left, "something else is in the place of entries of the seed, or a directory has another mode or owner: left")
             }
             false => {
-                tracing::warn!(%volume, left, "entries differ from the seed and were left: --modified replaces them")
+                tracing::warn!(%volume, left, "entries differ from the seed and were left: volseed repair --modified replaces them")
             }
         }
     }

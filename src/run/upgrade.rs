@@ -16,9 +16,8 @@ use crate::cli::config::VolumeConfig;
 use crate::error::{Context, Error, Quoted, Result, printable};
 use crate::exit::Exit;
 use crate::seed::engine::workers;
-use crate::seed::manifest::line::Listed;
 use crate::seed::manifest::read::{Lookup, Manifest};
-use crate::seed::manifest::verify::digest_of;
+use crate::seed::manifest::verify::has_file;
 use crate::seed::manifest::wants::Wants;
 use crate::seed::manifest::write::leave_out;
 use crate::seed::upgrade::apply::{self, Upgraded};
@@ -28,7 +27,7 @@ use crate::seed::upgrade::{Rules, Upgrade};
 use crate::seed::{RootLook, Source, SourceListing, StageJob};
 use crate::text::Untrusted;
 use crate::volume::records::{ASIDE, Complete, ManifestRef, Name, Public, Sealed, TREE, UpgradeSeal};
-use crate::volume::{Volume, is_type, make_private, openat, remove_directory, user};
+use crate::volume::{Volume, make_private, openat, remove_directory, user};
 
 /// How many entries a log names one by one.
 const MAX_NAMED: usize = 20;
@@ -80,15 +79,7 @@ fn sentinel(
 ) -> Result<Sentinel> {
     let Some(path) = &config.sentinel else { return Ok(Sentinel::Unknown) };
     let Ok(old) = Manifest::open(state, record) else { return Ok(Sentinel::Unknown) };
-    let Some(found) = volume.find(path)? else { return Ok(Sentinel::Unknown) };
-    let entry = Lookup::of(&old).entry(path.as_os_str().as_bytes());
-    let listed = entry.ok().flatten().map(|entry| entry.listed);
-    let Some(Listed::File { size, digest, .. }) = listed else { return Ok(Sentinel::Unknown) };
-    let is_old = found.st_size as u64 == size
-        && is_type(&found, rustix::fs::FileType::RegularFile)
-        && digest_of(volume.root(), path.as_os_str().as_bytes(), size, &mut Vec::new())
-            .context("read", || volume.path().join(path))?
-            == Some(digest);
+    let Some(is_old) = has_file(volume, &old, path)? else { return Ok(Sentinel::Unknown) };
     let is_known = is_old || adoption::has_same_sentinel(config, volume);
     Ok(if is_known { Sentinel::OfASeed } else { Sentinel::Changed })
 }
@@ -139,7 +130,7 @@ impl Prepared {
         let refused =
             |cause: String| Error::new(Exit::Refused, "upgrade volume", cause).on(config.to.as_path());
         let removed = self.plan.count(|step| step == Step::Remove);
-        let files = self.old.as_ref().map_or(Ok(0), Manifest::count);
+        let files = self.old.as_ref().map_or(Ok(0), |old| old.count(b""));
         let files = files.map_err(|error| Error::os("read", "manifest", error))?;
         let most = u64::from(config.upgrade.max_delete);
         if removed * 100 > files * most {
@@ -265,9 +256,7 @@ impl VolumeWork<'_> {
         }
         let complete = self.complete_record(claim, record)?;
         let began = Began::now(self.volume.root(), None);
-        let path = self.stage_path(claim, STAGE);
-        let stage = make_private(claim.dir.as_fd(), STAGE.as_bytes());
-        let stage = stage.context("create directory", path.as_path())?.fd;
+        let (stage, path) = self.make_stage(claim)?;
         make_private(stage.as_fd(), ASIDE.as_bytes()).context("create directory", path.as_path())?;
         let site = self.site(claim, STAGE, &stage, heartbeat.stop());
         let first = input.source;
@@ -294,10 +283,7 @@ impl VolumeWork<'_> {
         let refused = |cause: String| Error::new(Exit::Io, "upgrade volume", cause).on(self.volume.path());
         let named = staging.sealed.manifest.take().expect("a part is listed");
         let staged = Manifest::read(stage.as_fd(), ManifestRef::PART, &named).map_err(refused)?;
-        if let Some(path) = wants.first_other(&prepared.new, &staged)? {
-            let cause = format!("the source changed while it was read: {}", path.as_slice().quoted());
-            return Err(refused(cause).help("nothing was changed; start again"));
-        }
+        check_unchanged(wants.first_other(&prepared.new, &staged)?, self.volume)?;
         let unkept = prepared.old.as_ref().map_or(named.unkept, |old| old.unkept);
         let manifest = ManifestRef { unkept, ..prepared.listing.manifest.clone() };
         let at = (stage.as_fd(), path.as_path());
@@ -434,6 +420,17 @@ impl UpgradeDone {
             "upgraded"
         );
     }
+}
+
+/// What was staged is as the source was listed before, unless there is a `first_other`.
+///
+/// # Errors
+/// Exit 74 where it is not.
+pub(super) fn check_unchanged(first_other: Option<Vec<u8>>, volume: &Volume) -> Result<()> {
+    let Some(path) = first_other else { return Ok(()) };
+    let cause = format!("the source changed while it was read: {}", path.as_slice().quoted());
+    let error = Error::new(Exit::Io, "stage", cause).on(volume.path());
+    Err(error.help("nothing was changed; start again"))
 }
 
 /// The error for a volume at a version that this image does not upgrade.

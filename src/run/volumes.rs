@@ -12,7 +12,7 @@ use super::acquire::Mode;
 use super::protocol::{Outcome, Replica, Rules};
 use super::report::{log_exceptions, report};
 use super::settings;
-use super::work::VolumeWork;
+use super::work::{Done, VolumeWork};
 use crate::cancel::Cancel;
 use crate::claims::disk::{BootClock, Disk};
 use crate::claims::expiry::Sharing;
@@ -25,7 +25,7 @@ use crate::error::{Error, Result};
 use crate::progress::{Phase, Progress};
 use crate::system::mounts::Mount;
 use crate::system::nfs;
-use crate::volume::records::Public;
+use crate::volume::records::{Complete, Public};
 use crate::volume::user::Owner;
 use crate::volume::{Ourselves, Storage, Volume, user};
 
@@ -80,10 +80,7 @@ fn on(
         Outcome::Unrecorded(cause) => {
             tracing::info!(volume = %path, not_recorded = cause, "seeded before volseed");
         }
-        Outcome::Adopted => {
-            let sentinel = config.sentinel.as_ref().map(|path| path.display().to_string());
-            tracing::info!(volume = %path, sentinel, "adopted");
-        }
+        Outcome::Adopted(record, completed) => adopted(config, &record, completed.as_ref()),
         Outcome::Repaired(done) => match done? {
             None => tracing::info!(volume = %path, "nothing to repair"),
             Some(done) => done.repairs.iter().for_each(|repairs| repairs.report(volume.path())),
@@ -142,6 +139,21 @@ fn rules(mode: Mode, config: &VolumeConfig, volume: &Volume) -> Result<Rules> {
         remote: !matches!(kind.place, Storage::Local | Storage::Memory),
         timeout: config.wait_timeout,
     })
+}
+
+fn adopted(config: &VolumeConfig, record: &Complete, completed: Option<&Done>) {
+    let repairs = completed.and_then(|done| {
+        log_exceptions(config, done);
+        done.repairs.as_ref()
+    });
+    repairs.iter().for_each(|repairs| repairs.name_first());
+    tracing::info!(
+        volume = %config.to.display(),
+        sentinel = config.sentinel.as_ref().map(|path| path.display().to_string()),
+        version = record.version.as_ref().map(ToString::to_string),
+        put_back = repairs.map(|repairs| repairs.plan.missing.len()),
+        "adopted"
+    );
 }
 
 fn already_seeded(config: &VolumeConfig, volume: &Volume, record: &Public) {

@@ -14,7 +14,7 @@ use super::floors::{Began, Requests};
 use super::protocol::{Event, Whole, Work};
 use super::repair::Repairs;
 use super::upgrade::UpgradeDone;
-use super::{adoption, emptied, events, settings};
+use super::{emptied, events, settings};
 use crate::cancel::Cancel;
 use crate::claims::Me;
 use crate::claims::beat::{Beat, Holder};
@@ -92,7 +92,7 @@ pub(super) struct VolumeWork<'a> {
     ourselves: Arc<Ourselves>,
     me: Me,
     pub(super) progress: &'a Arc<Progress>,
-    pub(super) cancel: &'a Arc<Cancel>,
+    cancel: &'a Arc<Cancel>,
     /// What the mount's counters said before the first look.
     before: Option<nfs::Counters>,
     /// The record that was looked at last, and whether this image upgrades its volume.
@@ -315,12 +315,18 @@ impl Work<Disk> for VolumeWork<'_> {
         Complete { source, settings, manifest, before, ..seeded.holding(self.listed(top)) }
     }
 
-    async fn adopt(&self, claim: &Claim<Arc<OwnedFd>>) -> Result<Complete> {
-        let manifest = self.compare_with_image(claim)?;
+    async fn stage_adoption(
+        &self,
+        claim: &Claim<Arc<OwnedFd>>,
+        heartbeat: &Heartbeat,
+    ) -> Result<(Complete, Option<StagedTree>)> {
+        self.stage_what_is_missing(claim, heartbeat)
+    }
+
+    async fn adopt(&self, record: Complete) -> Result<Complete> {
         seed::publish::root::own_adopted_root(self.volume, self.config)?;
         let names = self.volume.names()?.iter().map(|name| Name::from(&**name)).collect();
-        let version = adoption::version(self.config, self.volume);
-        Ok(Complete { manifest, ..Complete::adopted(claim.epoch, version).holding(self.listed(names)) })
+        Ok(record.holding(self.listed(names)))
     }
 
     fn tell(&self, event: Event<'_>) {
@@ -355,7 +361,7 @@ impl<'a> VolumeWork<'a> {
     }
 
     /// Where root works as the volume's owner it can give nothing to anybody else.
-    fn check_owner(&self) -> Result<()> {
+    pub(super) fn check_owner(&self) -> Result<()> {
         let (Some(user), Some(asked)) = (self.volume.user(), self.config.owner) else { return Ok(()) };
         if user.0 == asked.0 {
             return Ok(());
@@ -384,10 +390,16 @@ impl<'a> VolumeWork<'a> {
             let cause = format!("it is not empty: it holds '{}'", crate::error::printable(name));
             return refused(Exit::Refused, cause, "empty it, or choose --existing keep or overwrite");
         }
-        if volume.state().path != volume.path().join(DIRECTORY) {
-            check_renames(claim.dir.as_fd(), volume.root(), &volume.state().path)?;
+        self.check_place(claim)
+    }
+
+    /// Whether what is staged in a state directory beside the root can be moved to that.
+    pub(super) fn check_place(&self, claim: &Claim<Arc<OwnedFd>>) -> Result<()> {
+        let (volume, state) = (self.volume, &self.volume.state().path);
+        if *state == volume.path().join(DIRECTORY) {
+            return Ok(());
         }
-        Ok(())
+        check_renames(claim.dir.as_fd(), volume.root(), state)
     }
 
     /// Before each move: whether the claim is still ours. Waits while our heart stands still.
@@ -417,6 +429,13 @@ impl<'a> VolumeWork<'a> {
             names[..=place].rotate_right(1);
         }
         emptied::content_first(self.volume, names)
+    }
+
+    /// The stage of a claim, made where it is not there, and its path.
+    pub(super) fn make_stage(&self, claim: &Claim<Arc<OwnedFd>>) -> Result<(OwnedFd, PathBuf)> {
+        let path = self.stage_path(claim, STAGE);
+        let stage = make_private(claim.dir.as_fd(), STAGE.as_bytes());
+        Ok((stage.context("create directory", path.as_path())?.fd, path))
     }
 
     fn open_published(&self, claim: &Claim<Arc<OwnedFd>>) -> Result<OwnedFd> {

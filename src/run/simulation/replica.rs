@@ -25,8 +25,8 @@ use crate::run::protocol::{Event, Whole, Work};
 use crate::seed::upgrade::matrix::{Action, Change, Found, Rule, decide};
 use crate::text::Untrusted;
 use crate::volume::records::{
-    ASIDE, Complete, Durability, FORMAT, ManifestRef, Name, OLD, Public, Sealed, Settings, Staged, TREE,
-    Totals, Unkept, UpgradeSeal, to_bytes,
+    ASIDE, Complete, DIRECTORY, Durability, FORMAT, ManifestRef, Name, OLD, Public, Sealed, Settings, Staged,
+    TREE, Totals, Unkept, UpgradeSeal, to_bytes,
 };
 use crate::volume::{Privacy, Wall};
 
@@ -539,19 +539,7 @@ impl Work<Calls> for SmallSeed {
         if !record.has_version(&self.image.to_string()) {
             return Err(Error::new(Exit::Refused, "repair", "the volume is at another version"));
         }
-        let mut missing = BTreeSet::new();
-        for path in image(self.image).into_keys() {
-            let (mut at, mut is_there) = (ROOT, true);
-            for part in path.split('/') {
-                match self.calls.look_up(at, part.as_bytes()).await {
-                    Ok(found) => at = found,
-                    Err(_) => is_there = false,
-                }
-            }
-            if !is_there {
-                missing.insert(path);
-            }
-        }
+        let missing = self.missing().await;
         if missing.is_empty() {
             return Ok(None);
         }
@@ -643,8 +631,30 @@ impl Work<Calls> for SmallSeed {
         Complete { manifest, before, ..Complete::seeded(epoch, generation, version, totals).holding(top) }
     }
 
-    async fn adopt(&self, claim: &Claim<Ino>) -> crate::error::Result<Complete> {
-        Ok(Complete::adopted(claim.epoch, None))
+    async fn stage_adoption(
+        &self,
+        claim: &Claim<Ino>,
+        heartbeat: &Heartbeat,
+    ) -> crate::error::Result<(Complete, Option<(Ino, Sealed)>)> {
+        let missing = self.missing().await;
+        let synced = self.calls.call(Fault::Often, |world, _, _| {
+            world.sync();
+            Ok(())
+        });
+        synced.await.context("sync", "/")?;
+        let is_whole = missing.is_empty();
+        *self.only.borrow_mut() = Some((missing, "completion of ".to_owned()));
+        let (stage, sealed) = self.stage(claim, self.image, None, heartbeat).await?;
+        let record = Complete::adopted(claim.epoch, sealed.version.clone());
+        let record = Complete { manifest: sealed.manifest.clone(), ..record };
+        Ok((record, Some((stage, Sealed { repairs: true, ..sealed })).filter(|_| !is_whole)))
+    }
+
+    async fn adopt(&self, record: Complete) -> crate::error::Result<Complete> {
+        let names = self.calls.names(&ROOT).await.context("read", "/")?;
+        let is_ours = |name: &[u8]| name == DIRECTORY.as_bytes();
+        let top = names.iter().filter(|name| !is_ours(name)).map(|name| Name::from(&**name));
+        Ok(record.holding(top.collect()))
     }
 
     fn tell(&self, event: Event<'_>) {
@@ -656,6 +666,24 @@ impl Work<Calls> for SmallSeed {
 impl SmallSeed {
     fn ticks(&self) -> Ticks {
         Ticks { sim: Rc::clone(&self.calls.sim), replica: self.calls.replica, enough: Rc::default() }
+    }
+
+    /// The files of the image that the volume does not have.
+    async fn missing(&self) -> BTreeSet<String> {
+        let mut missing = BTreeSet::new();
+        for path in image(self.image).into_keys() {
+            let (mut at, mut is_there) = (ROOT, true);
+            for part in path.split('/') {
+                match self.calls.look_up(at, part.as_bytes()).await {
+                    Ok(found) => at = found,
+                    Err(_) => is_there = false,
+                }
+            }
+            if !is_there {
+                missing.insert(path);
+            }
+        }
+        missing
     }
 
     fn new_stage(&self) -> Staged {

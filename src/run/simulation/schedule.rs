@@ -779,7 +779,7 @@ fn is_retired_since<P>(sim: &Sim, outcome: &Outcome<P>) -> bool {
     let seen = match outcome {
         Outcome::Found(record) => record.generation,
         Outcome::Completed(record, _) => record.generation,
-        Outcome::Unrecorded(_) | Outcome::Adopted | Outcome::Repaired(_) => return false,
+        Outcome::Unrecorded(_) | Outcome::Adopted(..) | Outcome::Repaired(_) => return false,
     };
     sim.world.borrow().retired.is_some_and(|retired| retired >= seen)
 }

@@ -125,12 +125,20 @@ impl Manifest {
         self.left_out.contains(path)
     }
 
-    /// How many entries it has, but for directories.
+    /// How many entries it has below a directory, but for directories.
     ///
     /// # Errors
     /// As [`Manifest::entries`].
-    pub(crate) fn count(&self) -> io::Result<u64> {
-        self.below(b"").try_fold(0, |count, path| Ok(count + self.entries(path)?.len() as u64))
+    pub(crate) fn count(&self, path: &[u8]) -> io::Result<u64> {
+        self.below(path).try_fold(0, |count, path| Ok(count + self.entries(path)?.len() as u64))
+    }
+
+    /// Makes it durable.
+    ///
+    /// # Errors
+    /// When that is not known.
+    pub(crate) fn sync(&self) -> io::Result<()> {
+        self.file.sync_all()
     }
 
     /// The entries of a directory, but for the directories in it.

@@ -19,6 +19,7 @@ use super::digest::{DataDigest, Digester};
 use super::line::{Listed, ListedAttrs};
 use super::read::{ListedEntry, Lookup, Manifest, split};
 use crate::error::{Context, Error, Result};
+use crate::progress::Progress;
 use crate::seed::stage::common::{full_path, join};
 use crate::system::parallel::work_off;
 use crate::volume::records::DIRECTORY;
@@ -44,6 +45,7 @@ pub(crate) struct Verification<'a> {
     volume: &'a Volume,
     manifest: &'a Manifest,
     reads_all: bool,
+    progress: Option<&'a Progress>,
     /// The state directory, below the volume's root.
     state: Vec<u8>,
     compared: AtomicU64,
@@ -72,7 +74,13 @@ impl<'a> Verification<'a> {
         let (compared, extra) = (AtomicU64::new(0), AtomicU64::new(0));
         let state = volume.state().path.strip_prefix(volume.path()).unwrap_or(Path::new(DIRECTORY));
         let state = state.as_os_str().as_bytes().to_vec();
-        Verification { volume, manifest, reads_all, state, compared, extra, differences: Mutex::default() }
+        let differences = Mutex::default();
+        Verification { volume, manifest, reads_all, progress: None, state, compared, extra, differences }
+    }
+
+    /// The same, and `progress` hears of every directory.
+    pub(crate) fn telling(self, progress: &'a Progress) -> Verification<'a> {
+        Verification { progress: Some(progress), ..self }
     }
 
     /// Compares, on so many threads. Blocks for as long as the file system does.
@@ -89,11 +97,14 @@ impl<'a> Verification<'a> {
     /// As [`Verification::run`].
     pub(crate) fn run_below(self, path: &[u8], threads: usize) -> Result<Comparison> {
         let first = vec![Part::Directory(path.into())];
-        work_off(threads, first, |part, more| match part {
-            Part::Directory(path) => self.directory(path, more),
-            Part::Files(directory, files) => {
-                let mut buffer = Vec::new();
-                files.into_iter().try_for_each(|file| self.read(directory.as_fd(), &file, &mut buffer))
+        work_off(threads, first, |part, more| {
+            self.progress.inspect(|progress| progress.touch());
+            match part {
+                Part::Directory(path) => self.directory(path, more),
+                Part::Files(directory, files) => {
+                    let mut buffer = Vec::new();
+                    files.into_iter().try_for_each(|file| self.read(directory.as_fd(), &file, &mut buffer))
+                }
             }
         })?;
         let mut differences = self.differences.into_inner().unwrap_or_else(PoisonError::into_inner);
@@ -224,6 +235,26 @@ impl<'a> Verification<'a> {
         let mut differences = self.differences.lock().unwrap_or_else(PoisonError::into_inner);
         differences.push((path.into(), difference));
     }
+}
+
+/// Whether the volume has at `path` the file that a seed has there; nothing where one of them has nothing there, or the
+/// seed no file.
+///
+/// # Errors
+/// When the volume's cannot be read.
+pub(crate) fn has_file(volume: &Volume, manifest: &Manifest, path: &Path) -> Result<Option<bool>> {
+    let name = path.as_os_str().as_bytes();
+    let mut lookup = Lookup::of(manifest);
+    let entry = lookup.entry(name).and_then(|entry| entry.map_or(Ok(None), |it| lookup.first_name(it)));
+    let Ok(Some(ListedEntry { listed: Listed::File { size, digest, .. }, .. })) = entry else {
+        return Ok(None);
+    };
+    let Some(found) = volume.find(path)? else { return Ok(None) };
+    if !is_type(&found, FileType::RegularFile) || found.st_size as u64 != size {
+        return Ok(Some(false));
+    }
+    let there = digest_of(volume.root(), name, size, &mut Vec::new());
+    Ok(Some(there.context("read", || volume.path().join(path))? == Some(digest)))
 }
 
 /// The error for a manifest that could be read before.

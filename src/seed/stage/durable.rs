@@ -12,10 +12,13 @@ use rustix::fs::{self, FileType, Mode, OFlags};
 use rustix::io::Errno;
 
 use crate::error::{Context, Result};
+use crate::seed::manifest::read::Manifest;
 use crate::seed::{TREE, open_directory};
 use crate::system::parallel::work_off;
 use crate::volume::records::{Durability, ManifestRef};
-use crate::volume::{change_mode, entries_with_types, open_beneath, openat, stat_entry};
+use crate::volume::{
+    Volume, change_mode, entries_with_types, open_beneath, open_in_mount, openat, stat_entry,
+};
 
 /// Files of one directory that a thread takes at once.
 const BATCH: usize = 64;
@@ -56,6 +59,29 @@ pub(crate) fn sync(
         }
         Err(error) => Err(error).context("sync volume", path),
     }
+}
+
+/// Makes durable what is on a volume already and a seed has, too: in one call, or where that is refused, the directories
+/// that `manifest` lists.
+///
+/// # Errors
+/// What the file system reports as lost.
+pub(crate) fn sync_there(volume: &Volume, manifest: &Manifest, threads: usize) -> Result<()> {
+    match fs::syncfs(volume.root()) {
+        Err(Errno::PERM | Errno::NOSYS) => {}
+        synced => return synced.context("sync volume", volume.path()),
+    }
+    manifest.sync().context("sync manifest on", volume.path())?;
+    let directories = manifest.below(b"").map(<[u8]>::to_vec).collect();
+    let synced = work_off(threads, directories, |path, _| {
+        let here: &[u8] = if path.is_empty() { b"." } else { &path };
+        match open_in_mount(volume.root(), here, OFlags::DIRECTORY | OFlags::RDONLY) {
+            Ok(directory) => fs::fsync(directory),
+            Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP | Errno::XDEV) => Ok(()),
+            Err(error) => Err(error),
+        }
+    });
+    synced.context("sync directory", volume.path())
 }
 
 /// What is left to do: a directory by its path, or files of one that is open.
