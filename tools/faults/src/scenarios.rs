@@ -126,8 +126,14 @@ const UPGRADE: &str =
 const OLDER_CHOWN: &str =
     "seed --from {older} --to {volume} --chown 33:34 --sentinel index.php --seed-version 1 --workers 3";
 const UPGRADE_CHOWN: &str = "run --from {tree} --to {volume} --chown 33:34 --sentinel index.php --seed-version 2 --upgrade 1 --workers 3 -- {app}";
+const COMPLETE: &str =
+    "run --from {tree} --to {volume} --sentinel index.php --adopt complete --workers 3 -- {app}";
+/// What is missing of a copy that was there before volseed.
+const HALF_COPY: Step = Step::Removed(&[".volseed", "a/f3", "a/f6", "link", "closed"]);
 /// What a seed becomes as an upgrade: directories in which something was moved have another time.
 const UPGRADED: Ends = Ends::Complete(|seed| seed.without(&[".", "a", "b"]));
+/// What a seed becomes on half a copy.
+const COMPLETED: Ends = Ends::Complete(|seed| seed.without(&[".", "a"]));
 /// What a seed becomes beside `users_files`.
 const BESIDE_USERS: Ends = Ends::Complete(|seed| seed.without(&[".", "a", "a/f1", "b", "b/current"]));
 
@@ -166,6 +172,16 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
     scenario("adopt", SEED)
         .before(&[Step::UsersFiles, Step::File("volume/index.php", "<?php")])
         .ends(Ends::Made),
+    scenario("complete", COMPLETE).before(&[Step::Ran(SEED), HALF_COPY]).ends(COMPLETED),
+    scenario(
+        "complete-tar.gz",
+        "seed --from {tar.gz} --to {volume} --sentinel index.php --adopt complete --workers 3",
+    )
+    .before(&[Step::Ran(SEED), HALF_COPY])
+    .ends(COMPLETED),
+    scenario("completing", COMPLETE)
+        .before(&[Step::Ran(SEED), HALF_COPY, Step::KilledAfter(COMPLETE, "f3")])
+        .ends(COMPLETED),
     scenario("strict", "run --from {tree} --to {volume} --strict --sentinel index.php --workers 3 -- {app}"),
     scenario("unprivileged", "run --from {tar} --to {volume} --sentinel index.php --workers 3 -- {app}")
         .by(USER)
