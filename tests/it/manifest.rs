@@ -4,6 +4,8 @@ use std::fs;
 use std::os::unix::fs::{FileExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::thread;
 use std::time::{Duration, UNIX_EPOCH};
 
 use serde_json::Value;
@@ -253,4 +255,53 @@ fn an_emptied_volume_that_is_seeded_again_has_one_manifest() {
     let left = crate::order::names(&volume.join(".volseed"));
     assert!(left.contains(&"manifest-2".to_owned()) && !left.contains(&"manifest-1".to_owned()), "{left:?}");
     verify(&volume).arguments(["--digest"]).ends().exits(0);
+}
+
+/// An app that never rests: it writes, deletes, renames and replaces what was seeded in `directory`, until `is_over`.
+fn busy_app(directory: &Path, is_over: &AtomicBool) {
+    let [a, b] = ["00000", "00001"].map(|name| directory.join("lib").join(name));
+    let (lib, aside) = (directory.join("lib"), directory.join("aside"));
+    let text = fs::read(&a).unwrap();
+    while !is_over.load(Relaxed) {
+        fs::write(&a, "other").unwrap();
+        fs::rename(&a, &b).unwrap();
+        fs::create_dir(&a).unwrap();
+        fs::remove_dir(&a).unwrap();
+        std::os::unix::fs::symlink("00001", &a).unwrap();
+        fs::remove_file(&a).unwrap();
+        fs::rename(&lib, &aside).unwrap();
+        fs::remove_dir_all(&aside).unwrap();
+        fs::write(&lib, "no directory").unwrap();
+        fs::remove_file(&lib).unwrap();
+        fs::create_dir(&lib).unwrap();
+        [&a, &b].iter().for_each(|path| fs::write(path, &text).unwrap());
+    }
+}
+
+#[test]
+fn a_volume_is_verified_beside_apps_that_change_it() {
+    const APPS: [&str; 2] = ["app-1", "app-2"];
+    let sandbox = Sandbox::new();
+    let volume = sandbox.volume();
+    let image = APPS.iter().fold(Tree::many("quiet", 20), |tree, app| {
+        let lib = |name: &str| format!("{app}/lib/{name}");
+        tree.file(lib("00000"), "x".repeat(100_000)).file(lib("00001"), "y".repeat(100_000))
+    });
+    seed(image.write_to(&sandbox.directory("source")), &volume).ends().exits(0);
+    let is_over = AtomicBool::new(false);
+    let outcomes: Vec<Outcome> = thread::scope(|scope| {
+        APPS.iter().for_each(|app| {
+            let (directory, is_over) = (volume.join(app), &is_over);
+            scope.spawn(move || busy_app(&directory, is_over));
+        });
+        let flags = [&[][..], &["--digest"], &["--json"]];
+        let outcomes = (0..40).map(|number| verify(&volume).arguments(flags[number % 3]).ends()).collect();
+        is_over.store(true, Relaxed);
+        outcomes
+    });
+    for outcome in outcomes {
+        assert!(matches!(outcome.status.code(), Some(0 | 1)), "{outcome:?}");
+        assert_eq!(outcome.stderr, "");
+        assert!(!outcome.stdout.contains("quiet"), "{outcome:?}");
+    }
 }

@@ -25,6 +25,9 @@ use crate::system::parallel::work_off;
 use crate::volume::records::DIRECTORY;
 use crate::volume::{Volume, entries, is_nested, is_type, open_in_mount};
 
+/// What is in a directory of the volume.
+type Found = HashMap<Box<[u8]>, Stat>;
+
 /// Files whose data is read in one go by one thread.
 const BATCH: usize = 16;
 /// The buffer for a file's data, in bytes: the largest read that an NFS mount sends at once (nfs(5), `rsize`).
@@ -114,28 +117,26 @@ impl<'a> Verification<'a> {
     }
 
     fn directory(&self, path: Box<[u8]>, more: &mut Vec<Part>) -> Result<()> {
-        let here: &[u8] = if path.is_empty() { b"." } else { &path };
-        let full = || full_path(self.volume.path(), &path);
-        let flags = OFlags::DIRECTORY | OFlags::RDONLY;
-        let opened = open_in_mount(self.volume.root(), here, flags);
-        // It was there a moment ago. What is mounted there is not the seed's.
-        if let Err(cause @ (Errno::NOENT | Errno::NOTDIR | Errno::LOOP | Errno::XDEV)) = opened {
-            match cause {
-                Errno::NOENT => self.differs(&path, Difference::Missing),
-                Errno::XDEV => {}
-                _ => self.differs(&path, Difference::Type),
-            }
-            return Ok(());
+        let differs = |difference| {
+            self.differs(&path, difference);
+            Ok(())
+        };
+        let list = || self.list(&path);
+        // A server may also have forgotten a directory that is still there.
+        let listed = list().or_else(|error| if error == Errno::STALE { list() } else { Err(error) });
+        let (directory, stat, mut found) = match listed {
+            // It was there a moment ago. What is mounted there is not the seed's.
+            Err(Errno::NOENT | Errno::STALE) => return differs(Difference::Missing),
+            Err(Errno::NOTDIR | Errno::LOOP) => return differs(Difference::Type),
+            Err(Errno::XDEV) => return Ok(()),
+            listed => listed.context("read directory", || full_path(self.volume.path(), &path))?,
+        };
+        if let Some(attrs) = self.manifest.directory(&path).and_then(|listed| listed.attrs)
+            && !has_attrs(attrs, &stat, self.manifest.unkept)
+        {
+            self.differs(&path, Difference::Meta);
         }
-        let directory = Arc::new(opened.context("open directory", full)?);
-        if let Some(attrs) = self.manifest.directory(&path).and_then(|listed| listed.attrs) {
-            // Before it is listed: that changes its time of access, and an NFS client asks for it again.
-            let stat = fs::fstat(&directory).context("stat", full)?;
-            if !has_attrs(attrs, &stat, self.manifest.unkept) {
-                self.differs(&path, Difference::Meta);
-            }
-        }
-        let mut found = entries(directory.as_fd()).context("read directory", full)?;
+        let directory = Arc::new(directory);
         self.directories_in(&path, &mut found, more);
         self.entries_in(&path, &directory, &mut found, more)?;
         found.retain(|name, _| {
@@ -146,8 +147,18 @@ impl<'a> Verification<'a> {
         Ok(())
     }
 
+    /// Opens the directory at `path`, and lists it.
+    fn list(&self, path: &[u8]) -> rustix::io::Result<(OwnedFd, Stat, Found)> {
+        let here: &[u8] = if path.is_empty() { b"." } else { path };
+        let directory = open_in_mount(self.volume.root(), here, OFlags::DIRECTORY | OFlags::RDONLY)?;
+        // Before it is listed: that changes its time of access, and an NFS client asks for it again.
+        let stat = fs::fstat(&directory)?;
+        let found = entries(directory.as_fd())?;
+        Ok((directory, stat, found))
+    }
+
     /// The directories that the seed has in the one at `path`; what is compared is taken out of `found`.
-    fn directories_in(&self, path: &[u8], found: &mut HashMap<Box<[u8]>, Stat>, more: &mut Vec<Part>) {
+    fn directories_in(&self, path: &[u8], found: &mut Found, more: &mut Vec<Part>) {
         for name in self.manifest.directory(path).into_iter().flat_map(|listed| &listed.directories) {
             let child = join(path, name);
             if self.manifest.is_left_out(&child) {
@@ -167,7 +178,7 @@ impl<'a> Verification<'a> {
         &self,
         path: &[u8],
         directory: &Arc<OwnedFd>,
-        found: &mut HashMap<Box<[u8]>, Stat>,
+        found: &mut Found,
         more: &mut Vec<Part>,
     ) -> Result<()> {
         let (mut files, mut links) = (Vec::new(), Lookup::of(self.manifest));
@@ -224,7 +235,7 @@ impl<'a> Verification<'a> {
             Ok(true) if file.has_attrs => {}
             Ok(true) => self.differs(&file.path, Difference::Meta),
             Ok(false) => self.differs(&file.path, Difference::Modified),
-            Err(Errno::NOENT) => self.differs(&file.path, Difference::Missing),
+            Err(Errno::NOENT | Errno::STALE) => self.differs(&file.path, Difference::Missing),
             Err(Errno::LOOP | Errno::INVAL | Errno::NXIO) => self.differs(&file.path, Difference::Type),
             Err(error) => return Err(error).context("read", || full_path(self.volume.path(), &file.path)),
         }
