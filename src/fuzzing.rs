@@ -9,6 +9,7 @@ use crate::cli::config::ServerConfig;
 use crate::health::page::Page;
 use crate::health::server::{ProgressProbe, answer_to};
 use crate::progress::Progress;
+pub use crate::seed::manifest::fuzzing::manifest;
 pub use crate::seed::source::fuzzing::{archive, decompress, extension, names};
 use crate::volume::records::{Complete, Public, Staged};
 
@@ -59,6 +60,8 @@ mod tests {
         replay("names", names);
         replay("decompress", decompress);
         replay("records", records);
+        let directory = tempfile::tempdir_in("/dev/shm").unwrap();
+        replay("manifest", |data| manifest(data, directory.path()));
         replay("http", http);
     }
 }

@@ -6,6 +6,8 @@
 
 pub(crate) mod compare;
 pub(crate) mod digest;
+#[cfg(any(fuzzing, test))]
+pub(crate) mod fuzzing;
 pub(crate) mod line;
 pub(crate) mod read;
 pub(crate) mod repair;

@@ -151,6 +151,21 @@ impl Line {
     }
 }
 
+#[cfg(any(fuzzing, test))]
+impl Line {
+    /// The line as volseed writes it, with its end.
+    pub(crate) fn text(&self) -> String {
+        let mut text = Vec::new();
+        match self {
+            Line::Directory(path, attrs) => write_directory(path, *attrs, &mut text),
+            Line::Set(attrs) => write_set(*attrs, &mut text),
+            Line::Entry(name, listed) => write_entry(name, listed, &mut text),
+            Line::LeftOut(path) => write_left_out(path, &mut text),
+        }
+        String::from_utf8(text).expect("it is ASCII")
+    }
+}
+
 fn escape(bytes: &[u8], text: &mut Vec<u8>) {
     for byte in bytes {
         if byte.is_ascii_graphic() && *byte != b'\\' {
@@ -216,17 +231,6 @@ fn parse_time(field: &[u8]) -> Option<Time> {
 mod tests {
     use super::*;
 
-    fn text(line: &Line) -> String {
-        let mut text = Vec::new();
-        match line {
-            Line::Directory(path, attrs) => write_directory(path, *attrs, &mut text),
-            Line::Set(attrs) => write_set(*attrs, &mut text),
-            Line::Entry(name, listed) => write_entry(name, listed, &mut text),
-            Line::LeftOut(path) => write_left_out(path, &mut text),
-        }
-        String::from_utf8(text).unwrap()
-    }
-
     #[test]
     fn every_line_is_read_as_it_was_written() {
         let attrs = ListedAttrs { mode: 0o4755, uid: 0, gid: u32::MAX };
@@ -245,7 +249,7 @@ mod tests {
             (entry(b"p", Listed::Fifo), "p p\n"),
             (Line::LeftOut(b"a/b"[..].into()), "x a/b\n"),
         ] {
-            let text = text(&line);
+            let text = line.text();
             assert!(text.starts_with(written) && text.ends_with('\n'), "{text}");
             assert_eq!(Line::parse(text.trim_end_matches('\n').as_bytes()), Some(line), "{text}");
         }

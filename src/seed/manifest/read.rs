@@ -20,6 +20,9 @@ use crate::volume::{is_type, openat};
 /// The most directories that are kept in memory: twice as many as `--max-entries` lets a seed have of anything, where
 /// nobody has raised that.
 const MAX_DIRECTORIES: usize = 4_000_000;
+/// What may be kept of directories that no line lists and others are in, in bytes. volseed lists every directory but
+/// perhaps some above the sentinel: this is more than twice what one path can have of them.
+pub(super) const MAX_UNLISTED: usize = 8 << 20;
 /// The most names that lead from a further name of a file to its first: a chain that volseed writes has one.
 const MAX_HOPS: usize = 8;
 /// What is read in one go, in bytes: the largest read that an NFS mount sends at once (nfs(5), `rsize`).
@@ -93,7 +96,7 @@ impl Manifest {
         if digest != named.digest.raw() {
             return Err("its manifest is damaged".into());
         }
-        manifest.connect();
+        manifest.connect().map_err(failed)?;
         Ok(manifest)
     }
 
@@ -213,13 +216,20 @@ impl Manifest {
     }
 
     /// Names each directory in the one that it is in.
-    fn connect(&mut self) {
+    fn connect(&mut self) -> io::Result<()> {
         let paths: Vec<Box<[u8]>> = self.directories.keys().cloned().collect();
+        let mut unlisted = 0;
         for path in paths {
             let mut path = &*path;
             while !path.is_empty() {
                 let (parent, name) = split(path);
                 let is_new = !self.directories.contains_key(parent);
+                if is_new {
+                    unlisted += parent.len() + size_of::<ListedDirectory>();
+                }
+                if unlisted > MAX_UNLISTED {
+                    return Err(io::Error::other("it has too many directories that it does not list"));
+                }
                 self.directories.entry(parent.into()).or_default().directories.push(name.into());
                 if !is_new {
                     break;
@@ -228,6 +238,7 @@ impl Manifest {
             }
         }
         self.directories.entry(Box::default()).or_default();
+        Ok(())
     }
 }
 
