@@ -445,3 +445,28 @@ fn one_that_was_killed_half_way_is_finished_also_where_files_are_made_as_their_o
     assert!((0..300).all(|number| is_new(&format!("d/{number:05}"))));
     volseed(["verify", "--digest", "--to"]).arguments([volume.path()]).ends().exits(0);
 }
+
+#[test]
+fn a_file_that_becomes_a_directory_is_not_lost_by_a_kill() {
+    let sandbox = Sandbox::new();
+    let Some(volume) = slow(&sandbox, far()) else { return };
+    let tree = |below: &str| {
+        let name = |number| format!("{number}/x{below}");
+        (0..60).fold(Tree::new(), |tree, number| tree.file(name(number), "x")).file("version", below)
+    };
+    let [old, new] =
+        [("old", ""), ("new", "/in")].map(|(name, below)| tree(below).write_to(&sandbox.directory(name)));
+    let start = |source: &Path, version: &str| {
+        let start = seed(source, volume.path()).option("--lock", "none").option("--upgrade", "1");
+        start.option("--seed-version", version).option("--workers", "4")
+    };
+    start(&old, "1").ends().exits(0);
+    let done = || (0..60).filter(|number| volume.path().join(format!("{number}/x/in")).exists()).count();
+    for wanted in [2, 12, 24, 36, 48] {
+        let running = start(&new, "2").start();
+        eventually("some more are directories", || done() >= wanted);
+        running.stopped_by(Signal::SIGKILL);
+    }
+    start(&new, "2").ends().exits(0);
+    assert_eq!(done(), 60);
+}

@@ -98,10 +98,11 @@ pub(crate) fn apply(upgrade: Upgrade<'_>, site: &Site<'_>, threads: usize) -> Re
         after: Mutex::default(),
         done: Mutex::default(),
     };
-    applying.look_again_at_all()?;
+    let sentinel = applying.resume()?;
     upgrade.walk(threads, &applying)?;
     applying.remove_directories()?;
     applying.add_after_directories()?;
+    applying.fill(sentinel)?;
     upgrade.visit_sentinel(&applying)?;
     applying.end()
 }
@@ -139,10 +140,9 @@ impl Visitor for Applying<'_> {
                     return Ok(());
                 }
                 (self.site.go_on)()?;
-                if self.set_aside(at, name, &path)? {
-                    self.look_again(&path, old)?;
-                }
-                self.add(at, name, &path)
+                let made_room = self.set_aside(at, name, &path)?;
+                self.add(at, name, &path)?;
+                if made_room { self.look_again(&path, old) } else { Ok(()) }
             }
         }
     }
@@ -180,7 +180,7 @@ impl Visitor for Applying<'_> {
 
 impl Applying<'_> {
     /// Moves what is staged at `path` to its place, where nothing is.
-    fn add(&self, at: At<'_>, name: &[u8], path: &[u8]) -> Result<()> {
+    pub(super) fn add(&self, at: At<'_>, name: &[u8], path: &[u8]) -> Result<()> {
         let Some(from) = self.staged_parent(path)? else { return Ok(()) };
         (self.site.go_on)()?;
         let added = match rename_unless_there(from.as_fd(), at.directory, name) {
@@ -222,13 +222,11 @@ impl Applying<'_> {
             self.left_out(path, why);
             return Ok(());
         }
-        if saves {
-            let linked = self.with_saved(|saved| saved.link(at.directory, &leaf.name, path))?;
-            if linked {
-                self.done().saved.push(path.into());
-            } else if self.set_aside(at, &leaf.name, path)? {
-                self.look_again(path, None)?;
-            }
+        let mut made_room = false;
+        if saves && self.with_saved(|saved| saved.link(at.directory, &leaf.name, path))? {
+            self.done().saved.push(path.into());
+        } else if saves {
+            made_room = self.set_aside(at, &leaf.name, path)?;
         }
         match twice(|| fs::renameat(&from, &*leaf.name, at.directory, &*leaf.name)) {
             Ok(()) => self.done().replaced += 1,
@@ -241,7 +239,7 @@ impl Applying<'_> {
             }
             Err(error) => return Err(error).context("publish", full),
         }
-        Ok(())
+        if made_room { self.look_again(path, None) } else { Ok(()) }
     }
 
     /// Where only the user has changed owner or mode, the user's stay.
@@ -355,7 +353,7 @@ impl Applying<'_> {
         }
     }
 
-    fn is_staged(&self, path: &[u8]) -> Result<bool> {
+    pub(super) fn is_staged(&self, path: &[u8]) -> Result<bool> {
         let Some(parent) = self.staged_parent(path)? else { return Ok(false) };
         Ok(stat_entry(parent.as_fd(), split(path).1).context("stat staged", || self.full(path))?.is_some())
     }

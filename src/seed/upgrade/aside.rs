@@ -18,6 +18,12 @@ use crate::seed::stage::common::join;
 use crate::volume::records::ASIDE;
 use crate::volume::{is_type, names, openat, stat_entry};
 
+/// Something of the old seed, or of the user's in its place, that a run before this one set aside.
+pub(super) struct SetAside {
+    path: Vec<u8>,
+    old: Option<ListedEntry>,
+}
+
 impl Applying<'_> {
     /// Why no rename could touch it.
     pub(super) fn refused(&self, at: At<'_>, name: &[u8], path: &[u8]) -> Result<LeftOut> {
@@ -64,10 +70,10 @@ impl Applying<'_> {
         Ok(())
     }
 
-    /// What a run that was killed had set aside, and perhaps not looked at again.
-    pub(super) fn look_again_at_all(&self) -> Result<()> {
+    /// Goes on with what a run that was killed had set aside. Hands back the sentinel, if it was: its turn comes last.
+    pub(super) fn resume(&self) -> Result<Option<SetAside>> {
         let left = names(self.aside.as_fd()).context("read directory", ASIDE)?;
-        let Some(old) = self.upgrade.old.filter(|_| !left.is_empty()) else { return Ok(()) };
+        let Some(old) = self.upgrade.old.filter(|_| !left.is_empty()) else { return Ok(None) };
         let mut paths: BTreeMap<Box<[u8]>, Vec<u8>> = BTreeMap::new();
         for path in old.below(b"") {
             paths.insert(name_of(path), path.to_vec());
@@ -76,13 +82,32 @@ impl Applying<'_> {
                 paths.insert(name_of(&path), path);
             }
         }
-        let mut lookup = Lookup::of(old);
-        for path in left.iter().filter_map(|name| paths.get(name)) {
-            let entry = lookup.entry(path).map_err(unreadable)?;
-            let first = entry.map(|entry| lookup.first_name(entry)).transpose().map_err(unreadable)?;
-            self.look_again(path, first.flatten().as_ref())?;
+        let (mut lookup, mut sentinel) = (Lookup::of(old), None);
+        for path in left.iter().filter_map(|name| paths.remove(name)) {
+            let entry = lookup.entry(&path).map_err(unreadable)?;
+            let old = entry.map(|entry| lookup.first_name(entry)).transpose().map_err(unreadable)?.flatten();
+            let is_sentinel = self.upgrade.rules.sentinel.as_deref() == Some(&*path);
+            let set_aside = Some(SetAside { path, old });
+            if is_sentinel { sentinel = set_aside } else { self.fill(set_aside)? }
         }
-        Ok(())
+        Ok(sentinel)
+    }
+
+    /// Gives what is staged the place that was made for it, where it has not got it: nothing is there, and that would
+    /// pass for deleted by the user. Then looks again at what was there.
+    pub(super) fn fill(&self, set_aside: Option<SetAside>) -> Result<()> {
+        let Some(SetAside { path, old }) = set_aside else { return Ok(()) };
+        let (above, name) = split(&path);
+        if self.is_staged(&path)?
+            && let Some(parent) = self.directory(above)?
+        {
+            let at = At { path: above, directory: parent.as_fd() };
+            if stat_entry(at.directory, name).context("stat", || self.full(&path))?.is_none() {
+                self.add(at, name, &path)?;
+                self.leave(at)?;
+            }
+        }
+        self.look_again(&path, old.as_ref())
     }
 
     /// Directories of the old seed in which nothing is left, the deepest first.
