@@ -48,6 +48,7 @@ enum Soak {
     Storm(storm::Arguments),
     UpgradeKills(upgrade::kills::Arguments),
     UpgradeRaces(upgrade::races::Arguments),
+    UpgradeReal(upgrade::real::Arguments),
     /// What the replicas of a race become.
     #[command(hide = true)]
     App(race::AppArguments),
@@ -94,7 +95,9 @@ fn main() -> ExitCode {
 fn chosen(arguments: &[OsString]) -> Option<Vec<&'static str>> {
     let arguments: Vec<_> = arguments.iter().map(|argument| argument.to_string_lossy()).collect();
     let first = arguments.first().map_or("", |argument| argument.as_ref());
-    if NAMES.contains(&first) || ["app", "upgrade-app", "help", "--help", "-h"].contains(&first) {
+    // A plain `cargo test` downloads no packages.
+    let others = ["app", "upgrade-app", "upgrade-real", "help", "--help", "-h"];
+    if NAMES.contains(&first) || others.contains(&first) {
         return None;
     }
     if arguments.iter().any(|argument| argument == "--list") {
@@ -133,6 +136,7 @@ fn play(soak: Soak) -> usize {
         Soak::Storm(arguments) => storm::run(&arguments),
         Soak::UpgradeKills(arguments) => upgrade::kills::run(&arguments),
         Soak::UpgradeRaces(arguments) => upgrade::races::run(&arguments),
+        Soak::UpgradeReal(arguments) => upgrade::real::run(&arguments),
         Soak::App(_) | Soak::UpgradeApp(_) => unreachable!("it is no soak"),
     }
 }

@@ -8,8 +8,8 @@ use serde_json::Value;
 
 use crate::kit::{Snapshot, volseed};
 
-use super::images::Edits;
 use super::settled;
+use super::user::Edits;
 
 /// What the volume's record says of it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -17,6 +17,7 @@ use crate::{report, rounds, row};
 
 use super::images::{Image, Images};
 use super::judge::{Expected, Phase};
+use super::user::User;
 use super::{LIMIT, settled};
 
 /// Kills upgrades at random moments, and compares the whole volume after each kill and start
@@ -124,7 +125,7 @@ impl<'a> Trial<'a> {
     /// Seeds the volume by the first image, and edits it as a user does.
     fn prepare(&self, volume: &Path, number: u64, draw: &mut fastrand::Rng) -> Expected {
         settled(self.start(volume, Image::Old)).exits(0).says("\"seeded\"");
-        Expected::of(volume, self.images.edit(volume, number, draw))
+        Expected::of(volume, User::new(self.images, volume, number).edit_all(draw))
     }
 
     fn start(&self, volume: &Path, image: Image) -> Volseed {

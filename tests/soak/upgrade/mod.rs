@@ -1,11 +1,14 @@
-//! Upgrades of a volume that a user has changed: killed at random moments, and by replicas of both images at once.
+//! Upgrades of a volume that a user has changed: killed at random moments, by replicas of both images
+//! at once, and of real trees.
 
 pub(crate) mod app;
 mod images;
 mod judge;
 pub(crate) mod kills;
 pub(crate) mod races;
+pub(crate) mod real;
 mod replicas;
+mod user;
 
 use std::time::Duration;
 

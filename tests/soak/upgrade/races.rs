@@ -19,9 +19,10 @@ use crate::rounds::{Counts, Numbers};
 use crate::{report, rounds, row};
 
 use super::app::{AMID, ON_NEW, ON_OLD};
-use super::images::{Edits, Image, Images};
+use super::images::{Image, Images};
 use super::judge::Expected;
 use super::replicas::{self, Contender};
+use super::user::{Edits, User};
 use super::{LIMIT, settled};
 
 /// Lets replicas of two images race for one volume that the first of them seeded
@@ -116,7 +117,7 @@ impl Ground<'_> {
         let (volume, old) = (self.root.join(&name), self.root.join(format!("{name}-before")));
         std::fs::create_dir(&volume).unwrap();
         settled(self.images.start(&volume, Image::Old)).exits(0);
-        let expected = Expected::of(&volume, self.images.edit(&volume, number, draw));
+        let expected = Expected::of(&volume, User::new(self.images, &volume, number).edit_all(draw));
         let copied = Command::new("cp").arg("-a").arg(&volume).arg(&old).status().unwrap();
         assert!(copied.success());
         let race = Race { ground: self, name, volume, old, edits: &expected.edits };
