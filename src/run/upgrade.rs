@@ -4,9 +4,6 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::sync::{Arc, PoisonError};
 
-use rustix::fs::{Mode, OFlags};
-use rustix::io::Errno;
-
 use super::floors::Began;
 use super::gate::{ImageVersion, Sentinel, Verdict, VolumeVersion, gate};
 use super::work::{Heartbeat, Input, StagedTree, VolumeWork};
@@ -27,7 +24,7 @@ use crate::seed::upgrade::{Rules, Upgrade};
 use crate::seed::{RootLook, Source, SourceListing, StageJob};
 use crate::text::Untrusted;
 use crate::volume::records::{ASIDE, Complete, ManifestRef, Name, Public, Sealed, TREE, UpgradeSeal};
-use crate::volume::{Volume, make_private, openat, remove_directory, user};
+use crate::volume::{Volume, make_private, remove_directory, stat_entry, user};
 
 /// How many entries a log names one by one.
 const MAX_NAMED: usize = 20;
@@ -339,11 +336,9 @@ impl VolumeWork<'_> {
         heartbeat: &Heartbeat,
     ) -> Result<Upgraded> {
         self.progress.enter(crate::progress::Phase::Publishing);
-        let flags = OFlags::DIRECTORY | OFlags::RDONLY;
-        match openat(stage.as_fd(), TREE.as_bytes(), flags, Mode::empty()) {
-            // All of it was carried out by a run that was killed before its record.
-            Err(Errno::NOENT) => return Ok(Upgraded::default()),
-            opened => drop(opened.context("open directory", TREE)?),
+        // All of it was carried out by a run that was killed before its record.
+        if stat_entry(stage.as_fd(), TREE.as_bytes()).context("stat", TREE)?.is_none() {
+            return Ok(Upgraded::default());
         }
         let refused =
             |cause: String| Error::new(Exit::Refused, "upgrade volume", cause).on(self.volume.path());
@@ -356,7 +351,10 @@ impl VolumeWork<'_> {
             .ok()
         });
         let named = sealed.manifest.as_ref().ok_or_else(|| refused("its seal names no manifest".into()))?;
-        let new = Manifest::read(stage.as_fd(), ManifestRef::STAGED, named).map_err(refused)?.of_all();
+        // A holder that was fenced, and believed that all was done, may have given it its place.
+        let staged = Manifest::read(stage.as_fd(), ManifestRef::STAGED, named);
+        let placed = || Manifest::read(state, &ManifestRef::name(sealed.generation), named);
+        let new = staged.or_else(|_| placed()).map_err(refused)?.of_all();
         let patterns = |texts: &[String]| texts.iter().filter_map(|text| text.parse().ok()).collect();
         let rules = Rules {
             keep: patterns(&seal.keep),

@@ -592,6 +592,13 @@ impl Work<Calls> for SmallSeed {
         // Half of them do not look at their own heart: that is a courtesy, and not what makes it safe.
         let looks = calls.sim.chance(2);
         if let Some(upgrade) = &sealed.upgrade {
+            match calls.read(&wrapper, ManifestRef::STAGED).await {
+                Err(Errno::NOENT) => {
+                    let placed = ManifestRef::name(sealed.generation);
+                    drop(calls.read(&claim.state, &placed).await.context("read", placed)?);
+                }
+                listed => drop(listed.context("read", ManifestRef::STAGED)?),
+            }
             let versions = (
                 image_of(upgrade.from.as_ref()),
                 image_of(sealed.version.clone().map(Untrusted::from).as_ref()),
