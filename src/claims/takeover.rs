@@ -194,6 +194,7 @@ impl<F: Files> ClaimStore<'_, F> {
                     self.note_half_published(claim, &old.dir, &part, fingerprint).await?;
                 }
                 if !self.take_over_part(claim, old, &part, kept).await? {
+                    self.distrust_remains(claim, old, &part).await?;
                     discarded += 1;
                     self.take_to_discard(claim, old, &part, discarded).await?;
                 }
@@ -238,6 +239,25 @@ impl<F: Files> ClaimStore<'_, F> {
             Err(Errno::NOTEMPTY | Errno::EXIST) => Ok(false),
             moved => self.none_if_missing(moved, "take over", &path).map(|_| true),
         }
+    }
+
+    /// A stage that its holder was syncing may have shared files with what remains of one before it, and nobody heard
+    /// whether the sync kept their data: then neither is worth anything.
+    async fn distrust_remains(
+        &self,
+        claim: &Claim<F::Dir>,
+        old: &FoundClaim<F::Dir>,
+        part: &[u8],
+    ) -> Result<()> {
+        let is_syncing = match std::str::from_utf8(part) {
+            Ok(STAGE) => self.staged(&old.dir, STAGE).await?.is_some_and(|staged| staged.syncing),
+            _ => false,
+        };
+        if is_syncing {
+            let removed = self.files.remove(&claim.dir, REMAINS.as_bytes()).await;
+            self.none_if_missing(removed, "remove", &self.claim_path(claim.epoch))?;
+        }
+        Ok(())
     }
 
     /// Removes what was taken over and may not be used, once the claims that it was in are gone.
