@@ -30,7 +30,7 @@ use crate::volume;
 use crate::volume::records;
 use crate::volume::records::{ManifestRef, Name, Public, Sealed, Staged, TREE, Unkept};
 use crate::volume::scratch::Scratch;
-use crate::volume::{FileSystem, PrivateDirectory, Volume, beside, openat, short_stat, user};
+use crate::volume::{FileSystem, PrivateDirectory, Storage, Volume, beside, openat, short_stat, user};
 use engine::workers::{self, Parallelism};
 use manifest::repair::RepairPlan;
 use manifest::write::ManifestWriter;
@@ -207,11 +207,14 @@ impl StageJob<'_> {
             let name = if self.is_part { ManifestRef::PART } else { ManifestRef::STAGED };
             tree = tree.listed_in(ManifestWriter::create(self.stage, name, &self.stage_path)?);
         }
-        // A stage without its record is not resumed: nothing in it is trusted. So the record of a new one is written
-        // while it is filled.
+        // A stage without its record is not resumed: nothing in it is trusted. So where that is a round trip the record
+        // of a new one is written while it is filled.
         let note = || if self.begun { Ok(()) } else { staged.write(self.stage, &self.stage_path) };
-        let (work, noted) =
-            beside(|| self.run(&tree, source.content, overrides, &fidelity, crew, &space), note);
+        let run = || self.run(&tree, source.content, overrides, &fidelity, crew, &space);
+        let (work, noted) = match kind.place {
+            Storage::Network | Storage::Unknown => beside(run, note),
+            Storage::Memory | Storage::Local => (note().and_then(|()| run()), Ok(())),
+        };
         if space.is_exceeded() {
             // The next run could not tell what of it is needed still.
             let _ = fs::unlinkat(self.stage, ManifestRef::STAGED, AtFlags::empty());
