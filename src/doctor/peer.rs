@@ -1,7 +1,7 @@
 //! `--peer`: two doctors on one volume, in two containers, tell each other what they see of each other.
 //!
 //! They find each other by their directories in the root. The one whose name is smaller is the host: both meet in its
-//! directory. What one says is a file there; the other lists the directory, opened anew each time, since a client
+//! directory. What one says is a file there; the other lists the directory, opened again each time, since a client
 //! trusts what it has seen of one. The host's findings are printed by both.
 
 use std::os::fd::{AsFd, OwnedFd};
@@ -101,7 +101,7 @@ fn waiting(root: &OwnedFd) -> Result<Vec<String>> {
 }
 
 impl Meeting<'_> {
-    /// The place, opened anew.
+    /// The place, opened again.
     fn open(&self) -> Result<OwnedFd> {
         openat(self.root.as_fd(), self.place.as_bytes(), OFlags::DIRECTORY | OFlags::RDONLY, Mode::empty())
     }

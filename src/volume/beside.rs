@@ -24,7 +24,7 @@ pub(crate) fn all_at_once<T: Send, const N: usize>(
     done.map(|done| done.into_inner().unwrap_or_else(PoisonError::into_inner).expect("each is done"))
 }
 
-/// Not for each type anew: what starts threads is large.
+/// Once for all types: what starts threads is large.
 fn start(count: usize, run: &(dyn Fn(usize) + Sync), here: &mut dyn FnMut()) {
     thread::scope(|scope| {
         let start = |number| Builder::new().name("beside".into()).spawn_scoped(scope, move || run(number));
