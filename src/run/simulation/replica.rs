@@ -412,6 +412,7 @@ impl Work<Calls> for SmallSeed {
     }
 
     fn holder(&self, locked: bool) -> Holder {
+        self.calls.sim.claims(locked);
         Holder {
             format: FORMAT,
             epoch: 0,

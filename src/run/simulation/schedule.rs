@@ -87,6 +87,8 @@ pub(crate) struct Sim {
     lock_calls: RefCell<BTreeMap<usize, Option<Lock>>>,
     /// One call in so many goes wrong; never where it is 0.
     faults: Cell<u64>,
+    /// Whether the app's user has a hand in it.
+    with_app: Cell<bool>,
     totals: RefCell<Totals>,
     /// A file of the seed that a user has deleted; a repair may have put it back.
     deleted: RefCell<Option<String>>,
@@ -313,6 +315,15 @@ impl Sim {
         world.local_locks.retain(|_, holder| *holder != replica);
     }
 
+    /// A replica is about to claim. Where one kernel keeps the lock, and no other user has it, that is done by the one who
+    /// has it, unless it is frozen: the death of a holder without it shows late.
+    pub(crate) fn claims(&self, locked: bool) {
+        let is_sure = self.world.borrow().kind == Kind::Local && !self.with_app.get();
+        if !locked && is_sure && self.totals.borrow().freezes == 0 {
+            self.breaks("a claim is made without the lock".to_owned());
+        }
+    }
+
     pub(crate) fn hear(&self, event: &Event<'_>, actor: &Cell<Actor>) {
         match event {
             Event::Fenced(_) => self.world.borrow_mut().fenced(&actor.get()),
@@ -354,9 +365,7 @@ pub(crate) struct Schedule {
     is_to_be_emptied: bool,
     is_to_be_repaired: bool,
     is_to_be_edited: bool,
-    /// Whether the app's user has a hand in it.
-    with_app: bool,
-    /// Whether it forged what is in `.volseed`; by that it may mislead itself.
+    /// Whether the app's user forged what is in `.volseed`; by that it may mislead itself.
     forged: bool,
     /// When `.volseed` is given away, and to which user.
     given: Vec<(u64, u32)>,
@@ -381,6 +390,7 @@ impl Schedule {
             lives: RefCell::default(),
             cuts: RefCell::default(),
             faults: Cell::new(0),
+            with_app: Cell::new(false),
             totals: RefCell::default(),
             deleted: RefCell::default(),
             edited: RefCell::default(),
@@ -390,6 +400,7 @@ impl Schedule {
         sim.faults.set(if quiet { 0 } else { [40, 120, 400][sim.random(3) as usize] });
         let users = sim.chance(3);
         let with_app = sim.chance(4);
+        sim.with_app.set(with_app);
         let mut forged = false;
         {
             let mut world = sim.world.borrow_mut();
@@ -438,7 +449,6 @@ impl Schedule {
             is_to_be_emptied,
             is_to_be_repaired,
             is_to_be_edited: is_to_be_edited && !is_half_copy,
-            with_app,
             forged,
             given,
             is_half_copy,
@@ -545,7 +555,7 @@ impl Schedule {
     /// Root, or where the app's user has a hand in it, now and then that user. In peace root comes back: until then
     /// that user's replicas could only wait for it, each to its timeout.
     fn some_user(&self) -> u32 {
-        let is_app = self.with_app && !self.forged && self.sim.now.get() < PEACE && self.sim.chance(3);
+        let is_app = self.sim.with_app.get() && !self.forged && self.sim.now.get() < PEACE && self.sim.chance(3);
         if is_app { APP } else { 0 }
     }
 
@@ -587,7 +597,7 @@ impl Schedule {
         // Nothing of what was published from another user's state directory is known, so there it has one.
         let image = match mode {
             Mode::Repair => recorded_image(sim).unwrap_or(1),
-            _ if has_two_images(self.seed) && !self.with_app => 1 + sim.random(2) as u32,
+            _ if has_two_images(self.seed) && !sim.with_app.get() => 1 + sim.random(2) as u32,
             _ => 1,
         };
         let repairs = mode == Mode::Repair;
