@@ -52,11 +52,17 @@ pub(crate) struct Seen<'a> {
     pub same_mount: bool,
 }
 
-/// How long a claim must have been silent before it is taken over; `None` without one, where the
+impl Seen<'_> {
+    fn is_released(self) -> bool {
+        self.beat.is_some_and(|beat| beat.released)
+    }
+}
+
+/// How long a claim must have been silent before it is taken over. Without one, and after one that was released, the
 /// volume is free.
 pub(crate) fn patience(sharing: Sharing, lock: Lock, claim: Option<Seen<'_>>) -> Duration {
-    let Some(claim) = claim else {
-        // Somebody who holds the lock is about to claim, unless it froze.
+    let Some(claim) = claim.filter(|claim| !claim.is_released()) else {
+        // Who holds the lock is about to claim, unless it froze. The death of one who claims without it shows late.
         return if lock == Lock::Theirs { SILENCE } else { Duration::ZERO };
     };
     if is_confirmed_dead(sharing, lock, claim) {
@@ -69,7 +75,7 @@ pub(crate) fn patience(sharing: Sharing, lock: Lock, claim: Option<Seen<'_>>) ->
 /// Whether the holder is certain to be gone: it said so itself, or a kernel that it must have held the
 /// lock of has given the lock to us. Then no descriptor of its is open any more.
 pub(crate) fn is_confirmed_dead(sharing: Sharing, lock: Lock, claim: Seen<'_>) -> bool {
-    if claim.beat.is_some_and(|beat| beat.released) {
+    if claim.is_released() {
         return true;
     }
     let gave_back = lock == Lock::Ours && claim.holder.is_some_and(|holder| holder.locked);
@@ -155,10 +161,12 @@ mod tests {
     }
 
     #[test]
-    fn who_left_in_good_order_is_not_waited_for() {
+    fn who_left_in_good_order_is_not_waited_for_but_who_has_the_lock_is() {
         let (holder, beat) = (holder(), Beat { released: true, ..Beat::default() });
         let seen = Seen { holder: Some(&holder), beat: Some(&beat), same_mount: false };
         assert_eq!(patience(NONE, Lock::Unknown, Some(seen)), Duration::ZERO);
+        assert_eq!(patience(Sharing::Local, Lock::Ours, Some(seen)), Duration::ZERO);
+        assert_eq!(patience(Sharing::Local, Lock::Theirs, Some(seen)), SILENCE);
     }
 
     #[test]
