@@ -166,7 +166,7 @@ impl Files for Disk {
     }
 
     async fn rename(&self, from: &Self::Dir, name: &[u8], to: &Self::Dir, new: &[u8]) -> Result<()> {
-        fs::renameat(from, name, to, new)
+        settled(is_stale, || fs::renameat(from, name, to, new))
     }
 
     async fn unlink(&self, at: &Self::Dir, name: &[u8]) -> Result<()> {

@@ -209,7 +209,7 @@ impl VolumeWork<'_> {
         self.check_owner()?;
         self.check_place(claim)?;
         let source = self.progress.reading(|| Source::open(self.config, self.volume))?;
-        let repairs = Repairs { plan: std::mem::take(&mut look.plan), saved: None };
+        let repairs = Repairs::new(std::mem::take(&mut look.plan), 1);
         let (tree, staged) =
             self.stage_repairs(claim, (source, "completion, "), &repairs, None, heartbeat)?;
         check_unchanged(repairs.plan.wants.first_other(&look.manifest, &staged)?, self.volume)?;

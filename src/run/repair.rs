@@ -29,10 +29,29 @@ const MAX_NAMED: usize = 20;
 #[derive(Debug)]
 pub(super) struct Repairs {
     pub(super) plan: RepairPlan,
-    pub(super) saved: Option<Saved>,
+    /// Of the seed that is repaired.
+    generation: u64,
+    saved: Option<Saved>,
 }
 
 impl Repairs {
+    /// What is put back on a volume that was seeded as this generation.
+    pub(super) fn new(plan: RepairPlan, generation: u64) -> Repairs {
+        Repairs { plan, generation, saved: None }
+    }
+
+    /// Makes the directory for what is replaced, where anything is: as late as that, so that a run which fails before
+    /// leaves none.
+    ///
+    /// # Errors
+    /// When it cannot be made.
+    pub(super) fn make_place(&mut self, state: BorrowedFd<'_>, path: &Path) -> Result<()> {
+        if !self.plan.replaced.is_empty() {
+            self.saved = Some(Saved::create(state, path, OLD, self.generation)?);
+        }
+        Ok(())
+    }
+
     /// As a job on the volume wants it.
     pub(super) fn job(&self) -> Repair<'_> {
         Repair { plan: &self.plan, saved: self.saved.as_ref() }
@@ -82,12 +101,7 @@ impl VolumeWork<'_> {
         if plan.is_empty() {
             return Ok(None);
         }
-        let state = (claim.state.as_fd(), self.volume.state().path.as_path());
-        let saved = match plan.replaced.is_empty() {
-            true => None,
-            false => Some(Saved::create(state.0, state.1, OLD, complete.generation)?),
-        };
-        let repairs = Repairs { plan, saved };
+        let repairs = Repairs::new(plan, complete.generation);
         let (tree, staged) =
             self.stage_repairs(claim, (input.source, "repair, "), &repairs, Some(record), heartbeat)?;
         repairs.plan.check(&manifest, &staged).map_err(|error| error.on(self.volume.path()))?;

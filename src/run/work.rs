@@ -275,7 +275,7 @@ impl Work<Disk> for VolumeWork<'_> {
         heartbeat: &Heartbeat,
     ) -> Result<Done> {
         let began = Instant::now();
-        let (stage, sealed, mut staging, counted, repairs) = match whole {
+        let (stage, sealed, mut staging, counted, mut repairs) = match whole {
             Whole::Ours(StagedTree { stage, staging, began, repairs }) => {
                 // A claim that is gone cannot have retired the record, and does not say so.
                 let stage = match staging.sealed.upgrade {
@@ -296,6 +296,9 @@ impl Work<Disk> for VolumeWork<'_> {
             let upgrade = Some(UpgradeDone { upgraded, from: seal.from.clone() });
             let published = Published::default();
             return Ok(Done { sealed, staging, published, publish_time, requests, repairs, upgrade });
+        }
+        if let Some(repairs) = &mut repairs {
+            repairs.make_place(claim.state.as_fd(), &self.volume.state().path)?;
         }
         let repair = repairs.as_ref().map(Repairs::job);
         let site = StageJob { repair, ..self.site(claim, PUBLISHING, &stage, self.cancel) };

@@ -555,7 +555,8 @@ impl Schedule {
     /// Root, or where the app's user has a hand in it, now and then that user. In peace root comes back: until then
     /// that user's replicas could only wait for it, each to its timeout.
     fn some_user(&self) -> u32 {
-        let is_app = self.sim.with_app.get() && !self.forged && self.sim.now.get() < PEACE && self.sim.chance(3);
+        let is_app =
+            self.sim.with_app.get() && !self.forged && self.sim.now.get() < PEACE && self.sim.chance(3);
         if is_app { APP } else { 0 }
     }
 
