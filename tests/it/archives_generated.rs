@@ -12,9 +12,11 @@ use crate::kit::{Sandbox, needs};
 fn holds(script: &str, arguments: &[&str]) {
     let sandbox = Sandbox::new();
     let scripts = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/it/archives");
-    // Another user has to get at the program.
+    // Another user has to get at the program. A process of its own copies it: what this one starts meanwhile elsewhere
+    // would keep a descriptor open for writing until it executes, and a program that is written to cannot be executed.
     let program = sandbox.path("volseed");
-    std::fs::copy(env!("CARGO_BIN_EXE_volseed"), &program).unwrap();
+    let copied = Command::new("cp").arg(env!("CARGO_BIN_EXE_volseed")).arg(&program).status().unwrap();
+    assert!(copied.success());
     let output = Command::new("python3")
         .arg(scripts.join(script))
         .args([program.as_os_str(), sandbox.directory("archives").as_os_str()])
