@@ -68,8 +68,12 @@ pub(crate) fn patience(sharing: Sharing, lock: Lock, claim: Option<Seen<'_>>) ->
     if is_confirmed_dead(sharing, lock, claim) {
         return Duration::ZERO;
     }
-    let gave_back = lock == Lock::Ours && claim.holder.is_some_and(|holder| holder.locked);
-    if gave_back { SILENCE_WITH_LOCK } else { SILENCE }
+    match (lock, claim.holder.is_some_and(|holder| holder.locked)) {
+        (Lock::Ours, true) => SILENCE_WITH_LOCK,
+        // Another one that waits has the lock, and goes first.
+        (Lock::Theirs, false) => SILENCE + SILENCE_WITH_LOCK,
+        _ => SILENCE,
+    }
 }
 
 /// Whether the holder is certain to be gone: it said so itself, or a kernel that it must have held the
@@ -144,6 +148,7 @@ mod tests {
         check(Sharing::Local, Lock::Ours, true, true, at_once);
         check(Sharing::Local, Lock::Ours, false, true, late);
         check(Sharing::Local, Lock::Theirs, true, true, late);
+        check(Sharing::Local, Lock::Theirs, false, true, (SILENCE + SILENCE_WITH_LOCK, false));
         check(Sharing::Server, Lock::Ours, true, true, at_once);
         check(Sharing::Server, Lock::Ours, true, false, soon);
         check(Sharing::Server, Lock::Ours, false, false, late);
