@@ -16,6 +16,8 @@ mod sync {
     pub(super) use std::sync::PoisonError;
 }
 
+#[path = "../src/seed/engine/fifo.rs"]
+mod fifo;
 #[path = "../src/seed/engine/queue.rs"]
 mod queue;
 #[path = "../src/seed/engine/schedule.rs"]
@@ -30,6 +32,8 @@ use queue::{Poisoned, Queue};
 use schedule::{Pace, ROOT, Slot};
 
 const PACE: Pace = Pace { entries_a_turn: 1, first_turns: 1, turns_a_directory: 2 };
+/// Entries that may wait: more than any test has.
+const ROOM: usize = 100;
 
 fn explore(body: impl Fn() + Send + Sync + 'static) {
     let mut model = loom::model::Builder::new();
@@ -60,7 +64,7 @@ fn write(queue: &Queue<u32>, written: &Mutex<Vec<u32>>) {
 #[test]
 fn every_entry_is_written_once_by_some_writer() {
     explore(|| {
-        let (queue, written) = (Arc::new(Queue::new(2, PACE)), Arc::new(Mutex::new(Vec::new())));
+        let (queue, written) = (Arc::new(Queue::new(2, PACE, ROOM)), Arc::new(Mutex::new(Vec::new())));
         let writers = [(); 2].map(|()| {
             let (queue, written) = (Arc::clone(&queue), Arc::clone(&written));
             thread::spawn(move || write(&queue, &written))
@@ -78,7 +82,7 @@ fn every_entry_is_written_once_by_some_writer() {
 #[test]
 fn draining_waits_for_what_a_listing_finds() {
     explore(|| {
-        let (queue, written) = (Arc::new(Queue::new(2, PACE)), Arc::new(Mutex::new(Vec::new())));
+        let (queue, written) = (Arc::new(Queue::new(2, PACE, ROOM)), Arc::new(Mutex::new(Vec::new())));
         let writers = [(); 2].map(|()| {
             let (queue, written) = (Arc::clone(&queue), Arc::clone(&written));
             thread::spawn(move || {
@@ -106,7 +110,7 @@ fn draining_waits_for_what_a_listing_finds() {
 #[test]
 fn what_is_in_a_directory_is_taken_after_it_is_made() {
     explore(|| {
-        let queue = Arc::new(Queue::new(2, PACE));
+        let queue = Arc::new(Queue::new(2, PACE, ROOM));
         let order = Arc::new(Mutex::new(Vec::new()));
         let writers = [(); 2].map(|()| {
             let (queue, order) = (Arc::clone(&queue), Arc::clone(&order));
@@ -133,7 +137,7 @@ fn what_is_in_a_directory_is_taken_after_it_is_made() {
 #[test]
 fn a_writer_that_waits_is_woken_for_what_was_made() {
     explore(|| {
-        let queue = Arc::new(Queue::new(2, PACE));
+        let queue = Arc::new(Queue::new(2, PACE, ROOM));
         let (is_taken, taken) = (Arc::new(Mutex::new(false)), Arc::new(Condvar::new()));
         let writers = [(); 2].map(|()| {
             let (queue, is_taken, taken) = (Arc::clone(&queue), Arc::clone(&is_taken), Arc::clone(&taken));
@@ -165,7 +169,7 @@ fn a_writer_that_waits_is_woken_for_what_was_made() {
 #[test]
 fn draining_ends_at_an_error_although_an_entry_is_in_flight() {
     explore(|| {
-        let queue = Arc::new(Queue::new(2, PACE));
+        let queue = Arc::new(Queue::new(2, PACE, ROOM));
         queue.push(&mut vec![(Slot::In(ROOT), 1)]).unwrap();
         let _hold = queue.take(&mut Vec::new()).unwrap();
         let failing = {
@@ -180,7 +184,7 @@ fn draining_ends_at_an_error_although_an_entry_is_in_flight() {
 #[test]
 fn draining_ends_when_nothing_is_in_flight() {
     explore(|| {
-        let (queue, written) = (Arc::new(Queue::new(1, PACE)), Arc::new(Mutex::new(Vec::new())));
+        let (queue, written) = (Arc::new(Queue::new(1, PACE, ROOM)), Arc::new(Mutex::new(Vec::new())));
         let writer = {
             let (queue, written) = (Arc::clone(&queue), Arc::clone(&written));
             thread::spawn(move || write(&queue, &written))
@@ -196,7 +200,7 @@ fn draining_ends_when_nothing_is_in_flight() {
 #[test]
 fn the_first_error_ends_both_sides_and_is_kept() {
     explore(|| {
-        let queue = Arc::new(Queue::new(2, PACE));
+        let queue = Arc::new(Queue::new(2, PACE, ROOM));
         let writers = [(); 2].map(|()| {
             let queue = Arc::clone(&queue);
             thread::spawn(move || {

@@ -1,6 +1,7 @@
 //! How entries become files in parallel: a bounded queue in the order of a schedule, and N writers.
 
 pub(crate) mod feed;
+mod fifo;
 pub(crate) mod job;
 pub(crate) mod pipeline;
 pub(crate) mod queue;

@@ -10,7 +10,7 @@ use rustix::fs::Stat;
 
 use super::job::{CHUNK, Chunk, Data, Entry, FileJob, Job, LargeFile, Listing, Special, Task};
 use super::queue::Queue;
-use super::schedule::{Number, Slot};
+use super::schedule::Slot;
 use crate::error::{Context, Error, Result};
 use crate::exit::Exit;
 use crate::seed::source::entry::Meta;
@@ -98,7 +98,7 @@ impl<'a> Feed<'a> {
         ledger.totals.directories += 1;
         self.check_name(&mut ledger, parent, name)?;
         drop(ledger);
-        let dir = self.shared.tree.directory(parent, name);
+        let dir = self.shared.tree.directory(self.queue.number(), parent, name);
         dir.set_meta(meta);
         self.write(Job::Directory(Arc::clone(&dir)))?;
         Ok(dir)
@@ -136,7 +136,7 @@ impl<'a> Feed<'a> {
     /// When there are too many entries, the end was asked for, or a writer has failed.
     pub(crate) fn large_file(&mut self, file: FileJob, has_source: bool) -> Result<Arc<LargeFile>> {
         self.begin_file(&file)?;
-        let large = LargeFile::new(file, self.shared.tree.number(), has_source);
+        let large = LargeFile::new(file, self.queue.number(), has_source);
         self.write(Job::Large(Arc::clone(&large)))?;
         Ok(large)
     }
@@ -242,22 +242,18 @@ impl<'a> Feed<'a> {
         times: bool,
     ) -> Result<Arc<Dir>> {
         self.check_name(&mut self.ledger(), parent, name)?;
-        let dir = self.shared.tree.adopt(parent, name, stat, times)?;
+        let dir = self.shared.tree.adopt(self.queue.number(), parent, name, (stat, times))?;
         self.queue.made(dir.number());
         Ok(dir)
     }
 
-    /// Waits until all that was fed is written; numbers of directories that are done, and of large
-    /// files, are used again.
+    /// Waits until all that was fed is written.
     ///
     /// # Errors
     /// When a writer has failed.
-    pub(crate) fn settle(&mut self, numbers: Vec<Number>) -> Result<()> {
+    pub(crate) fn settle(&mut self) -> Result<()> {
         self.flush()?;
-        self.drain()?;
-        self.queue.recycle(&numbers);
-        self.shared.tree.recycle(numbers);
-        Ok(())
+        self.drain()
     }
 
     /// Hands over what has gathered, without waiting for a full batch.

@@ -22,6 +22,13 @@ const STACK: usize = 512 << 10;
 /// The smallest buffer that a writer reads a file through, in bytes.
 const MIN_BUFFER: u64 = 4096;
 
+/// What an entry takes while it waits, in bytes: about 250, and a directory with all that is known of it four times as
+/// much.
+const ENTRY: u64 = 1 << 10;
+/// The most entries that wait. A source with fewer is known whole before its first file is written, so that percent and
+/// time left are true from the start.
+const MAX_ENTRIES: usize = 65_536;
+
 /// What a pipeline did.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct WorkDone {
@@ -71,7 +78,8 @@ pub(crate) fn run(
     producer: Producer<'_>,
 ) -> Result<WorkDone> {
     let Budget { crew: Parallelism { writers, pace, call, .. }, memory, entries: most_entries } = limits;
-    let queue = Queue::new(writers, pace);
+    let room = usize::try_from(memory / ENTRY).unwrap_or(usize::MAX).min(MAX_ENTRIES);
+    let queue = Queue::new(writers, pace, room);
     let ledger = Mutex::new(Ledger::new(most_entries, shared.ignores_case));
     let list = match &producer {
         Producer::Stream(_) => None,

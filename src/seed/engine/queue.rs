@@ -9,11 +9,6 @@ use super::schedule::{Batch, Number, Pace, Schedule, Slot};
 use super::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use crate::error::Error;
 
-/// The most entries that wait. A directory with fewer is known whole before its first file is
-/// written, so that percent and time left are true from the start; at about 150 bytes each it is
-/// 10 MB at the most.
-const MAX_ENTRIES: usize = 65_536;
-
 /// How a push or a drain failed: somebody poisoned the queue, and its error is kept there.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Poisoned;
@@ -38,6 +33,8 @@ impl<T> QueueState<T> {
 #[derive(Debug)]
 pub(crate) struct Queue<T> {
     writers: usize,
+    /// Entries that may wait.
+    room: usize,
     state: Mutex<QueueState<T>>,
     /// Something to write, or the end.
     filled: Condvar,
@@ -46,8 +43,8 @@ pub(crate) struct Queue<T> {
 }
 
 impl<T> Queue<T> {
-    /// An empty queue for so many writers.
-    pub(crate) fn new(writers: usize, pace: Pace) -> Queue<T> {
+    /// An empty queue for so many writers, in which so many entries may wait.
+    pub(crate) fn new(writers: usize, pace: Pace, room: usize) -> Queue<T> {
         let state = QueueState {
             schedule: Schedule::new(pace),
             idle_writers: 0,
@@ -57,14 +54,14 @@ impl<T> Queue<T> {
             poisoned: false,
         };
         let writers = writers.max(1);
-        Queue { writers, state: Mutex::new(state), filled: Condvar::new(), emptied: Condvar::new() }
+        Queue { writers, room, state: Mutex::new(state), filled: Condvar::new(), emptied: Condvar::new() }
     }
 
     /// Blocks while the queue is full. Not for a writer: those who would empty it could all wait here. It is given
     /// listings only while there is room.
     pub(crate) fn wait_for_room(&self) {
         let mut state = self.lock();
-        while state.schedule.len() >= MAX_ENTRIES && !state.poisoned {
+        while state.schedule.len() >= self.room && !state.poisoned {
             state = self.emptied.wait(state).unwrap_or_else(PoisonError::into_inner);
         }
     }
@@ -96,9 +93,9 @@ impl<T> Queue<T> {
             }
             let waiting = state.schedule.len();
             let share = (waiting / self.writers).max(1);
-            if let Some(batch) = state.schedule.take(share, waiting < MAX_ENTRIES, entries) {
+            if let Some(batch) = state.schedule.take(share, waiting < self.room, entries) {
                 state.in_flight += entries.len();
-                if waiting >= MAX_ENTRIES && state.schedule.len() < MAX_ENTRIES {
+                if waiting >= self.room && state.schedule.len() < self.room {
                     self.emptied.notify_all();
                     self.wake(&state, usize::MAX);
                 }
@@ -120,11 +117,14 @@ impl<T> Queue<T> {
         self.wake(&state, usize::MAX);
     }
 
-    /// These numbers stand for new directories and large files from now on: all that was pushed is
-    /// written.
-    pub(crate) fn recycle(&self, numbers: &[Number]) {
-        let mut state = self.lock();
-        numbers.iter().for_each(|number| state.schedule.recycle(*number));
+    /// A number for a new directory or large file, until it is [`ended`](Queue::ended).
+    pub(crate) fn number(&self) -> Number {
+        self.lock().schedule.number()
+    }
+
+    /// All in this directory or large file is done, and nothing more comes: its number stands for another one.
+    pub(crate) fn ended(&self, number: Number) {
+        self.lock().schedule.ended(number);
     }
 
     /// Creations in the longest chain of all that was pushed.

@@ -10,13 +10,12 @@
 //! Entries may be added while others are taken; what is not known yet is not reckoned with.
 
 use std::cmp::Reverse;
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::BTreeSet;
+
+use super::fifo::{Fifo, Places};
 
 /// Number of a directory, or of a large file with a lock of its own. Small and dense: it is an index.
 pub(crate) type Number = usize;
-
-/// Entries that a directory keeps room for when none waits.
-const KEPT_ROOM: usize = 16;
 
 /// The number of the root, which is there from the start.
 pub(crate) const ROOT: Number = 0;
@@ -68,10 +67,14 @@ pub(crate) struct Batch(Option<Number>);
 #[derive(Debug)]
 pub(crate) struct Schedule<T> {
     pace: Pace,
-    nodes: Vec<Node<T>>,
+    nodes: Vec<Node>,
+    /// Numbers that stand for nothing any more.
+    spare: Vec<Number>,
+    /// Everything that waits but for listings.
+    places: Places<T>,
     /// What a turn may be taken from, the best first.
     ready: BTreeSet<Rank>,
-    free: VecDeque<T>,
+    free: Fifo,
     /// The last one first, or those that wait would soon be most directories of the source.
     listings: Vec<T>,
     waiting: usize,
@@ -80,17 +83,17 @@ pub(crate) struct Schedule<T> {
 /// Fewest turns out, then the longest remaining chain, then the oldest.
 type Rank = (usize, Reverse<usize>, Number);
 
-#[derive(Debug)]
-struct Node<T> {
+#[derive(Debug, Default)]
+struct Node {
     parent: Option<Number>,
     /// Whether something may be created in it.
     made: bool,
     /// Whether it is a large file, which gives any number of turns.
     file: bool,
-    /// The entry that makes it, while that waits, and the chain that it waits with in its parent.
-    making: Option<T>,
+    /// Where the entry is that makes it, while that waits, and the chain that it waits with in its parent.
+    making: Option<usize>,
     subtree_path: usize,
-    entries: VecDeque<T>,
+    entries: Fifo,
     /// Directories in it that wait to be made, with the critical path of each.
     directories: BTreeSet<(usize, Number)>,
     /// Everything ever added to it, and the critical path of any directory in it.
@@ -99,27 +102,12 @@ struct Node<T> {
     turns: usize,
     /// Whether a turn was given back.
     begun: bool,
+    /// Whether all in it is done.
+    ended: bool,
     rank: Option<Rank>,
 }
 
-impl<T> Node<T> {
-    fn new() -> Node<T> {
-        Node {
-            parent: None,
-            made: false,
-            file: false,
-            making: None,
-            subtree_path: 0,
-            entries: VecDeque::new(),
-            directories: BTreeSet::new(),
-            added: 0,
-            critical_path: 0,
-            turns: 0,
-            begun: false,
-            rank: None,
-        }
-    }
-
+impl Node {
     /// Creations one after the other from when it is made until all below it is created.
     fn chain(&self) -> usize {
         if self.file { 0 } else { self.added.max(self.critical_path) }
@@ -138,13 +126,23 @@ impl<T> Schedule<T> {
         let mut schedule = Schedule {
             pace,
             nodes: Vec::new(),
+            spare: Vec::new(),
+            places: Places::new(),
             ready: BTreeSet::new(),
-            free: VecDeque::new(),
+            free: Fifo::default(),
             listings: Vec::new(),
             waiting: 0,
         };
         schedule.node(ROOT).made = true;
         schedule
+    }
+
+    /// A number for a new directory or large file, until it is [`ended`](Schedule::ended).
+    pub(crate) fn number(&mut self) -> Number {
+        self.spare.pop().unwrap_or_else(|| {
+            self.nodes.push(Node::default());
+            self.nodes.len() - 1
+        })
     }
 
     /// Adds entries. Neighbours of one directory are cheapest together.
@@ -158,7 +156,7 @@ impl<T> Schedule<T> {
                     continue;
                 }
                 Slot::Free => {
-                    self.free.push_back(entry);
+                    self.places.push(&mut self.free, entry);
                     continue;
                 }
                 Slot::In(number) => number,
@@ -174,17 +172,19 @@ impl<T> Schedule<T> {
             }
             let added = match place {
                 Slot::Directory { parent, own } | Slot::File { parent, own } => {
+                    let making = self.places.put(entry);
                     let node = self.node(own);
                     let chain = node.chain();
-                    (node.parent, node.making, node.subtree_path) = (Some(parent), Some(entry), chain);
+                    (node.parent, node.making, node.subtree_path) = (Some(parent), Some(making), chain);
                     let parent = self.node(parent);
                     parent.directories.insert((chain, own));
                     parent.critical_path = parent.critical_path.max(chain + 1);
                     parent
                 }
                 _ => {
-                    let node = self.node(number);
-                    node.entries.push_back(entry);
+                    self.node(number);
+                    let node = &mut self.nodes[number];
+                    self.places.push(&mut node.entries, entry);
                     node
                 }
             };
@@ -204,7 +204,7 @@ impl<T> Schedule<T> {
         let best = self.ready.first().copied();
         let Some((_, _, number)) = best.filter(|(turns, ..)| *turns == 0 || self.free.is_empty()) else {
             let turn = self.free.len().min(most);
-            taken.extend(self.free.drain(..turn));
+            taken.extend((0..turn).filter_map(|_| self.places.pop(&mut self.free)));
             self.waiting -= turn;
             return (turn > 0).then_some(Batch(None));
         };
@@ -213,19 +213,16 @@ impl<T> Schedule<T> {
             let node = &mut self.nodes[number];
             // What is below a directory can only begin once it is made.
             let entry = match node.directories.pop_last() {
-                Some((_, directory)) => self.nodes[directory].making.take(),
-                None => node.entries.pop_front(),
+                Some((_, directory)) => {
+                    self.nodes[directory].making.take().and_then(|at| self.places.take(at))
+                }
+                None => self.places.pop(&mut node.entries),
             };
             let Some(entry) = entry else { break };
             taken.push(entry);
         }
         self.waiting -= taken.len() - before;
-        let node = &mut self.nodes[number];
-        node.turns += 1;
-        // Or all directories together would keep the room that each needed once.
-        if node.entries.is_empty() && node.entries.capacity() > KEPT_ROOM {
-            node.entries = VecDeque::new();
-        }
+        self.nodes[number].turns += 1;
         self.rank(number);
         Some(Batch(Some(number)))
     }
@@ -236,6 +233,7 @@ impl<T> Schedule<T> {
             let node = &mut self.nodes[number];
             (node.turns, node.begun) = (node.turns - 1, true);
             self.rank(number);
+            self.free_number(number);
         }
     }
 
@@ -245,9 +243,18 @@ impl<T> Schedule<T> {
         self.rank(number);
     }
 
-    /// Nothing of it waits or is out, and its number will stand for another.
-    pub(crate) fn recycle(&mut self, number: Number) {
-        self.nodes[number] = Node::new();
+    /// All in it is done, and nothing more comes: its number stands for another, once its last turn is given back.
+    pub(crate) fn ended(&mut self, number: Number) {
+        self.nodes[number].ended = true;
+        self.free_number(number);
+    }
+
+    fn free_number(&mut self, number: Number) {
+        let node = &mut self.nodes[number];
+        if node.ended && node.turns == 0 {
+            *node = Node::default();
+            self.spare.push(number);
+        }
     }
 
     /// How many turns may be taken now, at least.
@@ -273,19 +280,20 @@ impl<T> Schedule<T> {
     /// Forgets all that wait. Turns that are out may still be given back.
     pub(crate) fn clear(&mut self) {
         self.ready.clear();
-        self.free.clear();
+        self.places.clear();
+        self.free = Fifo::default();
         self.listings.clear();
         for node in &mut self.nodes {
-            node.entries.clear();
+            node.entries = Fifo::default();
             node.directories.clear();
             (node.making, node.rank) = (None, None);
         }
         self.waiting = 0;
     }
 
-    fn node(&mut self, number: Number) -> &mut Node<T> {
+    fn node(&mut self, number: Number) -> &mut Node {
         if number >= self.nodes.len() {
-            self.nodes.resize_with(number + 1, Node::new);
+            self.nodes.resize_with(number + 1, Node::default);
         }
         &mut self.nodes[number]
     }
@@ -427,6 +435,27 @@ mod tests {
         schedule.made(1);
         assert!(schedule.take(1, true, &mut taken).is_some());
         assert_eq!(taken, ["directory", "file"]);
+    }
+
+    #[test]
+    fn a_number_stands_for_another_directory_once_its_last_turn_is_given_back() {
+        let mut schedule = Schedule::new(ONE_BY_ONE);
+        let first = schedule.number();
+        schedule.push([(directory(ROOT, first), "first/"), (Slot::In(first), "file")]);
+        let mut taken = Vec::new();
+        let turn = schedule.take(1, true, &mut taken).unwrap();
+        schedule.made(first);
+        schedule.give_back(turn);
+        let turn = schedule.take(1, true, &mut taken).unwrap();
+        // The writer of its last file ends it before it gives the lock back.
+        schedule.ended(first);
+        let second = schedule.number();
+        assert_ne!(second, first);
+        schedule.give_back(turn);
+        assert_eq!(schedule.number(), first);
+        schedule.push([(Slot::In(first), "later"), (Slot::In(second), "other")]);
+        assert_eq!(schedule.take(1, true, &mut taken), None, "neither is made");
+        assert_eq!((taken, schedule.longest_chain()), (vec!["first/", "file"], 2));
     }
 
     #[test]

@@ -28,13 +28,11 @@ use crate::error::{Error, Quoted, Result, lowercase_first, printable};
 use crate::exit::Exit;
 use crate::seed::engine::feed::Feed;
 use crate::seed::engine::job::{Entry, FileJob};
-use crate::seed::engine::schedule::Number;
 use crate::seed::stage::dir::Dir;
 use crate::seed::stage::overrides::Overrides;
 use crate::volume::is_type;
 
-/// What a directory or a large file takes besides names and attributes, here, in the tree and in the
-/// schedule, in bytes.
+/// What a directory takes besides names and attributes, here, in the tree and in the schedule, in bytes.
 const DIR_COST: usize = 768;
 /// The most that directories take which are only needed for links, in bytes.
 const BORROWED: usize = 1 << 20;
@@ -107,11 +105,10 @@ fn shown(path: &Path) -> Vec<u8> {
     }
 }
 
-/// Directories that something may still be put into, and the numbers that they and large files have.
+/// Directories that something may still be put into.
 #[derive(Default)]
 struct Dirs {
     known: HashMap<Box<[u8]>, Arc<Dir>>,
-    large_files: Vec<Number>,
     bytes: usize,
 }
 
@@ -346,7 +343,7 @@ impl Reading<'_, '_> {
     /// Waits until everything so far is written, and makes the links to it.
     fn make_links(&mut self) -> Result<()> {
         self.flush()?;
-        self.feed.settle(Vec::new())?;
+        self.feed.settle()?;
         let (mut links, mut borrowed) = (self.links.take()?, Dirs::default());
         self.waiting = NameFilter::new(WAITING);
         while let Some(Link { path, target, owner: (uid, gid), waits }) = links.next()? {
@@ -354,7 +351,7 @@ impl Reading<'_, '_> {
             if borrowed.bytes > BORROWED {
                 self.forget(std::mem::take(&mut borrowed))?;
             } else if waits {
-                self.feed.settle(Vec::new())?;
+                self.feed.settle()?;
             }
             let (dir, name) = self.place(&path, &mut borrowed)?;
             let (target_dir, target_name) = self.place(&target, &mut borrowed)?;
@@ -392,12 +389,10 @@ impl Reading<'_, '_> {
 
     /// Finishes directories, and waits for that: what comes for one of them later asks the stage.
     fn forget(&mut self, dirs: Dirs) -> Result<()> {
-        let mut numbers = dirs.large_files;
         for (_, dir) in dirs.known {
-            numbers.push(dir.number());
             self.feed.directory_done(dir)?;
         }
-        self.feed.settle(numbers)
+        self.feed.settle()
     }
 
     /// Counts what an entry takes while it waits, and waits itself where others take too much.

@@ -101,15 +101,16 @@ impl Tree {
         let before = lock(&dir.descriptors).open.replace(Arc::clone(&fd));
         let mut open = lock(&self.open);
         if before.is_none() {
-            open.push_back(Arc::clone(dir));
+            open.push_back(Arc::downgrade(dir));
         }
         while open.len() > self.means.open_directories {
             let Some(oldest) = open.pop_front() else { break };
-            if oldest.used.swap(false, Ordering::Relaxed) && lock(&oldest.descriptors).open.is_some() {
+            let Some(dir) = oldest.upgrade() else { continue };
+            if dir.used.swap(false, Ordering::Relaxed) && lock(&dir.descriptors).open.is_some() {
                 // A second chance.
                 open.push_back(oldest);
             } else {
-                lock(&oldest.descriptors).open.take();
+                lock(&dir.descriptors).open.take();
             }
         }
         fd

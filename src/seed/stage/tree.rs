@@ -6,7 +6,7 @@
 use std::collections::{HashMap, VecDeque};
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, Weak};
 
 use rustix::fs::{self, FileType, Gid, Mode, Stat, Uid};
 use rustix::io::Errno;
@@ -40,10 +40,8 @@ pub(crate) struct Tree {
     pub(super) root_fd: Arc<OwnedFd>,
     pub(super) naming: Naming,
     pub(super) means: TreeOptions,
-    pub(super) numbers: AtomicUsize,
-    /// Numbers that stand for nothing any more.
-    pub(super) spare: Mutex<Vec<Number>>,
-    pub(super) open: Mutex<VecDeque<Arc<Dir>>>,
+    /// Those whose descriptor is kept, and some that are finished.
+    pub(super) open: Mutex<VecDeque<Weak<Dir>>>,
     pub(super) open_sources: AtomicUsize,
     pub(super) open_remains: AtomicUsize,
     /// Lists what is staged, where that is wanted.
@@ -112,8 +110,6 @@ impl Tree {
             root_fd: Arc::new(root),
             naming,
             means,
-            numbers: AtomicUsize::new(ROOT + 1),
-            spare: Mutex::default(),
             open: Mutex::default(),
             open_sources: AtomicUsize::new(0),
             open_remains: AtomicUsize::new(0),
@@ -221,17 +217,6 @@ impl Tree {
         fs::fstatfs(&self.root_fd).ok().and_then(|found| u64::try_from(found.f_namelen).ok())
     }
 
-    /// A number for something with a lock of its own.
-    pub(crate) fn number(&self) -> Number {
-        lock(&self.spare).pop().unwrap_or_else(|| self.numbers.fetch_add(1, Ordering::Relaxed))
-    }
-
-    /// Takes the numbers of what is finished, and forgets it.
-    pub(crate) fn recycle(&self, numbers: Vec<Number>) {
-        lock(&self.spare).extend(numbers);
-        lock(&self.open).retain(|dir| lock(&dir.descriptors).open.is_some());
-    }
-
     /// What the stage has of the seed under this name. Nothing of a directory that is not made yet.
     ///
     /// # Errors
@@ -254,8 +239,14 @@ impl Tree {
     ///
     /// # Errors
     /// When it cannot be opened.
-    pub(crate) fn adopt(&self, parent: &Arc<Dir>, name: &[u8], stat: &Stat, times: bool) -> Result<Arc<Dir>> {
-        let dir = Dir::new(self.number(), Some(Arc::clone(parent)), parent.child_path(name).into(), 1);
+    pub(crate) fn adopt(
+        &self,
+        number: Number,
+        parent: &Arc<Dir>,
+        name: &[u8],
+        (stat, times): (&Stat, bool),
+    ) -> Result<Arc<Dir>> {
+        let dir = Dir::new(number, Some(Arc::clone(parent)), parent.child_path(name).into(), 1);
         parent.retain();
         let (owner, mtime) = ((stat.st_uid, stat.st_gid), times.then(|| Time::of(stat)));
         let meta = Meta { mode: stat.st_mode & 0o7777, uid: owner.0, gid: owner.1, mtime, xattrs: None };
@@ -284,11 +275,11 @@ impl Tree {
     }
 
     /// A new directory in `parent`, held by its listing and by its making until each calls
-    /// [`Tree::release`]. Nothing is done on the volume yet.
-    pub(crate) fn directory(&self, parent: &Arc<Dir>, name: &[u8]) -> Arc<Dir> {
+    /// [`Dir::release`]. Nothing is done on the volume yet.
+    pub(crate) fn directory(&self, number: Number, parent: &Arc<Dir>, name: &[u8]) -> Arc<Dir> {
         parent.retain();
         let path = parent.child_path(name).into();
-        Arc::new(Dir::new(self.number(), Some(Arc::clone(parent)), path, 2))
+        Arc::new(Dir::new(number, Some(Arc::clone(parent)), path, 2))
     }
 
     /// The user that creates something in `dir` that will belong to `owner`; `None` is ourselves.
@@ -373,19 +364,17 @@ impl Tree {
         Ok(())
     }
 
-    /// One thing less to wait for. The last one finishes the directory, and so on upwards.
+    /// Finishes a directory in which everything is done, and those above it of which it was the last. `ended` hears of
+    /// each.
     ///
     /// # Errors
     /// When its owner, mode, attributes or time cannot be set and must be.
-    pub(crate) fn release(&self, dir: &Arc<Dir>, fidelity: &Fidelity) -> Result<()> {
-        if dir.release() { self.finish_filled(dir, fidelity) } else { Ok(()) }
-    }
-
-    /// Finishes a directory in which everything is done, and those above it of which it was the last.
-    ///
-    /// # Errors
-    /// As [`Tree::release`].
-    pub(crate) fn finish_filled(&self, dir: &Arc<Dir>, fidelity: &Fidelity) -> Result<()> {
+    pub(crate) fn finish_filled(
+        &self,
+        dir: &Arc<Dir>,
+        fidelity: &Fidelity,
+        ended: impl Fn(Number),
+    ) -> Result<()> {
         let mut dir = dir;
         loop {
             let Some(parent) = &dir.parent else { return Ok(()) };
@@ -396,6 +385,7 @@ impl Tree {
             lock(&dir.descriptors).open.take();
             self.close_source(dir);
             self.close_remains(dir);
+            ended(dir.number);
             if !parent.release() {
                 return Ok(());
             }

@@ -104,7 +104,7 @@ impl<'a> Writer<'a> {
                 return Ok(());
             }
             Job::Chunk(large, chunk) => return self.chunk(large, chunk),
-            Job::Finish(dir) => return tree.finish_filled(dir, fidelity),
+            Job::Finish(dir) => return self.finish_filled(dir),
             Job::Directory(dir) => {
                 let parent = dir.parent().unwrap_or(dir);
                 let began = Instant::now();
@@ -126,7 +126,16 @@ impl<'a> Writer<'a> {
                 &entry.dir
             }
         };
-        tree.release(dir, fidelity)
+        self.release(dir)
+    }
+
+    /// One thing less that a directory waits for. The last one finishes it, and so on upwards.
+    fn release(&self, dir: &Arc<Dir>) -> Result<()> {
+        if dir.release() { self.finish_filled(dir) } else { Ok(()) }
+    }
+
+    fn finish_filled(&self, dir: &Arc<Dir>) -> Result<()> {
+        self.shared.tree.finish_filled(dir, self.shared.fidelity, |number| self.queue.ended(number))
     }
 
     /// Writes a whole file, unless an earlier run has; the digest of its data.
@@ -200,7 +209,8 @@ impl<'a> Writer<'a> {
             self.finish(&large.file, target)?;
         }
         self.list_file(&large.file, large.digest())?;
-        self.shared.tree.release(&large.file.dir, self.shared.fidelity)
+        self.queue.ended(large.number);
+        self.release(&large.file.dir)
     }
 
     fn open_large(&mut self, large: &LargeFile, hold: &mut Hold<'_, Task>) -> Result<()> {

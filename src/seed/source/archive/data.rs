@@ -4,7 +4,7 @@ use std::io;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::{DIR_COST, Reading};
+use super::Reading;
 use crate::error::Result;
 use crate::seed::engine::job::{CHUNK, Chunk, Data, FileJob, LargeFile};
 use crate::seed::manifest::digest::{DataDigest, Digester};
@@ -55,7 +55,7 @@ impl Reading<'_, '_> {
         if size <= CHUNK {
             return self.feed.file(file, Data::At(start));
         }
-        let large = self.large(file)?;
+        let large = self.feed.large_file(file, false)?;
         self.feed.copy_chunks(&large, size, start)
     }
 
@@ -86,7 +86,7 @@ impl Reading<'_, '_> {
             true => Some(self.digest_in_archive(size, start, segments)?),
             false => None,
         };
-        let large = self.large(file)?;
+        let large = self.feed.large_file(file, false)?;
         let (mut buffer, mut parts, mut from) = (Vec::new(), Vec::new(), start);
         let mut digester = Digester::default();
         for segment in segments {
@@ -140,13 +140,6 @@ impl Reading<'_, '_> {
             }
         }
         Ok(digester.finish(size))
-    }
-
-    fn large(&mut self, file: FileJob) -> Result<Arc<LargeFile>> {
-        let large = self.feed.large_file(file, false)?;
-        self.dirs.bytes += DIR_COST;
-        self.dirs.large_files.push(large.number);
-        Ok(large)
     }
 
     /// Hands over pieces of a large file, each with its offset there.
