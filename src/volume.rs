@@ -211,6 +211,9 @@ impl Volume {
     }
 }
 
+/// For the names of a directory, in bytes. Some 200 at once: most directories need one call, and one more that says so.
+const NAMES_BUFFER: usize = 8192;
+
 /// How the names begin of stages for mounts below a volume, in the root of each.
 pub(crate) const NESTED: &str = ".volseed-";
 
@@ -434,6 +437,28 @@ pub(crate) fn entries_with_types(
     Ok(found)
 }
 
+/// The next names of a directory, from where the last call on this descriptor has ended: at least so many, and as many
+/// as the kernel tells at once. Whether these were the last.
+///
+/// # Errors
+/// As `getdents64`.
+pub(crate) fn next_names(
+    directory: BorrowedFd<'_>,
+    at_least: usize,
+) -> rustix::io::Result<(Vec<Box<[u8]>>, bool)> {
+    let mut buffer = [MaybeUninit::uninit(); NAMES_BUFFER];
+    let (mut entries, mut names) = (fs::RawDir::new(directory, &mut buffer), Vec::new());
+    while names.len() < at_least || !entries.is_buffer_empty() {
+        let Some(entry) = entries.next() else { return Ok((names, true)) };
+        let entry = entry?;
+        let name = entry.file_name().to_bytes();
+        if name != b"." && name != b".." {
+            names.push(name.into());
+        }
+    }
+    Ok((names, false))
+}
+
 /// What is in a directory, with what `stat` tells of each. A few names are read and then looked at
 /// before the next: an NFS client takes that as the sign to fetch both at once (`READDIRPLUS`).
 ///
@@ -452,8 +477,7 @@ fn list(
     directory: BorrowedFd<'_>,
     mut each: impl FnMut(&[u8], FileType) -> rustix::io::Result<()>,
 ) -> rustix::io::Result<()> {
-    // Some 200 names at once; most directories need one call, and one more that says so.
-    let mut buffer = [MaybeUninit::uninit(); 8192];
+    let mut buffer = [MaybeUninit::uninit(); NAMES_BUFFER];
     fs::seek(directory, fs::SeekFrom::Start(0))?;
     let mut entries = fs::RawDir::new(directory, &mut buffer);
     while let Some(entry) = entries.next() {

@@ -40,6 +40,7 @@ mod inheritance;
 mod losses;
 mod lost_writes;
 mod manifest;
+mod memory;
 mod mounts;
 mod mounts_resumed;
 mod network;

@@ -2,6 +2,7 @@
 //!
 //! Says where each belongs in the schedule, and does nothing itself.
 
+use std::collections::HashSet;
 use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
@@ -69,23 +70,26 @@ impl Task {
     }
 }
 
-/// A directory of a source that is one, or some of its names once they are read.
+/// A directory of a source that is one, or what is left of it once some of its names are read.
 #[derive(Debug)]
 pub(crate) struct Listing {
     /// What it becomes, held until all of its names are listed.
     pub dir: Arc<Dir>,
-    /// Those that are to be looked at, once they are read.
-    pub names: Option<Names>,
+    /// The directory, once it is open: its next names are read from there.
+    pub rest: Option<OpenListing>,
 }
 
-/// Some names of a directory of the source.
+/// A directory of the source that is being read.
 #[derive(Debug)]
-pub(crate) struct Names {
+pub(crate) struct OpenListing {
     /// The directory.
     pub directory: Arc<OwnedFd>,
-    /// The names in it.
-    pub names: Vec<Box<[u8]>>,
+    /// The names that are wanted of it; `None` for all.
+    pub wanted: Option<WantedNames>,
 }
+
+/// Names of a directory.
+pub(crate) type WantedNames = Arc<HashSet<Box<[u8]>>>;
 
 /// A unit of work for a writer.
 #[derive(Debug)]

@@ -111,7 +111,7 @@ pub(crate) fn run(
         let mut feed = Feed::of_reader(shared, &queue, &ledger, space);
         let fed = match producer {
             Producer::Stream(read) => read(&mut feed),
-            Producer::Directory(_) => feed.list(Listing { dir: feed.root(), names: None }),
+            Producer::Directory(_) => feed.list(Listing { dir: feed.root(), rest: None }),
         };
         match fed.and_then(|()| feed.finish()) {
             Ok(()) => queue.close(),

@@ -1,17 +1,19 @@
 //! Which entries are taken from a source, and whether it has them as a manifest says.
 
-use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use super::line::Listed;
 use super::read::{ListedEntry, Lookup, Manifest, join, split};
 use super::verify::unreadable;
 use crate::error::Result;
+use crate::seed::engine::job::WantedNames;
 
 /// A part of a seed.
 #[derive(Debug, Default)]
 pub(crate) struct Wants {
     /// Names that are wanted of the source, by directory. Of a whole directory all are.
-    names: BTreeMap<Box<[u8]>, HashSet<Box<[u8]>>>,
+    names: BTreeMap<Box<[u8]>, WantedNames>,
     /// Directories that are wanted with all that is in them.
     whole: BTreeSet<Box<[u8]>>,
     /// Entries that are wanted for themselves.
@@ -48,7 +50,7 @@ impl Wants {
     }
 
     /// The names that are wanted of the directory at this path of the source; `None` for all.
-    pub(crate) fn of(&self, path: &[u8]) -> Option<HashSet<Box<[u8]>>> {
+    pub(crate) fn of(&self, path: &[u8]) -> Option<WantedNames> {
         let mut above = path;
         while !above.is_empty() {
             if self.whole.contains(above) {
@@ -94,7 +96,7 @@ impl Wants {
         let mut path = path;
         while !path.is_empty() {
             let (parent, name) = split(path);
-            self.names.entry(parent.into()).or_default().insert(name.into());
+            Arc::make_mut(self.names.entry(parent.into()).or_default()).insert(name.into());
             path = parent;
         }
     }

@@ -20,6 +20,7 @@ use super::root::{inherited, of_seed};
 use crate::cli::config::VolumeConfig;
 use crate::error::{Context, Error, Result};
 use crate::exit::Exit;
+use crate::seed::engine::job::WantedNames;
 use crate::seed::engine::workers;
 use crate::seed::manifest::write::ManifestWriter;
 use crate::seed::publish;
@@ -472,14 +473,14 @@ fn wanted(
     crossing: &Crossing,
     path: &[u8],
     resumes: bool,
-) -> Result<Option<HashSet<Box<[u8]>>>> {
+) -> Result<Option<WantedNames>> {
     let here = if path.is_empty() { &b"."[..] } else { path };
     let flags = OFlags::DIRECTORY | OFlags::RDONLY;
     let to = match open_in_mount(crossing.mounted.as_fd(), here, flags) {
         Ok(to) => to,
         Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP) => return Ok(None),
         // Another mount, or a directory that lets us in nowhere.
-        Err(_) => return Ok(Some(HashSet::new())),
+        Err(_) => return Ok(Some(WantedNames::default())),
     };
     let from = open_beneath(crossing.staged.as_fd(), here, flags, Mode::empty())
         .context("open staged", || full_path(rules.path, path))?;
@@ -488,7 +489,8 @@ fn wanted(
     if resumes {
         same::drop_published(&pair, &mut looked.moves);
     }
-    Ok(Some(looked.moves.into_iter().map(|(name, _)| name).chain(looked.common).collect()))
+    let names: HashSet<_> = looked.moves.into_iter().map(|(name, _)| name).chain(looked.common).collect();
+    Ok(Some(names.into()))
 }
 
 /// Removes what killed runs left in the root of a mount.

@@ -4,8 +4,8 @@
 //! directories, hard links above all, is behind one lock, taken once for many names. Nothing is followed: a link is a
 //! link.
 
-use std::collections::{HashMap, HashSet};
-use std::os::fd::{AsFd, OwnedFd};
+use std::collections::HashMap;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -18,20 +18,20 @@ use super::names::{LONGEST_PATH, is_reserved};
 use crate::error::{Context, Error, Result, printable};
 use crate::exit::Exit;
 use crate::seed::engine::feed::Feed;
-use crate::seed::engine::job::{CHUNK, Data, Entry, FileJob, Listing, Names};
+use crate::seed::engine::job::{CHUNK, Data, Entry, FileJob, Listing, OpenListing, WantedNames};
 use crate::seed::stage::dir::Dir;
 use crate::seed::stage::overrides::Overrides;
-use crate::volume::{ShortStat, is_type, names, open_beneath, stat_entry};
+use crate::volume::{ShortStat, is_type, next_names, open_beneath, stat_entry};
 
 /// What the files of a mounted ConfigMap or Secret are links into (Kubernetes `pkg/volume/util/atomic_writer.go`).
 const CONFIG_MAP: &[u8] = b"..data";
 
-/// Names that are looked at in one go: enough that a lock taken for them costs little, few enough that another writer can
-/// take the next of a large directory.
+/// Names that are read and looked at in one go, at least: enough that a lock taken for them costs little, few enough that
+/// another writer can read the next of a large directory.
 const NAMES: usize = 256;
 
 /// The names that are wanted of a directory, by its path; `None` for all.
-pub(crate) type Wanted<'a> = &'a (dyn Fn(&[u8]) -> Result<Option<HashSet<Box<[u8]>>>> + Sync);
+pub(crate) type Wanted<'a> = &'a (dyn Fn(&[u8]) -> Result<Option<WantedNames>> + Sync);
 
 /// The error for something of the source that was there a moment ago.
 pub(crate) fn removed(path: &Path) -> Error {
@@ -105,9 +105,9 @@ impl<'a> Walk<'a> {
     /// # Errors
     /// When something cannot be read, or a writer has failed.
     pub(crate) fn list(&self, listing: Listing, feed: &mut Feed<'_>) -> Result<()> {
-        let Listing { dir, names } = listing;
-        let names = names.map_or_else(|| self.open(&dir, feed), Ok)?;
-        let found = self.look(&dir, names)?;
+        let Listing { dir, rest } = listing;
+        let open = rest.map_or_else(|| self.open(&dir, feed), Ok)?;
+        let found = self.read(&dir, open, feed)?;
         let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
         seen.excluding.enter(dir.path());
         for found in found {
@@ -129,8 +129,8 @@ impl<'a> Walk<'a> {
         Ok(())
     }
 
-    /// Opens a directory and reads its names. More than can be looked at in one go are for others.
-    fn open(&self, dir: &Arc<Dir>, feed: &mut Feed<'_>) -> Result<Names> {
+    /// Opens a directory.
+    fn open(&self, dir: &Arc<Dir>, feed: &mut Feed<'_>) -> Result<OpenListing> {
         let path = self.full_path(dir.path());
         let flags = OFlags::DIRECTORY | OFlags::RDONLY;
         let here = if dir.path().is_empty() { b"." } else { dir.path() };
@@ -144,18 +144,24 @@ impl<'a> Walk<'a> {
         {
             dir.set_xattrs(xattrs);
         }
-        let mut all = names(fd.as_fd()).context("read directory", path.as_path())?;
-        if let Some(wanted) = self.only.map_or(Ok(None), |only| only(dir.path()))? {
-            all.retain(|name| wanted.contains(name));
+        let wanted = self.only.map_or(Ok(None), |only| only(dir.path()))?;
+        Ok(OpenListing { directory: fd, wanted })
+    }
+
+    /// Reads the next names of a directory, and looks at them. What is left of it is for others.
+    fn read(&self, dir: &Arc<Dir>, open: OpenListing, feed: &mut Feed<'_>) -> Result<Vec<FoundName>> {
+        let directory = Arc::clone(&open.directory);
+        let read = next_names(directory.as_fd(), NAMES);
+        let (mut names, is_end) = read.context("read directory", || self.full_path(dir.path()))?;
+        if let Some(wanted) = &open.wanted {
+            names.retain(|name| wanted.contains(name));
         }
-        let mut all = all.into_iter();
-        let first = all.by_ref().take(NAMES).collect();
-        while all.len() > 0 {
+        if !is_end {
             dir.retain();
-            let part = Names { directory: Arc::clone(&fd), names: all.by_ref().take(NAMES).collect() };
-            self.feed_listing(Listing { dir: Arc::clone(dir), names: Some(part) }, feed)?;
+            self.feed_listing(Listing { dir: Arc::clone(dir), rest: Some(open) }, feed)?;
+            feed.flush()?;
         }
-        Ok(Names { directory: fd, names: first })
+        self.look(dir, directory.as_fd(), names)
     }
 
     fn feed_listing(&self, listing: Listing, feed: &mut Feed<'_>) -> Result<()> {
@@ -163,12 +169,12 @@ impl<'a> Walk<'a> {
         feed.list(listing)
     }
 
-    fn look(&self, dir: &Dir, Names { directory, names }: Names) -> Result<Vec<FoundName>> {
+    fn look(&self, dir: &Dir, directory: BorrowedFd<'_>, names: Vec<Box<[u8]>>) -> Result<Vec<FoundName>> {
         let look = |name: Box<[u8]>| {
             let path = || self.full_path(&dir.child_path(&name));
-            let stat = stat_entry(directory.as_fd(), &name).context("stat", path)?;
+            let stat = stat_entry(directory, &name).context("stat", path)?;
             let is_link = stat.is_some_and(|stat| is_type(&stat, FileType::Symlink));
-            let target = is_link.then(|| fs::readlinkat(&directory, &*name, Vec::new())).transpose();
+            let target = is_link.then(|| fs::readlinkat(directory, &*name, Vec::new())).transpose();
             let target = target.context("read link", path)?.map(|target| target.into_bytes().into());
             Ok(FoundName { name, stat, target })
         };
@@ -200,7 +206,7 @@ impl<'a> Walk<'a> {
             self.refuse_long(&dir.child_path(&name))?;
             let meta = self.meta(stat);
             let dir = feed.directory(dir, &name, meta)?;
-            return self.feed_listing(Listing { dir, names: None }, feed);
+            return self.feed_listing(Listing { dir, rest: None }, feed);
         }
         if stat.st_nlink > 1
             && let Some((first, first_name)) = seen.linked.get(&(stat.st_dev, stat.st_ino))
