@@ -1,7 +1,7 @@
 """What the lab's rows amount to: tables, targets met or missed, and the saved results.
 
-A row is a dict with the scenario, its settings, and either a tool with what was measured, a fact with its value, or
-the mark that the scenario has ended.
+A row is a dict with the scenario, its settings, and either a tool with what was measured, a fact with its value, a
+fault with what came of it, or the mark that the scenario has ended.
 Knows nothing of the guest.
 """
 
@@ -17,9 +17,9 @@ from lab import COMMON
 
 RESULTS = os.path.join(setting.REPOSITORY, "bench", "results")
 # Settings that only say how the machine is made.
-MACHINE = ("memory", "limit", "tools")
+MACHINE = ("memory", "limit", "tools", "faults", "phases")
 # Scenarios that make their own source.
-TREELESS = ("large",)
+TREELESS = ("large", "faults")
 # Peers that use as many workers as volseed.
 PARALLEL = ("64 × ", "fpsync", "xcp")
 
@@ -42,7 +42,7 @@ def key(row: Row) -> tuple:
     own = {name: value for name, value in row["settings"].items() if name not in (*MACHINE, *COMMON, "share")}
     slots = row["settings"].get("slots", "64")
     settings = tuple(sorted({**own, **variant(row), "slots": slots}.items()))
-    return row["scenario"], settings, row.get("tool"), row.get("fact")
+    return row["scenario"], settings, row.get("tool"), row.get("fact"), row.get("fault"), row.get("phase")
 
 
 def merged(older: Rows, newer: Rows) -> Rows:
@@ -146,12 +146,32 @@ def table(rows: Rows) -> str:
         for row in sorted(measured, key=lambda row: not row["tool"].startswith("volseed"))
     ]
     lines = [measure.table(["", "keeps", "workers", "files", "RPCs", "RPCs a file", "virtual s", "×", "measured"], cells), ""] if cells else []
-    lines += [f"- {row['fact']}: {row['value']}" for row in rows if "fact" in row]
+    struck = [row for row in rows if "fault" in row]
+    lines += [faults(struck), ""] if struck else []
+    lines += [f"- WRONG: {row['fault']}, {row['phase']}: {line}" for row in struck for line in row["wrong"]]
+    facts = [row for row in rows if "fact" in row]
+    lines += [f"- {row['fact']}: {row['value']}" for row in facts]
+    lines += [f"- WRONG: {line}" for row in facts for line in row.get("wrong", ())]
     for row in measured:
         if row["tool"].startswith("volseed"):
             lines.append(f"- {row['tool']}: " + ", ".join(f"{name} {count}" for name, count in row["ops"].items()))
         lines += [f"- WRONG: {row['tool']}: {line}" for line in row["wrong"]]
     return "\n".join(lines) + "\n"
+
+
+def faults(struck: Rows) -> str:
+    """Each fault and phase: how the run ended that it struck, and the others."""
+    heads = ["fault", "phase", "exit code", "virtual s after it", "while it lasts", "the next run, s", "says"]
+    cells = [
+        [
+            *(row["fault"], row["phase"], row["code"], f"{row['ended']:.2f}"),
+            "" if row["lasting"] is None else row["lasting"],
+            f"{row['next']:.2f}",
+            row["said"].replace("|", "\\|"),
+        ]
+        for row in struck
+    ]
+    return measure.table(heads, cells)
 
 
 class Missing(Exception):
