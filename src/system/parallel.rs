@@ -57,6 +57,14 @@ pub(crate) fn work_off<T: Send, E: Send>(
     stack.failed.map_or(Ok(()), Err)
 }
 
+/// Parts of so many, the last one of fewer. None keeps the memory of all.
+pub(crate) fn parts<T>(all: Vec<T>, size: usize) -> impl Iterator<Item = Vec<T>> {
+    let mut all = all.into_iter();
+    std::iter::from_fn(move || {
+        Some(all.by_ref().take(size).collect::<Vec<T>>()).filter(|part| !part.is_empty())
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -73,6 +81,14 @@ mod tests {
         // Each number stands for all numbers below it: 2 to the power of it, in all.
         assert_eq!(work_off(4, vec![10, 3], work), Ok(()));
         assert_eq!(done.into_inner(), 1024 + 8);
+    }
+
+    #[test]
+    fn a_part_has_the_memory_of_its_own() {
+        let parts: Vec<Vec<u32>> = parts((0..1000).collect(), 300).collect();
+        assert_eq!(parts.iter().map(Vec::len).collect::<Vec<_>>(), [300, 300, 300, 100]);
+        assert!(parts.iter().all(|part| part.capacity() < 600));
+        assert_eq!(parts.concat(), (0..1000).collect::<Vec<_>>());
     }
 
     #[test]

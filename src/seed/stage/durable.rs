@@ -14,7 +14,7 @@ use rustix::io::Errno;
 use crate::error::{Context, Result};
 use crate::seed::manifest::read::Manifest;
 use crate::seed::{TREE, open_directory};
-use crate::system::parallel::work_off;
+use crate::system::parallel::{parts, work_off};
 use crate::volume::records::{Durability, ManifestRef};
 use crate::volume::{
     Volume, change_mode, entries_with_types, open_beneath, open_in_mount, openat, stat_entry,
@@ -139,10 +139,7 @@ fn sync_directory(tree: BorrowedFd<'_>, path: &[u8]) -> rustix::io::Result<Vec<S
             _ => {}
         }
     }
-    while !files.is_empty() {
-        let rest = files.split_off(files.len().min(BATCH));
-        tasks.push(SyncTask::Files(std::sync::Arc::clone(&directory), std::mem::replace(&mut files, rest)));
-    }
+    tasks.extend(parts(files, BATCH).map(|files| SyncTask::Files(std::sync::Arc::clone(&directory), files)));
     Ok(tasks)
 }
 
