@@ -430,7 +430,7 @@ pub(crate) fn entries_with_types(
     directory: BorrowedFd<'_>,
 ) -> rustix::io::Result<Vec<(Box<[u8]>, FileType)>> {
     let mut found = Vec::new();
-    list(directory, |name, file_type| {
+    list(directory, &mut |name, file_type| {
         found.push((name.into(), file_type));
         Ok(())
     })?;
@@ -465,17 +465,34 @@ pub(crate) fn next_names(
 /// # Errors
 /// As `getdents64` and `fstatat`.
 pub(crate) fn entries(directory: BorrowedFd<'_>) -> rustix::io::Result<HashMap<Box<[u8]>, Stat>> {
+    entries_of(directory, &|_| true)
+}
+
+/// The same of what has one of the names that are `wanted`.
+///
+/// # Errors
+/// As [`entries`].
+pub(crate) fn entries_of(
+    directory: BorrowedFd<'_>,
+    wanted: &dyn Fn(&[u8]) -> bool,
+) -> rustix::io::Result<HashMap<Box<[u8]>, Stat>> {
     let mut found = HashMap::new();
-    list(directory, |name, _| {
-        found.extend(stat_entry(directory, name)?.map(|stat| (name.into(), stat)));
+    list(directory, &mut |name, _| {
+        if wanted(name) {
+            found.extend(stat_entry(directory, name)?.map(|stat| (name.into(), stat)));
+        }
         Ok(())
     })?;
     Ok(found)
 }
 
-fn list(
+/// Tells of each name in a directory, and of its type as far as the file system says that on the way.
+///
+/// # Errors
+/// As `getdents64`; that of `each`, which ends it.
+pub(crate) fn list(
     directory: BorrowedFd<'_>,
-    mut each: impl FnMut(&[u8], FileType) -> rustix::io::Result<()>,
+    each: &mut dyn FnMut(&[u8], FileType) -> rustix::io::Result<()>,
 ) -> rustix::io::Result<()> {
     let mut buffer = [MaybeUninit::uninit(); NAMES_BUFFER];
     fs::seek(directory, fs::SeekFrom::Start(0))?;

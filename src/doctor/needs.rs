@@ -8,7 +8,7 @@ use crate::cli::config::VolumeConfig;
 use crate::error::{Error, Result, printable};
 use crate::exit::Exit;
 use crate::seed::manifest::line::Listed;
-use crate::seed::manifest::read::{ListedEntries, Manifest, join, split};
+use crate::seed::manifest::read::{ListedEntries, Manifest, PART, join, split};
 use crate::seed::stage::case::Spellings;
 use crate::seed::{Source, StageJob};
 use crate::volume::Volume;
@@ -63,10 +63,15 @@ impl Needs {
         let mut chains: Vec<(&[u8], u64)> = Vec::new();
         let mut spellings = Spellings::default();
         for path in paths.iter().rev() {
-            let entries = manifest.entries(path).map_err(|error| unread(error.to_string()))?;
             let directory = manifest.directory(path);
             let inside = directory.map(|found| &found.directories[..]).unwrap_or_default();
-            let mut chain = (entries.len() + inside.len()) as u64;
+            let mut chain = inside.len() as u64;
+            for range in manifest.ranges(path, PART) {
+                let entries = manifest.entries(path, &range).map_err(|error| unread(error.to_string()))?;
+                chain += entries.len() as u64;
+                needs.add(&entries);
+                needs.look_at_names(path, entries.keys().map(|name| &**name), &mut spellings);
+            }
             // They are the last that were added, but for names like `a-b` beside `a`.
             let (mut at, mut left) = (chains.len(), inside.len());
             while left > 0 && at > 0 {
@@ -81,9 +86,7 @@ impl Needs {
             if let Some(attrs) = directory.and_then(|found| found.attrs) {
                 needs.count_owner((attrs.uid, attrs.gid));
             }
-            needs.add(&entries);
-            let names = entries.keys().chain(inside);
-            needs.look_at_names(path, names.map(|name| &**name), &mut spellings);
+            needs.look_at_names(path, inside.iter().map(|name| &**name), &mut spellings);
         }
         needs.longest_chain = chains.last().map_or(0, |(_, chain)| *chain);
         Ok(Some(needs))

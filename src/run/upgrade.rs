@@ -13,8 +13,8 @@ use crate::cli::config::VolumeConfig;
 use crate::error::{Context, Error, Quoted, Result, printable};
 use crate::exit::Exit;
 use crate::seed::engine::workers;
-use crate::seed::manifest::read::{Lookup, Manifest};
-use crate::seed::manifest::verify::has_file;
+use crate::seed::manifest::read::{Lookup, Manifest, PART};
+use crate::seed::manifest::verify::{has_file, unreadable};
 use crate::seed::manifest::wants::Wants;
 use crate::seed::manifest::write::leave_out;
 use crate::seed::upgrade::apply::{self, Upgraded};
@@ -23,7 +23,9 @@ use crate::seed::upgrade::matrix::Why;
 use crate::seed::upgrade::{Rules, Upgrade};
 use crate::seed::{RootLook, Source, SourceListing, StageJob};
 use crate::text::Untrusted;
-use crate::volume::records::{ASIDE, Complete, ManifestRef, Name, Public, Sealed, TREE, UpgradeSeal};
+use crate::volume::records::{
+    ASIDE, Complete, ManifestRef, Name, Public, Sealed, TOP_LISTED, TREE, UpgradeSeal,
+};
 use crate::volume::{Volume, make_private, remove_directory, stat_entry, user};
 
 /// How many entries a log names one by one.
@@ -94,6 +96,8 @@ pub(super) fn prepare(
     record: &Complete,
 ) -> Result<Prepared> {
     let refused = |cause: String| Error::new(Exit::Refused, "upgrade volume", cause).on(site.volume.path());
+    let listing = site.list(source)?;
+    // After that, which takes memory of its own.
     let open = || Manifest::open(state, record);
     // Without it nothing is removed: not for an error of one moment.
     let old = match open().or_else(|_| open()) {
@@ -103,7 +107,6 @@ pub(super) fn prepare(
             None
         }
     };
-    let listing = site.list(source)?;
     let new = Manifest::read(site.stage, ManifestRef::STAGED, &listing.manifest).map_err(refused)?;
     let threads = workers::crew(config.workers, site.volume.kind()?, 1).writers;
     let mut rules = Rules {
@@ -186,11 +189,13 @@ impl Prepared {
 
     /// The names in the new seed's root.
     fn top(&self) -> Result<Vec<Name>> {
-        let entries = self.new.entries(b"").map_err(|error| Error::os("read", "manifest", error))?;
+        // The first names, if there are several ranges: more than are listed.
+        let range = &self.new.ranges(b"", PART)[0];
+        let entries = self.new.entries(b"", range).map_err(unreadable)?;
         let directories = self.new.directory(b"").map(|root| &root.directories[..]).unwrap_or_default();
         let mut top: Vec<&[u8]> = entries.keys().chain(directories).map(|name| &**name).collect();
         top.sort_unstable();
-        Ok(top.into_iter().take(crate::volume::records::TOP_LISTED).map(Name::from).collect())
+        Ok(top.into_iter().take(TOP_LISTED).map(Name::from).collect())
     }
 }
 

@@ -1,4 +1,4 @@
-//! Work that leads to more work, on a few threads.
+//! Work that leads to more work, on a few threads, and what these may take together.
 
 use std::sync::{Condvar, Mutex, PoisonError};
 
@@ -57,6 +57,46 @@ pub(crate) fn work_off<T: Send, E: Send>(
     stack.failed.map_or(Ok(()), Err)
 }
 
+/// What several threads may take of something, together.
+#[derive(Debug)]
+pub(crate) struct Room {
+    size: u64,
+    taken: Mutex<u64>,
+    freed: Condvar,
+}
+
+/// A part of it, until this is dropped.
+#[derive(Debug)]
+#[must_use]
+pub(crate) struct Taken<'a> {
+    room: &'a Room,
+    amount: u64,
+}
+
+impl Room {
+    /// So much.
+    pub(crate) fn new(size: u64) -> Room {
+        Room { size, taken: Mutex::default(), freed: Condvar::new() }
+    }
+
+    /// Takes a part of it; blocks while others have too much. One alone may take any. Who has a part must not wait for
+    /// another.
+    pub(crate) fn take(&self, amount: u64) -> Taken<'_> {
+        let taken = self.taken.lock().unwrap_or_else(PoisonError::into_inner);
+        let is_full = |taken: &mut u64| *taken > 0 && *taken + amount > self.size;
+        let mut taken = self.freed.wait_while(taken, is_full).unwrap_or_else(PoisonError::into_inner);
+        *taken += amount;
+        Taken { room: self, amount }
+    }
+}
+
+impl Drop for Taken<'_> {
+    fn drop(&mut self) {
+        *self.room.taken.lock().unwrap_or_else(PoisonError::into_inner) -= self.amount;
+        self.room.freed.notify_all();
+    }
+}
+
 /// Parts of so many, the last one of fewer. None keeps the memory of all.
 pub(crate) fn parts<T>(all: Vec<T>, size: usize) -> impl Iterator<Item = Vec<T>> {
     let mut all = all.into_iter();
@@ -89,6 +129,23 @@ mod tests {
         assert_eq!(parts.iter().map(Vec::len).collect::<Vec<_>>(), [300, 300, 300, 100]);
         assert!(parts.iter().all(|part| part.capacity() < 600));
         assert_eq!(parts.concat(), (0..1000).collect::<Vec<_>>());
+    }
+
+    #[test]
+    fn room_is_never_exceeded_but_by_one_alone() {
+        let (room, most) = (Room::new(10), AtomicU64::new(0));
+        let now = AtomicU64::new(0);
+        let work = |amount: u64, _: &mut Vec<u64>| {
+            let taken = room.take(amount);
+            let all = now.fetch_add(amount, Relaxed) + amount;
+            most.fetch_max(if all == amount { 0 } else { all }, Relaxed);
+            std::thread::yield_now();
+            now.fetch_sub(amount, Relaxed);
+            drop(taken);
+            Ok::<(), ()>(())
+        };
+        assert_eq!(work_off(4, (0..200).map(|number| number % 15).collect(), work), Ok(()));
+        assert!(most.into_inner() <= 10);
     }
 
     #[test]

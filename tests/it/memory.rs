@@ -11,27 +11,42 @@ use crate::kit::{Sandbox, Tarball, needs};
 /// What a command may take besides `--memory`, in MiB (`docs/options.md`).
 const BESIDE: u64 = 32;
 
-/// Runs volseed: its exit code, and the most memory that it had resident, in KiB.
-fn run(arguments: &[&str], memory: u64, input: &Path) -> (i32, u64) {
+/// Runs volseed within the bound: what it prints.
+#[track_caller]
+fn stays_within(memory: u64, arguments: &[&str], exit: i32, input: &Path) -> String {
     let peak = "import resource, subprocess, sys\n\
-                done = subprocess.run(sys.argv[2:], stdin=open(sys.argv[1]), stdout=subprocess.DEVNULL)\n\
+                done = subprocess.run(sys.argv[2:], stdin=open(sys.argv[1]))\n\
                 print(done.returncode, resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss)";
     let output = Command::new("python3")
         .args(["-c", peak, input.to_str().unwrap(), env!("CARGO_BIN_EXE_volseed")])
         .args(arguments)
-        .args(["--memory", &format!("{memory}MiB")])
+        // Of `verify` it is no option.
+        .args(["--memory".to_owned(), format!("{memory}MiB")].iter().filter(|_| arguments[0] != "verify"))
         .output()
         .unwrap();
     let text = String::from_utf8(output.stdout).unwrap();
-    let (exit, peak) = text.trim().split_once(' ').unwrap();
-    (exit.parse().unwrap(), peak.parse().unwrap())
+    let (text, last) = text.trim_end().rsplit_once('\n').unwrap_or(("", text.trim_end()));
+    let (ended, peak) = last.split_once(' ').unwrap();
+    assert_eq!(ended, exit.to_string(), "{arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
+    let peak: u64 = peak.parse().unwrap();
+    assert!(peak <= (memory + BESIDE) << 10, "{arguments:?}: {peak} KiB");
+    text.to_owned()
 }
 
-#[track_caller]
-fn stays_within(memory: u64, arguments: &[&str], exit: i32, input: &Path) {
-    let (ended, peak) = run(arguments, memory, input);
-    assert_eq!(ended, exit, "{arguments:?}");
-    assert!(peak <= (memory + BESIDE) << 10, "{arguments:?}: {peak} KiB");
+/// Seeds a volume, verifies it, and plans an upgrade to the same.
+fn every_command_stays_within(source: &Path, volume: &Path) {
+    let (from, to) = (source.to_str().unwrap(), volume.to_str().unwrap());
+    let run =
+        |memory, arguments: &[&str], exit| stays_within(memory, arguments, exit, Path::new("/dev/null"));
+    run(4, &["seed", "--from", from, "--to", to, "--seed-version", "1"], 0);
+    for verify in [&["verify", "--to", to][..], &["verify", "--digest", "--to", to]] {
+        let verified = run(4, verify, 0);
+        assert!(verified.ends_with("as seeded"), "{verified}");
+    }
+    // It knows every directory twice.
+    let plan = ["plan", "--from", from, "--to", to, "--seed-version", "2", "--upgrade", "1"];
+    let planned = run(16, &plan, 1);
+    assert!(planned.contains(": 0 added, 0 replaced"), "{planned}");
 }
 
 #[test]
@@ -41,13 +56,26 @@ fn a_directory_of_a_hundred_thousand_files_stays_within_the_bound() {
     }
     let sandbox = Sandbox::new();
     let (source, volume) = (sandbox.directory("source"), sandbox.volume());
-    let large = source.join("large");
-    fs::create_dir(&large).unwrap();
+    fs::create_dir(source.join("large")).unwrap();
+    let file = |root: &Path, number: usize| root.join(format!("large/a-file-with-a-usual-name-{number}"));
     for number in 0..100_000 {
-        fs::File::create(large.join(format!("a-file-with-a-usual-name-{number}"))).unwrap();
+        fs::write(file(&source, number), number.to_string()).unwrap();
+    }
+    every_command_stays_within(&source, &volume);
+    for number in (0..100_000).step_by(1000) {
+        fs::remove_file(file(&volume, number)).unwrap();
+        fs::write(file(&volume, number + 1), "edited").unwrap();
+        fs::write(file(&volume, 1_000_000 + number), "a user's").unwrap();
     }
     let (from, to) = (source.to_str().unwrap(), volume.to_str().unwrap());
-    stays_within(4, &["seed", "--from", from, "--to", to], 0, Path::new("/dev/null"));
+    let verify = |exit| stays_within(4, &["verify", "--digest", "--to", to], exit, Path::new("/dev/null"));
+    let verified = verify(1);
+    let counts =
+        "100001 entries compared (version 1): 100 modified, 100 missing; 100 entries are not from the seed";
+    assert!(verified.ends_with(counts), "{verified}");
+    stays_within(4, &["repair", "--modified", "--from", from, "--to", to], 0, Path::new("/dev/null"));
+    let verified = verify(0);
+    assert!(verified.ends_with("as seeded; 100 entries are not from the seed"), "{verified}");
 }
 
 #[test]
@@ -60,8 +88,7 @@ fn fifty_thousand_directories_stay_within_the_bound() {
     for number in 0..50_000 {
         fs::create_dir_all(source.join(format!("{}/a-directory-{number}", number / 1000))).unwrap();
     }
-    let (from, to) = (source.to_str().unwrap(), volume.to_str().unwrap());
-    stays_within(4, &["seed", "--from", from, "--to", to], 0, Path::new("/dev/null"));
+    every_command_stays_within(&source, &volume);
 }
 
 #[test]

@@ -65,8 +65,15 @@ fn directories(manifest: &Manifest, bytes: usize) {
 fn entries(manifest: &Manifest) -> bool {
     let mut lookup = Lookup::of(manifest);
     for path in manifest.below(b"") {
-        let Ok(entries) = manifest.entries(path) else { return false };
+        let (mut entries, mut last) = (Vec::new(), None);
+        // So few lines that even a short manifest has several ranges.
+        for range in manifest.ranges(path, 1) {
+            let Ok(part) = manifest.entries(path, &range) else { return false };
+            entries.extend(part);
+        }
         for (name, entry) in entries {
+            assert!(last.as_ref() < Some(&name), "ranges that are not apart");
+            last = Some(name.clone());
             is_name(&name);
             if let Listed::Link(first) = &entry.listed {
                 is_below_root(first);

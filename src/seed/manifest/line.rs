@@ -3,6 +3,7 @@
 //! Fields are separated by a space. What is no printable ASCII in a name or path, a space and a backslash are three
 //! octal digits behind a backslash, as in mtree(5).
 
+use std::borrow::Cow;
 use std::io::Write;
 
 use super::digest::DataDigest;
@@ -122,6 +123,16 @@ fn begin(letter: u8, name: &[u8], text: &mut Vec<u8>) {
 fn end(rest: std::fmt::Arguments<'_>, text: &mut Vec<u8>) {
     // Writing to memory does not fail.
     let _ = writeln!(text, "{rest}");
+}
+
+/// The name of the entry that this is the line of, without a look at the rest.
+pub(crate) fn entry_name(line: &[u8]) -> Option<Cow<'_, [u8]>> {
+    let (letter, rest) = line.split_at_checked(2)?;
+    if !matches!(letter, b"f " | b"l " | b"h " | b"p ") {
+        return None;
+    }
+    let name = rest.split(|byte| *byte == b' ').next()?;
+    if name.contains(&b'\\') { unescape(name).map(Cow::Owned) } else { Some(Cow::Borrowed(name)) }
 }
 
 impl Line {
@@ -251,7 +262,10 @@ mod tests {
         ] {
             let text = line.text();
             assert!(text.starts_with(written) && text.ends_with('\n'), "{text}");
-            assert_eq!(Line::parse(text.trim_end_matches('\n').as_bytes()), Some(line), "{text}");
+            let text = text.trim_end_matches('\n').as_bytes();
+            let name = if let Line::Entry(name, _) = &line { Some(&**name) } else { None };
+            assert_eq!(entry_name(text).as_deref(), name);
+            assert_eq!(Line::parse(text), Some(line));
         }
     }
 

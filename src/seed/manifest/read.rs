@@ -13,7 +13,7 @@ use std::os::unix::fs::FileExt;
 use rustix::fs::{self, FileType, Mode, OFlags};
 
 use super::digest::Digester;
-use super::line::{HEADER, Line, Listed, ListedAttrs, MAX_LINE};
+use super::line::{HEADER, Line, Listed, ListedAttrs, MAX_LINE, entry_name};
 use crate::volume::records::{Complete, ManifestRef, Unkept};
 use crate::volume::{is_type, openat};
 
@@ -25,6 +25,13 @@ const MAX_DIRECTORIES: usize = 4_000_000;
 pub(super) const MAX_UNLISTED: usize = 8 << 20;
 /// The most names that lead from a further name of a file to its first: a chain that volseed writes has one.
 const MAX_HOPS: usize = 8;
+/// Bytes of lines from one sampled name to the next: what ranges of names are made of.
+const SAMPLE: u64 = 16 << 10;
+/// Bytes of lines of which entries are in memory where one part of a directory is looked at after the other: they take
+/// three times as much.
+pub(crate) const PART: u64 = 1 << 20;
+/// What is read of a directory's lines in one go, in bytes: as much as is written of them.
+const READ_LINES: u64 = 64 << 10;
 /// What is read in one go, in bytes: the largest read that an NFS mount sends at once (nfs(5), `rsize`).
 const READ: usize = 1 << 20;
 
@@ -45,6 +52,25 @@ pub(crate) struct ListedDirectory {
     /// The names of the directories in it.
     pub directories: Vec<Box<[u8]>>,
     blocks: Vec<Range<u64>>,
+    /// Some names of its other entries, evenly spread.
+    samples: Vec<Box<[u8]>>,
+}
+
+/// Names of a directory that are looked at together: a large one is in several parts.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct NameRange {
+    from: Box<[u8]>,
+    /// The first name behind it; nothing where it has all that are left.
+    to: Option<Box<[u8]>>,
+    /// Bytes of the lines of its entries, about.
+    pub bytes: u64,
+}
+
+impl NameRange {
+    /// Whether this name is in it.
+    pub(crate) fn contains(&self, name: &[u8]) -> bool {
+        *self.from <= *name && self.to.as_ref().is_none_or(|to| *name < **to)
+    }
 }
 
 /// An entry with its mode and owner; a further name of another has none of its own.
@@ -133,7 +159,31 @@ impl Manifest {
     /// # Errors
     /// As [`Manifest::entries`].
     pub(crate) fn count(&self, path: &[u8]) -> io::Result<u64> {
-        self.below(path).try_fold(0, |count, path| Ok(count + self.entries(path)?.len() as u64))
+        let mut count = 0;
+        for path in self.below(path) {
+            for range in self.ranges(path, PART) {
+                count += self.entries(path, &range)?.len() as u64;
+            }
+        }
+        Ok(count)
+    }
+
+    /// All names of a directory, in ranges with about so many bytes of lines each. Ascending; one at least.
+    pub(crate) fn ranges(&self, path: &[u8], bytes: u64) -> Vec<NameRange> {
+        let directory = self.directories.get(path);
+        let samples = directory.map(|directory| &directory.samples[..]).unwrap_or_default();
+        let blocks = directory.map(|directory| &directory.blocks[..]).unwrap_or_default();
+        let all: u64 = blocks.iter().map(|block| block.end - block.start).sum();
+        let count = usize::try_from(all.div_ceil(bytes)).unwrap_or(usize::MAX).clamp(1, samples.len() + 1);
+        let bytes = all / count as u64;
+        let mut ranges = vec![NameRange { from: Box::default(), to: None, bytes }];
+        for from in (1..count).map(|number| &samples[number * samples.len() / count]) {
+            if let Some(last) = ranges.last_mut().filter(|last| last.from < *from) {
+                last.to = Some(from.clone());
+                ranges.push(NameRange { from: from.clone(), to: None, bytes });
+            }
+        }
+        ranges
     }
 
     /// Makes it durable.
@@ -144,18 +194,19 @@ impl Manifest {
         self.file.sync_all()
     }
 
-    /// The entries of a directory, but for the directories in it.
+    /// The entries of a directory with names in this range, but for the directories in it.
     ///
     /// # Errors
     /// When the file cannot be read, or was changed since it was opened.
-    pub(crate) fn entries(&self, path: &[u8]) -> io::Result<ListedEntries> {
+    pub(crate) fn entries(&self, path: &[u8], range: &NameRange) -> io::Result<ListedEntries> {
         let mut entries = ListedEntries::new();
         let blocks = self.directories.get(path).map(|directory| &directory.blocks[..]).unwrap_or_default();
         for block in blocks {
-            let mut text = vec![0; usize::try_from(block.end - block.start).map_err(io::Error::other)?];
-            self.file.read_exact_at(&mut text, block.start)?;
             let mut attrs = None;
-            for line in text.split(|byte| *byte == b'\n').filter(|line| !line.is_empty()) {
+            self.lines(block, |line| {
+                if entry_name(line).is_some_and(|name| !range.contains(&name)) {
+                    return Ok(());
+                }
                 match Line::parse(line) {
                     Some(Line::Set(set)) => attrs = Some(set),
                     Some(Line::Entry(name, listed)) => {
@@ -164,10 +215,33 @@ impl Manifest {
                     }
                     _ => return Err(no_line()),
                 }
-            }
+                Ok(())
+            })?;
         }
         entries.retain(|name, _| !self.is_left_out(&join(path, name)));
         Ok(entries)
+    }
+
+    /// Tells of each line of a block.
+    fn lines(&self, block: &Range<u64>, mut each: impl FnMut(&[u8]) -> io::Result<()>) -> io::Result<()> {
+        let (mut at, mut text, mut rest) = (block.start, Vec::new(), 0);
+        while at < block.end {
+            let more = usize::try_from(READ_LINES.min(block.end - at)).map_err(io::Error::other)?;
+            text.resize(rest + more, 0);
+            self.file.read_exact_at(&mut text[rest..], at)?;
+            at += more as u64;
+            let whole = text.iter().rposition(|byte| *byte == b'\n').map_or(0, |end| end + 1);
+            text[..whole]
+                .split(|byte| *byte == b'\n')
+                .filter(|line| !line.is_empty())
+                .try_for_each(&mut each)?;
+            text.drain(..whole);
+            rest = text.len();
+            if rest > MAX_LINE {
+                return Err(no_line());
+            }
+        }
+        if rest == 0 { Ok(()) } else { Err(no_line()) }
     }
 
     /// Reads all of it once: where the blocks are, and the digest of the file.
@@ -195,6 +269,10 @@ impl Manifest {
                 Line::Directory(path, attrs) => {
                     let directory = self.directories.entry(path.clone()).or_default();
                     directory.attrs = attrs.or(directory.attrs);
+                    if directory.blocks.is_empty() {
+                        // Most directories have one.
+                        directory.blocks.reserve_exact(1);
+                    }
                     directory.blocks.push(end..end);
                     block = Some(path);
                 }
@@ -202,10 +280,15 @@ impl Manifest {
                     self.left_out.insert(path);
                     block = None;
                 }
-                Line::Set(_) | Line::Entry(..) => {
+                line @ (Line::Set(_) | Line::Entry(..)) => {
                     let directory = block.as_ref().and_then(|path| self.directories.get_mut(path));
-                    let last = directory.and_then(|directory| directory.blocks.last_mut());
-                    last.ok_or_else(no_line)?.end = end;
+                    let directory = directory.ok_or_else(no_line)?;
+                    directory.blocks.last_mut().ok_or_else(no_line)?.end = end;
+                    if let Line::Entry(name, _) = line
+                        && begin / SAMPLE != end / SAMPLE
+                    {
+                        directory.samples.push(name);
+                    }
                 }
             }
             if self.directories.len() + self.left_out.len() > MAX_DIRECTORIES {
@@ -238,14 +321,16 @@ impl Manifest {
             }
         }
         self.directories.entry(Box::default()).or_default();
+        self.directories.values_mut().for_each(|directory| directory.samples.sort_unstable());
         Ok(())
     }
 }
 
-/// Looks up entries by their paths. Those of one directory are read once, if they are asked for one after the other.
+/// Looks up entries by their paths. Those of a range of one directory are read once, if they are asked for one after the
+/// other.
 pub(crate) struct Lookup<'m> {
     manifest: &'m Manifest,
-    last: Option<(Box<[u8]>, ListedEntries)>,
+    last: Option<(Box<[u8]>, NameRange, ListedEntries)>,
 }
 
 impl<'m> Lookup<'m> {
@@ -260,10 +345,16 @@ impl<'m> Lookup<'m> {
     /// As [`Manifest::entries`].
     pub(crate) fn entry(&mut self, path: &[u8]) -> io::Result<Option<ListedEntry>> {
         let (parent, name) = split(path);
-        if self.last.as_ref().is_none_or(|(last, _)| **last != *parent) {
-            self.last = Some((parent.into(), self.manifest.entries(parent)?));
+        let is_read =
+            |(last, range, _): &(Box<[u8]>, NameRange, _)| **last == *parent && range.contains(name);
+        if !self.last.as_ref().is_some_and(is_read) {
+            self.last = None;
+            let range = self.manifest.ranges(parent, PART).into_iter().find(|range| range.contains(name));
+            let range = range.expect("the ranges have all names");
+            let entries = self.manifest.entries(parent, &range)?;
+            self.last = Some((parent.into(), range, entries));
         }
-        Ok(self.last.as_ref().and_then(|(_, entries)| entries.get(name).cloned()))
+        Ok(self.last.as_ref().and_then(|(.., entries)| entries.get(name).cloned()))
     }
 
     /// What a further name stands for; another entry stands for itself.

@@ -3,13 +3,13 @@
 //!
 //! Changes nothing, follows no link and enters no other mount. What an app does meanwhile may be seen or not.
 
-use std::collections::HashMap;
+use std::collections::HashSet;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use rustix::fs::{self, FileType, OFlags, SeekFrom, Stat};
 use rustix::io::Errno;
@@ -17,21 +17,22 @@ use rustix::io::Errno;
 use super::compare::{Content, Difference, content, has_attrs};
 use super::digest::{DataDigest, Digester};
 use super::line::{Listed, ListedAttrs};
-use super::read::{ListedEntry, Lookup, Manifest, split};
+use super::read::{ListedEntries, ListedEntry, Lookup, Manifest, NameRange, split};
 use crate::error::{Context, Error, Result};
 use crate::progress::Progress;
 use crate::seed::stage::common::{full_path, join};
-use crate::system::parallel::work_off;
+use crate::system::parallel::{Room, parts, work_off};
 use crate::volume::records::DIRECTORY;
-use crate::volume::{Volume, entries, is_nested, is_type, open_in_mount};
+use crate::volume::{Volume, is_nested, is_type, list, open_in_mount, stat_entry};
 
-/// What is in a directory of the volume.
-type Found = HashMap<Box<[u8]>, Stat>;
-
+/// Bytes of lines of which entries are in memory: those of all directories that are looked at, and those of a part of a
+/// large one. With what is found of them they take four times as much.
+const ENTRIES: u64 = 6 << 20;
 /// Files whose data is read in one go by one thread.
 const BATCH: usize = 16;
 /// The buffer for a file's data, in bytes: the largest read that an NFS mount sends at once (nfs(5), `rsize`).
 const READ: usize = 1 << 20;
+
 /// What was found.
 #[derive(Debug, Default)]
 pub(crate) struct Comparison {
@@ -51,6 +52,7 @@ pub(crate) struct Verification<'a> {
     progress: Option<&'a Progress>,
     /// The state directory, below the volume's root.
     state: Vec<u8>,
+    room: Room,
     compared: AtomicU64,
     extra: AtomicU64,
     differences: Mutex<Vec<(Box<[u8]>, Difference)>>,
@@ -58,8 +60,8 @@ pub(crate) struct Verification<'a> {
 
 /// What is left to do.
 enum Part {
-    /// A directory, by its path.
-    Directory(Box<[u8]>),
+    /// A directory, by its path, and which of the ranges of its names.
+    Directory(Box<[u8]>, usize),
     /// Files of one that is open.
     Files(Arc<OwnedFd>, Vec<Candidate>),
 }
@@ -71,14 +73,51 @@ struct Candidate {
     has_attrs: bool,
 }
 
+/// A directory of the volume, and what was found of one range of its names.
+struct Looked {
+    directory: Arc<OwnedFd>,
+    stat: Stat,
+    /// Entries of the seed.
+    compared: u64,
+    /// Names that are not from the seed.
+    extra: u64,
+    differences: Vec<(Box<[u8]>, Difference)>,
+    /// Directories that come next.
+    directories: Vec<Vec<u8>>,
+    /// What has to be read.
+    files: Vec<Candidate>,
+}
+
+impl Looked {
+    fn at(directory: OwnedFd, stat: Stat, compared: u64) -> Looked {
+        let (differences, directories, files) = (Vec::new(), Vec::new(), Vec::new());
+        let directory = Arc::new(directory);
+        Looked { directory, stat, compared, extra: 0, differences, directories, files }
+    }
+
+    fn differs(&mut self, path: Vec<u8>, difference: Difference) {
+        self.differences.push((path.into(), difference));
+    }
+}
+
 impl<'a> Verification<'a> {
     /// Of all of a volume, whose manifest it is. With `reads_all` the data of every file is read.
     pub(crate) fn new(volume: &'a Volume, manifest: &'a Manifest, reads_all: bool) -> Verification<'a> {
         let (compared, extra) = (AtomicU64::new(0), AtomicU64::new(0));
         let state = volume.state().path.strip_prefix(volume.path()).unwrap_or(Path::new(DIRECTORY));
         let state = state.as_os_str().as_bytes().to_vec();
-        let differences = Mutex::default();
-        Verification { volume, manifest, reads_all, progress: None, state, compared, extra, differences }
+        let (room, differences) = (Room::new(ENTRIES), Mutex::default());
+        Verification {
+            volume,
+            manifest,
+            reads_all,
+            progress: None,
+            state,
+            room,
+            compared,
+            extra,
+            differences,
+        }
     }
 
     /// The same, and `progress` hears of every directory.
@@ -99,11 +138,11 @@ impl<'a> Verification<'a> {
     /// # Errors
     /// As [`Verification::run`].
     pub(crate) fn run_below(self, path: &[u8], threads: usize) -> Result<Comparison> {
-        let first = vec![Part::Directory(path.into())];
+        let first = vec![Part::Directory(path.into(), 0)];
         work_off(threads, first, |part, more| {
             self.progress.inspect(|progress| progress.touch());
             match part {
-                Part::Directory(path) => self.directory(path, more),
+                Part::Directory(path, number) => self.directory((path, number), more),
                 Part::Files(directory, files) => {
                     let mut buffer = Vec::new();
                     files.into_iter().try_for_each(|file| self.read(directory.as_fd(), &file, &mut buffer))
@@ -116,98 +155,123 @@ impl<'a> Verification<'a> {
         Ok(Comparison { compared, extra, differences })
     }
 
-    fn directory(&self, path: Box<[u8]>, more: &mut Vec<Part>) -> Result<()> {
-        let differs = |difference| {
-            self.differs(&path, difference);
-            Ok(())
+    fn directory(&self, (path, number): (Box<[u8]>, usize), more: &mut Vec<Part>) -> Result<()> {
+        let mut ranges = self.manifest.ranges(&path, ENTRIES);
+        let (count, range) = (ranges.len(), ranges.swap_remove(number));
+        let _room = self.room.take(range.bytes);
+        let look = || self.look(&path, &range);
+        let looked = match look()? {
+            // A server may also have forgotten a directory that is still there.
+            Err(Errno::STALE) => look()?,
+            looked => looked,
         };
-        let list = || self.list(&path);
-        // A server may also have forgotten a directory that is still there.
-        let listed = list().or_else(|error| if error == Errno::STALE { list() } else { Err(error) });
-        let (directory, stat, mut found) = match listed {
+        let looked = match looked {
             // It was there a moment ago. What is mounted there is not the seed's.
-            Err(Errno::NOENT | Errno::STALE) => return differs(Difference::Missing),
-            Err(Errno::NOTDIR | Errno::LOOP) => return differs(Difference::Type),
+            Err(Errno::NOENT | Errno::STALE) => return self.differs(&path, Difference::Missing, number),
+            Err(Errno::NOTDIR | Errno::LOOP) => return self.differs(&path, Difference::Type, number),
             Err(Errno::XDEV) => return Ok(()),
-            listed => listed.context("read directory", || full_path(self.volume.path(), &path))?,
+            looked => looked.context("read directory", || full_path(self.volume.path(), &path))?,
         };
+        let Looked { directory, stat, compared, extra, differences, directories, files } = looked;
         if let Some(attrs) = self.manifest.directory(&path).and_then(|listed| listed.attrs)
             && !has_attrs(attrs, &stat, self.manifest.unkept)
         {
-            self.differs(&path, Difference::Meta);
+            self.differs(&path, Difference::Meta, number)?;
         }
-        let directory = Arc::new(directory);
-        self.directories_in(&path, &mut found, more);
-        self.entries_in(&path, &directory, &mut found, more)?;
-        found.retain(|name, _| {
-            let child = join(&path, name);
-            !self.manifest.is_left_out(&child) && child != self.state && !is_nested(&child)
-        });
-        self.extra.fetch_add(found.len() as u64, Relaxed);
+        self.compared.fetch_add(compared, Relaxed);
+        self.extra.fetch_add(extra, Relaxed);
+        self.told().extend(differences);
+        if number + 1 < count {
+            more.push(Part::Directory(path, number + 1));
+        }
+        more.extend(directories.into_iter().map(|path| Part::Directory(path.into(), 0)));
+        // Taken first: what is to be read is not to pile up.
+        more.extend(parts(files, BATCH).map(|files| Part::Files(Arc::clone(&directory), files)));
         Ok(())
     }
 
-    /// Opens the directory at `path`, and lists it.
-    fn list(&self, path: &[u8]) -> rustix::io::Result<(OwnedFd, Stat, Found)> {
+    /// Opens the directory at `path`, lists it, and compares what has a name in this range.
+    fn look(&self, path: &[u8], range: &NameRange) -> Result<rustix::io::Result<Looked>> {
         let here: &[u8] = if path.is_empty() { b"." } else { path };
-        let directory = open_in_mount(self.volume.root(), here, OFlags::DIRECTORY | OFlags::RDONLY)?;
-        // Before it is listed: that changes its time of access, and an NFS client asks for it again.
-        let stat = fs::fstat(&directory)?;
-        let found = entries(directory.as_fd())?;
-        Ok((directory, stat, found))
-    }
-
-    /// The directories that the seed has in the one at `path`; what is compared is taken out of `found`.
-    fn directories_in(&self, path: &[u8], found: &mut Found, more: &mut Vec<Part>) {
-        for name in self.manifest.directory(path).into_iter().flat_map(|listed| &listed.directories) {
-            let child = join(path, name);
-            if self.manifest.is_left_out(&child) {
-                continue;
+        let opened = open_in_mount(self.volume.root(), here, OFlags::DIRECTORY | OFlags::RDONLY)
+            // Before it is listed: that changes its time of access, and an NFS client asks for it again.
+            .and_then(|directory| fs::fstat(&directory).map(|stat| (directory, stat)));
+        let (directory, stat) = match opened {
+            Ok(opened) => opened,
+            Err(error) => return Ok(Err(error)),
+        };
+        let mut entries = self.entries(path, range).map_err(unreadable)?;
+        let mut directories = self.directories(path, range);
+        let mut looked = Looked::at(directory, stat, (entries.len() + directories.len()) as u64);
+        let opened = Arc::clone(&looked.directory);
+        let listed = list(opened.as_fd(), &mut |name, _| {
+            if !range.contains(name) {
+                return Ok(());
             }
-            self.compared.fetch_add(1, Relaxed);
-            match found.remove(name) {
-                None => self.differs(&child, Difference::Missing),
-                Some(stat) if !is_type(&stat, FileType::Directory) => self.differs(&child, Difference::Type),
-                Some(_) => more.push(Part::Directory(child.into())),
-            }
-        }
-    }
-
-    /// The same for all else in it.
-    fn entries_in(
-        &self,
-        path: &[u8],
-        directory: &Arc<OwnedFd>,
-        found: &mut Found,
-        more: &mut Vec<Part>,
-    ) -> Result<()> {
-        let (mut files, mut links) = (Vec::new(), Lookup::of(self.manifest));
-        for (name, entry) in self.manifest.entries(path).map_err(unreadable)? {
-            self.compared.fetch_add(1, Relaxed);
-            let child = join(path, &name);
-            let Some(stat) = found.remove(&name) else {
-                self.differs(&child, Difference::Missing);
-                continue;
+            let (is_directory, entry) = match directories.remove(name) {
+                true => (true, None),
+                false => (false, entries.remove(name)),
             };
-            // What it is a further name of is not listed: nothing is known of it.
-            let first = links.first_name(entry).map_err(unreadable)?;
-            let Some(ListedEntry { listed, attrs }) = first else { continue };
-            let has_attrs = self.has_attrs(attrs, &stat);
-            match content(&listed, &stat, self.manifest.unkept) {
-                Content::Differs(difference) => self.differs(&child, difference),
-                Content::Same if !self.reads_all || !matches!(listed, Listed::File { .. }) => {
-                    if !has_attrs {
-                        self.differs(&child, Difference::Meta);
-                    }
+            // Made for few of them: all threads share one allocator.
+            let path = || join(path, name);
+            if !is_directory && entry.is_none() {
+                looked.extra += u64::from(self.is_extra(&path()));
+                return Ok(());
+            }
+            match (stat_entry(opened.as_fd(), name)?, entry) {
+                (None, _) => looked.differs(path(), Difference::Missing),
+                (Some(stat), Some(entry)) => self.compare(&path, entry, &stat, &mut looked),
+                (Some(stat), None) if !is_type(&stat, FileType::Directory) => {
+                    looked.differs(path(), Difference::Type);
                 }
-                Content::Same | Content::Open => files.push(Candidate { path: child, listed, has_attrs }),
+                (Some(_), None) => looked.directories.push(path()),
+            }
+            Ok(())
+        });
+        let missing = entries.keys().map(|name| &**name).chain(directories);
+        missing.for_each(|name| looked.differs(join(path, name), Difference::Missing));
+        Ok(listed.map(|()| looked))
+    }
+
+    /// The directories that the seed has in the one at `path`.
+    fn directories(&self, path: &[u8], range: &NameRange) -> HashSet<&[u8]> {
+        let listed = self.manifest.directory(path).into_iter().flat_map(|listed| &listed.directories);
+        let is_in = |name: &&[u8]| range.contains(name) && !self.manifest.is_left_out(&join(path, name));
+        listed.map(|name| &**name).filter(is_in).collect()
+    }
+
+    /// All else that the seed has there. A further name stands for its first, where that is listed.
+    fn entries(&self, path: &[u8], range: &NameRange) -> io::Result<ListedEntries> {
+        let (mut entries, mut links) = (self.manifest.entries(path, range)?, Lookup::of(self.manifest));
+        for entry in entries.values_mut().filter(|entry| matches!(entry.listed, Listed::Link(_))) {
+            if let Some(first) = links.first_name(entry.clone())? {
+                *entry = first;
             }
         }
-        while !files.is_empty() {
-            let rest = files.split_off(files.len().min(BATCH));
-            more.push(Part::Files(Arc::clone(directory), std::mem::replace(&mut files, rest)));
+        Ok(entries)
+    }
+
+    fn compare(&self, path: &dyn Fn() -> Vec<u8>, entry: ListedEntry, stat: &Stat, looked: &mut Looked) {
+        let ListedEntry { listed, attrs } = entry;
+        let has_attrs = self.has_attrs(attrs, stat);
+        match content(&listed, stat, self.manifest.unkept) {
+            // What it is a further name of is not listed: nothing is known of it.
+            _ if matches!(listed, Listed::Link(_)) => {}
+            Content::Differs(difference) => looked.differs(path(), difference),
+            Content::Same if !self.reads_all || !matches!(listed, Listed::File { .. }) => {
+                if !has_attrs {
+                    looked.differs(path(), Difference::Meta);
+                }
+            }
+            Content::Same | Content::Open => {
+                looked.files.push(Candidate { path: path(), listed, has_attrs });
+            }
         }
-        Ok(())
+    }
+
+    /// Whether what is at this path, and not from the seed, counts.
+    fn is_extra(&self, path: &[u8]) -> bool {
+        !self.manifest.is_left_out(path) && *path != *self.state && !is_nested(path)
     }
 
     fn has_attrs(&self, attrs: Option<ListedAttrs>, stat: &Stat) -> bool {
@@ -233,18 +297,27 @@ impl<'a> Verification<'a> {
         };
         match same {
             Ok(true) if file.has_attrs => {}
-            Ok(true) => self.differs(&file.path, Difference::Meta),
-            Ok(false) => self.differs(&file.path, Difference::Modified),
-            Err(Errno::NOENT | Errno::STALE) => self.differs(&file.path, Difference::Missing),
-            Err(Errno::LOOP | Errno::INVAL | Errno::NXIO) => self.differs(&file.path, Difference::Type),
+            Ok(true) => return self.differs(&file.path, Difference::Meta, 0),
+            Ok(false) => return self.differs(&file.path, Difference::Modified, 0),
+            Err(Errno::NOENT | Errno::STALE) => return self.differs(&file.path, Difference::Missing, 0),
+            Err(Errno::LOOP | Errno::INVAL | Errno::NXIO) => {
+                return self.differs(&file.path, Difference::Type, 0);
+            }
             Err(error) => return Err(error).context("read", || full_path(self.volume.path(), &file.path)),
         }
         Ok(())
     }
 
-    fn differs(&self, path: &[u8], difference: Difference) {
-        let mut differences = self.differences.lock().unwrap_or_else(PoisonError::into_inner);
-        differences.push((path.into(), difference));
+    /// Said once of what is looked at in several parts: with the first.
+    fn differs(&self, path: &[u8], difference: Difference, part: usize) -> Result<()> {
+        if part == 0 {
+            self.told().push((path.into(), difference));
+        }
+        Ok(())
+    }
+
+    fn told(&self) -> MutexGuard<'_, Vec<(Box<[u8]>, Difference)>> {
+        self.differences.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

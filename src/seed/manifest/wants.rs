@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use super::line::Listed;
-use super::read::{ListedEntry, Lookup, Manifest, join, split};
+use super::read::{ListedEntry, Lookup, Manifest, PART, join, split};
 use super::verify::unreadable;
 use crate::error::Result;
 use crate::seed::engine::job::WantedNames;
@@ -39,13 +39,15 @@ impl Wants {
     /// # Errors
     /// When the manifest cannot be read.
     pub(crate) fn add_first_names(&mut self, manifest: &Manifest) -> Result<()> {
-        let mut lookup = Lookup::of(manifest);
-        for path in self.entries(manifest)? {
-            let entry = lookup.entry(&path).map_err(unreadable)?;
+        let (mut lookup, mut firsts) = (Lookup::of(manifest), Vec::new());
+        self.entries(manifest, &mut |path| {
+            let entry = lookup.entry(path).map_err(unreadable)?;
             if let Some(ListedEntry { listed: Listed::Link(first), .. }) = entry {
-                self.reach(&first);
+                firsts.push(first);
             }
-        }
+            Ok(true)
+        })?;
+        firsts.iter().for_each(|first| self.reach(first));
         Ok(())
     }
 
@@ -72,24 +74,32 @@ impl Wants {
         if let Some(path) = directories.into_iter().find(|path| staged.directory(path).is_none()) {
             return Ok(Some(path.to_vec()));
         }
-        for path in self.entries(manifest)? {
-            if !is_same(&mut wanted, &mut found, &path)? {
-                return Ok(Some(path));
-            }
-        }
-        Ok(None)
+        let mut other = None;
+        self.entries(manifest, &mut |path| {
+            let is_same = is_same(&mut wanted, &mut found, path)?;
+            other = Some(path.to_vec()).filter(|_| !is_same);
+            Ok(is_same)
+        })?;
+        Ok(other)
     }
 
-    /// The paths of all that is wanted, but for directories.
-    fn entries(&self, manifest: &Manifest) -> Result<Vec<Vec<u8>>> {
-        let mut paths: Vec<Vec<u8>> =
-            self.leaves.iter().filter(|path| !self.whole.contains(*path)).map(|path| path.to_vec()).collect();
-        for whole in &self.whole {
-            for path in manifest.below(whole) {
-                paths.extend(manifest.entries(path).map_err(unreadable)?.keys().map(|name| join(path, name)));
+    /// Tells of the path of all that is wanted, but for directories, until `each` wants no more.
+    fn entries(&self, manifest: &Manifest, each: &mut dyn FnMut(&[u8]) -> Result<bool>) -> Result<()> {
+        for path in self.leaves.iter().filter(|path| !self.whole.contains(*path)) {
+            if !each(path)? {
+                return Ok(());
             }
         }
-        Ok(paths)
+        for path in self.whole.iter().flat_map(|whole| manifest.below(whole)) {
+            for range in manifest.ranges(path, PART) {
+                for name in manifest.entries(path, &range).map_err(unreadable)?.keys() {
+                    if !each(&join(path, name))? {
+                        return Ok(());
+                    }
+                }
+            }
+        }
+        Ok(())
     }
 
     fn reach(&mut self, path: &[u8]) {

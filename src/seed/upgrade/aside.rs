@@ -1,13 +1,13 @@
 //! What leaves the volume's tree in an upgrade: it is renamed to `aside` in the claim, and looked at once more there.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::os::fd::AsFd;
 
 use rustix::fs::{self, FileType, Mode, OFlags};
 use rustix::io::Errno;
 
 use super::apply::{Applying, lock};
-use super::differences::{Entry, Leaf};
+use super::differences::{ENTRIES, Entry, Leaf};
 use super::matrix::{Change, Found};
 use super::walk::{At, LeftOut, Visitor};
 use crate::error::{Context, Result};
@@ -72,14 +72,17 @@ impl Applying<'_> {
 
     /// Goes on with what a run that was killed had set aside. Hands back the sentinel, if it was: its turn comes last.
     pub(super) fn resume(&self) -> Result<Option<SetAside>> {
-        let left = names(self.aside.as_fd()).context("read directory", ASIDE)?;
+        let left: BTreeSet<_> =
+            names(self.aside.as_fd()).context("read directory", ASIDE)?.into_iter().collect();
         let Some(old) = self.upgrade.old.filter(|_| !left.is_empty()) else { return Ok(None) };
         let mut paths: BTreeMap<Box<[u8]>, Vec<u8>> = BTreeMap::new();
         for path in old.below(b"") {
-            paths.insert(name_of(path), path.to_vec());
-            for name in old.entries(path).map_err(unreadable)?.keys() {
-                let path = join(path, name);
-                paths.insert(name_of(&path), path);
+            let mut here = vec![path.to_vec()];
+            for range in old.ranges(path, ENTRIES) {
+                let entries = old.entries(path, &range).map_err(unreadable)?;
+                here.extend(entries.keys().map(|name| join(path, name)));
+                let named = here.drain(..).map(|path| (name_of(&path), path));
+                paths.extend(named.filter(|(name, _)| left.contains(name)));
             }
         }
         let (mut lookup, mut sentinel) = (Lookup::of(old), None);

@@ -17,6 +17,9 @@ use crate::seed::stage::common::join;
 use crate::volume::is_type;
 use crate::volume::records::Unkept;
 
+/// Bytes of lines of which each seed's entries are in memory at once.
+pub(super) const ENTRIES: u64 = 2 << 20;
+
 /// An entry, no directory, that the two seeds do not have alike.
 #[derive(Debug)]
 pub(super) struct Leaf {
@@ -35,25 +38,29 @@ pub(super) struct Leaf {
 /// # Errors
 /// When a manifest cannot be read.
 pub(super) fn leaves(old: Option<&Manifest>, new: Option<&Manifest>, path: &[u8]) -> io::Result<Vec<Leaf>> {
-    let entries = |manifest: Option<&Manifest>| {
-        manifest.map_or(Ok(ListedEntries::new()), |manifest| manifest.entries(path))
-    };
-    let (mut olds, news) = (entries(old)?, entries(new)?);
-    let (mut old_links, mut new_links) = (old.map(Lookup::of), new.map(Lookup::of));
     let mut found = Vec::new();
-    for (name, entry) in news {
-        let new = first(&mut new_links, entry)?;
-        let old = olds.remove(&name).map(|entry| first(&mut old_links, entry)).transpose()?;
-        let change = match &old {
-            None => Change::Added,
-            Some(old) if is_alike(old, &new) => continue,
-            Some(_) => Change::Changed,
+    // Those of the seed that has more there.
+    let ranges = old.iter().chain(&new).map(|manifest| manifest.ranges(path, ENTRIES));
+    for range in ranges.max_by_key(Vec::len).into_iter().flatten() {
+        let entries = |manifest: Option<&Manifest>| {
+            manifest.map_or(Ok(ListedEntries::new()), |manifest| manifest.entries(path, &range))
         };
-        found.push(Leaf { name, change, old, new: Some(new) });
-    }
-    for (name, entry) in olds {
-        let old = first(&mut old_links, entry)?;
-        found.push(Leaf { name, change: Change::Removed, old: Some(old), new: None });
+        let (mut olds, news) = (entries(old)?, entries(new)?);
+        let (mut old_links, mut new_links) = (old.map(Lookup::of), new.map(Lookup::of));
+        for (name, entry) in news {
+            let new = first(&mut new_links, entry)?;
+            let old = olds.remove(&name).map(|entry| first(&mut old_links, entry)).transpose()?;
+            let change = match &old {
+                None => Change::Added,
+                Some(old) if is_alike(old, &new) => continue,
+                Some(_) => Change::Changed,
+            };
+            found.push(Leaf { name, change, old, new: Some(new) });
+        }
+        for (name, entry) in olds {
+            let old = first(&mut old_links, entry)?;
+            found.push(Leaf { name, change: Change::Removed, old: Some(old), new: None });
+        }
     }
     Ok(found)
 }

@@ -25,7 +25,7 @@ use crate::seed::manifest::verify::unreadable;
 use crate::seed::stage::common::{full_path, join};
 use crate::system::parallel::work_off;
 use crate::volume::records::Unkept;
-use crate::volume::{entries, is_type, look_at, open_in_mount};
+use crate::volume::{entries_of, is_type, look_at, open_in_mount};
 
 /// So many leaves of a directory are visited one after the other.
 const LEAVES: usize = 4;
@@ -161,10 +161,10 @@ impl Upgrade<'_> {
         let leaf = changed.iter().find(|leaf| *leaf.name == *name && leaf.new.is_some());
         let Some(leaf) = leaf else { return Ok(()) };
         let visited = self.open(path).and_then(|directory| {
-            self.in_directory(path, &directory, |at, found| {
-                self.leaf(at, leaf, found.get(name), visitor)?;
-                visitor.leave(at)
-            })
+            let found = self.found(path, &directory, &|found| found == name)?;
+            let at = At { path, directory: directory.as_fd() };
+            let visited = self.leaf(at, leaf, found.get(name), visitor).and_then(|()| visitor.leave(at));
+            visited.map_err(Missing::Error)
         });
         match visited {
             Ok(()) => Ok(()),
@@ -194,7 +194,11 @@ impl Upgrade<'_> {
             if leaves.is_empty() && names.old.is_empty() && names.new.is_empty() && attrs.is_none() {
                 return Ok(());
             }
-            self.in_directory(path, &directory, |at, found| {
+            let mut wanted: HashSet<&[u8]> = names.old.iter().chain(&names.new).copied().collect();
+            wanted.extend(leaves.iter().map(|leaf| &*leaf.name));
+            let found = self.found(path, &directory, &|name| wanted.contains(name))?;
+            let at = At { path, directory: directory.as_fd() };
+            let visited = (|| {
                 self.visit_names(at, (&names, &leaves), &found, visitor, |path, of| {
                     more.push(part(path, of))
                 })?;
@@ -215,7 +219,8 @@ impl Upgrade<'_> {
                 let range = |part| part * LEAVES..open.leaves.len().min((part + 1) * LEAVES);
                 more.extend((0..parts).map(|part| Part::Leaves(Arc::clone(&open), range(part))));
                 Ok(())
-            })
+            })();
+            visited.map_err(Missing::Error)
         });
         match (opened, of) {
             (Ok(()), _) => Ok(()),
@@ -336,16 +341,15 @@ impl Upgrade<'_> {
         }
     }
 
-    /// Does `work` with what is in a directory of the volume.
-    fn in_directory(
+    /// What a directory of the volume has of the names that are `wanted`.
+    fn found(
         &self,
         path: &[u8],
         directory: &OwnedFd,
-        work: impl FnOnce(At<'_>, HashMap<Box<[u8]>, Stat>) -> Result<()>,
-    ) -> std::result::Result<(), Missing> {
+        wanted: &dyn Fn(&[u8]) -> bool,
+    ) -> std::result::Result<HashMap<Box<[u8]>, Stat>, Missing> {
         let full = || full_path(self.volume.path(), path);
-        let found = entries(directory.as_fd()).context("read directory", full).map_err(Missing::Error)?;
-        work(At { path, directory: directory.as_fd() }, found).map_err(Missing::Error)
+        entries_of(directory.as_fd(), wanted).context("read directory", full).map_err(Missing::Error)
     }
 
     fn leaf(&self, at: At<'_>, leaf: &Leaf, found: Option<&Stat>, visitor: &dyn Visitor) -> Result<()> {
