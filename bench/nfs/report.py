@@ -19,7 +19,7 @@ RESULTS = os.path.join(setting.REPOSITORY, "bench", "results")
 # Settings that only say how the machine is made.
 MACHINE = ("memory", "limit", "tools", "faults", "phases")
 # Scenarios that make their own source.
-TREELESS = ("large", "faults")
+TREELESS = ("large", "faults", "upgrade-killed")
 # Peers that use as many workers as volseed.
 PARALLEL = ("64 × ", "fpsync", "xcp")
 
