@@ -16,6 +16,7 @@ use crate::exit::Exit;
 use crate::seed::source::entry::Meta;
 use crate::seed::stage::case::NameCheck;
 use crate::seed::stage::dir::Dir;
+use crate::seed::stage::owner::Owner;
 use crate::seed::stage::space::Space;
 use crate::seed::stage::writer::Shared;
 use crate::volume::records::Totals;
@@ -32,7 +33,15 @@ pub(super) struct Ledger {
     pub(super) totals: Totals,
     max_entries: u64,
     names: NameCheck,
-    links: Vec<(Slot, Task)>,
+    links: Vec<WaitingLink>,
+}
+
+/// A further name of a file, made once all else is written. There may be as many as files: no more is kept than is needed.
+struct WaitingLink {
+    dir: Arc<Dir>,
+    name: Box<[u8]>,
+    owner: Owner,
+    first: (Arc<Dir>, Box<[u8]>),
 }
 
 impl Ledger {
@@ -189,8 +198,9 @@ impl<'a> Feed<'a> {
     /// As [`Feed::file`].
     pub(crate) fn link(&mut self, entry: Entry, dir: Arc<Dir>, name: Box<[u8]>) -> Result<()> {
         self.begin(&entry, false)?;
-        let task = Task::Write(Job::Special(entry, Special::Link(dir, name)));
-        self.ledger().links.push((task.place(), task));
+        let (owner, first) = ((entry.meta.uid, entry.meta.gid), (dir, name));
+        let Entry { dir, name, .. } = entry;
+        self.ledger().links.push(WaitingLink { dir, name, owner, first });
         Ok(())
     }
 
@@ -272,8 +282,12 @@ impl<'a> Feed<'a> {
     pub(super) fn finish(&mut self) -> Result<()> {
         self.flush()?;
         self.drain()?;
-        let mut links = std::mem::take(&mut self.ledger().links);
-        self.queue.push(&mut links).map_err(|_| Error::cancelled())?;
+        let links = std::mem::take(&mut self.ledger().links);
+        for WaitingLink { dir, name, owner: (uid, gid), first: (first_dir, first) } in links {
+            let entry = Entry { dir, name, meta: Meta { uid, gid, ..Meta::default() }, _charge: None };
+            self.write(Job::Special(entry, Special::Link(first_dir, first)))?;
+        }
+        self.flush()?;
         self.drain()
     }
 

@@ -39,8 +39,13 @@ pub(crate) fn removed(path: &Path) -> Error {
     error.help("nothing of it was published; start again")
 }
 
-/// A directory of the seed and a name in it.
-type EntryRef = (Arc<Dir>, Box<[u8]>);
+/// The first name of a file that has several: a directory of the seed and the name in it, and how many names are not met
+/// yet.
+struct FirstName {
+    dir: Arc<Dir>,
+    name: Box<[u8]>,
+    left: u32,
+}
 
 /// A directory as the source of a seed.
 pub(crate) struct Walk<'a> {
@@ -60,7 +65,7 @@ pub(crate) struct Walk<'a> {
 struct WalkState<'a> {
     excluding: &'a mut Excluding,
     /// Where a file with several names was met first, by device and inode.
-    linked: HashMap<(u64, u64), EntryRef>,
+    linked: HashMap<(u64, u64), FirstName>,
     skipped: u64,
 }
 
@@ -208,16 +213,22 @@ impl<'a> Walk<'a> {
             let dir = feed.directory(dir, &name, meta)?;
             return self.feed_listing(Listing { dir, rest: None }, feed);
         }
+        let id = (stat.st_dev, stat.st_ino);
         if stat.st_nlink > 1
-            && let Some((first, first_name)) = seen.linked.get(&(stat.st_dev, stat.st_ino))
+            && let Some(first) = seen.linked.get_mut(&id)
         {
-            let (first, first_name) = (Arc::clone(first), first_name.clone());
-            let entry = self.plain(dir, name, stat);
-            return feed.link(entry, first, first_name);
+            first.left = first.left.saturating_sub(1);
+            let (first_dir, first_name, is_last) =
+                (Arc::clone(&first.dir), first.name.clone(), first.left == 0);
+            if is_last {
+                seen.linked.remove(&id);
+            }
+            return feed.link(self.plain(dir, name, stat), first_dir, first_name);
         }
         let copied = matches!(file_type, FileType::RegularFile | FileType::Symlink | FileType::Fifo);
         if stat.st_nlink > 1 && copied {
-            seen.linked.insert((stat.st_dev, stat.st_ino), (Arc::clone(dir), name.clone()));
+            let left = u32::try_from(stat.st_nlink).unwrap_or(u32::MAX) - 1;
+            seen.linked.insert(id, FirstName { dir: Arc::clone(dir), name: name.clone(), left });
         }
         match file_type {
             FileType::RegularFile => self.file(dir, name, stat, feed),
