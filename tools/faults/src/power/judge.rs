@@ -1,10 +1,13 @@
 //! What holds after a power cut: no record and no sentinel without the whole seed, users' files as they were, and a next
-//! run that completes the volume and leaves nothing behind.
+//! run that completes the volume and leaves nothing behind. Of a repair: the volume stays complete, and no edit is lost.
+
+use std::fs;
 
 use super::cut::{Cut, Recording};
-use super::scenario::{CONTROL, COPIED, Scenario, Step};
+use super::scenario::{CONTROL, COPIED, EDITED, Scenario, Step, TREE, edit};
 use crate::bench::{Bench, FileSystem, same};
 use crate::kit::Snapshot;
+use crate::room::names;
 use crate::scenarios::{SENTINEL, users_files};
 
 /// What the cut left.
@@ -20,6 +23,8 @@ pub(crate) enum Found {
     NotRecovered,
 }
 
+/// Where a repair keeps what it replaces, below the state directory.
+const OLD: &str = "old";
 /// What only one side has beside users' files.
 const USERS: [&str; 5] = [".", "a", "a/f1", "b", "b/current"];
 
@@ -34,6 +39,9 @@ pub(crate) fn judge(
     recording: &Recording,
     cut: Cut,
 ) -> Result<Found, String> {
+    if scenario.is_repair() {
+        return judge_repair(bench, kind, scenario, recording, cut);
+    }
     let disk = bench.disk(recording.image(cut));
     let Ok(_mounted) = bench.mount(kind, &disk, "") else { return Ok(Found::NotRecovered) };
     if scenario.name == CONTROL {
@@ -54,6 +62,62 @@ pub(crate) fn judge(
     trial.check_users()?;
     trial.check_next()?;
     Ok(if has_record { Found::Complete } else { Found::Incomplete })
+}
+
+/// The volume stays complete, each entry is as the user left it or as it was seeded, and no edit is lost.
+fn judge_repair(
+    bench: &Bench,
+    kind: FileSystem,
+    scenario: &Scenario,
+    recording: &Recording,
+    cut: Cut,
+) -> Result<Found, String> {
+    let found = || bench.found().without_directory_times();
+    let damaged = {
+        let disk = bench.disk(recording.base.clone());
+        let _mounted = bench.mount(kind, &disk, "")?;
+        found()
+    };
+    let disk = bench.disk(recording.image(cut));
+    let Ok(_mounted) = bench.mount(kind, &disk, "") else { return Ok(Found::NotRecovered) };
+    let seed = bench.seed.clone().without_directory_times();
+    bench.check_status()?;
+    same(&found().in_neither(&damaged, &seed), "neither as before nor as seeded")?;
+    let is_repaired = seed.missing(&found()).is_empty();
+    if recording.is_after_mark(cut, 1) && !is_repaired {
+        return Err("the repair had ended, and something differs".to_owned());
+    }
+    check_edits(bench)?;
+    for command in [TREE, scenario.command] {
+        let next = bench.plain(command, None);
+        if next.code != 0 {
+            return Err(format!("the next run ended with {}: {}", next.code, next.stderr.trim()));
+        }
+    }
+    same(&seed.differences(&found()), "after the next repair")?;
+    check_edits(bench)?;
+    let left: Vec<_> = bench.left_behind().into_iter().filter(|name| !is_old(name)).collect();
+    same(&left, "left behind")?;
+    bench.check_status()?;
+    Ok(if is_repaired { Found::Complete } else { Found::Incomplete })
+}
+
+fn is_old(name: &str) -> bool {
+    name == OLD || name.starts_with(&format!("{OLD}/"))
+}
+
+/// Every edit is in its place, or was kept.
+fn check_edits(bench: &Bench) -> Result<(), String> {
+    let state = bench.volume().join(".volseed");
+    let old: Vec<_> = names(&state).into_iter().filter(|name| is_old(name)).collect();
+    for path in EDITED {
+        let kept = old.iter().filter(|name| name.ends_with(path)).map(|name| state.join(name));
+        let mut places = kept.chain([bench.volume().join(path)]);
+        if !places.any(|place| fs::read(place).is_ok_and(|there| there == edit(path).as_bytes())) {
+            return Err(format!("the user's edit of {path} is lost"));
+        }
+    }
+    Ok(())
 }
 
 struct Trial<'a> {
@@ -78,7 +142,7 @@ impl Trial<'_> {
         }
         let place = self.bench.root.join("users");
         let files = Snapshot::of(&users_files().write_to(&place)).without(&[".", "a", "b"]);
-        std::fs::remove_dir_all(place).map_err(|error| error.to_string())?;
+        fs::remove_dir_all(place).map_err(|error| error.to_string())?;
         same(&files.missing(&self.bench.found()), "users' files")
     }
 

@@ -1,4 +1,5 @@
-//! What a disk records before its power is cut: seeds, seeds after kills and after cuts, and a control that is unsafe.
+//! What a disk records before its power is cut: seeds, seeds after kills and after cuts, a repair, and a control that is
+//! unsafe.
 
 use std::fs;
 use std::path::Path;
@@ -30,6 +31,10 @@ pub(crate) enum Step {
     UsersFiles,
     /// The command, to its end.
     Run,
+    /// Another one, to its end.
+    Ran(&'static str),
+    /// A user edits some of the seed and removes some, which is durable.
+    Damaged,
     /// The same where `syncfs` is refused.
     WithoutSyncfs,
     /// Killed while it stages, in the same container and mount as the next step.
@@ -40,7 +45,7 @@ pub(crate) enum Step {
     Copy,
 }
 
-const TREE: &str = "{volseed} seed --from {tree} --to {volume} --sentinel index.php --workers 3";
+pub(crate) const TREE: &str = "{volseed} seed --from {tree} --to {volume} --sentinel index.php --workers 3";
 const TAR: &str = "{volseed} seed --from {tar} --to {volume} --sentinel index.php --workers 3";
 
 const fn scenario(name: &'static str, command: &'static str, steps: &'static [Step]) -> Scenario {
@@ -58,8 +63,17 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
     scenario("publishing", TREE, &[Step::KilledAfter("with-attributes"), Step::Run]),
     scenario("recording", TREE, &[Step::KilledAfter("record.json"), Step::Run]),
     Scenario { is_second_cut: true, ..scenario("second-cut", TREE, &[Step::Run]) },
+    scenario(
+        "repair",
+        "{volseed} repair --modified --from {tree} --to {volume} --workers 3",
+        &[Step::Ran(TREE), Step::Damaged, Step::Run],
+    ),
     scenario(CONTROL, TREE, &[Step::Copy]),
 ];
+/// What a user edits of a seed.
+pub(crate) const EDITED: [&str; 3] = ["a/f1", "empty", "many/1/1"];
+/// What a user removes of it.
+const REMOVED: [&str; 5] = ["a/f3", "link", "closed", "many/2/2", "many/3"];
 const TREE_BESIDE_USERS: &str = "{volseed} seed --from {tree} --to {volume} --existing keep --workers 3";
 
 /// What has to be caught.
@@ -73,6 +87,11 @@ const ATTEMPTS: u64 = 60;
 const STAGED: usize = 12;
 
 impl Scenario {
+    /// Whether it is a repair of a volume that is complete.
+    pub(crate) fn is_repair(&self) -> bool {
+        self.steps.iter().any(|step| matches!(step, Step::Damaged))
+    }
+
     /// Plays it on a disk, and gives what the disk went through.
     pub(crate) fn record(
         &self,
@@ -99,13 +118,17 @@ impl Scenario {
         let mounted = bench.mount(kind, &disk, "")?;
         for &step in self.steps {
             match step {
-                Step::UsersFiles => {
-                    users_files().write_to(&at);
+                Step::UsersFiles | Step::Damaged => {
+                    match step {
+                        Step::Damaged => damage(&at).map_err(|error| error.to_string())?,
+                        _ => drop(users_files().write_to(&at)),
+                    }
                     bench.sync();
                     disk.take_log();
                     base = disk.image();
                 }
                 Step::Run => ended_well(&bench.plain(self.command, None))?,
+                Step::Ran(command) => ended_well(&bench.plain(command, None))?,
                 Step::WithoutSyncfs => {
                     let fault = Fault::Error(nix::errno::Errno::EPERM);
                     ended_well(&bench.traced(self.command, At::Nth(kind_of("syncfs"), 1), fault))?;
@@ -128,6 +151,21 @@ impl Scenario {
         drop(mounted);
         Ok(Some(Recording { base, log: disk.take_log() }))
     }
+}
+
+fn damage(volume: &Path) -> std::io::Result<()> {
+    for path in EDITED {
+        fs::write(volume.join(path), edit(path))?;
+    }
+    for path in REMOVED.map(|path| volume.join(path)) {
+        if path.symlink_metadata()?.is_dir() { fs::remove_dir_all(path)? } else { fs::remove_file(path)? }
+    }
+    Ok(())
+}
+
+/// What a user has written there.
+pub(crate) fn edit(path: &str) -> String {
+    format!("a user's, in {path}")
 }
 
 fn kind_of(call: &str) -> usize {
