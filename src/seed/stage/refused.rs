@@ -85,6 +85,8 @@ pub(crate) fn no_symbolic_link(
         Errno::INVAL | Errno::ILSEQ | Errno::OVERFLOW | Errno::NOENT if oddity(name).is_some() => {
             not_made(act, naming, path, cause, longest)
         }
+        // A server that takes none says so with other errors; this one is for whom it keeps out of the directory.
+        Errno::ACCESS if naming.kind().name == "nfs" => not_made(act, naming, path, cause, longest),
         cause if is_refusal(cause) => system()
             .explained(Exit::Refused, "the volume takes no symbolic links")
             .help(help_for_links(naming.kind().name)),
@@ -152,7 +154,24 @@ fn help_for_length(kind: &str) -> &'static str {
 
 #[cfg(test)]
 mod tests {
+    use std::path::Path;
+
     use super::*;
+    use crate::volume::{FileSystem, Storage};
+
+    #[test]
+    fn a_server_that_forbids_a_link_is_told_from_one_that_takes_none() {
+        for (name, cause, expected) in [
+            ("nfs", Errno::ACCESS, Exit::Permission),
+            ("nfs", Errno::PERM, Exit::Refused),
+            ("nfs", Errno::NOTSUP, Exit::Refused),
+            ("cifs", Errno::ACCESS, Exit::Refused),
+        ] {
+            let naming = Naming::new(Path::new("/data"), FileSystem { name, place: Storage::Network });
+            let error = no_symbolic_link(&naming, b"link", b"target", cause, || None);
+            assert_eq!(error.exit_code(), expected, "{name}: {error}");
+        }
+    }
 
     #[test]
     fn what_is_odd_in_a_name_is_said() {
