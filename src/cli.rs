@@ -373,6 +373,13 @@ pub(crate) struct UpgradeArgs {
     /// code 78: the image may contain half a seed.
     #[arg(long, env = "VOLSEED_MAX_DELETE", value_name = "PERCENT", default_value = "50", value_parser = clap::value_parser!(u8).range(0..=100))]
     pub max_delete: u8,
+    /// Program called around seeds
+    ///
+    /// It is called with one word: `post-seed` after the first seed, `pre-upgrade` before an upgrade changes anything, which
+    /// it refuses by failing, and `post-upgrade` after it. The last two are for migrations: no app starts before
+    /// `post-seed` or `post-upgrade` has succeeded, and every start calls it again until then (docs/hooks.md).
+    #[arg(long, env = "VOLSEED_HOOK", value_name = "PROGRAM")]
+    pub hook: Option<PathBuf>,
     /// Version to take back
     ///
     /// A volume at exactly this version is taken back to `--seed-version`, by the rules of an upgrade. Stop every

@@ -20,6 +20,8 @@ pub enum Exit {
     Archive,
     /// The source does not exist.
     Source,
+    /// A hook failed.
+    Hook,
     /// An error in volseed itself.
     Bug,
     /// A system call failed.
@@ -57,6 +59,7 @@ pub const TABLE: &[(Exit, u8, &str, &str)] = &[
         "the archive is corrupt or truncated, or contains something that a seed must not contain",
     ),
     (Exit::Source, 66, "EX_NOINPUT", "the source does not exist"),
+    (Exit::Hook, 69, "EX_UNAVAILABLE", "the program of --hook failed"),
     (Exit::Bug, 70, "EX_SOFTWARE", "an error in volseed itself; please report it"),
     (Exit::System, 71, "EX_OSERR", "a system call failed"),
     (Exit::Volume, 73, "EX_CANTCREAT", "the volume is read-only or full"),

@@ -25,6 +25,8 @@ pub(crate) enum Phase {
     Syncing,
     /// The stage is being moved to its place.
     Publishing,
+    /// A hook runs.
+    Migrating,
     /// Every volume is seeded.
     Complete,
     /// The work ended with an error.
@@ -32,12 +34,13 @@ pub(crate) enum Phase {
 }
 
 /// In their order, with their names in answers, log lines and metrics.
-const PHASES: [(Phase, &str); 7] = [
+const PHASES: [(Phase, &str); 8] = [
     (Phase::Checking, "checking"),
     (Phase::Waiting, "waiting"),
     (Phase::Seeding, "seeding"),
     (Phase::Syncing, "syncing"),
     (Phase::Publishing, "publishing"),
+    (Phase::Migrating, "migrating"),
     (Phase::Complete, "complete"),
     (Phase::Failed, "failed"),
 ];
@@ -409,7 +412,7 @@ impl Progress {
             (size > 0).then(|| self.source_read.load(Relaxed) as f64 / size as f64)
         };
         let done = match phase {
-            Phase::Checking | Phase::Failed => None,
+            Phase::Checking | Phase::Migrating | Phase::Failed => None,
             Phase::Waiting => match self.followed.load(Relaxed).checked_sub(1) {
                 None => done.filter(|_| known).map(|share| share.clamp(0.0, 1.0)),
                 Some(percent) => Some(f64::from(percent) / 100.0),

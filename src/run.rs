@@ -9,6 +9,7 @@ pub(crate) mod emptied;
 pub(crate) mod events;
 pub(crate) mod floors;
 pub(crate) mod gate;
+pub(crate) mod hook;
 pub(crate) mod plan;
 pub(crate) mod protocol;
 pub(crate) mod repair;

@@ -311,6 +311,7 @@ impl StageJob<'_> {
         let mut top = volume::names(tree).context("read directory", self.tree_path().as_path())?;
         top.sort();
         Ok(Sealed {
+            hook: self.config.hook.is_some() && self.repair.is_none(),
             generation: staged.generation,
             version: self.config.seed_version.clone(),
             totals,

@@ -47,6 +47,7 @@ impl<F: Files> ClaimStore<'_, F> {
             inherited: false,
             was_open: false,
             record: None,
+            is_highest: false,
             older: Vec::new(),
             nonce,
             claims,
@@ -65,7 +66,10 @@ impl<F: Files> ClaimStore<'_, F> {
         let Some(state) = self.current(claim).await? else { return Ok(false) };
         let Some(found) = self.find(&state, claim.epoch).await? else { return Ok(false) };
         let ours = found.holder.is_some_and(|holder| holder.nonce == claim.nonce);
-        Ok(ours && self.verify(claim).await?)
+        let is_verified = ours && self.verify(claim).await?;
+        // A record of our own that a hook is owed by does not end it.
+        let is_owed = |record: &Public| record.epoch == claim.epoch && !record.is_complete();
+        Ok(is_verified || ours && claim.is_highest && claim.record.as_ref().is_some_and(is_owed))
     }
 
     /// Builds a claim where nobody looks.
@@ -136,6 +140,7 @@ impl<F: Files> ClaimStore<'_, F> {
 
     /// Looks at the claims and the record: whether ours is the highest, and above the record's.
     pub(crate) async fn verify(&self, claim: &mut Claim<F::Dir>) -> Result<bool> {
+        claim.is_highest = false;
         // Opened again: names in a directory that was opened long ago may be cached (nfs(5), `lookupcache`).
         let Some(state) = self.current(claim).await? else { return Ok(false) };
         let epochs = self.epochs(&state).await?;
@@ -143,8 +148,9 @@ impl<F: Files> ClaimStore<'_, F> {
         let Some(state) = self.state().await? else { return Ok(false) };
         claim.record = self.record(&state.dir).await?;
         claim.older = epochs.iter().copied().filter(|epoch| *epoch < claim.epoch).collect();
+        claim.is_highest = epochs.last() == Some(&claim.epoch);
         let recorded = claim.record.as_ref().map_or(0, |record| record.epoch);
-        Ok(epochs.last() == Some(&claim.epoch) && recorded < claim.epoch)
+        Ok(claim.is_highest && recorded < claim.epoch)
     }
 
     /// The state directory, while it is the one that the claim was made in: a new one counts claims from 1.

@@ -108,11 +108,16 @@ impl<F: Files> ClaimStore<'_, F> {
     }
 
     /// Records the volume as complete; durable on return. The manifest, which is in `stage` of the claim, gets its
-    /// place before. The public record comes last: who sees it finds the private one that it is of.
+    /// place before. The public record, which is returned, comes last: who sees it finds the private one that it is of.
     ///
     /// # Errors
     /// When it could not be made durable, or the claim is ours no more.
-    pub(crate) async fn complete(&self, claim: &Claim<F::Dir>, stage: &str, record: &Complete) -> Result<()> {
+    pub(crate) async fn complete(
+        &self,
+        claim: &Claim<F::Dir>,
+        stage: &str,
+        record: &Complete,
+    ) -> Result<Public> {
         let manifest = ManifestRef::name(record.generation);
         if record.manifest.is_some() {
             self.place_manifest(claim, stage, &manifest).await?;
@@ -121,16 +126,18 @@ impl<F: Files> ClaimStore<'_, F> {
             self.retire_manifests(claim, manifest.as_bytes()).await?;
         }
         let private = to_bytes(record);
-        let public = to_bytes(&Public::of(record, &private));
+        let public = Public::of(record, &private);
+        let bytes = to_bytes(&public);
         let written = self.files.together([
             Call::Write(&claim.dir, Complete::FILE, &private),
-            Call::WriteReadable(&claim.dir, Public::FILE, &public),
+            Call::WriteReadable(&claim.dir, Public::FILE, &bytes),
         ]);
         for (written, name) in written.await.into_iter().zip([Complete::FILE, Public::FILE]) {
             written.context("write record", || self.state.path.join(name))?;
         }
         self.put(claim, Complete::FILE, &private).await?;
-        self.put(claim, Public::FILE, &public).await
+        self.put(claim, Public::FILE, &bytes).await?;
+        Ok(public)
     }
 
     /// Takes every manifest but the one of this name to our claim, where it goes with that. By a rename, which a holder
@@ -146,8 +153,8 @@ impl<F: Files> ClaimStore<'_, F> {
         Ok(())
     }
 
-    /// Records that this claim changed a volume that was and is complete; durable on return. No later claim gets its
-    /// number.
+    /// Records that this claim changed a volume that is complete by `record`, or ran the hook that it was complete but for;
+    /// durable on return. No later claim gets its number.
     ///
     /// # Errors
     /// When it could not be made durable, or the claim is ours no more.

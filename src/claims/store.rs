@@ -65,6 +65,8 @@ pub(crate) struct Claim<D> {
     pub was_open: bool,
     /// The record, as it was when the volume was claimed.
     pub record: Option<Public>,
+    /// Whether no claim was higher at the last look.
+    pub(super) is_highest: bool,
     /// The lower claims that were there then.
     pub(crate) older: Vec<u64>,
     pub(super) nonce: String,

@@ -216,9 +216,11 @@ impl Parsed {
     /// The volumes of the file's tables, or the one of the command line.
     fn volumes(&self, alone: &Verb) -> Result<Vec<VolumeConfig>> {
         let volume = |verb: &Verb| match verb {
-            Verb::Run(args) => config::seeded(&args.volume, &args.copy, &args.upgrade),
-            Verb::Seed(args) => config::seeded(&args.volume, &args.copy, &args.upgrade),
-            Verb::Plan(args) => config::seeded(&args.volume, &args.copy, &args.upgrade),
+            Verb::Run(args) => {
+                config::seeded(&args.volume, &args.copy, &args.upgrade, args.app.user.as_ref())
+            }
+            Verb::Seed(args) => config::seeded(&args.volume, &args.copy, &args.upgrade, None),
+            Verb::Plan(args) => config::seeded(&args.volume, &args.copy, &args.upgrade, None),
             Verb::Doctor(args) => config::examined(args),
             Verb::Wait(args) => config::volume(&args.volume, None),
             Verb::Status(args) => config::volume(&args.volume, None),

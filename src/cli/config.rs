@@ -17,7 +17,8 @@ use super::{
 };
 use crate::error::{Error, Result};
 use crate::exit::Exit;
-use crate::system::users::{Database, Identity};
+use crate::system::commands;
+use crate::system::users::{Database, Identity, Spec};
 use crate::volume::records::DIRECTORY;
 
 /// Minimum of `--memory`: four buffers of 1 MiB keep two processors busy.
@@ -58,6 +59,15 @@ pub(crate) struct UpgradeOptions {
     pub rollback_from: Option<String>,
 }
 
+/// What is called after a seed, and before and after an upgrade.
+#[derive(Debug, Clone)]
+pub(crate) struct Hook {
+    /// From the root of the file system.
+    pub program: PathBuf,
+    /// Who it runs as, where that is not us.
+    pub user: Option<Identity>,
+}
+
 /// One volume and its seed.
 #[derive(Debug, Clone)]
 pub(crate) struct VolumeConfig {
@@ -67,6 +77,8 @@ pub(crate) struct VolumeConfig {
     pub repair: RepairOptions,
     /// What an upgrade does.
     pub upgrade: UpgradeOptions,
+    /// What is called around it.
+    pub hook: Option<Hook>,
     /// The seed. `-` is standard input.
     pub from: PathBuf,
     /// Where the state is, in place of `.volseed` in the root.
@@ -217,9 +229,7 @@ pub(crate) fn app(args: &AppArgs, check: &AppCheckArgs) -> Result<AppConfig> {
             "an image's ENTRYPOINT empties the CMD that it inherits: say CMD again after it, or give it behind --; volseed seed only seeds",
         ));
     }
-    let wrong = |cause| Error::new(Exit::Usage, "option --user", cause);
-    let user =
-        args.user.as_ref().map(|user| Database::default().identity(user).map_err(wrong)).transpose()?;
+    let user = args.user.as_ref().map(user).transpose()?;
     let programs = only_for::programs(&args.command);
     let seeds = |commands: &Commands| programs.iter().any(|program| commands.matches(program));
     if !args.supervise && !check.admin.is_empty() {
@@ -228,6 +238,22 @@ pub(crate) fn app(args: &AppArgs, check: &AppCheckArgs) -> Result<AppConfig> {
     }
     let seeds = args.only_for.as_ref().is_none_or(seeds);
     Ok(AppConfig { args: args.clone(), check: check.clone(), user, seeds, programs })
+}
+
+fn user(spec: &Spec) -> Result<Identity> {
+    let wrong = |cause| Error::new(Exit::Usage, "option --user", cause);
+    Database::default().identity(spec).map_err(wrong)
+}
+
+/// The program of `--hook`: found now, since it runs in the volume's root.
+fn hook(program: &Path, as_user: Option<&Spec>) -> Result<Hook> {
+    let wrong = |cause: &str| {
+        Error::new(Exit::Usage, format!("option --hook {}", program.display()), cause)
+            .help("name a program that is in the image, and can be executed")
+    };
+    let found = commands::find(program.as_os_str()).ok_or_else(|| wrong("there is no such program"))?;
+    let program = std::path::absolute(&found).map_err(|_| wrong("this directory is gone"))?;
+    Ok(Hook { program, user: as_user.map(user).transpose()? })
 }
 
 /// The question of `volseed health`, put to the server that these options ask for: its own, or those of the
@@ -284,15 +310,22 @@ pub(crate) fn volume(args: &VolumeArgs, copy: Option<&CopyArgs>) -> Result<Volum
         wait_timeout: args.wait_timeout,
         repair: RepairOptions::default(),
         upgrade: UpgradeOptions::default(),
+        hook: None,
     })
 }
 
 /// A volume to seed or to upgrade.
 ///
 /// # Errors
-/// As [`volume`]; exit 64 where an upgrade has no version to lead to, or reads a source that cannot be read twice.
-pub(crate) fn seeded(args: &VolumeArgs, copy: &CopyArgs, upgrade: &UpgradeArgs) -> Result<VolumeConfig> {
-    let volume = volume(args, Some(copy))?;
+/// As [`volume`]; exit 64 where there is no such hook, or an upgrade has no version to lead to, or reads a source that cannot be read twice.
+pub(crate) fn seeded(
+    args: &VolumeArgs,
+    copy: &CopyArgs,
+    upgrade: &UpgradeArgs,
+    as_user: Option<&Spec>,
+) -> Result<VolumeConfig> {
+    let hook = upgrade.hook.as_deref().map(|program| hook(program, as_user)).transpose()?;
+    let volume = VolumeConfig { hook, ..volume(args, Some(copy))? };
     let option = match (upgrade.upgrade.is_empty(), &upgrade.rollback_from) {
         (false, _) => "--upgrade",
         (true, Some(_)) => "--rollback-from",

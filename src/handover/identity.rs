@@ -5,7 +5,7 @@ use std::os::fd::AsFd;
 use rustix::fs::{self, FileType, OFlags};
 
 use nix::errno::Errno;
-use nix::unistd::{Gid, Uid, getgroups, getresgid, getresuid, setgroups, setresgid, setresuid};
+use nix::unistd::{Gid, Uid, setgroups, setresgid, setresuid};
 
 use crate::error::{Error, Result};
 use crate::exit::Exit;
@@ -38,7 +38,7 @@ pub(crate) fn give_standard_files(uid: u32) {
 /// # Errors
 /// Exit 77 when the system refuses, 71 when it says yes and does otherwise.
 pub(crate) fn assume(user: &Identity) -> Result<()> {
-    if is(user) {
+    if user.is_ours() {
         return Ok(());
     }
     let (uid, gid) = (Uid::from_raw(user.uid), Gid::from_raw(user.gid));
@@ -55,7 +55,7 @@ pub(crate) fn assume(user: &Identity) -> Result<()> {
             };
             Error::os("become user", name.as_str(), std::io::Error::from(error)).exit(Exit::Permission).help(help)
         })?;
-    if !is(user) {
+    if !user.is_ours() {
         return Err(Error::new(
             Exit::System,
             "become user",
@@ -64,23 +64,4 @@ pub(crate) fn assume(user: &Identity) -> Result<()> {
         .on(name.as_str()));
     }
     Ok(())
-}
-
-fn is(user: &Identity) -> bool {
-    let uids = getresuid()
-        .is_ok_and(|ids| [ids.real, ids.effective, ids.saved].iter().all(|id| id.as_raw() == user.uid));
-    let gids = getresgid()
-        .is_ok_and(|ids| [ids.real, ids.effective, ids.saved].iter().all(|id| id.as_raw() == user.gid));
-    uids && gids && same_groups(user)
-}
-
-fn same_groups(user: &Identity) -> bool {
-    let sorted = |mut groups: Vec<u32>| {
-        groups.push(user.gid);
-        groups.sort_unstable();
-        groups.dedup();
-        groups
-    };
-    let ours = getgroups().unwrap_or_default().into_iter().map(Gid::as_raw).collect();
-    sorted(ours) == sorted(user.groups.clone())
 }

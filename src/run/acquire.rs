@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use rustix::io::Errno;
 
+use super::gate::Next;
 use super::protocol::{Event, Replica, SourceSlot, Work};
 use super::waiting::Waiting;
 use crate::claims::beat::Beat;
@@ -78,9 +79,14 @@ enum Stateless<D> {
 enum Recorded {
     /// Nothing that is still true; the claim that it is of, 0 without one.
     Not(u64),
-    /// The volume is complete but for a hook.
-    Pending,
-    Complete(Box<Public>),
+    /// The volume is complete, perhaps but for a hook; and what is next.
+    Yes(Box<Public>, Next),
+}
+
+impl Recorded {
+    fn needs_a_claim(&self) -> bool {
+        matches!(self, Recorded::Not(_) | Recorded::Yes(_, Next::Change | Next::Hook))
+    }
 }
 
 impl<F: Files, C: Clock, W: Work<F>> Replica<'_, F, C, W> {
@@ -114,13 +120,7 @@ impl<F: Files, C: Clock, W: Work<F>> Replica<'_, F, C, W> {
         };
         // What another replica has put into a new one by now shows once ours is the highest claim.
         let mut recorded = if is_new { Recorded::Not(0) } else { self.recorded(&dir).await? };
-        if let Recorded::Complete(record) = recorded {
-            if !self.goes_on(&record).await? {
-                return Ok(Some(self.completed(record, &dir, waiting).await));
-            }
-            recorded = Recorded::Complete(record);
-        }
-        if self.rules.mode != Mode::Wait {
+        if self.rules.mode != Mode::Wait && recorded.needs_a_claim() {
             let Some(is_locked) = self.enter(&dir, &recorded, waiting, lock).await? else { return Ok(None) };
             if is_locked && !is_new {
                 // Of before we had the lock it says nothing of its holder's last act.
@@ -128,16 +128,16 @@ impl<F: Files, C: Clock, W: Work<F>> Replica<'_, F, C, W> {
             }
         }
         let recorded = match recorded {
-            Recorded::Complete(record) if self.goes_on(&record).await? => record.epoch,
-            Recorded::Complete(record) => {
+            Recorded::Yes(record, Next::Start) => {
                 return Ok(Some(self.completed(record, &dir, waiting).await));
             }
-            Recorded::Not(_) if self.rules.mode == Mode::Repair => return Err(self.not_seeded()),
-            Recorded::Pending => {
+            Recorded::Yes(_, Next::Wait) => {
                 self.release(lock).await;
                 self.wait_for_hook(waiting).await?;
                 return Ok(None);
             }
+            Recorded::Yes(record, Next::Change | Next::Hook) => record.epoch,
+            Recorded::Not(_) if self.rules.mode == Mode::Repair => return Err(self.not_seeded()),
             Recorded::Not(epoch) => epoch,
         };
         waiting.looks += 1;
@@ -176,7 +176,8 @@ impl<F: Files, C: Clock, W: Work<F>> Replica<'_, F, C, W> {
         if let Some(owner) = self.another_owner(&state).await? {
             self.release(lock).await;
             match recorded {
-                Recorded::Pending => self.wait_for_hook(waiting).await?,
+                // What another user says is owed is not ours to do.
+                Recorded::Yes(_, Next::Hook) => self.wait_for_hook(waiting).await?,
                 _ => self.displace(&state, owner, waiting, lock).await?,
             }
             return Ok(None);
@@ -244,12 +245,11 @@ impl<F: Files, C: Clock, W: Work<F>> Replica<'_, F, C, W> {
     /// What the record says, after a look at what it speaks of.
     async fn recorded(&self, state: &F::Dir) -> Result<Recorded> {
         let Some(record) = self.store.record(state).await? else { return Ok(Recorded::Not(0)) };
-        let is_current = !self.work.is_emptied(&record).await? && self.store.is_current(&record).await?;
-        Ok(match is_current {
-            true if record.is_complete() => Recorded::Complete(record.into()),
-            true => Recorded::Pending,
-            false => Recorded::Not(record.epoch),
-        })
+        if self.work.is_emptied(&record).await? || !self.store.is_current(&record).await? {
+            return Ok(Recorded::Not(record.epoch));
+        }
+        let next = self.next(&record).await?;
+        Ok(Recorded::Yes(record.into(), next))
     }
 
     /// The other user whose the state directory is, where that keeps us from working in it.

@@ -52,7 +52,7 @@ fn tell(progress: &Progress) -> Option<String> {
         Phase::Checking | Phase::Seeding | Phase::Publishing => !progress.waits_for_source(),
         // A disk may well take that long to write what it was given.
         Phase::Syncing => is_remote(),
-        Phase::Waiting | Phase::Complete | Phase::Failed => false,
+        Phase::Waiting | Phase::Migrating | Phase::Complete | Phase::Failed => false,
     };
     if !is_waited_for {
         return None;

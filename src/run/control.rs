@@ -14,7 +14,7 @@ use tokio::sync::{oneshot, watch};
 
 use super::acquire::Mode;
 use super::answers::{AnswerWatch, LOOK_EVERY};
-use super::volumes;
+use super::{hook, volumes};
 use crate::cancel::Cancel;
 use crate::cli::config::{Config, VolumeConfig};
 use crate::error::{Context, Error, Result};
@@ -130,7 +130,7 @@ impl SeedingThread {
                 _ = waker.read(&mut byte) => match signals.received() {
                     Some(signal) => {
                         tracing::info!(signal, "stopping");
-                        self.stop().await;
+                        self.stop(progress).await;
                         return Ok(Some(signal));
                     }
                     // A child has ended: as PID 1 we are given orphans.
@@ -149,10 +149,11 @@ impl SeedingThread {
         }
     }
 
-    /// Leaves it where it does not end in time.
-    async fn stop(self) {
+    /// Leaves it where it does not end in time. A hook has its own.
+    async fn stop(self, progress: &Progress) {
         self.cancel.set();
-        if tokio::time::timeout(STOPPING, self.result).await.is_ok() {
+        let hook = if progress.phase() == Phase::Migrating { hook::LAST_SECONDS } else { Duration::ZERO };
+        if tokio::time::timeout(hook + STOPPING, self.result).await.is_ok() {
             let _ = self.thread.join();
         }
     }

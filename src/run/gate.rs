@@ -2,6 +2,19 @@
 
 use crate::cli::values::VersionPattern;
 
+/// What is next for a volume that has a record.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Next {
+    /// Nothing: an app may start.
+    Start,
+    /// It is changed: upgraded, taken back, or repaired.
+    Change,
+    /// The hook that it is complete but for has to run, and is ours.
+    Hook,
+    /// The same, and it is another image's.
+    Wait,
+}
+
 /// What the volume's record says.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct VolumeVersion<'a> {
@@ -9,13 +22,15 @@ pub(crate) struct VolumeVersion<'a> {
     pub version: Option<&'a str>,
     /// Those that it was upgraded from.
     pub before: &'a [&'a str],
+    /// Whether it is complete but for a hook.
+    pub pending: bool,
 }
 
 /// What the image asks for.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct ImageVersion<'a> {
-    /// Its own.
-    pub version: &'a str,
+    /// Its own, where it has one.
+    pub version: Option<&'a str>,
     /// Of the versions that it upgrades; `none` is one that is not known.
     pub upgrades: &'a [VersionPattern],
     /// The version that it takes back to its own.
@@ -38,6 +53,10 @@ pub(crate) enum Sentinel {
 pub(crate) enum Verdict {
     /// It is at the image's version.
     Same,
+    /// The same, but for a hook, which is run.
+    Hook,
+    /// It is complete but for the hook of another version: that is waited for.
+    WaitForHook,
     /// It is at a newer one: left as it is.
     Newer,
     /// It is at an older one, and nobody asks for an upgrade: left as it is.
@@ -61,13 +80,17 @@ pub(crate) fn gate<E>(
     image: ImageVersion<'_>,
     sentinel: impl FnOnce() -> Result<Sentinel, E>,
 ) -> Result<Verdict, E> {
-    if volume.version == Some(image.version) {
-        return Ok(Verdict::Same);
+    if volume.version == image.version {
+        return Ok(if volume.pending { Verdict::Hook } else { Verdict::Same });
     }
+    // Before the hook: a migration that fails is when a version is taken back.
     if image.rollback_from.is_some() && image.rollback_from == volume.version {
         return Ok(Verdict::Rollback);
     }
-    if is_newer(volume, image.version) {
+    if volume.pending {
+        return Ok(Verdict::WaitForHook);
+    }
+    if image.version.is_some_and(|image| is_newer(volume, image)) {
         return Ok(Verdict::Newer);
     }
     if image.upgrades.is_empty() {
@@ -117,16 +140,17 @@ mod tests {
     struct Case<'a> {
         volume: Option<&'a str>,
         before: &'a [&'a str],
-        image: &'a str,
+        image: Option<&'a str>,
         upgrades: &'a [&'a str],
         rollback_from: Option<&'a str>,
         sentinel: Sentinel,
+        pending: bool,
     }
 
     fn verdict(case: &Case<'_>) -> Verdict {
         let upgrades: Vec<VersionPattern> =
             case.upgrades.iter().map(|pattern| pattern.parse().unwrap()).collect();
-        let volume = VolumeVersion { version: case.volume, before: case.before };
+        let volume = VolumeVersion { version: case.volume, before: case.before, pending: case.pending };
         let image =
             ImageVersion { version: case.image, upgrades: &upgrades, rollback_from: case.rollback_from };
         gate(volume, image, || Ok::<_, ()>(case.sentinel)).unwrap()
@@ -135,15 +159,17 @@ mod tests {
     #[test]
     fn the_first_rule_that_matches_decides() {
         use Sentinel::{Changed, OfASeed, Unknown};
-        use Verdict::{Newer, NotAsked, NotFrom, Rollback, Same, SelfUpdated, Upgrade};
+        use Verdict::{Hook, Newer, NotAsked, NotFrom, Rollback, Same, SelfUpdated, Upgrade, WaitForHook};
         let base = |volume, image, upgrades| Case {
             volume,
             before: &[],
-            image,
+            image: Some(image),
             upgrades,
             rollback_from: None,
             sentinel: OfASeed,
+            pending: false,
         };
+        let owed = |case| Case { pending: true, ..case };
         let all: &[&str] = &["*"];
         for (case, expected) in [
             (base(Some("2"), "2", all), Same),
@@ -169,9 +195,19 @@ mod tests {
             (Case { rollback_from: Some("3"), ..base(Some("2"), "2", &[]) }, Same),
             (Case { rollback_from: Some("3"), ..base(Some("4"), "2", all) }, Newer),
             (Case { rollback_from: Some("3"), before: &["2"], ..base(Some("3"), "2", &[]) }, Rollback),
+            (Case { image: None, ..base(Some("1"), "", &[]) }, NotAsked),
+            (owed(base(Some("2"), "2", all)), Hook),
+            (owed(Case { image: None, ..base(None, "", &[]) }), Hook),
+            (owed(Case { image: None, ..base(Some("2"), "", &[]) }), WaitForHook),
+            (owed(base(None, "2", &["none"])), WaitForHook),
+            (owed(base(Some("3"), "2", &[])), WaitForHook),
+            (owed(base(Some("1"), "2", all)), WaitForHook),
+            (owed(base(Some("27"), "29", &["28"])), WaitForHook),
+            (owed(Case { rollback_from: Some("3"), ..base(Some("3"), "2", &[]) }), Rollback),
+            (owed(Case { rollback_from: Some("3"), ..base(Some("2"), "2", &[]) }), Hook),
         ] {
             let Case { volume, image, upgrades, .. } = case;
-            assert_eq!(verdict(&case), expected, "{volume:?} {image} {upgrades:?}");
+            assert_eq!(verdict(&case), expected, "{volume:?} {image:?} {upgrades:?}");
         }
     }
 }

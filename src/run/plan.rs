@@ -47,6 +47,8 @@ enum Does {
     StartOnNewer,
     StartOnOlder,
     StartOnSelfUpdated,
+    Hook,
+    WaitForHook,
     Upgrade,
     Rollback,
     Refuse,
@@ -62,6 +64,10 @@ impl Does {
             Does::StartOnNewer => "nothing to do: it is at a newer version, and is left as it is",
             Does::StartOnOlder => "nothing to do: it is at another version, and --upgrade is not given",
             Does::StartOnSelfUpdated => "nothing to do: the app has updated itself, and is left as it is",
+            Does::Hook => "its hook would be run: it has not succeeded yet",
+            Does::WaitForHook => {
+                "would be waited for: a hook of the image that made it complete has not succeeded yet"
+            }
             Does::Upgrade => "would be upgraded",
             Does::Rollback => "would be taken back",
             Does::Refuse => "would be refused",
@@ -137,7 +143,11 @@ fn on(config: &VolumeConfig, volume: &Volume) -> Result<Planned> {
         }
     };
     let version = config.seed_version.as_deref();
-    if version.is_none_or(|version| public.has_version(version)) {
+    if !public.is_complete() && public.is_at(version) {
+        planned.does = if config.hook.is_some() { Does::Hook } else { Does::WaitForHook };
+        return Ok(planned);
+    }
+    if public.is_complete() && version.is_none_or(|version| public.has_version(version)) {
         return Ok(planned);
     }
     look_closer(config, volume, &public, planned)
@@ -191,8 +201,10 @@ fn look_closer(
     };
     planned.from = record.version.as_ref().map(ToString::to_string);
     let state = volume.open_state()?;
-    planned.does = match upgrade::verdict(config, volume, state.as_fd(), &record)? {
+    planned.does = match upgrade::verdict(config, volume, state.as_fd(), (public, &record))? {
         Verdict::Same => Does::Start,
+        Verdict::Hook => Does::Hook,
+        Verdict::WaitForHook => Does::WaitForHook,
         Verdict::Newer => Does::StartOnNewer,
         Verdict::NotAsked => Does::StartOnOlder,
         Verdict::SelfUpdated => Does::StartOnSelfUpdated,
@@ -223,8 +235,14 @@ impl Planned {
     pub(crate) fn exit(&self) -> Exit {
         match self.does {
             Does::Refuse => Exit::Refused,
-            Does::Seed | Does::Adopt | Does::Complete | Does::Upgrade | Does::Rollback => Exit::Differs,
-            Does::Start | Does::StartOnNewer | Does::StartOnOlder | Does::StartOnSelfUpdated => Exit::Success,
+            Does::Seed | Does::Adopt | Does::Complete | Does::Hook | Does::Upgrade | Does::Rollback => {
+                Exit::Differs
+            }
+            Does::Start
+            | Does::StartOnNewer
+            | Does::StartOnOlder
+            | Does::StartOnSelfUpdated
+            | Does::WaitForHook => Exit::Success,
         }
     }
 

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use super::acquire::{Acquired, FIRST_PAUSE, LockState, Mode};
 use super::decision::{Decision, Found, decide};
+use super::gate::Next;
 use crate::claims::beat::{Beat, Holder};
 use crate::claims::expiry::{self, Lock, Sharing};
 use crate::claims::io::{Clock, Files};
@@ -63,8 +64,23 @@ pub(crate) trait Work<F: Files> {
         after: Option<&Public>,
         heartbeat: &Self::Heartbeat,
     ) -> Result<Self::Staged>;
-    /// Whether this image upgrades the complete volume of `record`.
-    async fn is_outdated(&self, record: &Public) -> Result<bool>;
+    /// What is next for the volume of `record`, by its version and this image's.
+    async fn next(&self, record: &Public) -> Result<Next>;
+    /// Asks this image's hook, if it has one, whether the volume of `record` may be upgraded now.
+    async fn ask_before_upgrade(
+        &self,
+        claim: &Claim<F::Dir>,
+        record: &Public,
+        heartbeat: &Self::Heartbeat,
+    ) -> Result<()>;
+    /// Runs the hook that the volume is complete but for by `record`. `again` says that it may have run before.
+    async fn run_hook(
+        &self,
+        claim: &Claim<F::Dir>,
+        record: &Public,
+        again: bool,
+        heartbeat: &Self::Heartbeat,
+    ) -> Result<()>;
     /// Stages what an upgrade of the volume of `record` needs; nothing where there is none to do after all.
     async fn stage_upgrade(
         &self,
@@ -141,7 +157,7 @@ pub(crate) enum Event<'a> {
     Foreign(u32),
     /// The state directory is another user's, and may not be had: that user has to complete the volume.
     WaitsForOwner(u32),
-    /// A hook has to run before the volume is complete.
+    /// A hook of another image has to run before the volume is complete.
     Pending,
     /// Others could enter the claim while it was filled: it is begun again; how we noticed.
     Opened(u64, &'a Error),
@@ -167,8 +183,10 @@ pub(crate) enum Outcome<P> {
     Unrecorded(Option<String>),
     /// It was seeded before volseed, and is recorded so now; what was put there of the seed, where something was.
     Adopted(Box<Complete>, Option<P>),
-    /// It was made complete now.
+    /// It was made complete now, but for the hook that the record names, if it names one.
     Completed(Box<Complete>, P),
+    /// It was complete but for a hook, which has run now.
+    Settled(Box<Public>),
     /// It was complete, and what was missing was put back, where anything was; or why it was not.
     Repaired(Result<Option<P>>),
 }
@@ -225,6 +243,8 @@ pub(crate) struct Replica<'a, F: Files, C, W> {
 /// How holding the volume ended.
 enum Attempt<P> {
     Done(Outcome<P>),
+    /// There is nothing for us to do on it, and another look says what follows.
+    Nothing,
     Failed(Error),
     /// Another replica took over from the claim of this number.
     Lost(u64, Error),
@@ -260,6 +280,7 @@ impl<F: Files, C: Clock, W: Work<F>> Replica<'_, F, C, W> {
             match self.hold(claim, of_lock, &mut source).await {
                 // What an earlier image left unfinished is finished now, and is to be upgraded in turn.
                 Attempt::Done(Outcome::Completed(record, _)) if self.leads_on(&record).await? => {}
+                Attempt::Nothing => {}
                 Attempt::Done(outcome) => {
                     self.store.files.unlock().await;
                     return Ok(outcome);
@@ -278,9 +299,9 @@ impl<F: Files, C: Clock, W: Work<F>> Replica<'_, F, C, W> {
         }
     }
 
-    /// Whether a volume that was completed just now is outdated.
+    /// Whether something has to follow on a volume that was completed just now.
     async fn leads_on(&self, record: &Complete) -> Result<bool> {
-        self.goes_on(&Public::of(record, &to_bytes(record))).await
+        Ok(self.next(&Public::of(record, &to_bytes(record))).await? != Next::Start)
     }
 
     /// Makes the volume complete while it is ours.
@@ -300,7 +321,7 @@ impl<F: Files, C: Clock, W: Work<F>> Replica<'_, F, C, W> {
         let error = match result {
             Ok(outcome) => {
                 self.clear_up(&claim).await;
-                return Attempt::Done(outcome);
+                return outcome.map_or(Attempt::Nothing, Attempt::Done);
             }
             Err(error) => error,
         };
@@ -318,36 +339,33 @@ impl<F: Files, C: Clock, W: Work<F>> Replica<'_, F, C, W> {
         }
     }
 
-    /// The steps of a claim.
+    /// The steps of a claim; nothing where it is for others to go on.
     async fn make_complete(
         &self,
         claim: &mut Claim<F::Dir>,
         lock: Lock,
         source: &mut SourceSlot<W::Source>,
         heartbeat: &W::Heartbeat,
-    ) -> Result<Outcome<W::Published>> {
+    ) -> Result<Option<Outcome<W::Published>>> {
         let (store, work) = (&self.store, self.work);
         let found = self.fence(claim, lock, source).await?;
         if self.rules.mode == Mode::Repair {
-            return self.put_back(claim, found, source, heartbeat).await;
+            return self.put_back(claim, found, source, heartbeat).await.map(Some);
         }
         let other = found.leftover.is_some() && !found.is_same;
         let after = found.record.clone();
         match decide(found) {
-            Decision::Keep(record) if self.goes_on(&record).await? => {
-                return self.upgrade(claim, record, source, heartbeat).await;
-            }
-            Decision::Keep(record) => return self.keep(record).await,
+            Decision::Keep(record) => return self.go_on(claim, record, source, heartbeat).await,
             Decision::Adopt { gives_up } => {
                 if gives_up {
                     work.tell(Event::GivenUp);
                 }
-                return self.adopt(claim, heartbeat).await;
+                return self.adopt(claim, heartbeat).await.map(Some);
             }
             Decision::Publish(leftover) => {
                 work.tell(Event::Resumed { other });
                 if let Some(outcome) = self.finish(claim, leftover, heartbeat).await? {
-                    return Ok(outcome);
+                    return Ok(Some(outcome));
                 }
             }
             Decision::SeedAgain(_) => {
@@ -367,9 +385,56 @@ impl<F: Files, C: Clock, W: Work<F>> Replica<'_, F, C, W> {
         let source = source.take(work).await?;
         let staged = work.stage(claim, source, after.as_ref(), heartbeat).await?;
         let published = self.publish(claim, staged, heartbeat).await?;
-        let record = work.record(claim.epoch, &published);
-        store.complete(claim, PUBLISHING, &record).await?;
+        self.conclude(claim, published, heartbeat).await.map(Some)
+    }
+
+    /// Records what was published, and runs the hook that follows, where that is this image's.
+    async fn conclude(
+        &self,
+        claim: &mut Claim<F::Dir>,
+        published: W::Published,
+        heartbeat: &W::Heartbeat,
+    ) -> Result<Outcome<W::Published>> {
+        let mut record = self.work.record(claim.epoch, &published);
+        let public = self.store.complete(claim, PUBLISHING, &record).await?;
+        if self.next(&public).await? == Next::Hook {
+            self.settle(claim, public, false, heartbeat).await?;
+            record.hook = None;
+        }
         Ok(Outcome::Completed(record.into(), published))
+    }
+
+    /// Runs the hook that the volume is complete but for. Until it has succeeded the record says so, and no app starts.
+    async fn settle(
+        &self,
+        claim: &mut Claim<F::Dir>,
+        record: Public,
+        again: bool,
+        heartbeat: &W::Heartbeat,
+    ) -> Result<Public> {
+        let settled = record.clone().settled();
+        self.store.renew(claim, &settled).await?;
+        self.work.run_hook(claim, &record, again, heartbeat).await?;
+        Ok(settled)
+    }
+
+    /// What follows on a volume that has a record.
+    async fn go_on(
+        &self,
+        claim: &mut Claim<F::Dir>,
+        record: Box<Public>,
+        source: &mut SourceSlot<W::Source>,
+        heartbeat: &W::Heartbeat,
+    ) -> Result<Option<Outcome<W::Published>>> {
+        match self.next(&record).await? {
+            Next::Start => self.keep(record).await.map(Some),
+            Next::Change => self.upgrade(claim, record, source, heartbeat).await.map(Some),
+            Next::Hook => {
+                let settled = self.settle(claim, *record, true, heartbeat).await?;
+                Ok(Some(Outcome::Settled(settled.into())))
+            }
+            Next::Wait => Ok(None),
+        }
     }
 
     /// Brings what is staged to its place.
@@ -404,12 +469,13 @@ impl<F: Files, C: Clock, W: Work<F>> Replica<'_, F, C, W> {
         Ok(Outcome::Adopted(record.into(), published))
     }
 
-    /// Whether a volume with this record needs a claim.
-    pub(super) async fn goes_on(&self, record: &Public) -> Result<bool> {
+    /// What is next for a volume with this record.
+    pub(super) async fn next(&self, record: &Public) -> Result<Next> {
         match self.rules.mode {
-            Mode::Repair => Ok(true),
-            Mode::Seed => self.work.is_outdated(record).await,
-            Mode::Wait => Ok(false),
+            Mode::Seed => self.work.next(record).await,
+            _ if !record.is_complete() => Ok(Next::Wait),
+            Mode::Repair => Ok(Next::Change),
+            Mode::Wait => Ok(Next::Start),
         }
     }
 
@@ -430,13 +496,12 @@ impl<F: Files, C: Clock, W: Work<F>> Replica<'_, F, C, W> {
             return self.keep(record).await;
         };
         let synced = work.sync(claim, staged).await?;
+        work.ask_before_upgrade(claim, &record, heartbeat).await?;
         let sealed = store.seal(claim, synced).await?;
         let publishing = store.begin_publishing(claim, sealed).await?;
         store.retire_record(claim).await?;
         let published = work.publish(claim, Whole::Ours(publishing.0), heartbeat).await?;
-        let record = work.record(claim.epoch, &published);
-        store.complete(claim, PUBLISHING, &record).await?;
-        Ok(Outcome::Completed(record.into(), published))
+        self.conclude(claim, published, heartbeat).await
     }
 
     /// Puts back what is missing on a volume that stays complete all the while. Only what is staged here is moved: a
@@ -520,15 +585,19 @@ impl<F: Files, C: Clock, W: Work<F>> Replica<'_, F, C, W> {
         if record.is_complete() && self.store.is_current(&record).await? {
             return Ok(Outcome::Found(record));
         }
+        Err(self.lost())
+    }
+
+    fn lost(&self) -> Error {
         let cause = "another replica has taken over meanwhile";
-        Err(Error::new(Exit::Held, "look at volume", cause).on(self.store.state.path.as_path()))
+        Error::new(Exit::Held, "look at volume", cause).on(self.store.state.path.as_path())
     }
 
     /// Publishes what an earlier holder sealed; nothing where somebody removed all of it before it could be
     /// recorded: then it is seeded again.
     async fn finish(
         &self,
-        claim: &Claim<F::Dir>,
+        claim: &mut Claim<F::Dir>,
         leftover: Leftover,
         heartbeat: &W::Heartbeat,
     ) -> Result<Option<Outcome<W::Published>>> {
@@ -549,8 +618,7 @@ impl<F: Files, C: Clock, W: Work<F>> Replica<'_, F, C, W> {
             store.discard_sealed(claim).await?;
             return Ok(None);
         }
-        store.complete(claim, PUBLISHING, &record).await?;
-        Ok(Some(Outcome::Completed(record.into(), published)))
+        self.conclude(claim, published, heartbeat).await.map(Some)
     }
 
     /// Removes the claim. On FUSE and NFS a waiter that reads our heartbeat just now is in the way for a

@@ -5,7 +5,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::sync::{Arc, PoisonError};
 
 use super::floors::Began;
-use super::gate::{ImageVersion, Sentinel, Verdict, VolumeVersion, gate};
+use super::gate::{ImageVersion, Next, Sentinel, Verdict, VolumeVersion, gate};
 use super::work::{Heartbeat, Input, StagedTree, VolumeWork};
 use super::{adoption, settings};
 use crate::claims::store::{Claim, STAGE};
@@ -57,12 +57,13 @@ pub(super) fn verdict(
     config: &VolumeConfig,
     volume: &Volume,
     state: BorrowedFd<'_>,
-    record: &Complete,
+    (public, record): (&Public, &Complete),
 ) -> Result<Verdict> {
     let before: Vec<&str> = record.before.iter().map(Untrusted::raw).collect();
-    let there = VolumeVersion { version: record.version.as_ref().map(Untrusted::raw), before: &before };
+    let version = record.version.as_ref().map(Untrusted::raw);
+    let there = VolumeVersion { version, before: &before, pending: !public.is_complete() };
     let image = ImageVersion {
-        version: config.seed_version.as_deref().unwrap_or_default(),
+        version: config.seed_version.as_deref(),
         upgrades: &config.upgrade.from,
         rollback_from: config.upgrade.rollback_from.as_deref(),
     };
@@ -200,43 +201,48 @@ impl Prepared {
 }
 
 impl VolumeWork<'_> {
-    /// Whether this image upgrades the complete volume of `record`. Asked again for the same record it remembers.
+    /// What is next for the volume of `record`. Asked again for the same record it remembers.
     ///
     /// # Errors
     /// Exit 78 where the volume is at a version that the image does not upgrade.
-    pub(super) fn upgrades(&self, record: &Public) -> Result<bool> {
+    pub(super) fn next(&self, record: &Public) -> Result<Next> {
         let (options, version) = (&self.config.upgrade, self.config.seed_version.as_deref());
         let asks = !options.from.is_empty() || options.rollback_from.is_some();
-        if !version.is_some_and(|version| asks && !record.has_version(version)) {
-            return Ok(false);
+        if record.is_at(version) && !record.is_complete() {
+            return Ok(if self.config.hook.is_some() { Next::Hook } else { Next::Wait });
+        }
+        if !asks || record.is_at(version) {
+            return Ok(if record.is_complete() { Next::Start } else { Next::Wait });
         }
         let mut judged = self.judged.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some((known, upgrades)) = &*judged
+        if let Some((known, next)) = &*judged
             && known.renews(record)
+            && known.state == record.state
         {
-            return Ok(*upgrades);
+            return Ok(*next);
         }
-        let upgrades = self.judge(record)?;
-        *judged = Some((record.clone(), upgrades));
-        Ok(upgrades)
+        let next = self.judge(record)?;
+        *judged = Some((record.clone(), next));
+        Ok(next)
     }
 
-    fn judge(&self, record: &Public) -> Result<bool> {
+    fn judge(&self, record: &Public) -> Result<Next> {
         let volume = self.volume.path().display();
         let directory = self.volume.open_state()?;
         let complete = match self.read_record(directory.as_fd(), record) {
             Err(error) if error.exit_code() == Exit::Permission && !user::is_root() => {
                 tracing::warn!(%volume, "not upgraded: only the owner of .volseed can (often root)");
-                return Ok(false);
+                return Ok(if record.is_complete() { Next::Start } else { Next::Wait });
             }
             complete => complete?,
         };
-        match verdict(self.config, self.volume, directory.as_fd(), &complete)? {
-            Verdict::Upgrade | Verdict::Rollback => Ok(true),
-            Verdict::Same | Verdict::Newer | Verdict::NotAsked => Ok(false),
+        match verdict(self.config, self.volume, directory.as_fd(), (record, &complete))? {
+            Verdict::Upgrade | Verdict::Rollback => Ok(Next::Change),
+            Verdict::Same | Verdict::Newer | Verdict::NotAsked => Ok(Next::Start),
+            Verdict::Hook | Verdict::WaitForHook => Ok(Next::Wait),
             Verdict::SelfUpdated => {
                 tracing::warn!(%volume, "not upgraded: the app has updated itself, since its sentinel is neither the old seed's nor the image's");
-                Ok(false)
+                Ok(Next::Start)
             }
             Verdict::NotFrom => Err(not_from(self.config, &complete)),
         }
@@ -253,7 +259,7 @@ impl VolumeWork<'_> {
         record: &Public,
         heartbeat: &Heartbeat,
     ) -> Result<Option<StagedTree>> {
-        if !self.upgrades(record)? {
+        if self.next(record)? != Next::Change {
             return Ok(None);
         }
         let complete = self.complete_record(claim, record)?;

@@ -76,7 +76,7 @@ fn on(
     let replica = Replica { store: ClaimStore::on(volume, &disk), clock: &clock, work: &work, rules };
     let path = volume.path().display();
     match block_on(replica.complete())? {
-        Outcome::Found(record) => already_seeded(config, volume, &record),
+        Outcome::Found(record) | Outcome::Settled(record) => already_seeded(config, volume, &record),
         Outcome::Unrecorded(cause) => {
             tracing::info!(volume = %path, not_recorded = cause, "seeded before volseed");
         }

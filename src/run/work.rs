@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 use rustix::fs::{Mode, OFlags};
 
 use super::floors::{Began, Requests};
+use super::gate::Next;
 use super::protocol::{Event, Whole, Work};
 use super::repair::Repairs;
 use super::upgrade::UpgradeDone;
@@ -95,14 +96,19 @@ pub(super) struct VolumeWork<'a> {
     cancel: &'a Arc<Cancel>,
     /// What the mount's counters said before the first look.
     before: Option<nfs::Counters>,
-    /// The record that was looked at last, and whether this image upgrades its volume.
-    pub(super) judged: Mutex<Option<(Public, bool)>>,
+    /// The record that was looked at last, and what is next for its volume.
+    pub(super) judged: Mutex<Option<(Public, Next)>>,
 }
 
 impl Heartbeat {
     /// Set once the claim is lost, or all is to end.
     pub(super) fn stop(&self) -> &Arc<Cancel> {
         &self.stop
+    }
+
+    /// Whether another replica has taken over.
+    pub(super) fn is_lost(&self) -> bool {
+        self.pulse.is_lost()
     }
 }
 
@@ -216,8 +222,27 @@ impl Work<Disk> for VolumeWork<'_> {
         Ok(StagedTree { stage, staging, began, repairs: None })
     }
 
-    async fn is_outdated(&self, record: &Public) -> Result<bool> {
-        self.upgrades(record)
+    async fn next(&self, record: &Public) -> Result<Next> {
+        VolumeWork::next(self, record)
+    }
+
+    async fn ask_before_upgrade(
+        &self,
+        claim: &Claim<Arc<OwnedFd>>,
+        record: &Public,
+        heartbeat: &Heartbeat,
+    ) -> Result<()> {
+        self.call_before_upgrade(claim, record, heartbeat)
+    }
+
+    async fn run_hook(
+        &self,
+        claim: &Claim<Arc<OwnedFd>>,
+        record: &Public,
+        again: bool,
+        heartbeat: &Heartbeat,
+    ) -> Result<()> {
+        self.call_owed(claim, record, again, heartbeat)
     }
 
     async fn stage_upgrade(
@@ -311,11 +336,11 @@ impl Work<Disk> for VolumeWork<'_> {
     }
 
     fn record(&self, epoch: u64, done: &Done) -> Complete {
-        let Sealed { generation, version, totals, top, settings, source, manifest, upgrade, .. } =
-            done.sealed.clone();
-        let before = upgrade.map(|upgrade| upgrade.before).unwrap_or_default();
+        let Sealed { generation, version, totals, top, settings, source, manifest, .. } = done.sealed.clone();
+        let hook = done.sealed.owes();
+        let before = done.sealed.upgrade.as_ref().map(|upgrade| upgrade.before.clone()).unwrap_or_default();
         let seeded = Complete::seeded(epoch, generation, version, totals);
-        Complete { source, settings, manifest, before, ..seeded.holding(self.listed(top)) }
+        Complete { source, settings, manifest, before, hook, ..seeded.holding(self.listed(top)) }
     }
 
     async fn stage_adoption(

@@ -7,6 +7,7 @@
 
 use std::fmt;
 use std::path::{Component, Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use rustix::process::{Resource, Rlimit, getrlimit, getuid, setrlimit};
 
@@ -171,7 +172,21 @@ pub(crate) fn raise_open_files() -> Raised {
     let highest = open_files().min(TABLE).saturating_sub(1);
     // The copy is closed at once, and the room stays. Without a standard output the table grows as it is used.
     let _ = rustix::io::fcntl_dupfd_cloexec(std::io::stdout(), highest as i32);
+    if raised {
+        RAISED_FROM.store(former.current.unwrap_or(0), Ordering::Relaxed);
+    }
     Raised { former: raised.then_some(former) }
+}
+
+/// What [`raise_open_files`] raised last, 0 without that.
+static RAISED_FROM: AtomicU64 = AtomicU64::new(0);
+
+/// Takes that back in a child that will execute another program. Allocates nothing.
+pub(crate) fn lower_open_files() {
+    let former = RAISED_FROM.load(Ordering::Relaxed);
+    if former > 0 {
+        let _ = setrlimit(Resource::Nofile, Rlimit { current: Some(former), ..getrlimit(Resource::Nofile) });
+    }
 }
 
 impl Drop for Raised {

@@ -137,10 +137,20 @@ pub(crate) fn ignore_app_signals() {
     }
 }
 
-/// Reaps every child that has ended. As PID 1 we are given orphans; without a wait they stay zombies.
+/// Reaps every child of this thread that has ended. As PID 1 we are given orphans; without a wait they stay zombies. They
+/// become the main thread's (Linux `kernel/exit.c`, `find_new_reaper`); who starts a program on another thread waits for it
+/// there (waitpid(2), `__WNOTHREAD`).
 pub(crate) fn reap() {
-    use rustix::process::{WaitOptions, wait};
-    while let Ok(Some(_)) | Err(rustix::io::Errno::INTR) = wait(WaitOptions::NOHANG) {}
+    use nix::errno::Errno;
+    use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
+    let flags = WaitPidFlag::WNOHANG | WaitPidFlag::__WNOTHREAD;
+    loop {
+        match waitpid(None, Some(flags)) {
+            Ok(WaitStatus::StillAlive) => return,
+            Ok(_) | Err(Errno::EINTR) => {}
+            Err(_) => return,
+        }
+    }
 }
 
 /// Keeps signals away from threads that are started while the returned guard lives, so that only the
@@ -170,19 +180,29 @@ pub(crate) fn restore_for_exec(signals: &Signals) -> Option<u8> {
     let before = kernel::replace_mask(ALL);
     reap();
     let came = signals.received();
-    let ignored = inherited::ignored();
     if came.is_none() {
         // A pending SIGWINCH would be gone with its handler, which ends with `exec` anyway.
-        for signal in ALL.without(Set::of([WINCH])).iter() {
-            let disposition = if ignored.has(signal) { Disposition::Ignore } else { Disposition::Default };
-            kernel::dispose(signal, disposition);
-        }
+        give_back(ALL.without(Set::of([WINCH])));
     }
     // PID 1 would lose what is pending once it is unblocked.
     let pending = kernel::pending();
     let came = came.or_else(|| ending().iter().find(|signal| pending.has(*signal))).or_else(pending_winch);
     kernel::replace_mask(if came.is_none() { inherited::mask() } else { before });
     came
+}
+
+fn give_back(signals: Set) {
+    for signal in signals.iter() {
+        let is_ignored = inherited::ignored().has(signal);
+        kernel::dispose(signal, if is_ignored { Disposition::Ignore } else { Disposition::Default });
+    }
+}
+
+/// Gives a child that will execute another program the mask and the dispositions that we were started with. Allocates
+/// nothing.
+pub(crate) fn give_back_to_a_child() {
+    give_back(ALL);
+    kernel::replace_mask(inherited::mask());
 }
 
 /// A SIGWINCH that a process sent and that is pending. One of the kernel's is taken away: the app asks for the

@@ -6,6 +6,8 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use nix::unistd::{Gid, getgroups, getresgid, getresuid};
+
 /// `USER[:GROUP]` as it was written: names or numbers.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Spec {
@@ -38,6 +40,28 @@ pub(crate) struct Identity {
     pub groups: Vec<u32>,
     /// Home directory; `/` where the user has no entry.
     pub home: PathBuf,
+}
+
+impl Identity {
+    /// Whether this process is that user, in every way.
+    pub(crate) fn is_ours(&self) -> bool {
+        let uids = getresuid()
+            .is_ok_and(|ids| [ids.real, ids.effective, ids.saved].iter().all(|id| id.as_raw() == self.uid));
+        let gids = getresgid()
+            .is_ok_and(|ids| [ids.real, ids.effective, ids.saved].iter().all(|id| id.as_raw() == self.gid));
+        uids && gids && self.has_our_groups()
+    }
+
+    fn has_our_groups(&self) -> bool {
+        let sorted = |mut groups: Vec<u32>| {
+            groups.push(self.gid);
+            groups.sort_unstable();
+            groups.dedup();
+            groups
+        };
+        let ours = getgroups().unwrap_or_default().into_iter().map(Gid::as_raw).collect();
+        sorted(ours) == sorted(self.groups.clone())
+    }
 }
 
 /// Where the entries are read from: the directory that `passwd` and `group` are in.

@@ -18,7 +18,7 @@ use serde::{Deserialize, Serialize};
 pub(crate) use file::{Access, close, from_bytes, read_whole, to_bytes, write_whole};
 pub(crate) use manifest::{ManifestRef, Unkept};
 pub(crate) use public::Public;
-pub(crate) use record::{Complete, Settings};
+pub(crate) use record::{Complete, HookEvent, Owed, Settings};
 pub(crate) use stage::{Durability, Root, Sealed, Staged, UpgradeSeal};
 
 use super::user;

@@ -40,6 +40,7 @@ pub(crate) fn plant(world: &mut World, part: &str, boot: &str) {
         source: None,
         manifest: None,
         repairs: false,
+        hook: false,
         upgrade: None,
         top: image(1)
             .keys()

@@ -21,6 +21,7 @@ use crate::claims::io::{Call, Clock, Files};
 use crate::claims::store::{Claim, PUBLISHING, REMAINS, STAGE};
 use crate::error::{Context, Error};
 use crate::exit::Exit;
+use crate::run::gate::Next;
 use crate::run::protocol::{Event, Whole, Work};
 use crate::seed::upgrade::matrix::{Action, Change, Found, Rule, decide};
 use crate::text::Untrusted;
@@ -374,6 +375,10 @@ pub(crate) struct SmallSeed {
     pub repairs: bool,
     /// Whether the sentinel may be there before any seed.
     pub adopts: bool,
+    /// Whether it has a hook.
+    pub hooks: bool,
+    /// The version that it takes back, where it does.
+    pub rollback_from: Option<u32>,
     /// The files that are staged, where it is not all of them, and what they are for.
     pub only: RefCell<Option<(BTreeSet<String>, String)>>,
 }
@@ -479,6 +484,7 @@ impl Work<Calls> for SmallSeed {
             settings: Settings::default(),
             source: None,
             repairs: false,
+            hook: self.hooks,
             upgrade: None,
             manifest: Some(ManifestRef {
                 digest: String::new().into(),
@@ -494,8 +500,44 @@ impl Work<Calls> for SmallSeed {
         Ok((stage, sealed))
     }
 
-    async fn is_outdated(&self, record: &Public) -> crate::error::Result<bool> {
-        Ok((1..self.image).any(|image| record.has_version(&image.to_string())))
+    async fn next(&self, record: &Public) -> crate::error::Result<Next> {
+        let is_at = |image: u32| record.has_version(&image.to_string());
+        Ok(match record.is_complete() {
+            true if is_at(self.image) => Next::Start,
+            false if is_at(self.image) => Next::Hook,
+            _ if self.rollback_from.is_some_and(is_at) => Next::Change,
+            false => Next::Wait,
+            true if (1..self.image).any(is_at) => Next::Change,
+            true => Next::Start,
+        })
+    }
+
+    async fn ask_before_upgrade(
+        &self,
+        _: &Claim<Ino>,
+        _: &Public,
+        heartbeat: &Heartbeat,
+    ) -> crate::error::Result<()> {
+        if !self.hooks { Ok(()) } else { self.run(heartbeat).await }
+    }
+
+    async fn run_hook(
+        &self,
+        claim: &Claim<Ino>,
+        record: &Public,
+        _: bool,
+        heartbeat: &Heartbeat,
+    ) -> crate::error::Result<()> {
+        let sim = &self.calls.sim;
+        let bytes = self.calls.read(&claim.state, Complete::FILE).await.context("read", Complete::FILE)?;
+        let complete = Complete::parse(&bytes, std::path::Path::new(Complete::FILE))?;
+        if image_of(complete.version.as_ref()) != self.image {
+            sim.breaks(format!("image {} runs the hook of another one", self.image));
+        }
+        sim.hook_begins(self.calls.replica);
+        let ran = self.run(heartbeat).await;
+        sim.hook_ends(self.calls.replica, record.generation, ran.is_ok());
+        ran
     }
 
     async fn stage_upgrade(
@@ -520,7 +562,7 @@ impl Work<Calls> for SmallSeed {
             generation: complete.generation,
             manifest: complete.manifest.clone(),
             from: complete.version.clone(),
-            before: complete.version.iter().cloned().collect(),
+            before: complete.version.iter().filter(|_| old < self.image).cloned().collect(),
             top: complete.top.clone(),
             keep: Vec::new(),
             protect: Vec::new(),
@@ -546,7 +588,7 @@ impl Work<Calls> for SmallSeed {
         }
         *self.only.borrow_mut() = Some((missing, "repair of ".to_owned()));
         let (stage, sealed) = self.stage(claim, self.image, None, heartbeat).await?;
-        Ok(Some((stage, Sealed { repairs: true, ..sealed })))
+        Ok(Some((stage, Sealed { repairs: true, hook: false, ..sealed })))
     }
 
     async fn sync(
@@ -636,7 +678,8 @@ impl Work<Calls> for SmallSeed {
     fn record(&self, epoch: u64, sealed: &Sealed) -> Complete {
         let Sealed { generation, version, totals, manifest, top, upgrade, .. } = sealed.clone();
         let before = upgrade.map(|upgrade| upgrade.before).unwrap_or_default();
-        Complete { manifest, before, ..Complete::seeded(epoch, generation, version, totals).holding(top) }
+        let seeded = Complete::seeded(epoch, generation, version, totals);
+        Complete { manifest, before, hook: sealed.owes(), ..seeded.holding(top) }
     }
 
     async fn stage_adoption(
@@ -655,7 +698,8 @@ impl Work<Calls> for SmallSeed {
         let (stage, sealed) = self.stage(claim, self.image, None, heartbeat).await?;
         let record = Complete::adopted(claim.epoch, sealed.version.clone());
         let record = Complete { manifest: sealed.manifest.clone(), ..record };
-        Ok((record, Some((stage, Sealed { repairs: true, ..sealed })).filter(|_| !is_whole)))
+        let sealed = Sealed { repairs: true, hook: false, ..sealed };
+        Ok((record, Some((stage, sealed)).filter(|_| !is_whole)))
     }
 
     async fn adopt(&self, record: Complete) -> crate::error::Result<Complete> {
@@ -672,6 +716,19 @@ impl Work<Calls> for SmallSeed {
 }
 
 impl SmallSeed {
+    /// A hook, which may fail, and is killed once the volume is another replica's.
+    async fn run(&self, heartbeat: &Heartbeat) -> crate::error::Result<()> {
+        let sim = &self.calls.sim;
+        for _ in 0..sim.random(40) {
+            sim.before(self.calls.replica, self.calls.host, Fault::Usual).await;
+            sim.sleep(Duration::from_millis(500)).await;
+            if heartbeat.pulse.is_lost() {
+                return Err(Error::new(Exit::Held, "call hook", "lost"));
+            }
+        }
+        if sim.is_lost() { Err(Error::new(Exit::Hook, "call hook", "it failed")) } else { Ok(()) }
+    }
+
     fn ticks(&self) -> Ticks {
         Ticks { sim: Rc::clone(&self.calls.sim), replica: self.calls.replica, enough: Rc::default() }
     }
@@ -881,10 +938,24 @@ impl SmallSeed {
                 return Ok(());
             }
             // A whole directory that only the new image has.
-            let (top, _) = path.split_once('/').unwrap_or((path, ""));
-            let moved = calls.rename(tree, top.as_bytes(), &ROOT, top.as_bytes()).await;
-            moved.or_else(unless_gone)?;
-            return calls.sync(&ROOT).await;
+            let (mut from, mut to) = (*tree, ROOT);
+            for part in path.split('/') {
+                match calls.open_entry(&to, part.as_bytes()).await {
+                    Ok(below) => to = below,
+                    Err(Errno::NOENT) => {
+                        let moved = calls.rename(&from, part.as_bytes(), &to, part.as_bytes()).await;
+                        moved.or_else(unless_gone)?;
+                        break;
+                    }
+                    Err(error) => return Err(error),
+                }
+                match calls.open_entry(&from, part.as_bytes()).await {
+                    Ok(below) => from = below,
+                    // An earlier run moved it.
+                    Err(error) => return unless_gone(error),
+                }
+            }
+            return calls.sync(&to).await;
         };
         let there = match calls.look_up(to, name.as_bytes()).await {
             Ok(file) => {

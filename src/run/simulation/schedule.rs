@@ -2,7 +2,7 @@
 
 use std::cell::{Cell, RefCell};
 use std::cmp::Reverse;
-use std::collections::{BTreeMap, BinaryHeap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, BinaryHeap, VecDeque};
 use std::fmt;
 use std::future::{Future, poll_fn};
 use std::ops::AddAssign;
@@ -90,6 +90,10 @@ pub(crate) struct Sim {
     /// Whether the app's user has a hand in it.
     with_app: Cell<bool>,
     totals: RefCell<Totals>,
+    /// The replica whose hook runs.
+    hook: Cell<Option<usize>>,
+    /// The generations whose hook has succeeded.
+    hooks_done: RefCell<BTreeSet<u64>>,
     /// A file of the seed that a user has deleted; a repair may have put it back.
     deleted: RefCell<Option<String>>,
     /// The file that a user has changed.
@@ -347,7 +351,32 @@ impl Sim {
         }
     }
 
-    fn breaks(&self, what: String) {
+    /// The hook of the volume's version begins. Only while its earlier run is frozen, or has just thawed, may there be two.
+    pub(crate) fn hook_begins(&self, replica: usize) {
+        self.show(|| format!("replica {replica} calls its hook"));
+        let other = self.hook.replace(Some(replica)).filter(|other| *other != replica);
+        let is_at_work = |it: usize| {
+            let life = &self.lives.borrow()[it];
+            life.alive && life.frozen_until + 3_000_000_000 < self.now.get()
+        };
+        let is_sure = self.world.borrow().kind == Kind::Local && !self.with_app.get();
+        if is_sure && is_at_work(replica) && other.is_some_and(is_at_work) {
+            self.breaks("a hook is called while another run of it is at work".to_owned());
+        }
+    }
+
+    /// It ends, and says whether it succeeded.
+    pub(crate) fn hook_ends(&self, replica: usize, generation: u64, succeeded: bool) {
+        self.show(|| format!("the hook of replica {replica} has ended: {succeeded}"));
+        if self.hook.get() == Some(replica) {
+            self.hook.set(None);
+        }
+        if succeeded {
+            self.hooks_done.borrow_mut().insert(generation);
+        }
+    }
+
+    pub(crate) fn breaks(&self, what: String) {
         self.world.borrow_mut().broken.get_or_insert(what);
     }
 }
@@ -371,6 +400,12 @@ pub(crate) struct Schedule {
     given: Vec<(u64, u32)>,
     /// Whether something else copied a part of the seed to the volume, the sentinel with it.
     is_half_copy: bool,
+    /// Whether the images have a hook.
+    hooks: bool,
+    /// The last replica, which starts when all others are dead, is of the image that the volume is at.
+    is_last: bool,
+    /// Whether replicas of the first image take the second one's version back.
+    rolls_back: bool,
 }
 
 impl Schedule {
@@ -392,6 +427,8 @@ impl Schedule {
             faults: Cell::new(0),
             with_app: Cell::new(false),
             totals: RefCell::default(),
+            hook: Cell::default(),
+            hooks_done: RefCell::default(),
             deleted: RefCell::default(),
             edited: RefCell::default(),
             shows: std::env::var_os("VOLSEED_SHOW").is_some(),
@@ -437,6 +474,8 @@ impl Schedule {
         if is_half_copy {
             half_copy(&sim);
         }
+        let hooks = !with_app && sim.chance(3);
+        let rolls_back = !with_app && has_two_images(seed) && sim.chance(4);
         Schedule {
             sim,
             tasks: Vec::new(),
@@ -452,6 +491,9 @@ impl Schedule {
             forged,
             given,
             is_half_copy,
+            hooks,
+            is_last: false,
+            rolls_back,
         }
     }
 
@@ -591,21 +633,34 @@ impl Schedule {
         sim.lives.borrow_mut().push(Life { alive: true, done: false, frozen_until: 0, host });
         sim.totals.borrow_mut().replicas += 1;
         // Root may be gone for good, and then that user's container fails, and is started again.
-        let timeout = (user != 0 || mode == Mode::Wait).then_some(Duration::from_secs(60));
+        // The same where only another image's could run the hook.
+        let is_patient = user == 0 && mode != Mode::Wait && !self.hooks;
+        let timeout = (!is_patient).then_some(Duration::from_secs(60));
         let rules = Rules { mode, sharing: kind.sharing(), alone: false, remote: kind.is_remote(), timeout };
         let calls = Calls { sim: Rc::clone(sim), replica, host, user, actor: Rc::default() };
         let boot = format!("boot {host} {}", self.boot);
         // Nothing of what was published from another user's state directory is known, so there it has one.
         let image = match mode {
             Mode::Repair => recorded_image(sim).unwrap_or(1),
+            _ if self.is_last => recorded_image(sim).unwrap_or(1),
             _ if has_two_images(self.seed) && !sim.with_app.get() => 1 + sim.random(2) as u32,
             _ => 1,
         };
         let repairs = mode == Mode::Repair;
         let (calls_of_work, adopts) = (calls.clone(), self.is_half_copy);
-        let work = SmallSeed { calls: calls_of_work, image, boot, repairs, adopts, only: RefCell::default() };
+        let rollback_from = (self.rolls_back && image == 1 && sim.chance(2)).then_some(2);
+        let work = SmallSeed {
+            calls: calls_of_work,
+            image,
+            boot,
+            repairs,
+            adopts,
+            hooks: self.hooks,
+            rollback_from,
+            only: RefCell::default(),
+        };
         let clock = Ticks { sim: Rc::clone(sim), replica, enough: Rc::default() };
-        let (users, quiet) = (self.users, self.quiet);
+        let (users, quiet, rolls_back) = (self.users, self.quiet, self.rolls_back);
         let shared = Rc::clone(sim);
         sim.start(replica, async move {
             shared.until(at).await;
@@ -634,7 +689,7 @@ impl Schedule {
                     shared.unlock(replica);
                 }
                 Ok(_) => {
-                    let upgraded_to = if mode == Mode::Seed { image } else { 0 };
+                    let upgraded_to = if mode == Mode::Seed && !rolls_back { image } else { 0 };
                     start_app(&shared, users, replica, upgraded_to);
                 }
                 // A client that has cached that nothing is there says that it is not seeded.
@@ -718,20 +773,31 @@ impl Schedule {
         }
     }
 
+    /// Runs one more replica to its end.
+    fn run_another(&mut self) -> Result<(), String> {
+        self.start_in_mode(Mode::Seed, self.sim.now.get(), 0);
+        self.admit();
+        while let Some(Reverse((time, _, number))) = { self.sim.timers.borrow_mut().pop() } {
+            self.sim.now.set(time.max(self.sim.now.get()));
+            self.step(number);
+            self.admit();
+            if time > 2 * END {
+                return Err("the last replica is not done".into());
+            }
+        }
+        Ok(())
+    }
+
     fn at_the_end(&mut self) -> Result<(), String> {
         // Somebody has to be left to complete the volume.
         let all_dead = self.sim.lives.borrow().iter().all(|life| !life.alive);
         if all_dead {
             self.sim.faults.set(0);
-            self.start_in_mode(Mode::Seed, self.sim.now.get(), 0);
-            self.admit();
-            while let Some(Reverse((time, _, number))) = { self.sim.timers.borrow_mut().pop() } {
-                self.sim.now.set(time.max(self.sim.now.get()));
-                self.step(number);
-                self.admit();
-                if time > 2 * END {
-                    return Err("the last replica is not done".into());
-                }
+            self.is_last = true;
+            self.run_another()?;
+            if self.hooks && !self.sim.lives.borrow().last().is_some_and(|last| last.done) {
+                // It has finished another image's upgrade, whose hook is that image's to run.
+                self.run_another()?;
             }
             if !self.sim.lives.borrow().last().is_some_and(|last| last.done) {
                 return Err("nobody disturbed the last replica, and it failed".into());
@@ -788,7 +854,7 @@ fn half_copy(sim: &Sim) {
 /// Whether the record that a replica saw last was retired after that.
 fn is_retired_since<P>(sim: &Sim, outcome: &Outcome<P>) -> bool {
     let seen = match outcome {
-        Outcome::Found(record) => record.generation,
+        Outcome::Found(record) | Outcome::Settled(record) => record.generation,
         Outcome::Completed(record, _) => record.generation,
         Outcome::Unrecorded(_) | Outcome::Adopted(..) | Outcome::Repaired(_) => return false,
     };
@@ -802,16 +868,24 @@ fn start_app(sim: &Sim, users: bool, replica: usize, image: u32) {
     }
     sim.lives.borrow_mut()[replica].done = true;
     sim.unlock(replica);
+    if recorded(sim).is_some_and(|it| it.hook.is_some() && !sim.hooks_done.borrow().contains(&it.generation))
+    {
+        sim.breaks("an app starts, and the hook that is owed has not succeeded".to_owned());
+    }
     check_tree(sim, users, Moment::Start);
 }
 
 /// The image that the volume's record names.
 fn recorded_image(sim: &Sim) -> Option<u32> {
+    recorded(sim)?.version?.raw().parse().ok()
+}
+
+/// The volume's private record.
+fn recorded(sim: &Sim) -> Option<Complete> {
     let mut world = sim.world.borrow_mut();
     let state = world.look_up(0, ROOT, DIRECTORY.as_bytes(), false).ok()?;
     let record = world.look_up(0, state, Complete::FILE.as_bytes(), false).ok()?;
-    let record = Complete::parse(world.data(record).ok()?, Path::new(Complete::FILE)).ok()?;
-    record.version?.raw().parse().ok()
+    Complete::parse(world.data(record).ok()?, Path::new(Complete::FILE)).ok()
 }
 
 /// A replica says that it has put back all that was missing.

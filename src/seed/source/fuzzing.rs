@@ -68,6 +68,7 @@ fn stage(archive: &Path, volume: &Path, into_pipe: bool) -> Result<()> {
         to: volume.to_owned(),
         repair: crate::cli::config::RepairOptions::default(),
         upgrade: crate::cli::config::UpgradeOptions::default(),
+        hook: None,
         from: archive.to_owned(),
         state_dir: None,
         sentinel: None,

@@ -114,7 +114,7 @@ impl Public {
         let settings = &record.settings.0;
         Public {
             format: FORMAT,
-            state: if record.pending.is_some() { Readiness::Pending } else { Readiness::Complete },
+            state: if record.hook.is_some() { Readiness::Pending } else { Readiness::Complete },
             origin: record.origin,
             epoch: record.epoch,
             generation: record.generation,
@@ -147,6 +147,11 @@ impl Public {
         self.state == Readiness::Complete
     }
 
+    /// The same once its hook has run, for everything that is written of it.
+    pub(crate) fn settled(self) -> Public {
+        Public { state: Readiness::Complete, ..self }
+    }
+
     /// Whether a top-level entry of the volume is one of the seed's.
     pub(crate) fn lists(&self, name: &[u8]) -> bool {
         self.top.contains(&self.salt.digest("top", name))
@@ -155,6 +160,11 @@ impl Public {
     /// Whether these are the bytes of the private record that belongs to this one.
     pub(crate) fn is_of(&self, bytes: &[u8]) -> bool {
         self.record == self.salt.digest("record", bytes)
+    }
+
+    /// Whether it is of the same version as an image, which may know none.
+    pub(crate) fn is_at(&self, version: Option<&str>) -> bool {
+        version.map_or(self.version.is_none(), |version| self.has_version(version))
     }
 
     /// Whether this is `earlier`, or was written in its place by a claim that left the seed's record as it is.

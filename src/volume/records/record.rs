@@ -40,6 +40,39 @@ impl Settings {
     }
 }
 
+/// When a hook runs, by the word that it is called with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum HookEvent {
+    /// After a seed.
+    PostSeed,
+    /// Before an upgrade, which it may refuse.
+    PreUpgrade,
+    /// After it.
+    PostUpgrade,
+}
+
+impl HookEvent {
+    /// The word.
+    pub(crate) fn word(self) -> &'static str {
+        match self {
+            HookEvent::PostSeed => "post-seed",
+            HookEvent::PreUpgrade => "pre-upgrade",
+            HookEvent::PostUpgrade => "post-upgrade",
+        }
+    }
+}
+
+/// A hook that follows a seed or an upgrade.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub(crate) struct Owed {
+    /// Which it is.
+    pub event: HookEvent,
+    /// The version that the volume was at before, where it is known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub from: Option<Untrusted>,
+}
+
 /// `record.json`.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) struct Complete {
@@ -74,9 +107,9 @@ pub(crate) struct Complete {
     pub finished: u64,
     /// The volseed that wrote this.
     pub volseed: Untrusted,
-    /// The hook that has yet to run.
+    /// The hook that follows. While the public record says `pending` it has yet to succeed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub pending: Option<Untrusted>,
+    pub hook: Option<Owed>,
 }
 
 impl Complete {
@@ -115,7 +148,7 @@ impl Complete {
             top: Vec::new(),
             finished: now(),
             volseed: env!("CARGO_PKG_VERSION").to_owned().into(),
-            pending: None,
+            hook: None,
         }
     }
 

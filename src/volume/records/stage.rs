@@ -6,7 +6,7 @@ use std::path::Path;
 use serde::{Deserialize, Serialize};
 
 use super::file::{from_bytes, read_whole, write};
-use super::{Complete, FORMAT, ManifestRef, Name, Settings, Totals, boot_id};
+use super::{Complete, FORMAT, HookEvent, ManifestRef, Name, Owed, Settings, Totals, boot_id};
 use crate::error::Result;
 use crate::text::Untrusted;
 
@@ -67,6 +67,9 @@ pub(crate) struct Sealed {
     /// Whether it only puts back what is missing on a complete volume: it is no seed, and nobody else finishes it.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub repairs: bool,
+    /// Whether the image that staged it has a hook to run once it is published.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub hook: bool,
     /// What the volume's root becomes, where it was empty and the seed says.
     pub root: Option<Root>,
     /// What it is an upgrade from, where it holds only what differs.
@@ -111,6 +114,15 @@ pub(crate) struct Root {
     pub mode: Option<u32>,
     /// Modification time, seconds and nanoseconds since 1970; `None` where times are not set.
     pub mtime: Option<(i64, u32)>,
+}
+
+impl Sealed {
+    /// The hook that follows once it is published, where one does.
+    pub(crate) fn owes(&self) -> Option<Owed> {
+        let upgrade = self.upgrade.as_ref();
+        let event = if upgrade.is_some() { HookEvent::PostUpgrade } else { HookEvent::PostSeed };
+        self.hook.then(|| Owed { event, from: upgrade.and_then(|upgrade| upgrade.from.clone()) })
+    }
 }
 
 impl Staged {
