@@ -412,9 +412,13 @@ impl<F: Files, C: Clock, W: Work<F>> Replica<'_, F, C, W> {
         again: bool,
         heartbeat: &W::Heartbeat,
     ) -> Result<Public> {
-        let settled = record.clone().settled();
-        self.store.renew(claim, &settled).await?;
+        // A hook cannot be fenced: who was frozen until now does not begin it beside another.
+        if !self.store.holds(claim).await? {
+            return Err(self.lost());
+        }
         self.work.run_hook(claim, &record, again, heartbeat).await?;
+        let settled = record.settled();
+        self.store.renew(claim, &settled).await?;
         Ok(settled)
     }
 
