@@ -8,5 +8,6 @@ pub(crate) mod nfs;
 pub(crate) mod parallel;
 pub(crate) mod processes;
 pub(crate) mod processor;
+pub(crate) mod program;
 pub(crate) mod signals;
 pub(crate) mod users;

@@ -14,7 +14,7 @@ use tokio::sync::{oneshot, watch};
 
 use super::acquire::Mode;
 use super::answers::{AnswerWatch, LOOK_EVERY};
-use super::{hook, volumes};
+use super::volumes;
 use crate::cancel::Cancel;
 use crate::cli::config::{Config, VolumeConfig};
 use crate::error::{Context, Error, Result};
@@ -25,6 +25,7 @@ use crate::log;
 use crate::log::Console;
 use crate::progress::{Phase, Progress};
 use crate::system::limits;
+use crate::system::program::LAST_SECONDS;
 use crate::system::signals;
 use crate::system::signals::Signals;
 
@@ -152,7 +153,7 @@ impl SeedingThread {
     /// Leaves it where it does not end in time. A hook has its own.
     async fn stop(self, progress: &Progress) {
         self.cancel.set();
-        let hook = if progress.phase() == Phase::Migrating { hook::LAST_SECONDS } else { Duration::ZERO };
+        let hook = if progress.phase() == Phase::Migrating { LAST_SECONDS } else { Duration::ZERO };
         if tokio::time::timeout(hook + STOPPING, self.result).await.is_ok() {
             let _ = self.thread.join();
         }

@@ -13,13 +13,16 @@ use crate::cli::config::VolumeConfig;
 use crate::error::Result;
 use crate::seed::publish::saved::{Displaced, displaced};
 use crate::text::{Untrusted, byte_size, one_line, rfc3339};
-use crate::volume::records::{Complete, NEW, Name, OLD, Origin, Public, Settings, Totals};
+use crate::volume::records::{Complete, NEW, Name, OLD, Origin, Owed, Public, Settings, Totals};
 use crate::volume::{Volume, user};
 
 /// How long a heartbeat is watched: two beats' time.
 const WATCHED: Duration = Duration::from_secs(2);
 /// How often it is looked at meanwhile.
 const LOOKED_AT: Duration = Duration::from_millis(100);
+
+/// The state of a volume that is complete but for a hook.
+const PENDING: &str = "pending";
 
 /// The state of one volume.
 #[derive(Debug, Serialize)]
@@ -69,6 +72,9 @@ pub(crate) struct Details {
     /// The version of the seed.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub version: Option<Untrusted>,
+    /// The hook that follows it: owed where the state is `pending`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub hook: Option<Owed>,
     /// Where the seed came from.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub source: Option<Name>,
@@ -86,6 +92,7 @@ impl RecordStatus {
     fn new(public: &Public, private: Option<Complete>) -> RecordStatus {
         let details = private.map(|record| Details {
             version: record.version,
+            hook: record.hook,
             source: record.source,
             settings: record.settings,
             top: record.top,
@@ -127,7 +134,7 @@ fn status_of(volume: &Volume, config: &VolumeConfig) -> Result<VolumeStatus> {
     let seen = look(volume)?;
     let name = match (&record, &seen) {
         (Some(record), _) if record.is_complete() => "complete",
-        (Some(_), _) => "pending",
+        (Some(_), _) => PENDING,
         (None, Inspected::Claim(claim)) => claim.phase,
         (None, Inspected::Hidden) => "incomplete",
         (None, Inspected::Nothing) => "unseeded",
@@ -178,6 +185,15 @@ pub(crate) fn text(statuses: &[VolumeStatus]) -> String {
         let _ = writeln!(text, "{}: {}", one_line(&status.volume), status.state);
         if let Some(record) = &status.complete {
             let _ = text.write_str(&recorded(record));
+            let hook = record.details.as_ref().and_then(|details| details.hook.as_ref());
+            if let Some(owed) = hook.filter(|_| status.state == PENDING) {
+                let from = owed.from.as_ref().map(|from| format!(" from {from}")).unwrap_or_default();
+                let _ = writeln!(
+                    text,
+                    "  owes       hook {}{from}: no app starts before it has succeeded",
+                    owed.event.word()
+                );
+            }
         }
         if let Some(claim) = &status.claim {
             let _ = writeln!(text, "  claimed    {}", claimed(claim));

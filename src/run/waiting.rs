@@ -62,7 +62,8 @@ impl<F: Files, C: Clock, W: Work<F>> Replica<'_, F, C, W> {
     pub(super) async fn wait_for_hook(&self, waiting: &mut Waiting<F::Dir>) -> Result<()> {
         let over = || {
             let cause = "it is complete but for a hook, which no replica has run";
-            (cause.to_owned(), "start the image that the volume was made complete with".to_owned())
+            let help = "start the image that the volume was made complete with, with its --hook; volseed status names what is owed. An older image takes the volume back with --rollback-from";
+            (cause.to_owned(), help.to_owned())
         };
         self.wait_outside(Event::Pending, over, waiting).await
     }

@@ -31,6 +31,7 @@ mod forged;
 mod grace;
 mod handover;
 mod health;
+mod hooks;
 mod hostile_claims;
 mod hostile_mounts;
 mod hostile_plants;

@@ -29,7 +29,7 @@ const PEACE: u64 = 90_000_000_000;
 /// What a user writes.
 const USERS_TEXT: &[u8] = b"a user's";
 /// By then everybody must be done.
-const END: u64 = 400_000_000_000;
+const END: u64 = 800_000_000_000;
 /// How long a server keeps a lock for a client that it does not hear from.
 const LEASE: u64 = 9_000_000_000;
 /// The most replicas that a schedule starts, restarts included.
