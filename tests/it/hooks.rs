@@ -376,13 +376,13 @@ fn what_it_says_is_logged_line_by_line_and_as_text() {
     let site = Site::new();
     site.does(
         "post-seed",
-        "printf 'one\\ntwo\\033[31m\\r\\n\\nno end'; head -c 100000 /dev/zero | tr '\\0' x\n",
+        "printf 'one\\ntwo\\033[31m\\r\\n\\nno end'; head -c 20000 /dev/zero | tr '\\0' x\n",
     );
     let said = site.start("1.0").ends().exits(0).stderr;
     assert!(said.contains(" one hook=\"post-seed\"\n"), "{said}");
     assert!(said.contains("two\\u{1b}[31m hook=") || said.contains("two\\x1b[31m hook="), "{said}");
     assert!(said.lines().all(|line| line.len() < 5000), "a line is too long");
-    assert_eq!(said.matches('x').count() > 99_000, true);
+    assert!(said.matches('x').count() >= 20_000, "{said}");
 }
 
 /// The examples, with commands in the place of an app's.
