@@ -2,7 +2,6 @@
 
 use std::ffi::OsString;
 use std::os::fd::OwnedFd;
-use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Instant;
@@ -13,7 +12,7 @@ use crate::cli::config::Hook;
 use crate::error::{Context, Error, Result, lowercase_first, printable};
 use crate::exit::Exit;
 use crate::progress::{Phase, seconds};
-use crate::system::program::{Program, Wish};
+use crate::system::program::{Ended, Program, Wish};
 use crate::text::Untrusted;
 use crate::volume::records::{HookEvent, Public};
 
@@ -112,7 +111,7 @@ impl VolumeWork<'_> {
         });
         let status = status.context("watch", "hook").map_err(|error| error.exit(Exit::System))?;
         self.progress.enter(Phase::Checking);
-        if status.success() {
+        if status == Ended::Code(0) {
             tracing::info!(hook = event, seconds = seconds(began.elapsed()), "called");
             return Ok(());
         }
@@ -122,9 +121,9 @@ impl VolumeWork<'_> {
         if heartbeat.stop().is_set() {
             return Err(Error::cancelled());
         }
-        let cause = match (status.code(), status.signal()) {
-            (Some(code), _) => format!("it ended with {code}"),
-            (None, signal) => format!("it was ended by signal {}", signal.unwrap_or_default()),
+        let cause = match status {
+            Ended::Code(code) => format!("it ended with {code}"),
+            Ended::Signal(signal) => format!("it was ended by signal {signal}"),
         };
         let help = match call.event {
             HookEvent::PreUpgrade => {

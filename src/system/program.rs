@@ -3,20 +3,23 @@
 //! Owns its process: the user, directory, environment and signals that it begins with, its output line by line, and its
 //! end. Nothing of its process group outlives it. Knows nothing of what it is for.
 
-use std::ffi::OsString;
+use std::ffi::{CString, OsString, c_char};
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
-use std::os::unix::process::CommandExt;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
-use std::process::{Child, Command, ExitStatus};
 use std::time::{Duration, Instant};
 
+use nix::libc;
+use nix::unistd::{ForkResult, fork};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 use rustix::pipe::{PipeFlags, pipe_with};
 use rustix::process::{
-    Pid, Signal, WaitId, WaitIdOptions, kill_process_group, set_parent_process_death_signal, waitid,
+    Gid, Pid, Signal, Uid, WaitId, WaitIdOptions, WaitOptions, WaitStatus, fchdir, kill_process_group,
+    set_parent_process_death_signal, setpgid, waitid,
 };
+use rustix::stdio::{dup2_stderr, dup2_stdin, dup2_stdout};
 use rustix::thread::{set_thread_groups, set_thread_res_gid, set_thread_res_uid};
 
 use super::users::Identity;
@@ -54,10 +57,28 @@ pub(crate) enum Wish {
     Kill,
 }
 
+/// How a program ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Ended {
+    /// With this code.
+    Code(i32),
+    /// By this signal.
+    Signal(i32),
+}
+
+impl Ended {
+    fn of(status: WaitStatus) -> Ended {
+        match status.exit_status() {
+            Some(code) => Ended::Code(code),
+            None => Ended::Signal(status.terminating_signal().unwrap_or(0)),
+        }
+    }
+}
+
 /// A program's process.
 pub(crate) struct Running {
-    child: Child,
-    group: Pid,
+    /// It leads its process group.
+    child: Pid,
     output: Output,
 }
 
@@ -78,28 +99,98 @@ impl Program<'_> {
         let (pipe, said) = pipe_with(PipeFlags::CLOEXEC)?;
         // Without a writer: it reads the end of its input. `/dev/null` need not be there.
         let (input, _) = pipe_with(PipeFlags::CLOEXEC)?;
+        let (failed, failure) = pipe_with(PipeFlags::CLOEXEC)?;
         rustix::fs::fcntl_setfl(&pipe, rustix::fs::OFlags::NONBLOCK)?;
-        let mut command = Command::new(self.path);
-        command.arg(self.argument);
-        for (name, value) in &self.environment {
-            match value {
-                Some(value) => command.env(name, value),
-                None => command.env_remove(name),
-            };
-        }
         if let Some(user) = self.user {
-            command.env("HOME", &user.home);
             // A program opens `/dev/stderr` by its name.
-            let _ = rustix::fs::fchown(&said, Some(rustix::fs::Uid::from_raw(user.uid)), None);
+            let _ = rustix::fs::fchown(&said, Some(Uid::from_raw(user.uid)), None);
         }
-        command.stdin(input).stdout(said.try_clone()?).stderr(said).process_group(0);
-        let begin = beginning(self.directory.as_raw_fd(), self.user);
-        // SAFETY: it makes system calls and allocates nothing, as the child of a process with threads must.
-        unsafe { command.pre_exec(begin) };
-        let child = command.spawn()?;
-        let group = Pid::from_child(&child);
-        Ok(Running { child, group, output: Output { pipe: Some(pipe), line: Vec::new() } })
+        let beginning = Beginning::of(self)?;
+        // SAFETY: the child makes system calls and allocates nothing, as that of a process with threads must.
+        let child = match unsafe { fork() }? {
+            ForkResult::Child => {
+                let error = beginning.begin(self.directory, &input, &said);
+                let _ = rustix::io::write(&failure, &error.raw_os_error().to_ne_bytes());
+                // SAFETY: ends this process, which shares nothing with its parent but descriptors.
+                unsafe { libc::_exit(127) }
+            }
+            ForkResult::Parent { child } => Pid::from_raw(child.as_raw()).expect("a child has a number"),
+        };
+        drop(failure);
+        let mut errno = [0; 4];
+        if rustix::io::retry_on_intr(|| rustix::io::read(&failed, &mut errno))? == errno.len() {
+            let _ = waitpid(child);
+            return Err(io::Error::from_raw_os_error(i32::from_ne_bytes(errno)));
+        }
+        Ok(Running { child, output: Output { pipe: Some(pipe), line: Vec::new() } })
     }
+}
+
+/// All that the child needs, made before there is one.
+struct Beginning {
+    path: CString,
+    arguments: Vec<*const c_char>,
+    environment: Vec<*const c_char>,
+    user: Option<(Uid, Gid, Vec<Gid>)>,
+    /// What the pointers are to.
+    _texts: Vec<CString>,
+}
+
+impl Beginning {
+    fn of(program: &Program<'_>) -> io::Result<Beginning> {
+        let mut variables: Vec<(OsString, OsString)> = std::env::vars_os().collect();
+        let home = program.user.map(|user| ("HOME", Some(user.home.clone().into_os_string())));
+        for (name, value) in program.environment.iter().cloned().chain(home) {
+            variables.retain(|(known, _)| known != name);
+            variables.extend(value.map(|value| (name.into(), value)));
+        }
+        let path = CString::new(program.path.as_os_str().as_bytes())?;
+        let mut texts = vec![path.clone(), CString::new(program.argument)?];
+        for (name, value) in variables {
+            texts.push(CString::new([name.as_bytes(), b"=", value.as_bytes()].concat())?);
+        }
+        let pointers = |texts: &[CString]| {
+            texts.iter().map(|text| text.as_ptr()).chain([std::ptr::null()]).collect::<Vec<_>>()
+        };
+        let user = program.user.filter(|user| !user.is_ours()).map(|user| {
+            let groups = user.groups.iter().map(|group| Gid::from_raw(*group)).collect();
+            (Uid::from_raw(user.uid), Gid::from_raw(user.gid), groups)
+        });
+        let (arguments, environment) = (pointers(&texts[..2]), pointers(&texts[2..]));
+        Ok(Beginning { path, arguments, environment, user, _texts: texts })
+    }
+
+    /// Executes the program, or says why that failed: in that directory, with the signals and the limit that we were started
+    /// with, as the user.
+    fn begin(&self, directory: BorrowedFd<'_>, input: &OwnedFd, said: &OwnedFd) -> Errno {
+        let begin = || -> rustix::io::Result<()> {
+            setpgid(None, None)?;
+            dup2_stdin(input)?;
+            dup2_stdout(said)?;
+            dup2_stderr(said)?;
+            fchdir(directory)?;
+            limits::lower_open_files();
+            signals::give_back_to_a_child();
+            if let Some((uid, gid, groups)) = &self.user {
+                set_thread_groups(groups)?;
+                set_thread_res_gid(*gid, *gid, *gid)?;
+                set_thread_res_uid(*uid, *uid, *uid)?;
+            }
+            // After that, which would unset it (prctl(2), `PR_SET_PDEATHSIG`): it goes with the thread that watches it.
+            set_parent_process_death_signal(Some(Signal::KILL))
+        };
+        if let Err(error) = begin() {
+            return error;
+        }
+        // SAFETY: each is a list of strings that ends with a null pointer, and lives as long as `self`.
+        unsafe { libc::execve(self.path.as_ptr(), self.arguments.as_ptr(), self.environment.as_ptr()) };
+        Errno::from_raw_os_error(nix::errno::Errno::last_raw())
+    }
+}
+
+fn waitpid(child: Pid) -> io::Result<Option<WaitStatus>> {
+    let waited = rustix::io::retry_on_intr(|| rustix::process::waitpid(Some(child), WaitOptions::empty()));
+    Ok(waited?.map(|(_, status)| status))
 }
 
 impl Running {
@@ -112,12 +203,12 @@ impl Running {
         mut self,
         mut say: impl FnMut(&[u8]),
         mut wish: impl FnMut() -> Wish,
-    ) -> io::Result<ExitStatus> {
+    ) -> io::Result<Ended> {
         let mut killed_at = None;
         loop {
             self.output.read(LOOK, &mut say);
             let flags = WaitIdOptions::EXITED | WaitIdOptions::NOHANG | WaitIdOptions::NOWAIT;
-            match waitid(WaitId::Pid(self.group), flags) {
+            match waitid(WaitId::Pid(self.child), flags) {
                 Ok(None) | Err(Errno::INTR) => {}
                 Ok(Some(_)) => break,
                 Err(error) => return Err(error.into()),
@@ -139,11 +230,11 @@ impl Running {
         self.signal(Signal::KILL);
         self.output.read(Duration::ZERO, &mut say);
         self.output.end_line(&mut say);
-        self.child.wait()
+        Ok(waitpid(self.child)?.map_or(Ended::Signal(0), Ended::of))
     }
 
     fn signal(&self, signal: Signal) {
-        let _ = kill_process_group(self.group, signal);
+        let _ = kill_process_group(self.child, signal);
     }
 }
 
@@ -181,32 +272,5 @@ impl Output {
             say(self.line.trim_ascii_end());
             self.line.clear();
         }
-    }
-}
-
-/// What the child does before it executes the program: it is in that directory, with the signals and the limit that we were
-/// started with, as this user.
-fn beginning(
-    directory: i32,
-    user: Option<&Identity>,
-) -> impl FnMut() -> io::Result<()> + Send + Sync + 'static {
-    let ids = user.map(|user| {
-        let groups: Vec<_> = user.groups.iter().map(|group| rustix::process::Gid::from_raw(*group)).collect();
-        (rustix::process::Uid::from_raw(user.uid), rustix::process::Gid::from_raw(user.gid), groups)
-    });
-    let is_ours = user.is_none_or(Identity::is_ours);
-    move || {
-        // SAFETY: the directory is open in the child, a copy of who has it open.
-        rustix::process::fchdir(unsafe { BorrowedFd::borrow_raw(directory) })?;
-        limits::lower_open_files();
-        signals::give_back_to_a_child();
-        if let Some((uid, gid, groups)) = ids.as_ref().filter(|_| !is_ours) {
-            set_thread_groups(groups)?;
-            set_thread_res_gid(*gid, *gid, *gid)?;
-            set_thread_res_uid(*uid, *uid, *uid)?;
-        }
-        // After that, which would unset it (prctl(2), `PR_SET_PDEATHSIG`): it goes with the thread that watches it.
-        set_parent_process_death_signal(Some(Signal::KILL))?;
-        Ok(())
     }
 }
