@@ -46,6 +46,7 @@ enum Soak {
     Kill(kill::Arguments),
     Race(race::Arguments),
     Storm(storm::Arguments),
+    UpgradeHooks(upgrade::hooks::Arguments),
     UpgradeKills(upgrade::kills::Arguments),
     UpgradeRaces(upgrade::races::Arguments),
     UpgradeReal(upgrade::real::Arguments),
@@ -57,7 +58,8 @@ enum Soak {
     UpgradeApp(upgrade::app::Arguments),
 }
 
-const NAMES: [&str; 7] = ["fidelity", "handover", "kill", "race", "storm", "upgrade-kills", "upgrade-races"];
+const NAMES: [&str; 8] =
+    ["fidelity", "handover", "kill", "race", "storm", "upgrade-hooks", "upgrade-kills", "upgrade-races"];
 /// Set for the process that runs in the namespaces.
 const INSIDE: &str = "SOAK_INSIDE";
 
@@ -134,6 +136,7 @@ fn play(soak: Soak) -> usize {
         Soak::Kill(arguments) => kill::run(&arguments),
         Soak::Race(arguments) => race::run(&arguments),
         Soak::Storm(arguments) => storm::run(&arguments),
+        Soak::UpgradeHooks(arguments) => upgrade::hooks::run(&arguments),
         Soak::UpgradeKills(arguments) => upgrade::kills::run(&arguments),
         Soak::UpgradeRaces(arguments) => upgrade::races::run(&arguments),
         Soak::UpgradeReal(arguments) => upgrade::real::run(&arguments),

@@ -348,7 +348,8 @@ impl Applying<'_> {
                 lock(&self.staged).insert(parent.to_vec(), Arc::clone(&directory));
                 Ok(Some(directory))
             }
-            Err(Errno::NOENT) => Ok(None),
+            // The new seed has nothing there, or a leaf in the place of the directory.
+            Err(Errno::NOENT | Errno::NOTDIR) => Ok(None),
             Err(error) => Err(error).context("open staged", || self.full(path)),
         }
     }

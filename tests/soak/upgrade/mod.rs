@@ -2,6 +2,7 @@
 //! at once, and of real trees.
 
 pub(crate) mod app;
+pub(crate) mod hooks;
 mod images;
 mod judge;
 pub(crate) mod kills;
