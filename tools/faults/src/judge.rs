@@ -10,7 +10,7 @@ use crate::scenarios::{Ends, SENTINEL, Scenario};
 use crate::tracer::{Fault, Ran, STANDARD_ERROR};
 
 /// What docs/exit-codes.md has.
-const CODES: [i32; 13] = [0, 64, 65, 66, 70, 71, 73, 74, 75, 77, 78, 126, 127];
+const CODES: [i32; 14] = [0, 64, 65, 66, 69, 70, 71, 73, 74, 75, 77, 78, 126, 127];
 
 /// What a run may say that the volume does not keep, and a tree without it.
 type Loss = (&'static str, fn(Snapshot) -> Snapshot);

@@ -9,7 +9,7 @@ use crate::filter::Filter;
 use crate::kinds::KINDS;
 use crate::kit::{Compression, Snapshot};
 use crate::launch::Launch;
-use crate::scenarios::{NOT_IN_OLDER, Scenario, Step, older, seed, users_files};
+use crate::scenarios::{NOT_IN_OLDER, OF_OTHER_TYPE_IN_OLDER, Scenario, Step, older, seed, users_files};
 use crate::tracer::{self, At, Fault, Ran};
 use crate::watchdog::Watchdog;
 
@@ -74,6 +74,7 @@ impl Lab {
         let tree = seed();
         let directory = tree.write_to(&root.join("tree"));
         let place = tree.write_to(&root.join("older"));
+        remove(OF_OTHER_TYPE_IN_OLDER.iter().map(|name| place.join(name)));
         let older = older().write_to(&place);
         remove(NOT_IN_OLDER.iter().map(|name| older.join(name)));
         let list: Vec<String> = names(&directory);

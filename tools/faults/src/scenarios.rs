@@ -123,6 +123,9 @@ const TWO: &str = "[[volume]]\nfrom = '{tree}'\nto = '{volume}'\nsentinel = 'ind
 const OLDER: &str = "seed --from {older} --to {volume} --sentinel index.php --seed-version 1 --workers 3";
 const UPGRADE: &str =
     "run --from {tree} --to {volume} --sentinel index.php --seed-version 2 --upgrade 1 --workers 3 -- {app}";
+const HOOKED: &str =
+    "run --from {tree} --to {volume} --sentinel index.php --workers 3 --hook /bin/true -- {app}";
+const HOOKED_UPGRADE: &str = "run --from {tree} --to {volume} --sentinel index.php --seed-version 2 --upgrade 1 --workers 3 --hook /bin/true -- {app}";
 const OLDER_CHOWN: &str =
     "seed --from {older} --to {volume} --chown 33:34 --sentinel index.php --seed-version 1 --workers 3";
 const UPGRADE_CHOWN: &str = "run --from {tree} --to {volume} --chown 33:34 --sentinel index.php --seed-version 2 --upgrade 1 --workers 3 -- {app}";
@@ -239,6 +242,11 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
     scenario("upgrading-by-older", OLDER)
         .before(&[Step::Ran(OLDER), Step::KilledAfter(UPGRADE, "retired.json")])
         .ends(UPGRADED),
+    scenario("hook", HOOKED),
+    scenario("hook-upgrade", HOOKED_UPGRADE).before(&[Step::Ran(OLDER)]).ends(UPGRADED),
+    scenario("hook-owed", HOOKED_UPGRADE)
+        .before(&[Step::Ran(OLDER), Step::KilledAfter(HOOKED_UPGRADE, "state.json")])
+        .ends(UPGRADED),
     scenario("health", "health --listen {room}/socket --admin {room}/admin").ends(Ends::Untouched),
 ];
 
@@ -279,10 +287,15 @@ pub(crate) fn older() -> Tree {
         .file("a/f2", "as it was before")
         .file("a/f5", "FILE 5")
         .file("b/gone", "x")
+        .file("empty/inside", "x")
+        .file("e", "a file")
         .file("gone/one", "x")
         .file("gone/below/two", "x")
         .symlink("gone/link", "one")
 }
+
+/// What the older one had as a directory and the seed has as a file, and the other way round.
+pub(crate) const OF_OTHER_TYPE_IN_OLDER: [&str; 2] = ["empty", "e"];
 
 /// What the seed has and the older one did not.
 pub(crate) const NOT_IN_OLDER: [&str; 4] = ["a/f7", "closed", "fifo", "link"];
