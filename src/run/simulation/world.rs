@@ -444,7 +444,9 @@ impl World {
     /// No other holder of a lower claim, or of one in a state directory that was replaced, may change what is
     /// public any more.
     pub(crate) fn fenced(&mut self, by: &Actor) {
-        if !self.is_state(by.state) {
+        // Who was fenced meanwhile hears late that it was not: its claim is gone.
+        let is_late = matches!(self.nodes[by.claim], Node::Directory { removed: true, .. });
+        if !self.is_state(by.state) || is_late {
             return;
         }
         if self.fenced_by.0 != by.state || self.fenced <= by.epoch {
