@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
 
@@ -342,6 +342,34 @@ fn another_replica_goes_on_where_the_one_with_the_hook_was_killed() {
     site.does_nothing("post-upgrade");
     first.stopped_by(Signal::SIGKILL);
     second.ends().exits(0).says("taking over").prints("app of 2.0");
+}
+
+/// Nothing can fence a hook: who comes back from a freeze ends it.
+#[test]
+fn a_replica_that_was_frozen_ends_its_hook_once_another_has_taken_over() {
+    let site = Site::seeded();
+    let start = || site.start("2.0").option("--lock", "lease");
+    let first = site.standing_in("post-upgrade", start());
+    first.signal(Signal::SIGSTOP);
+    site.does_nothing("post-upgrade");
+    start().ends().exits(0).says("taking over").prints("app of 2.0");
+    let thawed = Instant::now();
+    first.signal(Signal::SIGCONT);
+    first.ends().exits(0).says("lost the volume to another replica").prints("app of 2.0");
+    assert!(thawed.elapsed() < Duration::from_secs(5), "{:?}", thawed.elapsed());
+}
+
+#[test]
+fn a_supervisor_passes_a_stop_signal_on_and_waits_for_the_hook() {
+    if !needs::root() {
+        return;
+    }
+    let site = Site::seeded();
+    let script = "trap 'echo stopping; sleep 2; echo stopped; exit 1' TERM\necho in the hook\nwhile :; do sleep 0.1; done\n";
+    site.does("post-upgrade", script);
+    let running = site.start("2.0").flag("--supervise").in_container().start();
+    running.says("in the hook");
+    running.stopped_by(Signal::SIGTERM).0.exits(143).says("stopping").says("stopped");
 }
 
 #[test]
