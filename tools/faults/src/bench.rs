@@ -27,7 +27,7 @@ const PATIENCE: Duration = Duration::from_secs(60);
 
 /// One sweep's.
 pub(crate) struct Bench {
-    /// A directory in memory with `volseed`, `tree`, `tar` and `volume`.
+    /// A directory in memory with `volseed`, `tree`, `older`, `tar` and `volume`.
     pub(crate) root: PathBuf,
     /// The seed.
     pub(crate) seed: Snapshot,
@@ -99,6 +99,7 @@ impl Bench {
         let tree = seed.write_to(&root.join("tree"));
         fs::write(root.join("list"), names(&tree).join("\n")).unwrap();
         fs::write(root.join("tar"), seed.archive()).unwrap();
+        scenarios::write_older(seed, &root.join("older"));
         fs::create_dir(root.join("volume")).unwrap();
         // Where every user may execute them.
         fs::copy(program, root.join("volseed")).unwrap();
@@ -163,6 +164,7 @@ impl Bench {
             .replace("{app}", &format!("{root}/faults app {root}/volume {root}/list"))
             .replace("{volume}", &format!("{root}/volume"))
             .replace("{tree}", &format!("{root}/tree"))
+            .replace("{older}", &format!("{root}/older"))
             .replace("{tar}", &format!("{root}/tar"));
         text.split_whitespace().map(str::to_owned).collect()
     }

@@ -9,7 +9,7 @@ use crate::filter::Filter;
 use crate::kinds::KINDS;
 use crate::kit::{Compression, Snapshot};
 use crate::launch::Launch;
-use crate::scenarios::{NOT_IN_OLDER, OF_OTHER_TYPE_IN_OLDER, Scenario, Step, older, seed, users_files};
+use crate::scenarios::{Scenario, Step, remove, seed, users_files, write_older};
 use crate::tracer::{self, At, Fault, Ran};
 use crate::watchdog::Watchdog;
 
@@ -73,10 +73,7 @@ impl Lab {
     pub(crate) fn new(program: &Path, root: &Path, patience: Duration) -> Self {
         let tree = seed();
         let directory = tree.write_to(&root.join("tree"));
-        let place = tree.write_to(&root.join("older"));
-        remove(OF_OTHER_TYPE_IN_OLDER.iter().map(|name| place.join(name)));
-        let older = older().write_to(&place);
-        remove(NOT_IN_OLDER.iter().map(|name| older.join(name)));
+        write_older(&tree, &root.join("older"));
         let list: Vec<String> = names(&directory);
         fs::write(root.join("list"), list.join("\n")).unwrap();
         for (compression, name) in
@@ -233,13 +230,4 @@ pub(crate) fn names(root: &Path) -> Vec<String> {
     }
     names.sort();
     names
-}
-
-fn remove(paths: impl Iterator<Item = PathBuf>) {
-    for path in paths {
-        match fs::symlink_metadata(&path).unwrap().is_dir() {
-            true => fs::remove_dir_all(path).unwrap(),
-            false => fs::remove_file(path).unwrap(),
-        }
-    }
 }

@@ -3,6 +3,9 @@
 //! In a command, `{room}` is the directory of the run, `{volume}` the volume in it, `{tree}` and `{tar.gz}` (and the
 //! other archives) the seed, `{older}` the one that an older image had, `{app}` a command that fails on a volume that is not complete.
 
+use std::fs;
+use std::path::{Path, PathBuf};
+
 use crate::kit::{Snapshot, Tree};
 
 /// The user of the scenarios without root.
@@ -278,7 +281,7 @@ pub(crate) fn seed() -> Tree {
 }
 
 /// What an older image had otherwise, or had alone. Some of the seed it did not have ([`NOT_IN_OLDER`]).
-pub(crate) fn older() -> Tree {
+fn older() -> Tree {
     Tree::new()
         .mode(0o751)
         .file(SENTINEL, "<?php // older")
@@ -294,11 +297,29 @@ pub(crate) fn older() -> Tree {
         .symlink("gone/link", "one")
 }
 
+/// Writes the older image of a seed to a directory.
+pub(crate) fn write_older(seed: &Tree, place: &Path) -> PathBuf {
+    let place = seed.write_to(place);
+    remove(OF_OTHER_TYPE_IN_OLDER.iter().map(|name| place.join(name)));
+    let older = older().write_to(&place);
+    remove(NOT_IN_OLDER.iter().map(|name| older.join(name)));
+    older
+}
+
+pub(crate) fn remove(paths: impl Iterator<Item = PathBuf>) {
+    for path in paths {
+        match fs::symlink_metadata(&path).unwrap().is_dir() {
+            true => fs::remove_dir_all(path).unwrap(),
+            false => fs::remove_file(path).unwrap(),
+        }
+    }
+}
+
 /// What the older one had as a directory and the seed has as a file, and the other way round.
-pub(crate) const OF_OTHER_TYPE_IN_OLDER: [&str; 2] = ["empty", "e"];
+const OF_OTHER_TYPE_IN_OLDER: [&str; 2] = ["empty", "e"];
 
 /// What the seed has and the older one did not.
-pub(crate) const NOT_IN_OLDER: [&str; 4] = ["a/f7", "closed", "fifo", "link"];
+const NOT_IN_OLDER: [&str; 4] = ["a/f7", "closed", "fifo", "link"];
 
 /// What users have on a volume before it is seeded.
 pub(crate) fn users_files() -> Tree {

@@ -1,10 +1,10 @@
 //! What holds after a power cut: no record and no sentinel without the whole seed, users' files as they were, and a next
-//! run that completes the volume and leaves nothing behind. Of a repair: the volume stays complete, and no edit is lost.
+//! run that completes the volume and leaves nothing behind. Of a repair or an upgrade: no edit is lost.
 
 use std::fs;
 
 use super::cut::{Cut, Recording};
-use super::scenario::{CONTROL, COPIED, EDITED, Scenario, Step, TREE, edit};
+use super::scenario::{CONTROL, COPIED, Scenario, Step, TREE, edit};
 use crate::bench::{Bench, FileSystem, same};
 use crate::kit::Snapshot;
 use crate::room::names;
@@ -39,8 +39,8 @@ pub(crate) fn judge(
     recording: &Recording,
     cut: Cut,
 ) -> Result<Found, String> {
-    if scenario.is_repair() {
-        return judge_repair(bench, kind, scenario, recording, cut);
+    if scenario.edits().next().is_some() {
+        return judge_edited(bench, kind, scenario, recording, cut);
     }
     let disk = bench.disk(recording.image(cut));
     let Ok(_mounted) = bench.mount(kind, &disk, "") else { return Ok(Found::NotRecovered) };
@@ -64,8 +64,9 @@ pub(crate) fn judge(
     Ok(if has_record { Found::Complete } else { Found::Incomplete })
 }
 
-/// The volume stays complete, each entry is as the user left it or as it was seeded, and no edit is lost.
-fn judge_repair(
+/// Each entry is as it was before or as the seed has it, no edit is lost, and the next run does what the first one was to
+/// do. A volume that is repaired stays complete.
+fn judge_edited(
     bench: &Bench,
     kind: FileSystem,
     scenario: &Scenario,
@@ -73,7 +74,7 @@ fn judge_repair(
     cut: Cut,
 ) -> Result<Found, String> {
     let found = || bench.found().without_directory_times();
-    let damaged = {
+    let before = {
         let disk = bench.disk(recording.base.clone());
         let _mounted = bench.mount(kind, &disk, "")?;
         found()
@@ -81,25 +82,28 @@ fn judge_repair(
     let disk = bench.disk(recording.image(cut));
     let Ok(_mounted) = bench.mount(kind, &disk, "") else { return Ok(Found::NotRecovered) };
     let seed = bench.seed.clone().without_directory_times();
-    bench.check_status()?;
-    same(&found().in_neither(&damaged, &seed), "neither as before nor as seeded")?;
-    let is_repaired = seed.missing(&found()).is_empty();
-    if recording.is_after_mark(cut, 1) && !is_repaired {
-        return Err("the repair had ended, and something differs".to_owned());
+    if scenario.is_repair() {
+        bench.check_status()?;
     }
-    check_edits(bench)?;
-    for command in [TREE, scenario.command] {
+    same(&found().in_neither(&before, &seed), "neither as before nor as seeded")?;
+    let is_done = seed.missing(&found()).is_empty();
+    if recording.is_after_mark(cut, 1) && !is_done {
+        return Err("it had ended, and something differs".to_owned());
+    }
+    check_edits(bench, scenario)?;
+    let first = Some(TREE).filter(|_| scenario.is_repair());
+    for command in first.into_iter().chain([scenario.command]) {
         let next = bench.plain(command, None);
         if next.code != 0 {
             return Err(format!("the next run ended with {}: {}", next.code, next.stderr.trim()));
         }
     }
-    same(&seed.differences(&found()), "after the next repair")?;
-    check_edits(bench)?;
+    same(&seed.differences(&found()), "after the next run")?;
+    check_edits(bench, scenario)?;
     let left: Vec<_> = bench.left_behind().into_iter().filter(|name| !is_old(name)).collect();
     same(&left, "left behind")?;
     bench.check_status()?;
-    Ok(if is_repaired { Found::Complete } else { Found::Incomplete })
+    Ok(if is_done { Found::Complete } else { Found::Incomplete })
 }
 
 fn is_old(name: &str) -> bool {
@@ -107,10 +111,10 @@ fn is_old(name: &str) -> bool {
 }
 
 /// Every edit is in its place, or was kept.
-fn check_edits(bench: &Bench) -> Result<(), String> {
+fn check_edits(bench: &Bench, scenario: &Scenario) -> Result<(), String> {
     let state = bench.volume().join(".volseed");
     let old: Vec<_> = names(&state).into_iter().filter(|name| is_old(name)).collect();
-    for path in EDITED {
+    for path in scenario.edits() {
         let kept = old.iter().filter(|name| name.ends_with(path)).map(|name| state.join(name));
         let mut places = kept.chain([bench.volume().join(path)]);
         if !places.any(|place| fs::read(place).is_ok_and(|there| there == edit(path).as_bytes())) {

@@ -1,5 +1,5 @@
-//! What a disk records before its power is cut: seeds, seeds after kills and after cuts, a repair, and a control that is
-//! unsafe.
+//! What a disk records before its power is cut: seeds, seeds after kills and after cuts, a repair, upgrades, and a control
+//! that is unsafe.
 
 use std::fs;
 use std::path::Path;
@@ -33,8 +33,10 @@ pub(crate) enum Step {
     Run,
     /// Another one, to its end.
     Ran(&'static str),
-    /// A user edits some of the seed and removes some, which is durable.
-    Damaged,
+    /// A user edits these files, which is durable.
+    Edited(&'static [&'static str]),
+    /// A user removes these entries, which is durable.
+    Removed(&'static [&'static str]),
     /// The same where `syncfs` is refused.
     WithoutSyncfs,
     /// Killed while it stages, in the same container and mount as the next step.
@@ -47,6 +49,10 @@ pub(crate) enum Step {
 
 pub(crate) const TREE: &str = "{volseed} seed --from {tree} --to {volume} --sentinel index.php --workers 3";
 const TAR: &str = "{volseed} seed --from {tar} --to {volume} --sentinel index.php --workers 3";
+
+const OLDER: &str =
+    "{volseed} seed --from {older} --to {volume} --sentinel index.php --seed-version 1 --workers 3";
+const UPGRADE: &str = "{volseed} seed --from {tree} --to {volume} --sentinel index.php --seed-version 2 --upgrade 1 --workers 3";
 
 const fn scenario(name: &'static str, command: &'static str, steps: &'static [Step]) -> Scenario {
     Scenario { name, steps, command, is_second_cut: false }
@@ -66,14 +72,21 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
     scenario(
         "repair",
         "{volseed} repair --modified --from {tree} --to {volume} --workers 3",
-        &[Step::Ran(TREE), Step::Damaged, Step::Run],
+        &[
+            Step::Ran(TREE),
+            Step::Edited(&["a/f1", "empty", "many/1/1"]),
+            Step::Removed(&["a/f3", "link", "closed", "many/2/2", "many/3"]),
+            Step::Run,
+        ],
+    ),
+    scenario("upgrade", UPGRADE, &[Step::Ran(OLDER), Step::Edited(&["a/f2", "a/f5"]), Step::Run]),
+    scenario(
+        "upgrading",
+        UPGRADE,
+        &[Step::Ran(OLDER), Step::Edited(&["a/f2", "a/f5"]), Step::KilledAfter("retired.json"), Step::Run],
     ),
     scenario(CONTROL, TREE, &[Step::Copy]),
 ];
-/// What a user edits of a seed.
-pub(crate) const EDITED: [&str; 3] = ["a/f1", "empty", "many/1/1"];
-/// What a user removes of it.
-const REMOVED: [&str; 5] = ["a/f3", "link", "closed", "many/2/2", "many/3"];
 const TREE_BESIDE_USERS: &str = "{volseed} seed --from {tree} --to {volume} --existing keep --workers 3";
 
 /// What has to be caught.
@@ -87,9 +100,18 @@ const ATTEMPTS: u64 = 60;
 const STAGED: usize = 12;
 
 impl Scenario {
-    /// Whether it is a repair of a volume that is complete.
+    /// What a user has edited: then the volume was complete before, and is repaired or upgraded.
+    pub(crate) fn edits(&self) -> impl Iterator<Item = &'static str> {
+        let edits = |step: &Step| match step {
+            Step::Edited(paths) => *paths,
+            _ => &[],
+        };
+        self.steps.iter().flat_map(edits).copied()
+    }
+
+    /// Whether it stays complete all the while.
     pub(crate) fn is_repair(&self) -> bool {
-        self.steps.iter().any(|step| matches!(step, Step::Damaged))
+        self.command.contains(" repair ")
     }
 
     /// Plays it on a disk, and gives what the disk went through.
@@ -118,11 +140,13 @@ impl Scenario {
         let mounted = bench.mount(kind, &disk, "")?;
         for &step in self.steps {
             match step {
-                Step::UsersFiles | Step::Damaged => {
-                    match step {
-                        Step::Damaged => damage(&at).map_err(|error| error.to_string())?,
-                        _ => drop(users_files().write_to(&at)),
-                    }
+                Step::UsersFiles | Step::Edited(_) | Step::Removed(_) => {
+                    let done = match step {
+                        Step::Edited(paths) => write_edits(&at, paths),
+                        Step::Removed(paths) => remove(&at, paths),
+                        _ => users_files().write_to(&at).metadata().map(drop),
+                    };
+                    done.map_err(|error| error.to_string())?;
                     bench.sync();
                     disk.take_log();
                     base = disk.image();
@@ -153,11 +177,12 @@ impl Scenario {
     }
 }
 
-fn damage(volume: &Path) -> std::io::Result<()> {
-    for path in EDITED {
-        fs::write(volume.join(path), edit(path))?;
-    }
-    for path in REMOVED.map(|path| volume.join(path)) {
+fn write_edits(volume: &Path, paths: &[&str]) -> std::io::Result<()> {
+    paths.iter().try_for_each(|path| fs::write(volume.join(path), edit(path)))
+}
+
+fn remove(volume: &Path, paths: &[&str]) -> std::io::Result<()> {
+    for path in paths.iter().map(|path| volume.join(path)) {
         if path.symlink_metadata()?.is_dir() { fs::remove_dir_all(path)? } else { fs::remove_file(path)? }
     }
     Ok(())
