@@ -16,7 +16,6 @@ use crate::exit::Exit;
 use crate::seed::source::entry::Meta;
 use crate::seed::stage::case::NameCheck;
 use crate::seed::stage::dir::Dir;
-use crate::seed::stage::owner::Owner;
 use crate::seed::stage::space::Space;
 use crate::seed::stage::writer::Shared;
 use crate::volume::records::Totals;
@@ -40,7 +39,8 @@ pub(super) struct Ledger {
 struct WaitingLink {
     dir: Arc<Dir>,
     name: Box<[u8]>,
-    owner: Owner,
+    /// Of a copy, where the volume has no links.
+    meta: Meta,
     first: (Arc<Dir>, Box<[u8]>),
 }
 
@@ -198,9 +198,9 @@ impl<'a> Feed<'a> {
     /// As [`Feed::file`].
     pub(crate) fn link(&mut self, entry: Entry, dir: Arc<Dir>, name: Box<[u8]>) -> Result<()> {
         self.begin(&entry, false)?;
-        let (owner, first) = ((entry.meta.uid, entry.meta.gid), (dir, name));
-        let Entry { dir, name, .. } = entry;
-        self.ledger().links.push(WaitingLink { dir, name, owner, first });
+        let first = (dir, name);
+        let Entry { dir, name, meta, .. } = entry;
+        self.ledger().links.push(WaitingLink { dir, name, meta, first });
         Ok(())
     }
 
@@ -283,8 +283,8 @@ impl<'a> Feed<'a> {
         self.flush()?;
         self.drain()?;
         let links = std::mem::take(&mut self.ledger().links);
-        for WaitingLink { dir, name, owner: (uid, gid), first: (first_dir, first) } in links {
-            let entry = Entry { dir, name, meta: Meta { uid, gid, ..Meta::default() }, _charge: None };
+        for WaitingLink { dir, name, meta, first: (first_dir, first) } in links {
+            let entry = Entry { dir, name, meta, _charge: None };
             self.write(Job::Special(entry, Special::Link(first_dir, first)))?;
         }
         self.flush()?;
