@@ -83,7 +83,10 @@ fn on(
         Outcome::Adopted(record, completed) => adopted(config, &record, completed.as_ref()),
         Outcome::Repaired(done) => match done? {
             None => tracing::info!(volume = %path, "nothing to repair"),
-            Some(done) => done.repairs.iter().for_each(|repairs| repairs.report(volume.path())),
+            Some(done) => {
+                log_exceptions(config, &done);
+                done.repairs.iter().for_each(|repairs| repairs.report(volume.path()));
+            }
         },
         Outcome::Completed(record, published) => {
             match &published.upgrade {
