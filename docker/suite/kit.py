@@ -1,0 +1,145 @@
+"""What every test has: commands, patience, containers, volumes.
+
+A test is a function that takes the Setting, raises Wrong or Skipped, and may return a figure for the table.
+"""
+
+import contextlib
+import json
+import os
+import subprocess
+import tempfile
+import threading
+import time
+import urllib.error
+import urllib.request
+from typing import Callable, Iterator
+
+REPOSITORY = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+EXAMPLES = os.path.join(REPOSITORY, "examples")
+PATIENCE = 60.0
+# The slow volume: every operation takes a round trip of this long.
+RTT = "3ms"
+
+
+class Wrong(Exception):
+    """A promise was broken; says which."""
+
+
+class Skipped(Exception):
+    """Cannot be tested here; says why."""
+
+
+def run(*command: str, check: bool = True, **options) -> subprocess.CompletedProcess:
+    done = subprocess.run(command, capture_output=True, text=True, check=False, **options)
+    if check and done.returncode:
+        raise Wrong(f"{' '.join(command)}: exit {done.returncode}: {(done.stderr or done.stdout).strip()[-600:]}")
+    return done
+
+
+def docker(*command: str, check: bool = True) -> str:
+    done = run("docker", *command, check=check)
+    return (done.stdout + done.stderr).strip()
+
+
+def expect(condition: bool, what: str) -> None:
+    if not condition:
+        raise Wrong(what)
+
+
+def eventually(what: str, condition: Callable[[], object], seconds: float = PATIENCE):
+    until = time.monotonic() + seconds
+    while not (value := condition()):
+        if time.monotonic() > until:
+            raise Wrong(f"not within {seconds:.0f} s: {what}")
+        time.sleep(0.02)
+    return value
+
+
+class Container:
+    """A container that is gone after its test."""
+
+    def __init__(self, image: str, *options: str, command: tuple[str, ...] = ()):
+        self.id = docker("create", *options, image, *command).splitlines()[-1]
+
+    def __enter__(self) -> "Container":
+        self.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        docker("rm", "-f", "-v", self.id, check=False)
+
+    def start(self) -> None:
+        docker("start", self.id)
+
+    def state(self) -> dict:
+        return json.loads(docker("inspect", "-f", "{{json .State}}", self.id))
+
+    def logs(self) -> str:
+        return docker("logs", self.id)
+
+    def says(self, text: str) -> str:
+        return eventually(f"{text!r} in the log of {self.id[:12]}: {self.logs()[-500:]}", lambda: text in (log := self.logs()) and log)
+
+    def ends(self) -> int:
+        eventually("the end", lambda: self.state()["Status"] == "exited")
+        return self.state()["ExitCode"]
+
+    def address(self) -> str:
+        return docker("inspect", "-f", "{{range .NetworkSettings.Networks}}{{.IPAddress}}{{end}}", self.id)
+
+    def get(self, path: str = "/") -> tuple[int, str]:
+        try:
+            with urllib.request.urlopen(f"http://{self.address()}{path}", timeout=5) as answer:
+                return answer.status, answer.read().decode()
+        except urllib.error.HTTPError as error:
+            return error.code, error.read().decode()
+        except OSError:
+            return 0, ""
+
+    def serves(self) -> None:
+        eventually(f"the app answers; it said: {self.logs()[-500:]}", lambda: "open" in self.get()[1])
+
+
+@contextlib.contextmanager
+def volume() -> Iterator[str]:
+    name = docker("volume", "create")
+    try:
+        yield name
+    finally:
+        docker("volume", "rm", "-f", name, check=False)
+
+
+class Setting:
+    """What the tests have: images and a slow volume."""
+
+    def __init__(self, scratch: str, slowfs: str | None):
+        self.scratch, self.slowfs = scratch, slowfs
+
+    @contextlib.contextmanager
+    def slow(self) -> Iterator[str]:
+        """A directory on a file system that is far away."""
+        if not self.slowfs:
+            raise Skipped("slowfs is not built")
+        at = tempfile.mkdtemp(dir=self.scratch)
+        server = subprocess.Popen([self.slowfs, "--rtt", RTT, at], stdout=subprocess.PIPE, text=True)
+        try:
+            expect("ready" in server.stdout.readline(), "slowfs does not mount")
+            yield at
+        finally:
+            server.terminate()
+            server.wait()
+
+
+class Reader:
+    """Reads a pipe on a thread of its own."""
+
+    def __init__(self, pipe):
+        self.said = ""
+        threading.Thread(target=self.read, args=(pipe,), daemon=True).start()
+
+    def read(self, pipe) -> None:
+        while piece := os.read(pipe.fileno(), 4096):
+            self.said += piece.decode("utf-8", "replace")
+
+    def hears(self, text: str) -> None:
+        eventually(f"{text!r} on the terminal: {self.said[-300:]!r}", lambda: text in self.said, 20)

@@ -1,0 +1,94 @@
+"""The engine and the images: an engine of our own where none answers, base images from debootstrap, nothing pulled."""
+
+import contextlib
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from typing import Iterator
+
+from suite.kit import EXAMPLES, REPOSITORY, docker, eventually, run
+
+TARGET = "x86_64-unknown-linux-musl"
+CACHE = os.path.join(os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache"), "volseed-docker")
+
+
+def binary_path() -> str:
+    target = os.environ.get("CARGO_TARGET_DIR", os.path.join(REPOSITORY, "target"))
+    return os.environ.get("VOLSEED_BIN") or os.path.join(target, TARGET, "release", "volseed")
+
+
+@contextlib.contextmanager
+def engine(scratch: str) -> Iterator[None]:
+    """An engine that answers, or one of our own that ends with us."""
+    if run("docker", "version", check=False).returncode == 0:
+        yield
+        return
+    if not shutil.which("dockerd"):
+        sys.exit("error: no Docker engine\nhelp: apt-get install docker.io docker-compose")
+    socket = f"unix://{scratch}/docker.sock"
+    log = open(os.path.join(scratch, "dockerd.log"), "wb")
+    flags = ("--data-root", f"{scratch}/data", "--exec-root", f"{scratch}/exec", "--pidfile", f"{scratch}/pid", "-H", socket)
+    daemon = subprocess.Popen(["dockerd", *flags], stdout=log, stderr=log)
+    os.environ["DOCKER_HOST"] = socket
+    try:
+        eventually("an engine", lambda: run("docker", "version", check=False).returncode == 0 or daemon.poll())
+        yield
+    finally:
+        daemon.terminate()
+        daemon.wait()
+        log.close()
+
+
+def base_image() -> None:
+    """Debian with nginx, made once."""
+    archive = os.path.join(CACHE, "base.tar")
+    if not os.path.exists(archive):
+        os.makedirs(CACHE, exist_ok=True)
+        print("making a base image with debootstrap, once", file=sys.stderr)
+        with tempfile.TemporaryDirectory(dir="/var/tmp") as root:
+            run("debootstrap", "--variant=minbase", "--include=nginx-light", "bookworm", root)
+            run("tar", "-C", root, "--exclude=./var/cache/apt/archives/*.deb", "--exclude=./var/lib/apt/lists/*", "-cf", f"{archive}.part", ".")
+            os.rename(f"{archive}.part", archive)
+    docker("import", "-c", "CMD bash", archive, "base")
+
+
+def build(image: str, folder: str, *options: str) -> None:
+    docker("build", "-q", "-t", image, *options, folder)
+
+
+def images(scratch: str) -> None:
+    base_image()
+    context = os.path.join(scratch, "volseed")
+    os.mkdir(context)
+    shutil.copy(binary_path(), os.path.join(context, "volseed"))
+    build("volseed", context, "-f", os.path.join(REPOSITORY, "docker", "binary.Dockerfile"))
+    build("shop", os.path.join(EXAMPLES, "nginx"), "--build-arg", "BASE=base")
+    build("blog", os.path.join(EXAMPLES, "wordpress-like"), "--build-arg", "BASE=base")
+    # The same with so many files that a seed can be disturbed.
+    big = os.path.join(scratch, "bigshop")
+    shutil.copytree(os.path.join(EXAMPLES, "nginx"), big)
+    fill(os.path.join(big, "site"), 3000)
+    build("bigshop", big, "--build-arg", "BASE=base")
+    pair = os.path.join(scratch, "owncloud-like")
+    shutil.copytree(os.path.join(EXAMPLES, "owncloud-like"), pair)
+    os.mkdir(app := os.path.join(pair, "app"))
+    shutil.copy(os.path.join(EXAMPLES, "nginx", "site", "index.html"), app)
+    fill(app, 5000)
+    with open(os.path.join(app, "version.php"), "w") as file:
+        file.write("<?php $version = 1;\n")
+    build("stock", pair, "-f", os.path.join(pair, "before.Dockerfile"), "--build-arg", "BASE=base")
+    build("ours", pair, "--build-arg", "BASE=base")
+
+
+def fill(folder: str, files: int) -> None:
+    for number in range(files):
+        directory = os.path.join(folder, "assets", f"{number % 40:02}")
+        os.makedirs(directory, exist_ok=True)
+        with open(os.path.join(directory, f"{number}.txt"), "w") as file:
+            file.write(f"{number}\n" * 100)
+
+
+def docker_version() -> str:
+    return run("dockerd", "--version", check=False).stdout.strip() or "Docker"
