@@ -59,6 +59,13 @@ pub(crate) struct UpgradeOptions {
     pub rollback_from: Option<String>,
 }
 
+impl UpgradeOptions {
+    /// Whether a volume at another version may become one at the image's.
+    pub(crate) fn is_asked(&self) -> bool {
+        !self.from.is_empty() || self.rollback_from.is_some()
+    }
+}
+
 /// What is called after a seed, and before and after an upgrade.
 #[derive(Debug, Clone)]
 pub(crate) struct Hook {

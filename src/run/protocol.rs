@@ -204,6 +204,8 @@ pub(crate) struct Rules {
     pub(crate) remote: bool,
     /// The longest wait for others.
     pub(crate) timeout: Option<Duration>,
+    /// Whether a wait is for this image's version of the volume: any version that is complete is not enough.
+    pub(crate) needs_version: bool,
 }
 
 /// The source, opened when it is first needed: a volume that is complete or adopted needs none.

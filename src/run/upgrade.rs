@@ -207,11 +207,10 @@ impl VolumeWork<'_> {
     /// Exit 78 where the volume is at a version that the image does not upgrade.
     pub(super) fn next(&self, record: &Public) -> Result<Next> {
         let (options, version) = (&self.config.upgrade, self.config.seed_version.as_deref());
-        let asks = !options.from.is_empty() || options.rollback_from.is_some();
         if record.is_at(version) && !record.is_complete() {
             return Ok(if self.config.hook.is_some() { Next::Hook } else { Next::Wait });
         }
-        if !asks || record.is_at(version) {
+        if !options.is_asked() || record.is_at(version) {
             return Ok(if record.is_complete() { Next::Start } else { Next::Wait });
         }
         let mut judged = self.judged.lock().unwrap_or_else(PoisonError::into_inner);

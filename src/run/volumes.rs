@@ -141,6 +141,7 @@ fn rules(mode: Mode, config: &VolumeConfig, volume: &Volume) -> Result<Rules> {
         alone: config.lock == LockMode::None,
         remote: !matches!(kind.place, Storage::Local | Storage::Memory),
         timeout: config.wait_timeout,
+        needs_version: config.upgrade.is_asked(),
     })
 }
 

@@ -379,6 +379,8 @@ pub(crate) struct SmallSeed {
     pub hooks: bool,
     /// The version that it takes back, where it does.
     pub rollback_from: Option<u32>,
+    /// Whether it only waits; then it runs no hook.
+    pub waits: bool,
     /// The files that are staged, where it is not all of them, and what they are for.
     pub only: RefCell<Option<(BTreeSet<String>, String)>>,
 }
@@ -502,9 +504,13 @@ impl Work<Calls> for SmallSeed {
 
     async fn next(&self, record: &Public) -> crate::error::Result<Next> {
         let is_at = |image: u32| record.has_version(&image.to_string());
+        if !is_at(self.image) && (self.image > 1 || self.rollback_from.is_some()) {
+            // Which versions came before is not public.
+            self.read_record(record).await?;
+        }
         Ok(match record.is_complete() {
             true if is_at(self.image) => Next::Start,
-            false if is_at(self.image) => Next::Hook,
+            false if is_at(self.image) && !self.waits => Next::Hook,
             _ if self.rollback_from.is_some_and(is_at) => Next::Change,
             false => Next::Wait,
             true if (1..self.image).any(is_at) => Next::Change,
@@ -716,6 +722,16 @@ impl Work<Calls> for SmallSeed {
 }
 
 impl SmallSeed {
+    /// Reads the private record that the public one names.
+    async fn read_record(&self, record: &Public) -> crate::error::Result<()> {
+        let state = self.calls.open(&ROOT, DIRECTORY).await.context("open", DIRECTORY)?;
+        let bytes = self.calls.read(&state, Complete::FILE).await.context("read", Complete::FILE)?;
+        match record.is_of(&bytes) {
+            true => Ok(()),
+            false => Err(Error::new(Exit::Refused, "read", "another record").on(Complete::FILE)),
+        }
+    }
+
     /// A hook, which may fail, and is killed once the volume is another replica's.
     async fn run(&self, heartbeat: &Heartbeat) -> crate::error::Result<()> {
         let sim = &self.calls.sim;

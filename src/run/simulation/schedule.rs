@@ -636,7 +636,10 @@ impl Schedule {
         // The same where only another image's could run the hook.
         let is_patient = user == 0 && mode != Mode::Wait && !self.hooks;
         let timeout = (!is_patient).then_some(Duration::from_secs(60));
-        let rules = Rules { mode, sharing: kind.sharing(), alone: false, remote: kind.is_remote(), timeout };
+        let waits = mode == Mode::Wait;
+        let needs_version = waits && has_two_images(self.seed) && sim.chance(2);
+        let (sharing, remote) = (kind.sharing(), kind.is_remote());
+        let rules = Rules { mode, sharing, alone: false, remote, timeout, needs_version };
         let calls = Calls { sim: Rc::clone(sim), replica, host, user, actor: Rc::default() };
         let boot = format!("boot {host} {}", self.boot);
         // Nothing of what was published from another user's state directory is known, so there it has one.
@@ -657,6 +660,7 @@ impl Schedule {
             adopts,
             hooks: self.hooks,
             rollback_from,
+            waits,
             only: RefCell::default(),
         };
         let clock = Ticks { sim: Rc::clone(sim), replica, enough: Rc::default() };
@@ -689,7 +693,7 @@ impl Schedule {
                     shared.unlock(replica);
                 }
                 Ok(_) => {
-                    let upgraded_to = if mode == Mode::Seed && !rolls_back { image } else { 0 };
+                    let upgraded_to = if (mode == Mode::Seed || needs_version) && !rolls_back { image } else { 0 };
                     start_app(&shared, users, replica, upgraded_to);
                 }
                 // A client that has cached that nothing is there says that it is not seeded.
@@ -700,6 +704,9 @@ impl Schedule {
                         && shared.world.borrow().retired.is_none() =>
                 {
                     shared.breaks(format!("a repair failed: {error}"))
+                }
+                Err(error) if is_patient && mode == Mode::Seed && is_undisturbed(&shared, quiet) => {
+                    shared.breaks(format!("a start failed, and nothing was wrong: {error}"))
                 }
                 // A container that fails is started again.
                 Err(error) => {
@@ -816,7 +823,6 @@ impl Schedule {
             state => state.map_err(|error| error.to_string())?,
         };
         let left = world.names(state).map_err(|error| error.to_string())?;
-        let Totals { crashes, power_cuts, changed_hands, .. } = *self.sim.totals.borrow();
         let record = world.look_up(0, state, Complete::FILE.as_bytes(), false);
         let record = record.and_then(|record| world.data(record).map(<[u8]>::to_vec));
         let record = record.ok().and_then(|bytes| Complete::parse(&bytes, Path::new(Complete::FILE)).ok());
@@ -824,8 +830,7 @@ impl Schedule {
         // What a user had changed stays for good.
         let records =
             [Public::FILE.as_bytes(), Complete::FILE.as_bytes(), manifest.as_bytes(), OLD.as_bytes()];
-        let undisturbed = self.quiet && crashes + power_cuts + changed_hands == 0;
-        if undisturbed && left.iter().any(|name| !records.contains(&&**name)) {
+        if is_undisturbed(&self.sim, self.quiet) && left.iter().any(|name| !records.contains(&&**name)) {
             let names: Vec<_> = left.iter().map(|name| String::from_utf8_lossy(name)).collect();
             return Err(format!("left behind: {names:?}"));
         }
@@ -849,6 +854,12 @@ fn half_copy(sim: &Sim) {
             }
         }
     }
+}
+
+/// Whether nothing went wrong so far.
+fn is_undisturbed(sim: &Sim, quiet: bool) -> bool {
+    let Totals { crashes, power_cuts, changed_hands, .. } = *sim.totals.borrow();
+    quiet && crashes + power_cuts + changed_hands == 0
 }
 
 /// Whether the record that a replica saw last was retired after that.
