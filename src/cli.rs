@@ -101,6 +101,8 @@ pub(crate) struct WaitArgs {
     #[command(flatten)]
     pub volume: VolumeArgs,
     #[command(flatten)]
+    pub versions: VersionArgs,
+    #[command(flatten)]
     pub server: ServerArgs,
     #[command(flatten)]
     pub log: LogArgs,
@@ -341,18 +343,33 @@ pub(crate) struct CopyArgs {
     pub max_entries: u64,
 }
 
-/// What a new image does with a volume that an older one seeded.
+/// Which volumes a new image brings to its version.
 #[derive(Debug, Args, Clone, Default)]
 #[command(next_help_heading = "Upgrades")]
-pub(crate) struct UpgradeArgs {
+pub(crate) struct VersionArgs {
     /// Versions to upgrade from
     ///
     /// Shell patterns for the version that the volume is at (`28.*,29.*`): such a volume is upgraded to
     /// `--seed-version`, which this option needs. `*` stands for every known version, `none` for an unknown one.
     /// A volume at another older version is refused with exit code 78. Without this option, no volume is upgraded.
     /// Repeatable, or separated by commas.
+    /// `wait` with it waits until the volume is at `--seed-version`, or at a newer one.
     #[arg(long, env = "VOLSEED_UPGRADE", value_name = "GLOB", value_delimiter = ',')]
     pub upgrade: Vec<VersionPattern>,
+    /// Version to take back
+    ///
+    /// A volume at exactly this version is taken back to `--seed-version`, by the rules of an upgrade. Stop every
+    /// replica of the newer image first, because it would upgrade the volume again.
+    #[arg(long, env = "VOLSEED_ROLLBACK_FROM", value_name = "FROM", value_parser = values::seed_version)]
+    pub rollback_from: Option<String>,
+}
+
+/// What a new image does with a volume that an older one seeded.
+#[derive(Debug, Args, Clone, Default)]
+#[command(next_help_heading = "Upgrades")]
+pub(crate) struct UpgradeArgs {
+    #[command(flatten)]
+    pub versions: VersionArgs,
     /// User's changes that stay
     ///
     /// Patterns as for `--exclude`. A file that the user and the image have both changed is replaced by an upgrade,
@@ -380,12 +397,6 @@ pub(crate) struct UpgradeArgs {
     /// `post-seed` or `post-upgrade` has succeeded, and every start calls it again until then (docs/hooks.md).
     #[arg(long, env = "VOLSEED_HOOK", value_name = "PROGRAM")]
     pub hook: Option<PathBuf>,
-    /// Version to take back
-    ///
-    /// A volume at exactly this version is taken back to `--seed-version`, by the rules of an upgrade. Stop every
-    /// replica of the newer image first, because it would upgrade the volume again.
-    #[arg(long, env = "VOLSEED_ROLLBACK_FROM", value_name = "FROM", value_parser = values::seed_version)]
-    pub rollback_from: Option<String>,
 }
 
 /// The health server.

@@ -222,7 +222,7 @@ impl Parsed {
             Verb::Seed(args) => config::seeded(&args.volume, &args.copy, &args.upgrade, None),
             Verb::Plan(args) => config::seeded(&args.volume, &args.copy, &args.upgrade, None),
             Verb::Doctor(args) => config::examined(args),
-            Verb::Wait(args) => config::volume(&args.volume, None),
+            Verb::Wait(args) => config::awaited(args),
             Verb::Status(args) => config::volume(&args.volume, None),
             Verb::Verify(args) => config::volume(&args.volume, None),
             Verb::Repair(args) => config::repair(args),

@@ -12,8 +12,8 @@ use super::values::{
     Workers,
 };
 use super::{
-    AppArgs, AppCheckArgs, CopyArgs, DoctorArgs, HealthArgs, RepairArgs, ServerArgs, UpgradeArgs, VolumeArgs,
-    only_for, usage,
+    AppArgs, AppCheckArgs, CopyArgs, DoctorArgs, HealthArgs, RepairArgs, ServerArgs, UpgradeArgs,
+    VersionArgs, VolumeArgs, WaitArgs, only_for, usage,
 };
 use crate::error::{Error, Result};
 use crate::exit::Exit;
@@ -333,30 +333,46 @@ pub(crate) fn seeded(
 ) -> Result<VolumeConfig> {
     let hook = upgrade.hook.as_deref().map(|program| hook(program, as_user)).transpose()?;
     let volume = VolumeConfig { hook, ..volume(args, Some(copy))? };
-    let option = match (upgrade.upgrade.is_empty(), &upgrade.rollback_from) {
-        (false, _) => "--upgrade",
-        (true, Some(_)) => "--rollback-from",
-        (true, None) => return Ok(volume),
-    };
-    if volume.seed_version.is_none() {
-        return Err(usage(format!("{option} needs --seed-version")).help(
-            "give --seed-version TEXT or set VOLSEED_SEED_VERSION: the version that a volume is brought to",
-        ));
-    }
+    let Some((option, versions)) = versions(&upgrade.versions, &volume)? else { return Ok(volume) };
     if volume.from.as_os_str() == "-" {
         return Err(usage(format!("{option} cannot read standard input: it reads the source twice"))
             .help("give --from a directory or an archive"));
     }
     Ok(VolumeConfig {
         upgrade: UpgradeOptions {
-            from: upgrade.upgrade.clone(),
             keep: upgrade.keep.clone(),
             protect: upgrade.protect.clone(),
             max_delete: upgrade.max_delete,
-            rollback_from: upgrade.rollback_from.clone(),
+            ..versions
         },
         ..volume
     })
+}
+
+/// The volume that is waited for.
+///
+/// # Errors
+/// As [`volume`]; exit 64 where a version is asked for, and not which.
+pub(crate) fn awaited(args: &WaitArgs) -> Result<VolumeConfig> {
+    let volume = volume(&args.volume, None)?;
+    let upgrade = versions(&args.versions, &volume)?.map(|(_, upgrade)| upgrade).unwrap_or_default();
+    Ok(VolumeConfig { upgrade, ..volume })
+}
+
+/// Which volumes become ones at the version of `volume`, and the option that says so.
+fn versions(args: &VersionArgs, volume: &VolumeConfig) -> Result<Option<(&'static str, UpgradeOptions)>> {
+    let option = match (args.upgrade.is_empty(), &args.rollback_from) {
+        (false, _) => "--upgrade",
+        (true, Some(_)) => "--rollback-from",
+        (true, None) => return Ok(None),
+    };
+    if volume.seed_version.is_none() {
+        return Err(usage(format!("{option} needs --seed-version")).help(
+            "give --seed-version TEXT or set VOLSEED_SEED_VERSION: the version that a volume is brought to",
+        ));
+    }
+    let (from, rollback_from) = (args.upgrade.clone(), args.rollback_from.clone());
+    Ok(Some((option, UpgradeOptions { from, rollback_from, ..UpgradeOptions::default() })))
 }
 
 /// The volume that is repaired.

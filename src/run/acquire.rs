@@ -136,13 +136,18 @@ impl<F: Files, C: Clock, W: Work<F>> Replica<'_, F, C, W> {
                 self.wait_for_hook(waiting).await?;
                 return Ok(None);
             }
-            Recorded::Yes(record, Next::Change | Next::Hook) => record.epoch,
+            Recorded::Yes(record, Next::Change | Next::Hook) => {
+                waiting.is_outdated = true;
+                record.epoch
+            }
             Recorded::Not(_) if self.rules.mode == Mode::Repair => return Err(self.not_seeded()),
             Recorded::Not(epoch) => epoch,
         };
         waiting.looks += 1;
         if lock.of != Lock::Theirs || waiting.looks % LOOKS_A_BEAT == 1 || !waiting.is_told {
             let found = if is_new { None } else { self.newest(&dir).await? };
+            // A wait does not remove what is left of the claim that completed it.
+            let found = found.filter(|found| self.rules.mode != Mode::Wait || found.epoch > recorded);
             let beat = found.as_ref().and_then(|found| Beat::parse(&found.beat));
             let moved = self.watch(waiting, lock, found.as_ref()).await;
             if self.rules.mode != Mode::Wait && self.is_free(waiting, lock.of, found.as_ref(), beat.as_ref())
@@ -217,7 +222,9 @@ impl<F: Files, C: Clock, W: Work<F>> Replica<'_, F, C, W> {
         let has_sentinel = self.work.has_sentinel().await?;
         match self.rules.mode {
             Mode::Repair => return Err(self.not_seeded()),
-            Mode::Wait if has_sentinel => return Ok(Stateless::Over(Some(Acquired::Unrecorded(None)))),
+            Mode::Wait if has_sentinel && !self.rules.needs_version => {
+                return Ok(Stateless::Over(Some(Acquired::Unrecorded(None))));
+            }
             Mode::Wait => {
                 waiting.watch.see(self.clock.now(), None);
                 self.tell_of_holder(None, None, false, waiting);
@@ -248,8 +255,12 @@ impl<F: Files, C: Clock, W: Work<F>> Replica<'_, F, C, W> {
         if self.work.is_emptied(&record).await? || !self.store.is_current(&record).await? {
             return Ok(Recorded::Not(record.epoch));
         }
-        let next = self.next(&record).await?;
-        Ok(Recorded::Yes(record.into(), next))
+        match self.next(&record).await {
+            Ok(next) => Ok(Recorded::Yes(record.into(), next)),
+            // An upgrade retired it meanwhile: the private record that it names is gone, or is another one.
+            Err(_) if !self.store.is_current(&record).await? => Ok(Recorded::Not(record.epoch)),
+            Err(error) => Err(error),
+        }
     }
 
     /// The other user whose the state directory is, where that keeps us from working in it.

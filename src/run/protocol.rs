@@ -479,6 +479,7 @@ impl<F: Files, C: Clock, W: Work<F>> Replica<'_, F, C, W> {
     pub(super) async fn next(&self, record: &Public) -> Result<Next> {
         match self.rules.mode {
             Mode::Seed => self.work.next(record).await,
+            Mode::Wait if self.rules.needs_version => self.work.next(record).await,
             _ if !record.is_complete() => Ok(Next::Wait),
             Mode::Repair => Ok(Next::Change),
             Mode::Wait => Ok(Next::Start),

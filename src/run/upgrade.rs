@@ -230,8 +230,14 @@ impl VolumeWork<'_> {
         let directory = self.volume.open_state()?;
         let complete = match self.read_record(directory.as_fd(), record) {
             Err(error) if error.exit_code() == Exit::Permission && !user::is_root() => {
-                tracing::warn!(%volume, "not upgraded: only the owner of .volseed can (often root)");
-                return Ok(if record.is_complete() { Next::Start } else { Next::Wait });
+                return Ok(match (record.is_complete(), self.only_waits) {
+                    (false, _) => Next::Wait,
+                    (true, true) => Next::Change,
+                    (true, false) => {
+                        tracing::warn!(%volume, "not upgraded: only the owner of .volseed can (often root)");
+                        Next::Start
+                    }
+                });
             }
             complete => complete?,
         };

@@ -72,7 +72,8 @@ fn on(
     let ourselves = if mode == Mode::Wait { Ourselves::onlooker() } else { Ourselves::new() };
     let disk = Disk::new(Arc::clone(&ourselves), rules.remote, Arc::clone(progress));
     let clock = BootClock { cancel };
-    let work = VolumeWork::new(config, volume, ourselves, progress, cancel)?;
+    let mut work = VolumeWork::new(config, volume, ourselves, progress, cancel)?;
+    work.only_waits = mode == Mode::Wait;
     let replica = Replica { store: ClaimStore::on(volume, &disk), clock: &clock, work: &work, rules };
     let path = volume.path().display();
     match block_on(replica.complete())? {

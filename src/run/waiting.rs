@@ -29,6 +29,8 @@ pub(super) struct Waiting<D> {
     /// Whether it was said that we wait for a holder, and for what only others can do.
     pub(super) is_told: bool,
     pub(super) is_told_outside: bool,
+    /// The volume was complete, but is not yet at the version that is waited for.
+    pub(super) is_outdated: bool,
     /// The state directory was open to others.
     pub(super) was_open: bool,
     /// The state directory that the lock is in.
@@ -49,6 +51,7 @@ impl<D> Waiting<D> {
             looks: 0,
             is_told: false,
             is_told_outside: false,
+            is_outdated: false,
             was_open: false,
             inside: None,
             at_lock: None,
@@ -141,6 +144,10 @@ impl<F: Files, C: Clock, W: Work<F>> Replica<'_, F, C, W> {
             (Mode::Seed | Mode::Repair, _) => (
                 "another replica has held it for --wait-timeout".to_owned(),
                 "start again, or allow a longer --wait-timeout",
+            ),
+            (Mode::Wait, None) if waiting.is_outdated => (
+                "not upgraded within --wait-timeout".to_owned(),
+                "is a container with this image, `volseed run` or `volseed seed`, and --upgrade at work on this volume?",
             ),
             (Mode::Wait, failed) => {
                 let failed = failed

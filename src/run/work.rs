@@ -88,6 +88,8 @@ pub(super) struct Input {
 
 /// A replica's work on one volume.
 pub(super) struct VolumeWork<'a> {
+    /// Whether the volume is left to other replicas.
+    pub(super) only_waits: bool,
     pub(super) config: &'a VolumeConfig,
     pub(super) volume: &'a Volume,
     ourselves: Arc<Ourselves>,
@@ -377,6 +379,7 @@ impl<'a> VolumeWork<'a> {
         let device = rustix::fs::fstat(volume.root()).context("stat", volume.path())?.st_dev;
         let before = nfs::Counters::read(volume.root());
         Ok(VolumeWork {
+            only_waits: false,
             config,
             volume,
             ourselves,

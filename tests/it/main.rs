@@ -66,4 +66,5 @@ mod supervise;
 mod target;
 mod twins;
 mod upgrade;
+mod versions_awaited;
 mod words;

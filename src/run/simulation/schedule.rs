@@ -693,7 +693,8 @@ impl Schedule {
                     shared.unlock(replica);
                 }
                 Ok(_) => {
-                    let upgraded_to = if (mode == Mode::Seed || needs_version) && !rolls_back { image } else { 0 };
+                    let upgraded_to =
+                        if (mode == Mode::Seed || needs_version) && !rolls_back { image } else { 0 };
                     start_app(&shared, users, replica, upgraded_to);
                 }
                 // A client that has cached that nothing is there says that it is not seeded.
