@@ -66,5 +66,6 @@ mod supervise;
 mod target;
 mod twins;
 mod upgrade;
+mod upgrade_links;
 mod versions_awaited;
 mod words;
