@@ -21,6 +21,8 @@ pub(crate) enum Phase {
     Waiting,
     /// Files are being written to the stage.
     Seeding,
+    /// Those in which a new image differs from the volume are.
+    Upgrading,
     /// The stage is being made durable.
     Syncing,
     /// The stage is being moved to its place.
@@ -34,10 +36,11 @@ pub(crate) enum Phase {
 }
 
 /// In their order, with their names in answers, log lines and metrics.
-const PHASES: [(Phase, &str); 8] = [
+const PHASES: [(Phase, &str); 9] = [
     (Phase::Checking, "checking"),
     (Phase::Waiting, "waiting"),
     (Phase::Seeding, "seeding"),
+    (Phase::Upgrading, "upgrading"),
     (Phase::Syncing, "syncing"),
     (Phase::Publishing, "publishing"),
     (Phase::Migrating, "migrating"),
@@ -46,6 +49,16 @@ const PHASES: [(Phase, &str); 8] = [
 ];
 
 impl Phase {
+    /// Whether files are being written to the stage.
+    pub(crate) fn fills_stage(self) -> bool {
+        matches!(self, Phase::Seeding | Phase::Upgrading)
+    }
+
+    /// The same, or what is done with a full one.
+    pub(crate) fn has_stage(self) -> bool {
+        self.fills_stage() || matches!(self, Phase::Syncing | Phase::Publishing)
+    }
+
     /// Its name in answers, log lines and metrics.
     pub(crate) fn name(self) -> &'static str {
         PHASES[self as usize].1
@@ -182,10 +195,10 @@ impl Default for Start {
 }
 
 impl Progress {
-    /// Goes to a phase. Entering [`Phase::Seeding`] resets the counters.
+    /// Goes to a phase. One in which the stage is filled resets the counters.
     pub(crate) fn enter(&self, phase: Phase) {
         self.followed.store(0, Relaxed);
-        if phase == Phase::Seeding {
+        if phase.fills_stage() {
             for counter in [
                 &self.files,
                 &self.bytes,
@@ -383,7 +396,7 @@ impl Progress {
             counts,
             rate: if seconds > 0.0 { (counts.bytes as f64 / seconds) as u64 } else { 0 },
             seconds_left: done
-                .filter(|share| phase == Phase::Seeding && *share > 0.01 && moving >= 1.0 && stall < QUIET)
+                .filter(|share| phase.fills_stage() && *share > 0.01 && moving >= 1.0 && stall < QUIET)
                 .map(|share| (moving * (1.0 - share) / share).ceil() as u64),
             stall_seconds: match phase {
                 // Nothing has to move any more.
@@ -417,7 +430,7 @@ impl Progress {
                 None => done.filter(|_| known).map(|share| share.clamp(0.0, 1.0)),
                 Some(percent) => Some(f64::from(percent) / 100.0),
             },
-            Phase::Seeding => done.map(|share| share.clamp(0.0, 1.0)),
+            Phase::Seeding | Phase::Upgrading => done.map(|share| share.clamp(0.0, 1.0)),
             Phase::Syncing | Phase::Publishing | Phase::Complete => Some(1.0),
         };
         let percent = done.map(|share| (share * 100.0 + 1e-6) as u8);

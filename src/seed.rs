@@ -180,7 +180,8 @@ impl StageJob<'_> {
         let uses = 1 + u64::from(is_copied) + u64::from(remains.is_some());
         let crew = workers::crew(self.config.workers, kind, uses);
         let writers = crew.writers;
-        self.progress.enter(Phase::Seeding);
+        let is_upgrade = self.is_part && self.repair.is_none();
+        self.progress.enter(if is_upgrade { Phase::Upgrading } else { Phase::Seeding });
         tracing::info!(
             volume = %self.volume.path().display(),
             source = %self.config.from.display(),

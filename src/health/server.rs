@@ -391,7 +391,7 @@ mod tests {
     #[test]
     fn every_phase_has_its_answers() {
         let working = [Phase::Checking, Phase::Waiting, Phase::Seeding, Phase::Syncing, Phase::Publishing];
-        for phase in working.into_iter().chain([Phase::Migrating]) {
+        for phase in working.into_iter().chain([Phase::Upgrading, Phase::Migrating]) {
             check(phase, 0, [200, 503, 503, 202]);
             check(phase, 120, [503, 503, 503, 503]);
         }

@@ -11,7 +11,7 @@ const WIDTH: usize = 30;
 /// The bar as the progress is now; nothing while nothing is seeded. A line that is longer than the
 /// terminal is wide is cut by the terminal (xterm's `DECAWM`), which knows how wide each character is.
 pub(super) fn bar(volume: &str, snapshot: &Snapshot) -> Option<String> {
-    if !matches!(snapshot.phase, Phase::Seeding | Phase::Syncing | Phase::Publishing) {
+    if !snapshot.phase.has_stage() {
         return None;
     }
     let percent = snapshot.counts.percent.unwrap_or(0).min(100);
@@ -31,6 +31,7 @@ fn message(snapshot: &Snapshot) -> String {
         format!("  {} left", humantime::format_duration(std::time::Duration::from_secs(seconds)))
     });
     let phase = match snapshot.phase {
+        Phase::Upgrading => "upgrading  ",
         Phase::Syncing => "syncing  ",
         Phase::Publishing => "publishing  ",
         _ => "",

@@ -49,7 +49,9 @@ fn tell(progress: &Progress) -> Option<String> {
     let (phase, mount) = (progress.phase(), Mount::of(&progress.place()));
     let is_remote = || mount.as_ref().is_some_and(|mount| FileSystem::of_remote(&mount.kind).is_some());
     let is_waited_for = match phase {
-        Phase::Checking | Phase::Seeding | Phase::Publishing => !progress.waits_for_source(),
+        Phase::Checking | Phase::Seeding | Phase::Upgrading | Phase::Publishing => {
+            !progress.waits_for_source()
+        }
         // A disk may well take that long to write what it was given.
         Phase::Syncing => is_remote(),
         Phase::Waiting | Phase::Migrating | Phase::Complete | Phase::Failed => false,

@@ -171,7 +171,7 @@ fn show(progress: &Progress, console: &Console) {
     console.catch_up();
     if console.has_bar() {
         console.draw(progress);
-    } else if matches!(progress.phase(), Phase::Seeding | Phase::Syncing | Phase::Publishing) {
+    } else if progress.phase().has_stage() {
         log::progress(progress);
     }
 }

@@ -470,3 +470,21 @@ fn a_file_that_becomes_a_directory_is_not_lost_by_a_kill() {
     start(&new, "2").ends().exits(0);
     assert_eq!(done(), 60);
 }
+
+#[test]
+fn its_progress_is_answered_as_that_of_an_upgrade() {
+    let sandbox = Sandbox::new();
+    let Some(volume) = slow(&sandbox, far()) else { return };
+    let [old, new] = [("old", 512), ("new", 1024)]
+        .map(|(name, bytes)| Tree::many_of("d", 300, bytes).write_to(&sandbox.directory(name)));
+    let start = |source: &Path, version: &str| {
+        let start = seed(source, volume.path()).option("--lock", "none").option("--upgrade", "1");
+        start.option("--seed-version", version).option("--workers", "4")
+    };
+    start(&old, "1").ends().exits(0);
+    let running = start(&new, "2").listening().start();
+    let answer = || running.get("/livez").json();
+    eventually("it upgrades", || answer()["phase"] == "upgrading" && answer()["percent"].as_u64() > Some(20));
+    assert!(running.get("/metrics").body.contains("volseed_phase{phase=\"upgrading\"} 1"));
+    running.ends().exits(0);
+}
