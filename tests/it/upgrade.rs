@@ -488,3 +488,17 @@ fn its_progress_is_answered_as_that_of_an_upgrade() {
     assert!(running.get("/metrics").body.contains("volseed_phase{phase=\"upgrading\"} 1"));
     running.ends().exits(0);
 }
+
+#[test]
+fn a_directory_that_is_removed_while_it_is_looked_at_is_left_out() {
+    if !needs::tools(&["strace"]) {
+        return;
+    }
+    let site = Site::new();
+    let lib = site.path("lib").into_os_string().into_string().unwrap();
+    let trace =
+        ["strace", "-f", "-qq", "-o", "/dev/null", "-P", &lib, "-e", "inject=getdents64:error=ENOENT"];
+    site.upgrade().under(trace).ends().exits(0).says("its directory was removed by the user");
+    site.reads("lib/changed.php", "old");
+    site.reads("version.php", "2.0");
+}

@@ -348,8 +348,14 @@ impl Upgrade<'_> {
         directory: &OwnedFd,
         wanted: &dyn Fn(&[u8]) -> bool,
     ) -> std::result::Result<HashMap<Box<[u8]>, Stat>, Missing> {
-        let full = || full_path(self.volume.path(), path);
-        entries_of(directory.as_fd(), wanted).context("read directory", full).map_err(Missing::Error)
+        match entries_of(directory.as_fd(), wanted) {
+            // Since it was opened (getdents(2)).
+            Err(Errno::NOENT) => Err(Missing::LeftOut(LeftOut::Removed)),
+            found => {
+                let full = || full_path(self.volume.path(), path);
+                found.context("read directory", full).map_err(Missing::Error)
+            }
+        }
     }
 
     fn leaf(&self, at: At<'_>, leaf: &Leaf, found: Option<&Stat>, visitor: &dyn Visitor) -> Result<()> {
