@@ -18,6 +18,7 @@ pub(crate) mod settings;
 #[cfg(test)]
 pub(crate) mod simulation;
 pub(crate) mod status;
+pub(crate) mod steps;
 pub(crate) mod upgrade;
 pub(crate) mod verify;
 pub(crate) mod volumes;

@@ -9,7 +9,8 @@ use std::time::Duration;
 use rustix::io::Errno;
 
 use super::gate::Next;
-use super::protocol::{Event, Replica, SourceSlot, Work};
+use super::protocol::Replica;
+use super::steps::{Event, SourceSlot, Work};
 use super::waiting::Waiting;
 use crate::claims::beat::Beat;
 use crate::claims::disk::LOCK;

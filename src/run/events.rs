@@ -2,7 +2,7 @@
 
 use std::path::{Display, Path};
 
-use super::protocol::Event;
+use super::steps::Event;
 use crate::claims::beat::{Beat, Holder};
 use crate::progress::{Phase, Progress, seconds};
 use crate::text::{Untrusted, rfc3339};

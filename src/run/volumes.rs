@@ -9,9 +9,10 @@ use std::sync::Arc;
 use rustix::io::Errno;
 
 use super::acquire::Mode;
-use super::protocol::{Outcome, Replica, Rules};
+use super::protocol::Replica;
 use super::report::{log_exceptions, report};
 use super::settings;
+use super::steps::{Outcome, Rules};
 use super::work::{Done, VolumeWork};
 use crate::cancel::Cancel;
 use crate::claims::disk::{BootClock, Disk};

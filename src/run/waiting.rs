@@ -3,7 +3,8 @@
 use std::time::Duration;
 
 use super::acquire::{FIRST_PAUSE, Mode};
-use super::protocol::{Event, Replica, Work};
+use super::protocol::Replica;
+use super::steps::{Event, Work};
 use crate::claims::beat::Beat;
 use crate::claims::expiry::Watch;
 use crate::claims::io::{Clock, Files};

@@ -12,8 +12,8 @@ use rustix::fs::{Mode, OFlags};
 
 use super::floors::{Began, Requests};
 use super::gate::Next;
-use super::protocol::{Event, Whole, Work};
 use super::repair::Repairs;
+use super::steps::{Event, Whole, Work};
 use super::upgrade::UpgradeDone;
 use super::{emptied, events, settings};
 use crate::cancel::Cancel;

@@ -22,7 +22,7 @@ use crate::claims::store::{Claim, PUBLISHING, REMAINS, STAGE};
 use crate::error::{Context, Error};
 use crate::exit::Exit;
 use crate::run::gate::Next;
-use crate::run::protocol::{Event, Whole, Work};
+use crate::run::steps::{Event, Whole, Work};
 use crate::seed::upgrade::matrix::{Action, Change, Found, Rule, decide};
 use crate::text::Untrusted;
 use crate::volume::records::{

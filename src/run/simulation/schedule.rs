@@ -20,7 +20,8 @@ use crate::claims::disk::LOCK_ANSWER;
 use crate::claims::expiry::Lock;
 use crate::claims::store::{ClaimStore, PUBLISHING, SEALED, STAGE};
 use crate::run::acquire::Mode;
-use crate::run::protocol::{Event, Outcome, Replica, Rules};
+use crate::run::protocol::Replica;
+use crate::run::steps::{Event, Outcome, Rules};
 use crate::volume::Location;
 use crate::volume::records::{Complete, DIRECTORY, ManifestRef, OLD, Public};
 
