@@ -43,8 +43,8 @@ pub(crate) enum Verb {
     Run(Box<RunArgs>),
     /// Seed the volume if needed, then exit
     Seed(Box<SeedArgs>),
-    /// Never seed: exit once the volume is seeded
-    Wait(WaitArgs),
+    /// Never seed: exit, or become CMD, once the volume is seeded
+    Wait(Box<WaitArgs>),
     /// Check the health of this container: exit 0 or 1
     Health(HealthArgs),
     /// Print what is recorded about the volume
@@ -104,6 +104,10 @@ pub(crate) struct WaitArgs {
     pub versions: VersionArgs,
     #[command(flatten)]
     pub server: ServerArgs,
+    #[command(flatten)]
+    pub check: AppCheckArgs,
+    #[command(flatten)]
+    pub app: AppArgs,
     #[command(flatten)]
     pub log: LogArgs,
 }

@@ -109,14 +109,15 @@ fn run(args: Vec<OsString>, environment: Environment, signals: &Signals) -> Exit
 
 fn act(command: Command, environment: Environment, signals: &Signals, console: &Console) -> Result<Exit> {
     match command {
-        Command::Run { app, seed, is_check_hidden } => {
+        Command::Run { app, seed, only_waits, is_check_hidden } => {
             if is_check_hidden && environment.value(APP_CHECK).is_none() {
                 // There is no volseed any more whose flags could be read.
                 tracing::warn!(
                     "--app-check is not known to volseed health after the hand-over: set {APP_CHECK} with ENV"
                 );
             }
-            run_app(&app, seed, environment, signals, console)
+            let mode = if only_waits { Mode::Wait } else { Mode::Seed };
+            run_app(&app, seed.map(|seed| (mode, seed)), environment, signals, console)
         }
         Command::Seed(config) => complete(Mode::Seed, config, signals, console),
         Command::Wait(config) => complete(Mode::Wait, config, signals, console),
@@ -133,7 +134,7 @@ fn act(command: Command, environment: Environment, signals: &Signals, console: &
 
 fn run_app(
     app: &AppConfig,
-    seed: Option<Config>,
+    seed: Option<(Mode, Config)>,
     environment: Environment,
     signals: &Signals,
     console: &Console,
@@ -148,8 +149,8 @@ fn run_app(
         None
     };
     let kept = match seed {
-        Some(config) => {
-            match control::run(Mode::Seed, config, app.args.pass_socket.is_some(), signals, console)? {
+        Some((mode, config)) => {
+            match control::run(mode, config, app.args.pass_socket.is_some(), signals, console)? {
                 RunOutcome::Complete(kept) => kept,
                 RunOutcome::Stopped(signal) => return Ok(Exit::Signal(signal)),
             }

@@ -10,7 +10,7 @@ use clap::parser::ValueSource;
 use super::config::{self, AppConfig, Config, HealthConfig, VolumeConfig};
 use super::file::{File, is_given};
 use super::values::{AppCheck, LogFormat, ShowProgress};
-use super::{Cli, HealthArgs, LogArgs, RunArgs, Verb, usage, usage_error, words};
+use super::{AppArgs, AppCheckArgs, Cli, HealthArgs, LogArgs, ServerArgs, Verb, usage, usage_error, words};
 use crate::error::Result;
 
 /// Options that say something of one volume only.
@@ -25,6 +25,8 @@ pub(crate) enum Command {
         app: Box<AppConfig>,
         /// Its volumes; none where `--only-for` names another app.
         seed: Option<Config>,
+        /// Whether their seed is left to other replicas.
+        only_waits: bool,
         /// `--app-check` is a flag, which `volseed health` cannot read after the hand-over.
         is_check_hidden: bool,
     },
@@ -112,11 +114,11 @@ impl Request {
             Err(error) if !error.use_stderr() => return Ok(Request::Page(error.to_string())),
             Err(error) => return Err(usage_error(&error)),
         };
-        if let Verb::Run(run) = &verb {
-            words::check(&args, &run.app.command, &root)?;
+        if let Some((app, _)) = app(&verb) {
+            words::check(&args, &app.command, &root)?;
         }
         let (name, given) = matches.subcommand().expect("a command was parsed");
-        let is_check_hidden = matches!(&verb, Verb::Run(run) if run.check.admin.is_empty())
+        let is_check_hidden = app(&verb).is_some_and(|(_, check)| check.admin.is_empty())
             && given.value_source("app_check") == Some(ValueSource::CommandLine);
         let file = match given.try_get_one::<PathBuf>("config") {
             Ok(named) => read(named.map(PathBuf::as_path))?,
@@ -175,7 +177,10 @@ impl Request {
         };
         let volumes = |verb: &Verb| parsed.volumes(verb);
         Ok(match &parsed.verb {
-            Verb::Run(args) => parsed.resolve_run(args)?,
+            Verb::Run(args) => parsed.resolve_run(&args.app, &args.check, &args.server)?,
+            Verb::Wait(args) if !args.app.command.is_empty() => {
+                parsed.resolve_run(&args.app, &args.check, &args.server)?
+            }
             verb @ Verb::Seed(args) => {
                 Command::Seed(Config { volumes: volumes(verb)?, server: config::server(&args.server, &[])? })
             }
@@ -201,16 +206,17 @@ impl Request {
 }
 
 impl Parsed {
-    fn resolve_run(&self, args: &RunArgs) -> Result<Command> {
-        let app = config::app(&args.app, &args.check)?;
+    fn resolve_run(&self, app: &AppArgs, check: &AppCheckArgs, server: &ServerArgs) -> Result<Command> {
+        let app = config::app(app, check)?;
         let config = || -> Result<Config> {
             Ok(Config {
                 volumes: self.volumes(&self.verb)?,
-                server: config::server(&args.server, &app.check.admin)?,
+                server: config::server(server, &app.check.admin)?,
             })
         };
         let seed = if app.seeds { Some(config()?) } else { None };
-        Ok(Command::Run { app: Box::new(app), seed, is_check_hidden: self.is_check_hidden })
+        let only_waits = matches!(self.verb, Verb::Wait(_));
+        Ok(Command::Run { app: Box::new(app), seed, only_waits, is_check_hidden: self.is_check_hidden })
     }
 
     /// The volumes of the file's tables, or the one of the command line.
@@ -237,6 +243,15 @@ impl Parsed {
     }
 }
 
+/// The app that this command becomes, if it becomes one.
+fn app(verb: &Verb) -> Option<(&AppArgs, &AppCheckArgs)> {
+    match verb {
+        Verb::Run(run) => Some((&run.app, &run.check)),
+        Verb::Wait(wait) if !wait.app.command.is_empty() => Some((&wait.app, &wait.check)),
+        _ => None,
+    }
+}
+
 /// The question `asked`, put to the server of the volseed that has the command line `args`; none where that is
 /// no volseed that seeds or waits.
 pub(crate) fn health_of(args: &[OsString], asked: &HealthArgs) -> Option<HealthConfig> {
@@ -246,7 +261,7 @@ pub(crate) fn health_of(args: &[OsString], asked: &HealthArgs) -> Option<HealthC
     let (server, admin, check) = match &parsed.verb {
         Verb::Run(run) => (&run.server, &run.check.admin[..], &run.check.app_check),
         Verb::Seed(seed) => (&seed.server, &[][..], &AppCheck::None),
-        Verb::Wait(wait) => (&wait.server, &[][..], &AppCheck::None),
+        Verb::Wait(wait) => (&wait.server, &wait.check.admin[..], &wait.check.app_check),
         Verb::Health(_)
         | Verb::Status(_)
         | Verb::Verify(_)

@@ -92,3 +92,27 @@ fn another_user_waits_for_this_very_version() {
     wait("1.0").ends().exits(0);
     wait("2.0").option("--wait-timeout", "100ms").ends().fails(75, "not upgraded within --wait-timeout");
 }
+
+#[test]
+fn a_wait_with_a_command_becomes_it() {
+    let site = Site::new();
+    let wait = || site.wait("2.0").option("--upgrade", "1.*").listening();
+    let waiting = wait()
+        .arguments(["--", "sh", "-c"])
+        .arguments([&format!("echo \"pid $$ on $(cat {}/version)\"", site.volume.display())]);
+    let waiting = waiting.start();
+    waiting.says("waiting for another replica");
+    assert_eq!(waiting.get("/livez").status, 200);
+    assert_eq!(waiting.get("/readyz").status, 503);
+    let pid = waiting.pid();
+    site.start("2.0").ends().exits(0).says("upgraded");
+    waiting.ends().exits(0).prints(&format!("pid {pid} on 2.0"));
+}
+
+#[test]
+fn a_wait_that_ends_without_the_volume_does_not_become_the_command() {
+    let site = Site::new();
+    let wait = site.wait("2.0").option("--upgrade", "1.*").option("--wait-timeout", "100ms");
+    let ended = wait.arguments(["--", "echo", "the app"]).ends().fails(75, "not upgraded within");
+    assert_eq!(ended.stdout, "");
+}
