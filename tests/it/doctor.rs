@@ -132,13 +132,22 @@ fn independently(volume: &Path) -> Vec<(&'static str, bool)> {
     ]
 }
 
-/// Everything that is found otherwise is told, and nothing else.
+/// Everything that is found otherwise is told, and nothing else. With `--nocapture` it is a row of the table in
+/// docs/doctor.md.
 #[track_caller]
-fn is_true(volume: &Path) -> Told {
+fn is_true(name: &str, volume: &Path) -> Told {
     let told = told(volume, 0);
+    let mut lost = Vec::new();
     for (topic, is_kept) in independently(volume) {
         assert_eq!(told.level(topic) == "ok", is_kept, "{}", told.finding(topic));
+        if !is_kept {
+            lost.push(topic);
+        }
     }
+    let lost = if lost.is_empty() { "nothing".to_owned() } else { lost.join(", ") };
+    let safe = |mode| if told.fact("sqlite", mode) == true { "safe" } else { "not safe" };
+    let [locks, private] = ["locks", "private"].map(|topic| told.level(topic));
+    eprintln!("| {name} | {lost} | {locks} | {private} | {}, {} |", safe("rollback"), safe("wal"));
     told
 }
 
@@ -152,7 +161,7 @@ fn a_tmpfs_keeps_everything_and_is_as_it_was() {
     let _mount = mount::tmpfs(&volume, "size=64m");
     fs::write(volume.join("app's"), "own").unwrap();
     let before = fs::metadata(&volume).unwrap().mode();
-    let told = is_true(&volume);
+    let told = is_true("tmpfs", &volume);
     assert_eq!((told.level("mount"), told.level("content")), ("warn", "warn"));
     for topic in
         ["locks", "rename over", "exclusive", "data", "mmap", "fsync", "private", "sqlite", "space", "inodes"]
@@ -173,7 +182,7 @@ fn ext4_keeps_everything() {
     let sandbox = Sandbox::on_disk();
     let volume = sandbox.volume();
     let _mount = mount::loop_device("ext4", &sandbox.directory("images"), &volume);
-    let told = is_true(&volume);
+    let told = is_true("ext4", &volume);
     let unfit: Vec<&Value> = told.0.iter().filter(|finding| finding["level"] == "warn").collect();
     assert!(unfit.is_empty(), "{unfit:#?}");
     let table = rustix::fs::statvfs(&volume).unwrap();
@@ -183,27 +192,30 @@ fn ext4_keeps_everything() {
 #[test]
 fn each_quirk_of_a_file_system_is_told() {
     let all = [
-        Quirks { xattrs: Xattrs::Kept, ..Quirks::default() },
-        Quirks { hard_links: Some(Errno::EPERM), ..Quirks::default() },
-        Quirks { symlinks: Some(Errno::EPERM), ..Quirks::default() },
-        Quirks { special_files: Some(Errno::ENOSYS), ..Quirks::default() },
-        Quirks { modes: Change::Ignored, ..Quirks::default() },
-        Quirks { modes: Change::Refused(Errno::EPERM), ..Quirks::default() },
-        Quirks { owners: Change::Ignored, ..Quirks::default() },
-        Quirks { owners: Change::Refused(Errno::EPERM), ..Quirks::default() },
-        Quirks { times: Change::Ignored, ..Quirks::default() },
-        Quirks { times: Change::Refused(Errno::EINVAL), ..Quirks::default() },
-        Quirks { oldest_time: Some(UNIX_EPOCH + Duration::from_secs(315_532_800)), ..Quirks::default() },
-        Quirks { max_name: Some(143), ..Quirks::default() },
-        Quirks { not_utf8: Some(Errno::EINVAL), ..Quirks::default() },
-        Quirks { forbidden: ":?\\".into(), ..Quirks::default() },
-        Quirks { ignores_case: true, ..Quirks::default() },
-        Quirks { drops_at_end: ".".into(), ..Quirks::default() },
+        ("FUSE that keeps xattrs", Quirks { xattrs: Xattrs::Kept, ..Quirks::default() }),
+        ("no hard links", Quirks { hard_links: Some(Errno::EPERM), ..Quirks::default() }),
+        ("no symbolic links", Quirks { symlinks: Some(Errno::EPERM), ..Quirks::default() }),
+        ("no FIFOs", Quirks { special_files: Some(Errno::ENOSYS), ..Quirks::default() }),
+        ("modes ignored", Quirks { modes: Change::Ignored, ..Quirks::default() }),
+        ("modes refused", Quirks { modes: Change::Refused(Errno::EPERM), ..Quirks::default() }),
+        ("owners ignored", Quirks { owners: Change::Ignored, ..Quirks::default() }),
+        ("owners refused", Quirks { owners: Change::Refused(Errno::EPERM), ..Quirks::default() }),
+        ("times ignored", Quirks { times: Change::Ignored, ..Quirks::default() }),
+        ("times refused", Quirks { times: Change::Refused(Errno::EINVAL), ..Quirks::default() }),
+        (
+            "no times before 1980",
+            Quirks { oldest_time: Some(UNIX_EPOCH + Duration::from_secs(315_532_800)), ..Quirks::default() },
+        ),
+        ("names of 143 bytes at most", Quirks { max_name: Some(143), ..Quirks::default() }),
+        ("names in UTF-8 only", Quirks { not_utf8: Some(Errno::EINVAL), ..Quirks::default() }),
+        ("no `:`, `?`, `\\` in names", Quirks { forbidden: ":?\\".into(), ..Quirks::default() }),
+        ("case ignored", Quirks { ignores_case: true, ..Quirks::default() }),
+        ("no dot at the end of a name", Quirks { drops_at_end: ".".into(), ..Quirks::default() }),
     ];
-    for quirks in all {
+    for (name, quirks) in all {
         let sandbox = Sandbox::new();
         let Some(volume) = slow(&sandbox, quirky(quirks.clone())) else { return };
-        let told = is_true(volume.path());
+        let told = is_true(name, volume.path());
         if quirks.max_name.is_some() {
             assert_eq!(told.fact("long names", "longest"), 143);
         }
