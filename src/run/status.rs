@@ -225,9 +225,12 @@ fn recorded(record: &RecordStatus) -> String {
         let _ = writeln!(text, "  {origin}");
     }
     if let Some(Totals { files, directories, links, bytes }) = record.totals {
-        let bytes = byte_size(bytes);
-        let _ =
-            writeln!(text, "  holds      {files} files, {directories} directories, {links} links, {bytes}");
+        let counted =
+            |count: u64, one: &str, more: &str| format!("{count} {}", if count == 1 { one } else { more });
+        let files = counted(files, "file", "files");
+        let directories = counted(directories, "directory", "directories");
+        let (links, bytes) = (counted(links, "link", "links"), byte_size(bytes));
+        let _ = writeln!(text, "  holds      {files}, {directories}, {links}, {bytes}");
     }
     let _ = writeln!(text, "  epoch      {}, generation {}{version}", record.epoch, record.generation);
     text
