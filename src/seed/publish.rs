@@ -270,20 +270,24 @@ pub(crate) fn rename_unless_there(
 /// A second name replaces nothing. A directory takes none (link(2)); its rename replaces nothing
 /// but an empty directory (rename(2)).
 fn link_or_rename(from: BorrowedFd<'_>, to: BorrowedFd<'_>, name: &[u8]) -> rustix::io::Result<()> {
-    match fs::linkat(from, name, to, name, AtFlags::empty()) {
-        Ok(()) => fs::unlinkat(from, name, AtFlags::empty()),
-        Err(Errno::EXIST) => Err(Errno::EXIST),
-        // A directory, or a file system without hard links.
-        Err(_) => {
-            let staged = stat_entry(from, name)?.ok_or(Errno::NOENT)?;
-            if !is_type(&staged, FileType::Directory) && stat_entry(to, name)?.is_some() {
-                return Err(Errno::EXIST);
-            }
-            match fs::renameat(from, name, to, name) {
-                Err(Errno::NOTEMPTY | Errno::NOTDIR) => Err(Errno::EXIST),
-                renamed => renamed,
-            }
+    let Err(error) = fs::linkat(from, name, to, name, AtFlags::empty()) else {
+        return fs::unlinkat(from, name, AtFlags::empty());
+    };
+    let staged = stat_entry(from, name)?.ok_or(Errno::NOENT)?;
+    let is_directory = is_type(&staged, FileType::Directory);
+    match stat_entry(to, name)? {
+        // It was linked, and the answer to that was lost: a server that is asked again says that it is there.
+        Some(there) if (there.st_dev, there.st_ino) == (staged.st_dev, staged.st_ino) => {
+            return fs::unlinkat(from, name, AtFlags::empty());
         }
+        Some(_) if !is_directory => return Err(Errno::EXIST),
+        _ if error == Errno::EXIST => return Err(Errno::EXIST),
+        // A directory, or a file system without hard links.
+        _ => {}
+    }
+    match fs::renameat(from, name, to, name) {
+        Err(Errno::NOTEMPTY | Errno::NOTDIR) => Err(Errno::EXIST),
+        renamed => renamed,
     }
 }
 
