@@ -243,7 +243,7 @@ pub(crate) fn app(args: &AppArgs, check: &AppCheckArgs) -> Result<AppConfig> {
         return Err(usage("--admin needs --supervise: without it, only the app is left")
             .help("leave it out, or let volseed stay with --supervise"));
     }
-    let seeds = args.only_for.as_ref().is_none_or(seeds);
+    let seeds = !only_for::is_own(&args.command, &programs) && args.only_for.as_ref().is_none_or(seeds);
     Ok(AppConfig { args: args.clone(), check: check.clone(), user, seeds, programs })
 }
 

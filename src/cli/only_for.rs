@@ -1,4 +1,5 @@
-//! What a command starts in the end, behind interpreters, inits and scripts: `--only-for` asks for that.
+//! What a command starts in the end, behind interpreters, inits and scripts: `--only-for` asks for that, and
+//! whether it is one of volseed's own that looks.
 //!
 //! Nothing is executed, and of a script no more is read than that it is one: what it is given counts. What
 //! cannot be told, such as a script that chooses by itself, is not guessed.
@@ -60,6 +61,18 @@ pub(super) fn programs(command: &[OsString]) -> Vec<OsString> {
     let mut found = Vec::new();
     look(command, MAX_DEPTH, &mut found);
     found
+}
+
+/// The commands of volseed's own that look at a volume, or need none: what they see is what a start would find.
+const OWN: [&str; 6] = ["doctor", "health", "install", "plan", "status", "verify"];
+
+/// Whether `command`, which starts these programs, is volseed itself with one of [`OWN`].
+pub(super) fn is_own(command: &[OsString], programs: &[OsString]) -> bool {
+    command.windows(2).any(|words| {
+        programs.contains(&words[0])
+            && Path::new(&words[0]).file_name() == Some(OsStr::new("volseed"))
+            && OWN.iter().any(|own| words[1] == *own)
+    })
 }
 
 fn look(words: &[OsString], depth: usize, found: &mut Vec<OsString>) {

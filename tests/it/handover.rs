@@ -1,5 +1,6 @@
 //! What the app finds when volseed has become it.
 
+use std::ffi::OsStr;
 use std::fs;
 use std::path::PathBuf;
 use std::process::Command;
@@ -300,6 +301,26 @@ fn a_command_that_passes_through_does_not_need_volume_or_source() {
         "through",
     ]);
     start.ends().exits(0).prints("through");
+}
+
+/// As `docker run IMAGE volseed plan` starts it, also behind the image's own entry point.
+#[test]
+fn a_command_of_volseed_that_only_looks_changes_nothing_before() {
+    let (sandbox, source, volume) = sandbox();
+    let entry_point = sandbox.program("docker-entrypoint.sh", "#!/bin/sh\nexec \"$@\"\n");
+    let own = env!("CARGO_BIN_EXE_volseed");
+    for behind in [vec![own.as_ref()], vec![entry_point.as_os_str(), own.as_ref()]] {
+        let start = run(&source, &volume, behind.into_iter().chain([OsStr::new("plan")]));
+        let start = start.env("VOLSEED_FROM", &source).env("VOLSEED_TO", &volume);
+        let outcome = start.ends().exits(1);
+        assert!(outcome.stdout.contains("would be seeded"), "{outcome:?}");
+        assert_eq!(fs::read_dir(&volume).unwrap().count(), 0);
+    }
+    // One that seeds another volume follows this one's seed.
+    let other = sandbox.directory("other");
+    let own_seed = [own, "seed", "--from", source.to_str().unwrap(), "--to", other.to_str().unwrap()];
+    run(&source, &volume, own_seed).ends().exits(0);
+    assert!(volume.join("a").exists() && other.join("a").exists());
 }
 
 #[test]
