@@ -4,6 +4,7 @@ A test is a function that takes the Setting, raises Wrong or Skipped, and may re
 """
 
 import contextlib
+import http.client
 import json
 import os
 import subprocess
@@ -55,18 +56,11 @@ def eventually(what: str, condition: Callable[[], object], seconds: float = PATI
     return value
 
 
-class Container:
-    """A container that is gone after its test."""
+class Running:
+    """A container that somebody else creates and removes."""
 
-    def __init__(self, image: str, *options: str, command: tuple[str, ...] = ()):
-        self.id = docker("create", *options, image, *command).splitlines()[-1]
-
-    def __enter__(self) -> "Container":
-        self.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        docker("rm", "-f", "-v", self.id, check=False)
+    def __init__(self, id: str):
+        self.id = id
 
     def start(self) -> None:
         docker("start", self.id)
@@ -87,17 +81,62 @@ class Container:
     def address(self) -> str:
         return docker("inspect", "-f", "{{range .NetworkSettings.Networks}}{{.IPAddress}}{{end}}", self.id)
 
-    def get(self, path: str = "/") -> tuple[int, str]:
+    def run(self, *command: str, user: str = "root") -> str:
+        """Runs a command in it; what it prints."""
+        return run("docker", "exec", "-u", user, self.id, *command).stdout
+
+    def get(self, path: str = "/", host: str | None = None) -> tuple[int, str]:
+        request = urllib.request.Request(f"http://{self.address()}{path}", headers={"Host": host} if host else {})
         try:
-            with urllib.request.urlopen(f"http://{self.address()}{path}", timeout=5) as answer:
-                return answer.status, answer.read().decode()
+            with urllib.request.urlopen(request, timeout=20) as answer:
+                return answer.status, answer.read().decode("utf-8", "replace")
         except urllib.error.HTTPError as error:
-            return error.code, error.read().decode()
-        except OSError:
+            return error.code, error.read().decode("utf-8", "replace")
+        except (OSError, http.client.HTTPException):
             return 0, ""
 
     def serves(self) -> None:
         eventually(f"the app answers; it said: {self.logs()[-500:]}", lambda: "open" in self.get()[1])
+
+
+class Container(Running):
+    """A container that is gone after its test."""
+
+    def __init__(self, image: str, *options: str, command: tuple[str, ...] = ()):
+        super().__init__(docker("create", *options, image, *command).splitlines()[-1])
+
+    def __enter__(self) -> "Container":
+        self.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        docker("rm", "-f", "-v", self.id, check=False)
+
+
+class Compose:
+    """The services of an example's compose file, which are gone after the test, with their volumes."""
+
+    def __init__(self, example: str, **variables: str):
+        self.project = f"volseed{os.getpid()}"
+        self.file = os.path.join(EXAMPLES, example, "docker-compose.yml")
+        self.variables = variables
+
+    def __enter__(self) -> "Compose":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self("down", "-v", "-t", "1", check=False)
+
+    def __call__(self, *command: str, check: bool = True) -> str:
+        whole = ("docker-compose", "-p", self.project, "-f", self.file, *command)
+        return run(*whole, check=check, env=os.environ | self.variables).stdout
+
+    def containers(self, service: str) -> list[Running]:
+        return [Running(each) for each in self("ps", "-q", service).split()]
+
+    def volume(self, name: str) -> str:
+        """Where the volume is on this machine."""
+        return docker("volume", "inspect", "-f", "{{.Mountpoint}}", f"{self.project}_{name}")
 
 
 @contextlib.contextmanager

@@ -1,11 +1,13 @@
 """The engine and the images: an engine of our own where none answers, base images from debootstrap, nothing pulled."""
 
 import contextlib
+import functools
 import os
 import shutil
 import subprocess
 import sys
 import tempfile
+import zlib
 from typing import Iterator
 
 from suite.kit import EXAMPLES, REPOSITORY, docker, eventually, run
@@ -41,17 +43,27 @@ def engine(scratch: str) -> Iterator[None]:
         log.close()
 
 
-def base_image() -> None:
-    """Debian with nginx, made once."""
-    archive = os.path.join(CACHE, "base.tar")
+# What the images are made of: a web server, and the real apps with all that they need.
+PACKAGES = {
+    "base": "nginx-light",
+    "apps": "apache2,libapache2-mod-php8.2,php8.2-fpm,php8.2-cli,php8.2-mysql,php8.2-gd,php8.2-xml,php8.2-mbstring,php8.2-curl,php8.2-zip,php8.2-intl,"
+    "nginx-light,mariadb-server,wordpress,wordpress-theme-twentytwentythree,dokuwiki,python3-django,gunicorn",
+}
+
+
+@functools.cache
+def debian(image: str) -> str:
+    """An image of Debian with some packages, from an archive that is made once."""
+    archive = os.path.join(CACHE, f"{image}-{zlib.crc32(PACKAGES[image].encode()):08x}.tar")
     if not os.path.exists(archive):
         os.makedirs(CACHE, exist_ok=True)
-        print("making a base image with debootstrap, once", file=sys.stderr)
+        print(f"making the image '{image}' with debootstrap, once", file=sys.stderr)
         with tempfile.TemporaryDirectory(dir="/var/tmp") as root:
-            run("debootstrap", "--variant=minbase", "--include=nginx-light", "bookworm", root)
-            run("tar", "-C", root, "--exclude=./var/cache/apt/archives/*.deb", "--exclude=./var/lib/apt/lists/*", "-cf", f"{archive}.part", ".")
+            run("debootstrap", "--variant=minbase", f"--include={PACKAGES[image]}", "bookworm", root)
+            run("tar", "-C", root, "--exclude=./proc/*", "--exclude=./sys/*", "--exclude=./var/cache/apt/archives/*.deb", "--exclude=./var/lib/apt/lists/*", "-cf", f"{archive}.part", ".")
             os.rename(f"{archive}.part", archive)
-    docker("import", "-c", "CMD bash", archive, "base")
+    docker("import", "-c", "CMD bash", archive, image)
+    return image
 
 
 def build(image: str, folder: str, *options: str) -> None:
@@ -59,13 +71,12 @@ def build(image: str, folder: str, *options: str) -> None:
 
 
 def images(scratch: str) -> None:
-    base_image()
+    debian("base")
     context = os.path.join(scratch, "volseed")
     os.mkdir(context)
     shutil.copy(binary_path(), os.path.join(context, "volseed"))
     build("volseed", context, "-f", os.path.join(REPOSITORY, "docker", "binary.Dockerfile"))
     build("shop", os.path.join(EXAMPLES, "nginx"), "--build-arg", "BASE=base")
-    build("blog", os.path.join(EXAMPLES, "wordpress-like"), "--build-arg", "BASE=base")
     # The same with so many files that a seed can be disturbed.
     big = os.path.join(scratch, "bigshop")
     shutil.copytree(os.path.join(EXAMPLES, "nginx"), big)

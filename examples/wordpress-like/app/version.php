@@ -1,1 +1,0 @@
-<?php $wp_version = "1.0";
