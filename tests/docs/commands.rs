@@ -6,6 +6,7 @@
 
 use std::path::Path;
 use std::process::Command;
+use std::time::Instant;
 
 /// The longest that the commands of a page may take, in seconds.
 const LONGEST: &str = "300";
@@ -110,7 +111,13 @@ fn check(page: &Path) -> Result<(), String> {
     for block in others {
         eprintln!("{}: not run, for want of {}: {}", page.display(), block.needs.join(", "), block.commands);
     }
-    run(&blocks).map_err(|what| format!("{}: {what}", page.display()))
+    let began = Instant::now();
+    run(&blocks).map_err(|what| format!("{}: {what}", page.display()))?;
+    if let (false, Some(name)) = (blocks.is_empty(), page.file_name()) {
+        // docker/test shows it.
+        eprintln!("page {}: {} blocks, {:.1} s", name.display(), blocks.len(), began.elapsed().as_secs_f64());
+    }
+    Ok(())
 }
 
 #[test]
