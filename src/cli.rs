@@ -29,7 +29,7 @@ use values::{
 /// Seeds a container's persistent volume before its app starts: in parallel, once, and answering health
 /// checks meanwhile.
 #[derive(Debug, Parser)]
-#[command(name = "volseed", version, disable_help_subcommand = true, args_override_self = true)]
+#[command(name = "volseed", version = env!("VOLSEED_VERSION"), disable_help_subcommand = true, args_override_self = true)]
 pub(crate) struct Cli {
     /// What to do.
     #[command(subcommand)]
@@ -630,7 +630,7 @@ fn usage(cause: impl Into<String>) -> Error {
 fn root_page(root: &Command) -> String {
     let mut page = format!(
         "volseed {}\n{}\n\nUsage: volseed [run] [OPTIONS] -- CMD [ARG]...\n       volseed COMMAND [OPTIONS]\n\nCommands:\n",
-        env!("CARGO_PKG_VERSION"),
+        env!("VOLSEED_VERSION"),
         "Seeds a container's persistent volume before its app starts: in parallel, once,\nand answering health checks meanwhile.",
     );
     for verb in root.get_subcommands() {

@@ -67,5 +67,6 @@ mod target;
 mod twins;
 mod upgrade;
 mod upgrade_links;
+mod version;
 mod versions_awaited;
 mod words;
