@@ -1,11 +1,13 @@
 //! The pages under `docs/` against the program: they must say what it does.
 //!
-//! The pages of options and exit codes are made from it: `BLESS=1 cargo test --test docs` rewrites them.
+//! The pages of options and exit codes, the man page and the completions are made from it: `BLESS=1 cargo test --test docs` rewrites them.
 
 mod commands;
 mod literals;
+mod man;
 mod messages;
 mod metrics;
+mod shells;
 
 use std::fmt::Write;
 use std::path::Path;
@@ -20,6 +22,16 @@ fn check(page: &str, expected: &str) {
     }
     let found = std::fs::read_to_string(&path).unwrap_or_default();
     assert!(found == expected, "docs/{page} is out of date: run BLESS=1 cargo test --test docs");
+}
+
+/// Whether all of these programs are there; with `CI` set, they have to be.
+fn are_there(programs: &[&str]) -> bool {
+    let missing: Vec<_> = programs.iter().filter(|program| !commands::is_there(program)).collect();
+    assert!(missing.is_empty() || std::env::var("CI").as_deref() != Ok("true"), "CI has to have {missing:?}");
+    for program in &missing {
+        eprintln!("skipped: needs {program}");
+    }
+    missing.is_empty()
 }
 
 #[test]
