@@ -22,12 +22,16 @@ unsafe extern "C" fn give_back_segments(
         let object = &*object;
         (object, std::slice::from_raw_parts(object.dlpi_phdr, usize::from(object.dlpi_phnum)))
     };
+    // SAFETY: it only returns a number.
+    let page = unsafe { libc::sysconf(libc::_SC_PAGESIZE) } as usize;
     let loaded = headers.iter().filter(|header| header.p_type == libc::PT_LOAD);
     for header in loaded.filter(|header| header.p_flags & libc::PF_W == 0) {
         let start = (object.dlpi_addr + header.p_vaddr) as usize;
-        let length = header.p_memsz as usize;
+        // rust-lld begins a segment inside of a page, which is mapped for it alone.
+        let before = start % page;
+        let (start, length) = (start - before, header.p_memsz as usize + before);
         // SAFETY: a mapping of a file that cannot be written to holds what the file holds, so a page that
-        // is dropped is read again (madvise(2), MADV_DONTNEED). Segments are aligned to pages.
+        // is dropped is read again (madvise(2), MADV_DONTNEED).
         unsafe { libc::madvise(start as *mut libc::c_void, length, libc::MADV_DONTNEED) };
     }
     // Zero goes on to the next object; where the C library is a shared one, its pages are not ours alone.
