@@ -237,7 +237,7 @@ _volseed() {
             return 0
             ;;
         volseed__subcmd__plan)
-            opts="-h --to --state-dir --sentinel --seed-version --lock --wait-timeout --config --from --exclude --existing --adopt --chown --chmod --no-times --strict --workers --memory --max-entries --upgrade --keep --protect --max-delete --hook --rollback-from --json --help"
+            opts="-h --to --state-dir --sentinel --seed-version --lock --wait-timeout --config --from --exclude --existing --adopt --chown --chmod --no-times --strict --workers --memory --max-entries --upgrade --rollback-from --keep --protect --max-delete --hook --json --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -319,6 +319,10 @@ _volseed() {
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
+                --rollback-from)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
                 --keep)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
@@ -332,10 +336,6 @@ _volseed() {
                     return 0
                     ;;
                 --hook)
-                    COMPREPLY=($(compgen -f "${cur}"))
-                    return 0
-                    ;;
-                --rollback-from)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
@@ -445,7 +445,7 @@ _volseed() {
             return 0
             ;;
         volseed__subcmd__run)
-            opts="-h --to --state-dir --sentinel --seed-version --lock --wait-timeout --config --from --exclude --existing --adopt --chown --chmod --no-times --strict --workers --memory --max-entries --upgrade --keep --protect --max-delete --hook --rollback-from --listen --listen-mode --listen-owner --live-path --ready-path --started-path --seeding-status --metrics-path --page --stall --app-check --admin --user --only-for --pass-socket --supervise --grace --stop-signal --signal-scope --rewrite --exit-map --log --log-level --progress --help"
+            opts="-h --to --state-dir --sentinel --seed-version --lock --wait-timeout --config --from --exclude --existing --adopt --chown --chmod --no-times --strict --workers --memory --max-entries --upgrade --rollback-from --keep --protect --max-delete --hook --listen --listen-mode --listen-owner --live-path --ready-path --started-path --seeding-status --metrics-path --page --stall --app-check --admin --user --only-for --pass-socket --supervise --grace --stop-signal --signal-scope --rewrite --exit-map --log --log-level --progress --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -527,6 +527,10 @@ _volseed() {
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
+                --rollback-from)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
                 --keep)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
@@ -540,10 +544,6 @@ _volseed() {
                     return 0
                     ;;
                 --hook)
-                    COMPREPLY=($(compgen -f "${cur}"))
-                    return 0
-                    ;;
-                --rollback-from)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
@@ -651,7 +651,7 @@ _volseed() {
             return 0
             ;;
         volseed__subcmd__seed)
-            opts="-h --to --state-dir --sentinel --seed-version --lock --wait-timeout --config --from --exclude --existing --adopt --chown --chmod --no-times --strict --workers --memory --max-entries --upgrade --keep --protect --max-delete --hook --rollback-from --listen --listen-mode --listen-owner --live-path --ready-path --started-path --seeding-status --metrics-path --page --stall --log --log-level --progress --help"
+            opts="-h --to --state-dir --sentinel --seed-version --lock --wait-timeout --config --from --exclude --existing --adopt --chown --chmod --no-times --strict --workers --memory --max-entries --upgrade --rollback-from --keep --protect --max-delete --hook --listen --listen-mode --listen-owner --live-path --ready-path --started-path --seeding-status --metrics-path --page --stall --log --log-level --progress --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -733,6 +733,10 @@ _volseed() {
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
+                --rollback-from)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
                 --keep)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
@@ -746,10 +750,6 @@ _volseed() {
                     return 0
                     ;;
                 --hook)
-                    COMPREPLY=($(compgen -f "${cur}"))
-                    return 0
-                    ;;
-                --rollback-from)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
@@ -897,7 +897,7 @@ _volseed() {
             return 0
             ;;
         volseed__subcmd__wait)
-            opts="-h --to --state-dir --sentinel --seed-version --lock --wait-timeout --config --listen --listen-mode --listen-owner --live-path --ready-path --started-path --seeding-status --metrics-path --page --stall --log --log-level --progress --help"
+            opts="-h --to --state-dir --sentinel --seed-version --lock --wait-timeout --config --upgrade --rollback-from --listen --listen-mode --listen-owner --live-path --ready-path --started-path --seeding-status --metrics-path --page --stall --app-check --admin --user --only-for --pass-socket --supervise --grace --stop-signal --signal-scope --rewrite --exit-map --log --log-level --progress --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -928,6 +928,14 @@ _volseed() {
                     return 0
                     ;;
                 --config)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --upgrade)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --rollback-from)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
@@ -968,6 +976,50 @@ _volseed() {
                     return 0
                     ;;
                 --stall)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --app-check)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --admin)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --user)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --only-for)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --pass-socket)
+                    COMPREPLY=($(compgen -W "listen-fds nginx php-fpm" -- "${cur}"))
+                    return 0
+                    ;;
+                --supervise)
+                    COMPREPLY=($(compgen -W "true false" -- "${cur}"))
+                    return 0
+                    ;;
+                --grace)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --stop-signal)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --signal-scope)
+                    COMPREPLY=($(compgen -W "group child" -- "${cur}"))
+                    return 0
+                    ;;
+                --rewrite)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --exit-map)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;

@@ -28,7 +28,7 @@ complete -c volseed -n "__fish_volseed_needs_command" -s h -l help -d 'Print hel
 complete -c volseed -n "__fish_volseed_needs_command" -s V -l version -d 'Print version'
 complete -c volseed -n "__fish_volseed_needs_command" -f -a "run" -d 'Seed the volume if needed, then become CMD (the default)'
 complete -c volseed -n "__fish_volseed_needs_command" -f -a "seed" -d 'Seed the volume if needed, then exit'
-complete -c volseed -n "__fish_volseed_needs_command" -f -a "wait" -d 'Never seed: exit once the volume is seeded'
+complete -c volseed -n "__fish_volseed_needs_command" -f -a "wait" -d 'Never seed: exit, or become CMD, once the volume is seeded'
 complete -c volseed -n "__fish_volseed_needs_command" -f -a "health" -d 'Check the health of this container: exit 0 or 1'
 complete -c volseed -n "__fish_volseed_needs_command" -f -a "status" -d 'Print what is recorded about the volume'
 complete -c volseed -n "__fish_volseed_needs_command" -f -a "verify" -d 'Compare the volume with what was seeded: exit 0 or 1'
@@ -63,11 +63,11 @@ complete -c volseed -n "__fish_volseed_using_subcommand run" -l workers -d 'Writ
 complete -c volseed -n "__fish_volseed_using_subcommand run" -l memory -d 'Memory in flight' -r
 complete -c volseed -n "__fish_volseed_using_subcommand run" -l max-entries -d 'Maximum number of entries' -r
 complete -c volseed -n "__fish_volseed_using_subcommand run" -l upgrade -d 'Versions to upgrade from' -r
+complete -c volseed -n "__fish_volseed_using_subcommand run" -l rollback-from -d 'Version to take back' -r
 complete -c volseed -n "__fish_volseed_using_subcommand run" -l keep -d 'User\'s changes that stay' -r
 complete -c volseed -n "__fish_volseed_using_subcommand run" -l protect -d 'Paths not to upgrade' -r
 complete -c volseed -n "__fish_volseed_using_subcommand run" -l max-delete -d 'Maximum removals, in percent' -r
 complete -c volseed -n "__fish_volseed_using_subcommand run" -l hook -d 'Program called around seeds' -r -F
-complete -c volseed -n "__fish_volseed_using_subcommand run" -l rollback-from -d 'Version to take back' -r
 complete -c volseed -n "__fish_volseed_using_subcommand run" -l listen -d 'Health server, such as :80' -r
 complete -c volseed -n "__fish_volseed_using_subcommand run" -l listen-mode -d 'Unix sockets\' mode' -r
 complete -c volseed -n "__fish_volseed_using_subcommand run" -l listen-owner -d 'Unix sockets\' owner' -r
@@ -129,11 +129,11 @@ complete -c volseed -n "__fish_volseed_using_subcommand seed" -l workers -d 'Wri
 complete -c volseed -n "__fish_volseed_using_subcommand seed" -l memory -d 'Memory in flight' -r
 complete -c volseed -n "__fish_volseed_using_subcommand seed" -l max-entries -d 'Maximum number of entries' -r
 complete -c volseed -n "__fish_volseed_using_subcommand seed" -l upgrade -d 'Versions to upgrade from' -r
+complete -c volseed -n "__fish_volseed_using_subcommand seed" -l rollback-from -d 'Version to take back' -r
 complete -c volseed -n "__fish_volseed_using_subcommand seed" -l keep -d 'User\'s changes that stay' -r
 complete -c volseed -n "__fish_volseed_using_subcommand seed" -l protect -d 'Paths not to upgrade' -r
 complete -c volseed -n "__fish_volseed_using_subcommand seed" -l max-delete -d 'Maximum removals, in percent' -r
 complete -c volseed -n "__fish_volseed_using_subcommand seed" -l hook -d 'Program called around seeds' -r -F
-complete -c volseed -n "__fish_volseed_using_subcommand seed" -l rollback-from -d 'Version to take back' -r
 complete -c volseed -n "__fish_volseed_using_subcommand seed" -l listen -d 'Health server, such as :80' -r
 complete -c volseed -n "__fish_volseed_using_subcommand seed" -l listen-mode -d 'Unix sockets\' mode' -r
 complete -c volseed -n "__fish_volseed_using_subcommand seed" -l listen-owner -d 'Unix sockets\' owner' -r
@@ -162,6 +162,8 @@ lease\t'By heartbeats alone'
 none\t'Not at all: there is no other replica'"
 complete -c volseed -n "__fish_volseed_using_subcommand wait" -l wait-timeout -d 'Maximum wait for a replica' -r
 complete -c volseed -n "__fish_volseed_using_subcommand wait" -l config -d 'TOML file [/etc/volseed.toml]' -r -F
+complete -c volseed -n "__fish_volseed_using_subcommand wait" -l upgrade -d 'Versions to upgrade from' -r
+complete -c volseed -n "__fish_volseed_using_subcommand wait" -l rollback-from -d 'Version to take back' -r
 complete -c volseed -n "__fish_volseed_using_subcommand wait" -l listen -d 'Health server, such as :80' -r
 complete -c volseed -n "__fish_volseed_using_subcommand wait" -l listen-mode -d 'Unix sockets\' mode' -r
 complete -c volseed -n "__fish_volseed_using_subcommand wait" -l listen-owner -d 'Unix sockets\' owner' -r
@@ -172,6 +174,21 @@ complete -c volseed -n "__fish_volseed_using_subcommand wait" -l seeding-status 
 complete -c volseed -n "__fish_volseed_using_subcommand wait" -l metrics-path -d 'Metrics path' -r
 complete -c volseed -n "__fish_volseed_using_subcommand wait" -l page -d 'HTML for browsers' -r -F
 complete -c volseed -n "__fish_volseed_using_subcommand wait" -l stall -d 'Not live when stalled' -r
+complete -c volseed -n "__fish_volseed_using_subcommand wait" -l app-check -d 'http://…, tcp:PORT, none' -r
+complete -c volseed -n "__fish_volseed_using_subcommand wait" -l admin -d 'Health for the app\'s life' -r
+complete -c volseed -n "__fish_volseed_using_subcommand wait" -l user -d 'User that the app runs as' -r
+complete -c volseed -n "__fish_volseed_using_subcommand wait" -l only-for -d 'Seed only if CMD matches' -r
+complete -c volseed -n "__fish_volseed_using_subcommand wait" -l pass-socket -d 'listen-fds, nginx, php-fpm' -r -f -a "listen-fds\t'`LISTEN_FDS` and `LISTEN_PID`, as systemd does (sd_listen_fds(3))'
+nginx\t'`NGINX`, as an nginx hands them to its successor'
+php-fpm\t'`FPM_SOCKETS`, as a php-fpm hands them to its successor'"
+complete -c volseed -n "__fish_volseed_using_subcommand wait" -l supervise -d 'Stay as the app\'s init' -r -f -a "true\t''
+false\t''"
+complete -c volseed -n "__fish_volseed_using_subcommand wait" -l grace -d 'Grace after SIGTERM' -r
+complete -c volseed -n "__fish_volseed_using_subcommand wait" -l stop-signal -d 'Signal that stops the app' -r
+complete -c volseed -n "__fish_volseed_using_subcommand wait" -l signal-scope -d 'group or child' -r -f -a "group\t'The app\'s process group'
+child\t'The app\'s main process alone'"
+complete -c volseed -n "__fish_volseed_using_subcommand wait" -l rewrite -d 'Forward a signal as another' -r
+complete -c volseed -n "__fish_volseed_using_subcommand wait" -l exit-map -d 'Exit with another code' -r
 complete -c volseed -n "__fish_volseed_using_subcommand wait" -l log -d 'text or json' -r -f -a "text\t'For people'
 json\t'One JSON object a line'"
 complete -c volseed -n "__fish_volseed_using_subcommand wait" -l log-level -d 'error, warn, info, debug' -r -f -a "error\t''
@@ -286,11 +303,11 @@ complete -c volseed -n "__fish_volseed_using_subcommand plan" -l workers -d 'Wri
 complete -c volseed -n "__fish_volseed_using_subcommand plan" -l memory -d 'Memory in flight' -r
 complete -c volseed -n "__fish_volseed_using_subcommand plan" -l max-entries -d 'Maximum number of entries' -r
 complete -c volseed -n "__fish_volseed_using_subcommand plan" -l upgrade -d 'Versions to upgrade from' -r
+complete -c volseed -n "__fish_volseed_using_subcommand plan" -l rollback-from -d 'Version to take back' -r
 complete -c volseed -n "__fish_volseed_using_subcommand plan" -l keep -d 'User\'s changes that stay' -r
 complete -c volseed -n "__fish_volseed_using_subcommand plan" -l protect -d 'Paths not to upgrade' -r
 complete -c volseed -n "__fish_volseed_using_subcommand plan" -l max-delete -d 'Maximum removals, in percent' -r
 complete -c volseed -n "__fish_volseed_using_subcommand plan" -l hook -d 'Program called around seeds' -r -F
-complete -c volseed -n "__fish_volseed_using_subcommand plan" -l rollback-from -d 'Version to take back' -r
 complete -c volseed -n "__fish_volseed_using_subcommand plan" -l json -d 'One JSON object per line'
 complete -c volseed -n "__fish_volseed_using_subcommand plan" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c volseed -n "__fish_volseed_using_subcommand doctor" -l to -d 'Root of the volume' -r -F
