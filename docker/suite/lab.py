@@ -46,14 +46,14 @@ def engine(scratch: str) -> Iterator[None]:
 # What the images are made of: a web server, and the real apps with all that they need.
 PACKAGES = {
     "base": "nginx-light",
+    "rust": "ca-certificates,gcc,libc6-dev",
     "apps": "apache2,libapache2-mod-php8.2,php8.2-fpm,php8.2-cli,php8.2-mysql,php8.2-gd,php8.2-xml,php8.2-mbstring,php8.2-curl,php8.2-zip,php8.2-intl,"
     "nginx-light,mariadb-server,wordpress,wordpress-theme-twentytwentythree,dokuwiki,python3-django,gunicorn",
 }
 
 
-@functools.cache
-def debian(image: str) -> str:
-    """An image of Debian with some packages, from an archive that is made once."""
+def archive(image: str) -> str:
+    """An archive of Debian with some packages, which is made once."""
     archive = os.path.join(CACHE, f"{image}-{zlib.crc32(PACKAGES[image].encode()):08x}.tar")
     if not os.path.exists(archive):
         os.makedirs(CACHE, exist_ok=True)
@@ -62,7 +62,13 @@ def debian(image: str) -> str:
             run("debootstrap", "--variant=minbase", f"--include={PACKAGES[image]}", "bookworm", root)
             run("tar", "-C", root, "--exclude=./proc/*", "--exclude=./sys/*", "--exclude=./var/cache/apt/archives/*.deb", "--exclude=./var/lib/apt/lists/*", "-cf", f"{archive}.part", ".")
             os.rename(f"{archive}.part", archive)
-    docker("import", "-c", "CMD bash", archive, image)
+    return archive
+
+
+@functools.cache
+def debian(image: str) -> str:
+    """An image of Debian with some packages."""
+    docker("import", "-c", "CMD bash", archive(image), image)
     return image
 
 
