@@ -24,17 +24,21 @@ class Browser:
     def open(self, path: str) -> None:
         self.driver.get(f"http://{self.site}{path}")
 
+    def wait(self, seconds: float):
+        # A page that is being replaced has elements that are gone.
+        return WebDriverWait(self.driver, seconds, ignored_exceptions=[WebDriverException])
+
     def find(self, selector: str, seconds: float = 60):
         """The first element, once it is there to be clicked or filled in."""
         try:
-            return WebDriverWait(self.driver, seconds).until(lambda driver: next((each for each in driver.find_elements(By.CSS_SELECTOR, selector) if each.is_displayed()), None))
+            return self.wait(seconds).until(lambda driver: next((each for each in driver.find_elements(By.CSS_SELECTOR, selector) if each.is_displayed()), None))
         except WebDriverException as error:
-            raise Wrong(f"no {selector} at {self.driver.current_url}: {self.text()[:300]}") from error
+            raise Wrong(f"no {selector} at {self.driver.current_url}: {self.text()[-300:]}") from error
 
     def fill(self, **fields: str) -> None:
         """Fields by their id or name; a text that is there is replaced."""
         for name, text in fields.items():
-            field = self.find(f"#{name}, [name={name}]")
+            field = self.find(f'[id="{name}"], [name="{name}"]')
             if field.get_attribute("type") != "file":
                 field.clear()
             field.send_keys(text)
@@ -51,9 +55,9 @@ class Browser:
 
     def says(self, text: str) -> None:
         try:
-            WebDriverWait(self.driver, 60).until(lambda _: text in self.text())
+            self.wait(60).until(lambda _: text in self.text())
         except WebDriverException as error:
-            raise Wrong(f"{self.driver.current_url} does not say {text!r}: {self.text()[:300]}") from error
+            raise Wrong(f"{self.driver.current_url} does not say {text!r}: {self.text()[-300:]}") from error
 
     def shows(self, image: str) -> int:
         """The width in pixels of an image that the site has under this path: 0 if it cannot be shown."""
@@ -75,5 +79,7 @@ def browser(site: str, address: str) -> Iterator[Browser]:
     try:
         driver.set_page_load_timeout(120)
         yield Browser(driver, site)
+    except WebDriverException as error:
+        raise Wrong(f"in the browser: {error.msg}") from error
     finally:
         driver.quit()

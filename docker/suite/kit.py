@@ -85,8 +85,8 @@ class Running:
         """Runs a command in it; what it prints."""
         return run("docker", "exec", "-u", user, self.id, *command).stdout
 
-    def get(self, path: str = "/", host: str | None = None) -> tuple[int, str]:
-        request = urllib.request.Request(f"http://{self.address()}{path}", headers={"Host": host} if host else {})
+    def get(self, path: str = "/", host: str | None = None, port: str = "") -> tuple[int, str]:
+        request = urllib.request.Request(f"http://{self.address()}{port}{path}", headers={"Host": host} if host else {})
         try:
             with urllib.request.urlopen(request, timeout=20) as answer:
                 return answer.status, answer.read().decode("utf-8", "replace")

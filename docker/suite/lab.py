@@ -52,9 +52,13 @@ PACKAGES = {
 }
 
 
+def version(image: str) -> str:
+    return f"{zlib.crc32(PACKAGES[image].encode()):08x}"
+
+
 def archive(image: str) -> str:
     """An archive of Debian with some packages, which is made once."""
-    archive = os.path.join(CACHE, f"{image}-{zlib.crc32(PACKAGES[image].encode()):08x}.tar")
+    archive = os.path.join(CACHE, f"{image}-{version(image)}.tar")
     if not os.path.exists(archive):
         os.makedirs(CACHE, exist_ok=True)
         print(f"making the image '{image}' with debootstrap, once", file=sys.stderr)
@@ -68,7 +72,11 @@ def archive(image: str) -> str:
 @functools.cache
 def debian(image: str) -> str:
     """An image of Debian with some packages."""
-    docker("import", "-c", "CMD bash", archive(image), image)
+    name = f"{image}:{version(image)}"
+    # An engine that is there for longer has it, and what was built of it.
+    if run("docker", "image", "inspect", name, check=False).returncode:
+        docker("import", "-c", "CMD bash", archive(image), name)
+    docker("tag", name, image)
     return image
 
 
@@ -76,12 +84,16 @@ def build(image: str, folder: str, *options: str) -> None:
     docker("build", "-q", "-t", image, *options, folder)
 
 
-def images(scratch: str) -> None:
-    debian("base")
+def volseed_image(scratch: str) -> None:
     context = os.path.join(scratch, "volseed")
     os.mkdir(context)
     shutil.copy(binary_path(), os.path.join(context, "volseed"))
     build("volseed", context, "-f", os.path.join(REPOSITORY, "docker", "binary.Dockerfile"))
+
+
+def shops(scratch: str) -> None:
+    """Images with a small web server, which the tests without a real app use."""
+    debian("base")
     build("shop", os.path.join(EXAMPLES, "nginx"), "--build-arg", "BASE=base")
     # The same with so many files that a seed can be disturbed.
     big = os.path.join(scratch, "bigshop")

@@ -8,14 +8,20 @@ from typing import Callable, Sequence
 from suite.kit import Skipped, Wrong
 
 
+def title(test: Callable[..., str]) -> str:
+    return test.__name__.replace("_", " ")
+
+
+def chosen(tests: Sequence[Callable[..., str]], only: str) -> list[Callable[..., str]]:
+    """Those whose name holds `only`."""
+    return [test for test in tests if only in title(test)]
+
+
 def run(tests: Sequence[Callable[..., str]], only: str, *arguments: object) -> bool:
-    """The tests whose name holds `only`; whether one failed, or there was none. With CI=true a skipped one has failed."""
+    """The chosen ones; whether one failed, or there was none. With CI=true a skipped one has failed."""
     rows, failed = [], 0
-    for test in tests:
-        name = test.__name__.replace("_", " ")
-        if only not in name:
-            continue
-        since = time.monotonic()
+    for test in chosen(tests, only):
+        name, since = title(test), time.monotonic()
         try:
             result, note = "ok", test(*arguments)
         except Skipped as why:

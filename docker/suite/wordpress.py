@@ -123,7 +123,7 @@ def first_seed(blog: Blog) -> None:
     blog.compose("up", "-d", "db")
     blog.compose("up", "--no-start", "--scale", "wordpress=3", "wordpress")
     replicas = [Running(each) for each in blog.compose("ps", "-a", "-q", "wordpress").split()]
-    throttle(replicas, 0.1)
+    throttle(replicas, 0.03)
     for each in replicas:
         each.start()
     killed = kill_the_one_that(" seeding ", replicas)
