@@ -1,0 +1,3 @@
+<?php
+require 'version.php';
+echo 'open: ', implode('.', $OC_Version);

@@ -1,0 +1,3 @@
+<?php
+@include 'config/config.php';
+echo json_encode($CONFIG ?? []);
