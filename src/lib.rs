@@ -158,7 +158,9 @@ fn run_app(
         None => {
             let command: Vec<_> = app.programs.iter().map(|program| program.to_string_lossy()).collect();
             let command = command.join(", ");
-            tracing::info!(command, "not seeding: it only looks, or --only-for names none of what it starts");
+            if !app.is_own {
+                tracing::info!(command, "not seeding: --only-for names none of what this command starts");
+            }
             None
         }
     };

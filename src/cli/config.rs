@@ -161,6 +161,8 @@ pub(crate) struct AppConfig {
     pub user: Option<Identity>,
     /// Whether this command wants the volumes seeded.
     pub seeds: bool,
+    /// Whether it is volseed itself, which sees to the volume.
+    pub is_own: bool,
     /// What it starts in the end, as far as that can be told: what `--only-for` was compared with.
     pub programs: Vec<OsString>,
 }
@@ -243,8 +245,9 @@ pub(crate) fn app(args: &AppArgs, check: &AppCheckArgs) -> Result<AppConfig> {
         return Err(usage("--admin needs --supervise: without it, only the app is left")
             .help("leave it out, or let volseed stay with --supervise"));
     }
-    let seeds = !only_for::is_own(&args.command, &programs) && args.only_for.as_ref().is_none_or(seeds);
-    Ok(AppConfig { args: args.clone(), check: check.clone(), user, seeds, programs })
+    let is_own = only_for::is_own(&args.command, &programs);
+    let seeds = !is_own && args.only_for.as_ref().is_none_or(seeds);
+    Ok(AppConfig { args: args.clone(), check: check.clone(), user, seeds, is_own, programs })
 }
 
 fn user(spec: &Spec) -> Result<Identity> {

@@ -66,7 +66,7 @@ fn log(event: &Event<'_>, volume: &Path) {
             tracing::warn!(%volume, epoch, %cause, "owner or mode of the stage was changed while it was filled: staging it again");
         }
         Event::Pending => {
-            tracing::warn!(%volume, "complete but for a hook: waiting for the replica that runs it");
+            tracing::warn!(%volume, "complete but for a hook of another image: waiting for a replica of that one (volseed status names it; --rollback-from takes the volume back)");
         }
         Event::Emptied => tracing::warn!(%volume, "it was seeded and then emptied; it is seeded again"),
     }

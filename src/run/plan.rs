@@ -33,6 +33,10 @@ pub(crate) struct Planned {
     steps: Vec<(Box<[u8]>, Step)>,
     /// Entries of the image that the volume was adopted without.
     missing: u64,
+    /// What was found on a volume that was seeded before volseed.
+    found: Option<String>,
+    /// What the hook is called for.
+    hooks: &'static [&'static str],
     bytes: u64,
 }
 
@@ -104,6 +108,8 @@ struct Summary<'a> {
     left_out: u64,
     #[serde(skip_serializing_if = "is_zero")]
     missing: u64,
+    #[serde(skip_serializing_if = "<[_]>::is_empty")]
+    hooks: &'a [&'static str],
     bytes: u64,
 }
 
@@ -117,7 +123,14 @@ fn is_zero(count: &u64) -> bool {
 /// When something cannot be read.
 pub(crate) fn plan(config: &VolumeConfig) -> Result<Planned> {
     let volume = Volume::open(&config.to, config.state_dir.as_deref())?;
-    user::work_as(volume.user(), || on(config, &volume))
+    let planned = user::work_as(volume.user(), || on(config, &volume))?;
+    let hooks: &[&str] = match planned.does {
+        _ if config.hook.is_none() => &[],
+        Does::Seed => &["post-seed"],
+        Does::Upgrade | Does::Rollback => &["pre-upgrade", "post-upgrade"],
+        _ => &[],
+    };
+    Ok(Planned { hooks, ..planned })
 }
 
 fn on(config: &VolumeConfig, volume: &Volume) -> Result<Planned> {
@@ -129,6 +142,8 @@ fn on(config: &VolumeConfig, volume: &Volume) -> Result<Planned> {
         refused: None,
         steps: Vec::new(),
         missing: 0,
+        found: None,
+        hooks: &[],
         bytes: 0,
     };
     let public = match inspect::public(volume)? {
@@ -163,6 +178,7 @@ fn look_at_adopted(config: &VolumeConfig, volume: &Volume, planned: &mut Planned
     };
     planned.from = config.seed_version.clone().filter(|_| look.is_of_image);
     planned.missing = look.missing;
+    planned.found = Some(look.summary());
     match look.check(config) {
         Err(error) => {
             planned.does = Does::Refuse;
@@ -267,12 +283,11 @@ impl Planned {
                 "{versions}: {add} added, {replace} replaced, {save} of these saved, {remove} removed, {keep} kept, {left_out} left out"
             );
         }
-        match (self.does, self.missing) {
-            (Does::Adopt, 0) => {}
-            (Does::Adopt | Does::Complete, missing) => {
-                let _ = write!(text, ": {missing} of the image's entries are missing");
-            }
-            _ => {}
+        if let (Does::Adopt | Does::Complete, Some(found)) = (self.does, &self.found) {
+            let _ = write!(text, ": {found}");
+        }
+        if !self.hooks.is_empty() {
+            let _ = write!(text, "; its hook would be called: {}", self.hooks.join(", "));
         }
         if let Some(refused) = &self.refused {
             let _ = write!(text, ": {}", one_line(refused));
@@ -292,10 +307,11 @@ impl Planned {
         }
         let [add, replace, save, remove, keep, left_out] = self.counts();
         let (from, to, refused) = (self.from.as_deref(), self.to.as_deref(), self.refused.as_deref());
-        let Planned { does, missing, bytes, .. } = *self;
+        let Planned { does, missing, hooks, bytes, .. } = *self;
         #[rustfmt::skip]
         let summary = Summary {
-            volume, does, from, to, refused, add, replace, save, remove, keep, left_out, missing, bytes,
+            volume, does, from, to, refused, add, replace, save, remove, keep, left_out, missing, hooks,
+            bytes,
         };
         let _ = writeln!(text, "{}", json_of(&summary));
         text

@@ -192,6 +192,7 @@ impl<F: Files, C: Clock, W: Work<F>> Replica<'_, F, C, W> {
     ) -> Result<Outcome<W::Published>> {
         let mut record = self.work.record(claim.epoch, &published);
         let public = self.store.complete(claim, PUBLISHING, &record).await?;
+        self.work.report(&record, &published);
         if self.next(&public).await? == Next::Hook {
             self.settle(claim, public, false, heartbeat).await?;
             record.hook = None;

@@ -9,14 +9,21 @@ use super::work::Done;
 use crate::cli::config::VolumeConfig;
 use crate::progress::seconds;
 use crate::system::nfs;
-use crate::volume::records::Totals;
+use crate::volume::records::{Complete, Totals};
 
 /// Says what was done: in one warning what was not, and in one line the rest.
-pub(super) fn report(config: &VolumeConfig, epoch: u64, done: &Done) {
+pub(super) fn report(config: &VolumeConfig, record: &Complete, done: &Done) {
+    log_exceptions(config, done);
+    match &done.upgrade {
+        Some(upgrade) => upgrade.report(config, record),
+        None => report_seed(config, record.epoch, done),
+    }
+}
+
+fn report_seed(config: &VolumeConfig, epoch: u64, done: &Done) {
     let Done { sealed, staging, published, publish_time, requests, .. } = done;
     let (staging, requests) = (staging.as_ref(), requests.as_ref());
     let Totals { files, directories, links, bytes } = sealed.totals;
-    log_exceptions(config, done);
     // What an earlier run staged is all reused.
     let reused = staging.map_or(files, |staging| staging.reused);
     let copied = files.saturating_sub(reused).max(1);

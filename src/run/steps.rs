@@ -98,6 +98,8 @@ pub(crate) trait Work<F: Files> {
         whole: Whole<Self::Synced>,
         heartbeat: &Self::Heartbeat,
     ) -> Result<Self::Published>;
+    /// Says what was done, before any hook that follows is run: the log has it also where that fails.
+    fn report(&self, record: &Complete, published: &Self::Published);
     /// The record of what was published.
     fn record(&self, epoch: u64, published: &Self::Published) -> Complete;
     /// Whether none of the names that the record of a seed lists is there any more.

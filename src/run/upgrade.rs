@@ -453,7 +453,11 @@ pub(super) fn not_from(config: &VolumeConfig, record: &Complete) -> Error {
     let from: Vec<String> = config.upgrade.from.iter().map(ToString::to_string).collect();
     let version = config.seed_version.as_deref().unwrap_or_default();
     let cause = format!("it is at {there}, and {version} upgrades only {}", from.join(", "));
-    Error::new(Exit::Refused, "upgrade volume", cause)
-        .on(config.to.as_path())
-        .help("upgrade it to one of these with an image of that version first")
+    let help = match &record.version {
+        Some(_) => "upgrade it to one of these with an image of that version first",
+        None => {
+            "add none to --upgrade: it stands for a volume that was adopted, or seeded without --seed-version"
+        }
+    };
+    Error::new(Exit::Refused, "upgrade volume", cause).on(config.to.as_path()).help(help)
 }

@@ -10,7 +10,7 @@ use rustix::io::Errno;
 
 use super::acquire::Mode;
 use super::protocol::Replica;
-use super::report::{log_exceptions, report};
+use super::report::log_exceptions;
 use super::settings;
 use super::steps::{Outcome, Rules};
 use super::work::{Done, VolumeWork};
@@ -90,16 +90,7 @@ fn on(
                 done.repairs.iter().for_each(|repairs| repairs.report(volume.path()));
             }
         },
-        Outcome::Completed(record, published) => {
-            match &published.upgrade {
-                Some(upgrade) => {
-                    log_exceptions(config, &published);
-                    upgrade.report(config, &record);
-                }
-                None => report(config, record.epoch, &published),
-            }
-            settings::compare_private(config, &record);
-        }
+        Outcome::Completed(record, _) => settings::compare_private(config, &record),
     }
     Ok(())
 }

@@ -15,7 +15,7 @@ use super::gate::Next;
 use super::repair::Repairs;
 use super::steps::{Event, Whole, Work};
 use super::upgrade::UpgradeDone;
-use super::{emptied, events, settings};
+use super::{emptied, events, report, settings};
 use crate::cancel::Cancel;
 use crate::claims::Me;
 use crate::claims::beat::{Beat, Holder};
@@ -335,6 +335,10 @@ impl Work<Disk> for VolumeWork<'_> {
         tracing::info!(entries, kept, seconds = seconds(publish_time), "published");
         let requests = counted.and_then(|began| began.until_now(self.volume.root()));
         Ok(Done { sealed, staging, published, publish_time, requests, repairs, upgrade: None })
+    }
+
+    fn report(&self, record: &Complete, done: &Done) {
+        report::report(self.config, record, done);
     }
 
     fn record(&self, epoch: u64, done: &Done) -> Complete {

@@ -159,9 +159,12 @@ fn a_plan_tells_what_adoption_does() {
         plan.arguments([&source]).option("--to", &volume).option("--adopt", adopt).ends()
     };
     let shown = volume.display();
-    plan("as-is").exits(1).prints(&format!(
-        "{shown}: would be adopted as it is: it was seeded before volseed: 4 of the image's entries are missing"
-    ));
+    let said = plan("as-is").exits(1).stdout;
+    let adopted = format!(
+        "{shown}: would be adopted as it is: it was seeded before volseed: it has the image's sentinel"
+    );
+    assert!(said.contains(&adopted), "{said}");
+    assert!(said.contains("and it lacks 4 of the image's entries: 'install', 'lib/b.php'"), "{said}");
     plan("complete")
         .exits(1)
         .prints("add           install   (a whole directory)")

@@ -681,6 +681,8 @@ impl Work<Calls> for SmallSeed {
         Ok(sealed)
     }
 
+    fn report(&self, _: &Complete, _: &Sealed) {}
+
     fn record(&self, epoch: u64, sealed: &Sealed) -> Complete {
         let Sealed { generation, version, totals, manifest, top, upgrade, .. } = sealed.clone();
         let before = upgrade.map(|upgrade| upgrade.before).unwrap_or_default();
