@@ -161,7 +161,7 @@ pub(crate) struct AppConfig {
     pub user: Option<Identity>,
     /// Whether this command wants the volumes seeded.
     pub seeds: bool,
-    /// Whether it is volseed itself, which sees to the volume.
+    /// Whether it is volseed itself.
     pub is_own: bool,
     /// What it starts in the end, as far as that can be told: what `--only-for` was compared with.
     pub programs: Vec<OsString>,
@@ -245,8 +245,8 @@ pub(crate) fn app(args: &AppArgs, check: &AppCheckArgs) -> Result<AppConfig> {
         return Err(usage("--admin needs --supervise: without it, only the app is left")
             .help("leave it out, or let volseed stay with --supervise"));
     }
-    let is_own = only_for::is_own(&args.command, &programs);
-    let seeds = !is_own && args.only_for.as_ref().is_none_or(seeds);
+    let seeds = !only_for::is_own(&args.command, &programs) && args.only_for.as_ref().is_none_or(seeds);
+    let is_own = programs.iter().any(|program| Path::new(program).file_name() == Some("volseed".as_ref()));
     Ok(AppConfig { args: args.clone(), check: check.clone(), user, seeds, is_own, programs })
 }
 

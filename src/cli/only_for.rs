@@ -63,8 +63,8 @@ pub(super) fn programs(command: &[OsString]) -> Vec<OsString> {
     found
 }
 
-/// The commands of volseed's own that look at a volume, or see to it by themselves: they find what a start would find.
-const OWN: [&str; 9] = ["doctor", "health", "install", "plan", "repair", "seed", "status", "verify", "wait"];
+/// The commands of volseed's own that look at a volume, or need none: what they see is what a start would find.
+const OWN: [&str; 6] = ["doctor", "health", "install", "plan", "status", "verify"];
 
 /// Whether `command`, which starts these programs, is volseed itself with one of [`OWN`].
 pub(super) fn is_own(command: &[OsString], programs: &[OsString]) -> bool {

@@ -163,7 +163,8 @@ impl Look {
         };
         match self.plan.left.len() {
             0 => {}
-            differ => text += &format!("; {differ} differ in size or type"),
+            1 => text += "; 1 entry differs in size or type",
+            differ => text += &format!("; {differ} entries differ in size or type"),
         }
         if !self.is_of_image {
             text += "; its version is not known";

@@ -444,5 +444,9 @@ fn the_examples_do_what_they_say() {
         start("2.0").ends().exits(0).prints("app of 2.0");
         assert!(calls().contains(migrates), "{}", calls());
         site.is_at("2.0");
+        if name == "occ" {
+            start("1.0").option("--rollback-from", "2.0").ends().exits(0).prints("app of 1.0");
+            assert!(calls().ends_with("db:restore\nmaintenance:mode --off\n"), "{}", calls());
+        }
     }
 }
