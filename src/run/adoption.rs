@@ -154,25 +154,8 @@ impl Look {
         }
     }
 
-    /// What a plan says of it.
-    pub(super) fn summary(&self) -> String {
-        let mut text = match (self.missing, self.is_of_image) {
-            (0, true) => "it has the image's sentinel, and lacks nothing".to_owned(),
-            (0, false) => "its sentinel is not the image's, and it lacks nothing".to_owned(),
-            _ => self.lacks(),
-        };
-        match self.plan.left.len() {
-            0 => {}
-            1 => text += "; 1 entry differs in size or type",
-            differ => text += &format!("; {differ} entries differ in size or type"),
-        }
-        if !self.is_of_image {
-            text += "; its version is not known";
-        }
-        text
-    }
-
-    fn lacks(&self) -> String {
+    /// What is missing, with the first names.
+    pub(super) fn lacks(&self) -> String {
         let sentinel = match self.is_of_image {
             true => "it has the image's sentinel",
             false => "its sentinel is not the image's",

@@ -178,7 +178,7 @@ fn look_at_adopted(config: &VolumeConfig, volume: &Volume, planned: &mut Planned
     };
     planned.from = config.seed_version.clone().filter(|_| look.is_of_image);
     planned.missing = look.missing;
-    planned.found = Some(look.summary());
+    planned.found = Some(found(&look));
     match look.check(config) {
         Err(error) => {
             planned.does = Does::Refuse;
@@ -191,6 +191,24 @@ fn look_at_adopted(config: &VolumeConfig, volume: &Volume, planned: &mut Planned
         Ok(()) => {}
     }
     Ok(())
+}
+
+/// What the volume has of the image.
+fn found(look: &Look) -> String {
+    let mut text = match (look.missing, look.is_of_image) {
+        (0, true) => "it has the image's sentinel, and lacks nothing".to_owned(),
+        (0, false) => "its sentinel is not the image's, and it lacks nothing".to_owned(),
+        _ => look.lacks(),
+    };
+    match look.plan.left.len() {
+        0 => {}
+        1 => text += "; 1 entry differs in size or type",
+        differ => text += &format!("; {differ} entries differ in size or type"),
+    }
+    if !look.is_of_image {
+        text += "; its version is not known";
+    }
+    text
 }
 
 /// Does `work` as in the stage of a claim, in a directory that is not on the volume.
