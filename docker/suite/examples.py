@@ -1,8 +1,10 @@
 """The folders of examples/ that need no app but a small web server."""
 
+import re
 import time
 
-from suite.kit import Compose, Container, Setting, docker, eventually, expect
+from suite.kit import Compose, Container, Running, Setting, docker, eventually, expect
+from suite.recipe import throttle
 
 
 def three_replicas_of_compose_share_a_volume(setting: Setting) -> str:
@@ -26,6 +28,20 @@ def an_app_waits_for_a_container_that_seeds(setting: Setting) -> str:
         eventually("plain nginx serves", lambda: "open" in docker("exec", app.id, "cat", "/srv/www/index.html", check=False))
         expect(app.run("cat", "/proc/1/comm").strip() == "nginx", "something stands in front of nginx")
         return "service_completed_successfully, then plain nginx on a read-only volume"
+
+
+def a_service_waits_until_the_app_of_another_answers(setting: Setting) -> str:
+    with Compose("depends-on", SHOP_IMAGE="bigshop") as compose:
+        compose("up", "--no-start")
+        # So slow that it is asked for its health in the seed.
+        throttle([Running(each) for each in compose("ps", "-a", "-q", "web").split()], 0.03)
+        compose("up", "-d")
+        [web], [worker] = compose.containers("web"), compose.containers("worker")
+        worker.says("the shop is open")
+        started = worker.state()["StartedAt"]
+        handed = re.findall(r"(\S+)Z +INFO handing over", web.logs())
+        expect(bool(handed) and handed[0] < started, f"it started at {started}, and the app at {handed}")
+    return f"service_healthy: the app at {handed[0][11:19]}, the service at {started[11:19]}"
 
 
 def beside_the_stock_entry_point(setting: Setting) -> str:
@@ -60,5 +76,6 @@ def beside_the_stock_entry_point(setting: Setting) -> str:
 TESTS = [
     three_replicas_of_compose_share_a_volume,
     an_app_waits_for_a_container_that_seeds,
+    a_service_waits_until_the_app_of_another_answers,
     beside_the_stock_entry_point,
 ]
