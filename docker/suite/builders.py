@@ -76,7 +76,8 @@ def digest(buildkit: bool, platform: str) -> str:
     options = ("--platform", platform) if buildkit else ()
     command = (buildkit_client() if buildkit else "docker", "build", "-q", "-f", DOCKERFILE, "--build-arg", f"COMMIT={commit()}", "-t", image, *options, REPOSITORY)
     run(*command, env=os.environ | {"DOCKER_BUILDKIT": str(int(buildkit))})
-    container = docker("create", image).splitlines()[-1]
+    # Only its ID: for another platform there is a warning, too.
+    container = run("docker", "create", image).stdout.strip()
     with tempfile.TemporaryDirectory() as folder:
         docker("cp", f"{container}:/volseed", f"{folder}/volseed")
         docker("rm", container)
