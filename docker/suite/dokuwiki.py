@@ -71,7 +71,7 @@ class Wiki:
             kill_the_one_that(disturbed, containers)
             expect(not any("handing over" in each.logs() for each in containers), "the kill came too late")
             throttle(containers, 0)
-        eventually(f"{version} is served; it said: {self.web().logs()[-500:]}", lambda: replicas == 0 or self.serves(version), 120)
+        eventually(lambda: f"{version} is served; it said: {self.web().logs()[-500:]}", lambda: replicas == 0 or self.serves(version), 120)
 
     def serves(self, version: str) -> bool:
         """Whether it answers; it must not where the volume is at another version."""

@@ -47,11 +47,12 @@ def expect(condition: bool, what: str) -> None:
         raise Wrong(what)
 
 
-def eventually(what: str, condition: Callable[[], object], seconds: float = PATIENCE):
+def eventually(what: str | Callable[[], str], condition: Callable[[], object], seconds: float = PATIENCE):
+    """The condition's value, once it holds. A message that is called says how things are at the deadline."""
     until = time.monotonic() + seconds
     while not (value := condition()):
         if time.monotonic() > until:
-            raise Wrong(f"not within {seconds:.0f} s: {what}")
+            raise Wrong(f"not within {seconds:.0f} s: {what() if callable(what) else what}")
         time.sleep(0.02)
     return value
 
@@ -72,7 +73,7 @@ class Running:
         return docker("logs", self.id)
 
     def says(self, text: str) -> str:
-        return eventually(f"{text!r} in the log of {self.id[:12]}: {self.logs()[-500:]}", lambda: text in (log := self.logs()) and log)
+        return eventually(lambda: f"{text!r} in the log of {self.id[:12]}: {self.logs()[-500:]}", lambda: text in (log := self.logs()) and log)
 
     def ends(self) -> int:
         eventually("the end", lambda: self.state()["Status"] == "exited")
@@ -96,7 +97,7 @@ class Running:
             return 0, ""
 
     def serves(self) -> None:
-        eventually(f"the app answers; it said: {self.logs()[-500:]}", lambda: "open" in self.get()[1])
+        eventually(lambda: f"the app answers; it said: {self.logs()[-500:]}", lambda: "open" in self.get()[1])
 
 
 class Container(Running):
@@ -181,4 +182,4 @@ class Reader:
             self.said += piece.decode("utf-8", "replace")
 
     def hears(self, text: str) -> None:
-        eventually(f"{text!r} on the terminal: {self.said[-300:]!r}", lambda: text in self.said, 20)
+        eventually(lambda: f"{text!r} on the terminal: {self.said[-300:]!r}", lambda: text in self.said, 20)

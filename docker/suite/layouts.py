@@ -20,7 +20,7 @@ def images(name: str, official: str, old: str, new: str) -> None:
 
 def opened(container: Container, text: str, path: str = "/", port: str = "") -> str:
     """Waits until it serves this; its log."""
-    eventually(f"{text!r}; it said: {container.logs()[-500:]}", lambda: text in container.get(path, port=port)[1])
+    eventually(lambda: f"{text!r}; it said: {container.logs()[-500:]}", lambda: text in container.get(path, port=port)[1])
     expect("stock entry point copies" not in container.logs(), "the stock entry point copies")
     return container.logs()
 

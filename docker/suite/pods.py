@@ -76,7 +76,7 @@ class Pod:
         return self.get(request["port"], request["path"])[0]
 
     def serves(self) -> None:
-        eventually(f"{self.name} serves: {self.logs('web')[-500:]}", lambda: "open" in self.get(8080, "/")[1])
+        eventually(lambda: f"{self.name} serves: {self.logs('web')[-500:]}", lambda: "open" in self.get(8080, "/")[1])
 
     def expect_restricted(self, name: str) -> None:
         """Everything that the security context asks for is so."""

@@ -54,7 +54,7 @@ def throttle(containers: list[Running], share: float) -> None:
     for each in containers:
         command = ("docker", "update", "--cpu-period", "100000", "--cpu-quota", str(quota), each.id)
         # It is refused between a kill and the restart.
-        eventually(f"{' '.join(command)}: {run(*command, check=False).stderr}", lambda: run(*command, check=False).returncode == 0)
+        eventually(lambda: f"{' '.join(command)}: {run(*command, check=False).stderr}", lambda: run(*command, check=False).returncode == 0)
 
 
 def kill_the_one_that(says: str, containers: list[Running]) -> Running:
@@ -67,7 +67,7 @@ def kill_the_one_that(says: str, containers: list[Running]) -> Running:
 def all_serve(containers: list[Running], text: str, path: str = "/", host: str | None = None, seconds: float = 120) -> None:
     for each in containers:
         eventually(
-            f"{text!r} at {path} of {each.id[:12]}: {each.get(path, host)}; it said: {each.logs()[-700:]}",
+            lambda: f"{text!r} at {path} of {each.id[:12]}: {each.get(path, host)}; it said: {each.logs()[-700:]}",
             lambda: (answer := each.get(path, host))[0] == 200 and text in answer[1],
             seconds,
         )
