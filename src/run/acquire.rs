@@ -258,9 +258,11 @@ impl<F: Files, C: Clock, W: Work<F>> Replica<'_, F, C, W> {
         }
         match self.next(&record).await {
             Ok(next) => Ok(Recorded::Yes(record.into(), next)),
-            // An upgrade retired it meanwhile: the private record that it names is gone, or is another one.
-            Err(_) if !self.store.is_current(&record).await? => Ok(Recorded::Not(record.epoch)),
-            Err(error) => Err(error),
+            Err(error) => match self.store.is_current(&record).await {
+                // An upgrade retired it meanwhile: the private record that it names is gone, or is another one.
+                Ok(false) => Ok(Recorded::Not(record.epoch)),
+                Ok(true) | Err(_) => Err(error),
+            },
         }
     }
 
