@@ -660,6 +660,7 @@ fn verb_page(verb: &Command) -> String {
     let about = verb.get_about().map(ToString::to_string).unwrap_or_default();
     let takes = |id: &str| verb.get_arguments().any(|arg| arg.get_id() == id);
     let usage = match (takes("command"), takes("directory")) {
+        (true, _) if verb.get_name() == "wait" => "[OPTIONS] [-- CMD [ARG]...]",
         (true, _) => "[OPTIONS] -- CMD [ARG]...",
         (_, true) => "DIR",
         _ => "[OPTIONS]",
