@@ -9,9 +9,13 @@
 //!
 //! `VOLSEED_SCHEDULES` says how many are run, `VOLSEED_FIRST_SCHEDULE` with which seed to begin.
 
+pub(crate) mod calls;
 pub(crate) mod forgery;
+pub(crate) mod promises;
 pub(crate) mod replica;
 pub(crate) mod schedule;
+pub(crate) mod sim;
+pub(crate) mod upgrade;
 pub(crate) mod world;
 
 use schedule::Schedule;
@@ -27,11 +31,11 @@ fn number(name: &str, default: u64) -> u64 {
 fn no_schedule_breaks_a_promise() {
     let (first, schedules) = (number("VOLSEED_FIRST_SCHEDULE", 1), number("VOLSEED_SCHEDULES", SCHEDULES));
     let threads = std::thread::available_parallelism().map_or(1, |count| count.get() as u64);
-    let totals: Vec<schedule::Totals> = std::thread::scope(|scope| {
+    let totals: Vec<sim::Totals> = std::thread::scope(|scope| {
         let workers: Vec<_> = (0..threads)
             .map(|thread| {
                 scope.spawn(move || {
-                    let mut totals = schedule::Totals::default();
+                    let mut totals = sim::Totals::default();
                     for seed in (first..first + schedules).filter(|seed| seed % threads == thread) {
                         match Schedule::new(seed).run() {
                             Ok(of) => totals += of,
@@ -44,7 +48,7 @@ fn no_schedule_breaks_a_promise() {
             .collect();
         workers.into_iter().map(|worker| worker.join().unwrap()).collect()
     });
-    let totals = totals.into_iter().fold(schedule::Totals::default(), |mut all, of| {
+    let totals = totals.into_iter().fold(sim::Totals::default(), |mut all, of| {
         all += of;
         all
     });
