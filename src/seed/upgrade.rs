@@ -7,6 +7,8 @@
 
 pub(crate) mod apply;
 mod aside;
+#[cfg(test)]
+pub(crate) mod candidate;
 pub(crate) mod check;
 mod differences;
 pub(crate) mod matrix;

@@ -1,10 +1,10 @@
 //! What must hold when an app starts, and when the power has failed.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 use super::replica::{image, manifest};
-use super::sim::Sim;
+use super::sim::{Sim, Totals};
 use super::world::{ROOT, USERS};
 use crate::run::steps::Outcome;
 use crate::volume::records::{Complete, DIRECTORY, ManifestRef, Public};
@@ -73,6 +73,16 @@ pub(super) enum Moment {
     PowerCut,
 }
 
+/// Who completed the volume has left no candidate. A holder that was fenced may have one, until it hears of that.
+fn check_candidates(sim: &Sim, recorded: u64) {
+    let mut claims = BTreeSet::new();
+    sim.world.borrow().candidates(ROOT, &mut claims);
+    let Totals { freezes, cuts, .. } = *sim.totals.borrow();
+    if claims.contains(&recorded) || !claims.is_empty() && freezes + cuts == 0 {
+        sim.breaks(format!("claim {recorded} completed the volume, and there are candidates of {claims:?}"));
+    }
+}
+
 /// The volume has to be whole, and of one image: the one that its record names.
 pub(super) fn check_tree(sim: &Sim, users: bool, when: Moment) {
     let (mut found, record, listed) = {
@@ -89,6 +99,9 @@ pub(super) fn check_tree(sim: &Sim, users: bool, when: Moment) {
         let listed = record.as_ref().and_then(|record| read(&ManifestRef::name(record.generation)));
         (found, record, listed)
     };
+    if let Some(record) = &record {
+        check_candidates(sim, record.epoch);
+    }
     let kept = found.remove(&format!("/{USERS}"));
     if users && kept.is_none() {
         return sim.breaks(format!("a user's file is gone: {when:?}"));

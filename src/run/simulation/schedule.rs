@@ -53,6 +53,8 @@ pub(crate) struct Schedule {
     is_last: bool,
     /// Whether replicas of the first image take the second one's version back.
     rolls_back: bool,
+    /// Whether the power fails soon after the first upgrade is sealed.
+    cuts_upgrade: bool,
 }
 
 impl Schedule {
@@ -103,6 +105,7 @@ impl Schedule {
         }
         let hooks = !with_app && sim.chance(3);
         let rolls_back = !with_app && has_two_images(seed) && sim.chance(4);
+        let cuts_upgrade = kind == Kind::Local && sim.chance(2);
         Schedule {
             sim,
             tasks: Vec::new(),
@@ -121,6 +124,7 @@ impl Schedule {
             hooks,
             is_last: false,
             rolls_back,
+            cuts_upgrade,
         }
     }
 
@@ -156,6 +160,10 @@ impl Schedule {
             self.sim.now.set(time.max(self.sim.now.get()));
             self.give(time);
             self.edit();
+            if self.cuts_upgrade && self.sim.world.borrow().retired.is_some() {
+                self.cuts_upgrade = false;
+                self.power_cut_at = Some(time + self.sim.random(500_000_000));
+            }
             self.step(number);
             if let Some(broken) = self.sim.world.borrow().broken.clone() {
                 return Err(broken);

@@ -8,6 +8,7 @@ use super::world::{Ino, ROOT};
 use crate::claims::io::Files;
 use crate::claims::store::Claim;
 use crate::error::Context;
+use crate::seed::upgrade::candidate::candidate_name;
 use crate::seed::upgrade::matrix::{Action, Change, Found, Rule, decide};
 use crate::volume::records::{ASIDE, OLD};
 
@@ -27,7 +28,8 @@ impl SmallSeed {
         paths.sort_by_key(|path| (*path == SENTINEL, (*path).clone()));
         paths.dedup();
         for path in paths.into_iter().filter(|path| olds.get(*path) != news.get(*path)) {
-            let one = self.change_one(claim, (tree, &aside), path, (olds.get(path), news.get(path)));
+            let places = (wrapper, tree, &aside);
+            let one = self.change_one(claim, places, path, (olds.get(path), news.get(path)));
             self.go_on(heartbeat, looks).await?;
             one.await.context("upgrade", path.as_str())?;
         }
@@ -53,7 +55,7 @@ impl SmallSeed {
     async fn change_one(
         &self,
         claim: &Claim<Ino>,
-        (tree, aside): (&Ino, &Ino),
+        (wrapper, tree, aside): (&Ino, &Ino, &Ino),
         path: &str,
         (old, new): (Option<&Vec<u8>>, Option<&Vec<u8>>),
     ) -> Result<()> {
@@ -83,6 +85,7 @@ impl SmallSeed {
             }
             return calls.sync(&to).await;
         };
+        self.sweep(claim, to).await?;
         let there = match calls.look_up(to, name.as_bytes()).await {
             Ok(file) => {
                 calls.call(Fault::Usual, |world, _, _| world.data(file).map(<[u8]>::to_vec)).await.ok()
@@ -115,12 +118,66 @@ impl SmallSeed {
                 if action == Action::ReplaceAndSave {
                     self.save(claim, to, &name).await?;
                 }
+                // Hard links may be refused.
+                let as_candidate = calls.sim.chance(2);
+                if as_candidate && self.place_candidate(claim, wrapper, (from, to), name.as_bytes()).await {
+                    calls.sync(&to).await?;
+                    // Not before: both names could be lost.
+                    return calls.unlink(&from, name.as_bytes()).await.or_else(unless_gone);
+                }
                 let moved = calls.rename(&from, name.as_bytes(), &to, name.as_bytes()).await;
                 moved.or_else(unless_gone)?;
             }
         }
         // Also what an earlier run moved.
         calls.sync(&to).await
+    }
+
+    /// Removes the candidates of earlier holders: from then on none of these can give one its place.
+    async fn sweep(&self, claim: &Claim<Ino>, dir: Ino) -> Result<()> {
+        let calls = &self.calls;
+        loop {
+            let older = calls.call(Fault::Usual, |world, _, _| world.sweep(dir, claim.epoch)).await?;
+            if older.is_empty() {
+                return Ok(());
+            }
+            for name in older {
+                calls.unlink(&dir, &name).await.or_else(unless_gone)?;
+            }
+        }
+    }
+
+    /// Gives a staged file a second name beside its place, and that the place, if the claim was held in between;
+    /// whether it is there.
+    async fn place_candidate(
+        &self,
+        claim: &Claim<Ino>,
+        wrapper: &Ino,
+        (from, to): (Ino, Ino),
+        name: &[u8],
+    ) -> bool {
+        let calls = &self.calls;
+        let candidate = candidate_name(claim.epoch, name);
+        let Ok(file) = calls.look_up(from, name).await else { return false };
+        let linked = calls.call_in(Fault::NotTwice, to, |world, _, _| world.link(file, to, &candidate)).await;
+        let is_held = linked.is_ok() && self.is_held(claim, wrapper).await;
+        if is_held && calls.rename(&to, &candidate, &to, name).await.is_ok() {
+            return true;
+        }
+        let _ = calls.unlink(&to, &candidate).await;
+        false
+    }
+
+    /// Whether what is sealed is where this holder opened it: a holder that has fenced this one has removed that.
+    async fn is_held(&self, claim: &Claim<Ino>, wrapper: &Ino) -> bool {
+        let name = format!("held-{}", claim.epoch);
+        match self.calls.make(wrapper, &name).await {
+            Ok(_) | Err(Errno::EXIST) => {
+                let _ = self.calls.rmdir(wrapper, name.as_bytes()).await;
+                true
+            }
+            Err(_) => false,
+        }
     }
 
     /// A second name for what a user has changed.

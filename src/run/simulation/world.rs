@@ -1,11 +1,12 @@
 //! The simulated volume: directories, files, what is durable of them, what each host has cached, and the
 //! lock. Knows nothing of the protocol but which names are public.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use rustix::io::{Errno, Result};
 
 use crate::claims::expiry::Sharing;
+use crate::seed::upgrade::candidate::claim_of;
 use crate::volume::records::{Complete, Public};
 
 /// A directory or a file, whatever becomes of its names.
@@ -87,6 +88,8 @@ pub(crate) struct World {
     holders: Vec<(Actor, bool)>,
     /// The state directory and the claim of the holder that fenced last.
     fenced_by: (Ino, Ino),
+    /// The highest claim that found no candidate of an earlier one in a directory.
+    pub swept: HashMap<Ino, u64>,
     /// The first promise that was broken.
     pub broken: Option<String>,
 }
@@ -107,6 +110,7 @@ impl World {
             fenced: 0,
             holders: Vec::new(),
             fenced_by: (ROOT, ROOT),
+            swept: HashMap::new(),
             broken: None,
         }
     }
@@ -373,6 +377,10 @@ impl World {
         let moved = *self.entries(from)?.get(name).ok_or(Errno::NOENT)?;
         let replaced = self.entries(to)?.get(new).copied();
         let mut undo = vec![Undo::Leave(to, new.into()), Undo::Enter(from, name.into(), moved)];
+        if replaced == Some(moved) {
+            // Two names of one file: nothing is done (rename(2)).
+            return Ok(());
+        }
         if let Some(there) = replaced {
             match (self.is_directory(moved), &mut self.nodes[there]) {
                 (true, Node::File { .. }) => return Err(Errno::NOTDIR),
@@ -391,7 +399,9 @@ impl World {
         let touches_record = of_record(to, new) || of_record(from, name);
         let of_public = name == Public::FILE.as_bytes() && self.is_state(from);
         let touches_tree = self.is_public(to) || self.is_public(from);
-        if touches_tree || touches_record {
+        if from == to && claim_of(name).is_some() {
+            self.candidate_placed(to, new, actor);
+        } else if touches_tree || touches_record {
             self.changed_in_public(new, actor);
         }
         if touches_tree && !actor.repairs && self.is_vouched_for() {
@@ -466,6 +476,38 @@ impl World {
             let epoch = actor.epoch;
             self.broken =
                 Some(format!("a holder of claim {epoch} changed '{name}' after it had been fenced"));
+        }
+    }
+
+    /// A candidate gets its place. A holder that was fenced may still do that, for it does what is sealed; but not where
+    /// a later holder has decided on what it found.
+    fn candidate_placed(&mut self, dir: Ino, name: &[u8], actor: &Actor) {
+        if self.swept.get(&dir).is_some_and(|epoch| *epoch > actor.epoch) {
+            let (name, epoch) = (String::from_utf8_lossy(name), actor.epoch);
+            let broken = format!(
+                "a candidate of claim {epoch} took the place of '{name}' after a later claim had looked"
+            );
+            self.broken.get_or_insert(broken);
+        }
+    }
+
+    /// The candidates of claims before this one. Where there is none this claim has looked.
+    pub(crate) fn sweep(&mut self, dir: Ino, epoch: u64) -> Result<Vec<Box<[u8]>>> {
+        let mut names = self.names(dir)?;
+        names.retain(|name| claim_of(name).is_some_and(|of| of < epoch));
+        if names.is_empty() {
+            let swept = self.swept.entry(dir).or_default();
+            *swept = epoch.max(*swept);
+        }
+        Ok(names)
+    }
+
+    /// The claims of all candidates below a directory.
+    pub(crate) fn candidates(&self, dir: Ino, found: &mut BTreeSet<u64>) {
+        let Node::Directory { public: true, entries, .. } = &self.nodes[dir] else { return };
+        for (name, node) in entries {
+            found.extend(claim_of(name));
+            self.candidates(*node, found);
         }
     }
 
@@ -656,7 +698,7 @@ impl World {
         self.sync();
     }
 
-    /// All files below a directory by their paths, without ours.
+    /// All files below a directory by their paths, without ours and without candidates.
     pub(crate) fn files(&self, dir: Ino, path: &str, found: &mut BTreeMap<String, Vec<u8>>) {
         let Node::Directory { entries, .. } = &self.nodes[dir] else { return };
         for (name, node) in entries {
@@ -664,6 +706,9 @@ impl World {
             if dir == ROOT
                 && (**name == *crate::volume::records::DIRECTORY.as_bytes() || name.starts_with(b"aside-"))
             {
+                continue;
+            }
+            if claim_of(name).is_some() {
                 continue;
             }
             let path = format!("{path}/{}", String::from_utf8_lossy(name));
