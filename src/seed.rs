@@ -40,7 +40,7 @@ use publish::root;
 use publish::saved::Saved;
 pub(crate) use source::Source;
 use source::SourceContent;
-pub(crate) use source::directory::Wanted;
+pub(crate) use source::directory::Part;
 use source::entry::Naming;
 pub(crate) use source::lookup::archived_file;
 use stage::common::{Purpose, WalkRules};
@@ -69,7 +69,7 @@ pub(crate) struct StageJob<'a> {
     /// The part of the seed that it is made of, by its path; empty for the whole.
     pub below: Vec<u8>,
     /// What of a directory's source is wanted; everything without it.
-    pub only: Option<Wanted<'a>>,
+    pub only: Option<Part<'a>>,
     /// Whether it is a part of a seed, for a volume that is complete.
     pub is_part: bool,
     /// What is put back on a complete volume, where that is done.

@@ -46,11 +46,22 @@ impl<F: Files> ClaimStore<'_, F> {
             for name in [ManifestRef::STAGED, OFFERED] {
                 self.move_whole((&wrapper, name), &fresh).await?;
             }
-            self.files.remove(&claim.dir, part).await?;
+            self.remove_part(claim, part).await?;
         }
         self.files.sync(&fresh).await?;
         self.rename_stage(claim, isolated, sealing.name()).await?;
         self.files.sync(&claim.dir).await
+    }
+
+    /// Removes a contested directory. A stale holder may still ask whether it is there, which makes something in it.
+    async fn remove_part(&self, claim: &Claim<F::Dir>, part: &[u8]) -> rustix::io::Result<()> {
+        for _ in 0..TRIES {
+            match self.files.remove(&claim.dir, part).await {
+                Err(Errno::NOTEMPTY | Errno::EXIST) => {}
+                removed => return removed,
+            }
+        }
+        Err(Errno::NOTEMPTY)
     }
 
     /// It does no harm to the volume, even if a stale holder has it open. A stale holder may have put it in its place.

@@ -18,7 +18,7 @@ use crate::seed::manifest::read::Manifest;
 use crate::seed::manifest::repair::RepairPlan;
 use crate::seed::manifest::verify::Verification;
 use crate::seed::publish::saved::Saved;
-use crate::seed::{Repair, RootLook, Source, StageJob};
+use crate::seed::{Part, Repair, RootLook, Source, StageJob};
 use crate::volume::is_type;
 use crate::volume::records::{Complete, ManifestRef, OLD, Public, read_whole};
 
@@ -122,7 +122,8 @@ impl VolumeWork<'_> {
         let (stage, _) = self.make_stage(claim)?;
         let wanted = |path: &[u8]| Ok(repairs.plan.wants.of(path));
         let site = self.site(claim, STAGE, &stage, heartbeat.stop());
-        let site = StageJob { is_part: true, only: Some(&wanted), repair: Some(repairs.job()), ..site };
+        let only = Some(Part { names: &wanted, has_ways: false });
+        let site = StageJob { is_part: true, only, repair: Some(repairs.job()), ..site };
         source.fingerprint.insert_str(0, purpose);
         let look = RootLook::at(self.volume, self.config)?;
         let staging = site.stage(source, look, after, None)?;

@@ -21,12 +21,12 @@ use crate::seed::upgrade::apply::{self, Upgraded};
 use crate::seed::upgrade::check::{Plan, Step};
 use crate::seed::upgrade::matrix::Why;
 use crate::seed::upgrade::{Rules, Upgrade};
-use crate::seed::{RootLook, Source, SourceListing, StageJob};
+use crate::seed::{Part, RootLook, Source, SourceListing, StageJob};
 use crate::text::Untrusted;
 use crate::volume::records::{
     ASIDE, Complete, ManifestRef, Name, Public, Sealed, TOP_LISTED, TREE, UpgradeSeal,
 };
-use crate::volume::{Volume, make_private, remove_directory, stat_entry, user};
+use crate::volume::{Storage, Volume, make_private, remove_directory, stat_entry, user};
 
 /// How many entries a log names one by one.
 const MAX_NAMED: usize = 20;
@@ -288,7 +288,7 @@ impl VolumeWork<'_> {
         second.fingerprint.insert_str(0, &format!("upgrade of {}, ", complete.generation));
         let part = StageJob {
             is_part: true,
-            only: Some(&wanted),
+            only: Some(Part { names: &wanted, has_ways: true }),
             ..self.site(claim, STAGE, &stage, heartbeat.stop())
         };
         let look = RootLook::at(self.volume, self.config)?;
@@ -378,13 +378,16 @@ impl VolumeWork<'_> {
             held: seal.held.iter().map(|path| path.as_bytes().into()).collect(),
             sentinel: seal.sentinel.as_ref().map(|path| path.as_bytes().into()),
         };
-        let threads = workers::crew(self.config.workers, self.volume.kind()?, 1).writers;
+        let kind = self.volume.kind()?;
+        let threads = workers::crew(self.config.workers, kind, 1).writers;
         let upgrade = Upgrade { volume: self.volume, old: old.as_ref(), new: &new, rules: &rules };
         let go_on = || self.may_move(heartbeat);
         let site = apply::Site {
             stage: stage.as_fd(),
             state: (state, self.volume.state().path.as_path()),
             generation: sealed.generation,
+            epoch: claim.epoch,
+            is_remote: matches!(kind.place, Storage::Network | Storage::Unknown),
             go_on: &go_on,
         };
         let upgraded = apply::apply(upgrade, &site, threads)?;

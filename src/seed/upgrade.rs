@@ -7,11 +7,12 @@
 
 pub(crate) mod apply;
 mod aside;
-#[cfg(test)]
 pub(crate) mod candidate;
 pub(crate) mod check;
 mod differences;
+mod held;
 pub(crate) mod matrix;
+mod replace;
 mod walk;
 
 use std::os::unix::ffi::OsStrExt;

@@ -40,11 +40,15 @@ pub(crate) fn work_off<T: Send, E: Send>(
             let result = work(next, &mut more);
             state = lock();
             state.busy -= 1;
+            // One for each but the next that this thread takes: all of them would find nothing to do.
+            (1..more.len()).for_each(|_| changed.notify_one());
             state.left.append(&mut more);
             if let Err(error) = result {
                 state.failed.get_or_insert(error);
             }
-            changed.notify_all();
+            if is_over(&state) {
+                changed.notify_all();
+            }
         }
     };
     std::thread::scope(|scope| {

@@ -137,7 +137,9 @@ impl<'a> Removal<'a> {
 
     fn work(&self) {
         while let Some(folder) = self.next() {
-            if let Err(error) = self.empty(&folder).and_then(|()| self.settle(folder)) {
+            let is_gone = self.is_removed(&folder);
+            let emptied = if is_gone { Ok(()) } else { self.empty(&folder) };
+            if let Err(error) = emptied.and_then(|()| self.settle(folder, is_gone)) {
                 self.lock().failed.get_or_insert(error);
                 self.changed.notify_all();
             }
@@ -156,6 +158,12 @@ impl<'a> Removal<'a> {
             }
             work = self.changed.wait(work).unwrap_or_else(PoisonError::into_inner);
         }
+    }
+
+    /// Removes a directory that is empty: one call instead of four, and no more than one in vain where it is not.
+    fn is_removed(&self, folder: &Folder) -> bool {
+        let removed = fs::unlinkat(self.parent(folder), &*folder.name, AtFlags::REMOVEDIR);
+        matches!(removed, Ok(()) | Err(Errno::NOENT))
     }
 
     /// Removes what is no directory in this one. A directory is left to the next thread that is free, or
@@ -231,17 +239,20 @@ impl<'a> Removal<'a> {
         Ok(())
     }
 
-    /// One more of what was in `folder` is gone: with the last of it the folder goes, too.
-    fn settle(&self, folder: Arc<Folder>) -> Result<()> {
-        let mut next = Some(folder);
+    /// One more of what was in `folder` is gone: with the last of it the folder goes, too, if it is not gone.
+    fn settle(&self, folder: Arc<Folder>, is_gone: bool) -> Result<()> {
+        let (mut next, mut is_gone) = (Some(folder), is_gone);
         while let Some(folder) = next {
             if folder.left.fetch_sub(1, Ordering::AcqRel) != 1 {
                 return Ok(());
             }
-            match fs::unlinkat(self.parent(&folder), &*folder.name, AtFlags::REMOVEDIR) {
-                Ok(()) | Err(Errno::NOENT) => (self.removed)(),
-                Err(error) => return Err(error),
+            if !std::mem::take(&mut is_gone) {
+                match fs::unlinkat(self.parent(&folder), &*folder.name, AtFlags::REMOVEDIR) {
+                    Ok(()) | Err(Errno::NOENT) => {}
+                    Err(error) => return Err(error),
+                }
             }
+            (self.removed)();
             if folder.stays_open.load(Ordering::Relaxed) {
                 self.staying_open.fetch_sub(1, Ordering::Relaxed);
             }

@@ -19,6 +19,7 @@ mod asking;
 mod backups;
 mod balancers;
 mod blocked_log;
+mod candidates;
 mod case;
 mod chmod;
 mod doctor;

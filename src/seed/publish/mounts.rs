@@ -25,6 +25,7 @@ use crate::seed::engine::workers;
 use crate::seed::manifest::write::ManifestWriter;
 use crate::seed::publish;
 use crate::seed::source::SourceContent;
+use crate::seed::source::directory::Part;
 use crate::seed::source::entry::{Meta, Time};
 use crate::seed::stage::common::{
     CommonWalk, Crossing, Next, Pair, Purpose, WalkRules, full_path, join, look,
@@ -345,7 +346,7 @@ impl StageJob<'_> {
             stage: stage.as_fd(),
             stage_path,
             below: below.clone(),
-            only: Some(&wanted),
+            only: Some(Part { names: &wanted, has_ways: false }),
             is_part: false,
             repair: None,
             begun: false,

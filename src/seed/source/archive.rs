@@ -16,7 +16,7 @@ use rustix::fs::FileType;
 use data::FillingSlab;
 use excluded::{Instead, LeftOut};
 
-use super::directory::Wanted;
+use super::directory::Part;
 use super::entry::Meta;
 use super::exclude::Excluding;
 use super::headers::Segment;
@@ -51,7 +51,7 @@ const FREE_OF_CHARGE: usize = 64;
 pub(crate) fn produce(
     source: Stream,
     path: &Path,
-    (overrides, excluding, only): (Overrides<'_>, &mut Excluding, Option<Wanted<'_>>),
+    (overrides, excluding, only): (Overrides<'_>, &mut Excluding, Option<Part<'_>>),
     (pool, budget): (&Arc<Pool>, MemoryShares),
     links: Links<'_>,
     idle: &dyn Fn() -> bool,
@@ -147,7 +147,7 @@ struct Reading<'a, 'f> {
     root: Option<Meta>,
     slab: FillingSlab<'a>,
     left_out: LeftOut<'a>,
-    only: Option<Wanted<'a>>,
+    only: Option<Part<'a>>,
 }
 
 impl Reading<'_, '_> {
@@ -197,7 +197,7 @@ impl Reading<'_, '_> {
     fn is_wanted(&self, parts: &[&[u8]]) -> Result<bool> {
         let Some(only) = self.only else { return Ok(true) };
         for (depth, part) in parts.iter().enumerate() {
-            match only(&parts[..depth].join(&b'/'))? {
+            match (only.names)(&parts[..depth].join(&b'/'))? {
                 None => break,
                 Some(names) if !names.contains(*part) => return Ok(false),
                 Some(_) => {}
@@ -246,6 +246,10 @@ impl Reading<'_, '_> {
     /// is as `tar` would make it.
     fn directory(&mut self, parent: &Arc<Dir>, name: &[u8], meta: Option<Meta>) -> Result<Arc<Dir>> {
         let path = parent.child_path(name);
+        let meta = match (meta, &self.only) {
+            (Some(meta), Some(only)) => Some(only.carried(&path, meta)?),
+            (meta, _) => meta,
+        };
         let mut known = self.dirs.known.get(&*path).map(Arc::clone);
         if known.is_none() && self.names.add(&path) {
             known = self.adopt(parent, name)?;

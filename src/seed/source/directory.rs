@@ -30,8 +30,29 @@ const CONFIG_MAP: &[u8] = b"..data";
 /// another writer can read the next of a large directory.
 const NAMES: usize = 256;
 
-/// The names that are wanted of a directory, by its path; `None` for all.
-pub(crate) type Wanted<'a> = &'a (dyn Fn(&[u8]) -> Result<Option<WantedNames>> + Sync);
+/// The part of a source that is wanted.
+#[derive(Clone, Copy)]
+pub(crate) struct Part<'a> {
+    /// The names that are wanted of a directory, by its path; `None` for all.
+    pub names: &'a (dyn Fn(&[u8]) -> Result<Option<WantedNames>> + Sync),
+    /// Whether a directory of which only some are wanted is none of it, and just the way to them.
+    pub has_ways: bool,
+}
+
+impl Part<'_> {
+    /// What the directory at this path carries: of one that is just a way nothing that would be a call of its own.
+    ///
+    /// # Errors
+    /// When it is not known what is wanted.
+    pub(super) fn carried(&self, path: &[u8], meta: Meta) -> Result<Meta> {
+        let is_way = self.has_ways && (self.names)(path)?.is_some();
+        Ok(if is_way {
+            Meta { mode: meta.mode & 0o777 | 0o700, mtime: None, xattrs: None, ..meta }
+        } else {
+            meta
+        })
+    }
+}
 
 /// The error for something of the source that was there a moment ago.
 pub(crate) fn removed(path: &Path) -> Error {
@@ -53,7 +74,7 @@ pub(crate) struct Walk<'a> {
     path: &'a Path,
     ours: [ShortStat; 2],
     overrides: Overrides<'a>,
-    only: Option<Wanted<'a>>,
+    only: Option<Part<'a>>,
     /// What the root of the source carries.
     pub root_meta: Meta,
     /// Listings that are not done.
@@ -90,7 +111,7 @@ impl<'a> Walk<'a> {
         ours: [ShortStat; 2],
         overrides: Overrides<'a>,
         excluding: &'a mut Excluding,
-        only: Option<Wanted<'a>>,
+        only: Option<Part<'a>>,
     ) -> Result<Walk<'a>> {
         let stat = fs::fstat(root).context("stat", path)?;
         let root_meta = meta_of(&stat, overrides);
@@ -143,13 +164,15 @@ impl<'a> Walk<'a> {
             .context("open directory", path.as_path())?;
         let fd = Arc::new(fd);
         feed.shared().tree.keep_source(dir, &fd);
+        let wanted = self.only.map_or(Ok(None), |only| (only.names)(dir.path()))?;
+        let is_way = wanted.is_some() && self.only.is_some_and(|only| only.has_ways);
         if !dir.path().is_empty()
+            && !is_way
             && let Some(xattrs) =
                 feed.shared().fidelity.read_xattrs(&fd, || path.clone(), || dir.path().to_vec())?
         {
             dir.set_xattrs(xattrs);
         }
-        let wanted = self.only.map_or(Ok(None), |only| only(dir.path()))?;
         Ok(OpenListing { directory: fd, wanted })
     }
 
@@ -208,8 +231,10 @@ impl<'a> Walk<'a> {
         let file_type = FileType::from_raw_mode(stat.st_mode);
         if file_type == FileType::Directory {
             self.refuse_volume(stat)?;
-            self.refuse_long(&dir.child_path(&name))?;
+            let path = dir.child_path(&name);
+            self.refuse_long(&path)?;
             let meta = self.meta(stat);
+            let meta = self.only.map_or(Ok(meta.clone()), |only| only.carried(&path, meta))?;
             let dir = feed.directory(dir, &name, meta)?;
             return self.feed_listing(Listing { dir, rest: None }, feed);
         }

@@ -1,31 +1,31 @@
 //! The work after the seal: the new seed's entries get their places, and what they displace leaves them.
 //!
-//! Everything is a rename out of the claim, into it, or a link: a holder that was fenced can do none of them. Nothing
-//! is removed in the volume's tree: what goes is renamed to `aside` in the claim, and looked at once more there, since a
-//! user may have changed it in that moment. Run again after a kill it finds what is done, and goes on.
+//! Everything is a rename out of the claim, into it, or a link: a holder that was fenced can do none of them, but for
+//! the candidates of `replace`. Nothing else is removed in the volume's tree: what goes is renamed to `aside` in the
+//! claim, and looked at once more there, since a user may have changed it in that moment. Run again after a kill it finds
+//! what is done, and goes on.
 
 use std::collections::HashMap;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use rustix::fs::{self, AtFlags, FileType, Gid, Mode, OFlags, Stat, Uid};
+use rustix::fs::{self, AtFlags, FileType, Gid, Mode, OFlags, Uid};
 use rustix::io::Errno;
 
 use super::Upgrade;
-use super::aside::twice;
-use super::differences::Leaf;
+use super::candidate::claim_of;
+use super::held::Held;
 use super::matrix::{Action, Why};
-use super::walk::{At, LeftOut, Missing, Visitor};
+use super::walk::{At, Decided, LeftOut, Missing, Visitor};
 use crate::error::{Context, Result, printable};
 use crate::seed::manifest::line::ListedAttrs;
 use crate::seed::manifest::read::{ListedEntry, split};
 use crate::seed::publish::saved::Saved;
 use crate::seed::publish::{rename_narrow, rename_unless_there};
-use crate::seed::source::entry::Time;
 use crate::seed::stage::common::{full_path, join};
 use crate::volume::records::{ASIDE, NEW, OFFERED, OLD, TREE, Unkept};
-use crate::volume::{change_mode, is_type, make_private, open_beneath, openat, stat_entry};
+use crate::volume::{is_type, make_private, names, open_beneath, openat, stat_entry};
 
 /// Where it is done.
 pub(crate) struct Site<'a> {
@@ -35,6 +35,10 @@ pub(crate) struct Site<'a> {
     pub state: (BorrowedFd<'a>, &'a Path),
     /// The generation of the new seed.
     pub generation: u64,
+    /// The claim that it is done under.
+    pub epoch: u64,
+    /// Whether every call may be a round trip.
+    pub is_remote: bool,
     /// Asked before each rename.
     pub go_on: &'a (dyn Fn() -> Result<()> + Sync),
 }
@@ -62,6 +66,12 @@ pub(crate) struct Upgraded {
     pub new: Option<std::path::PathBuf>,
 }
 
+/// So many names of a directory are asked for one by one; for more of them it is read, since READDIR tells of all.
+const ASKED: usize = 2;
+
+/// Names in one directory.
+type NameList = Vec<Box<[u8]>>;
+
 /// An upgrade that is being carried out.
 pub(super) struct Applying<'a> {
     pub(super) upgrade: Upgrade<'a>,
@@ -70,6 +80,9 @@ pub(super) struct Applying<'a> {
     pub(super) aside: OwnedFd,
     /// The directories of `tree` in which somebody is at work, by path.
     staged: Mutex<HashMap<Vec<u8>, Arc<OwnedFd>>>,
+    pub(super) held: Held,
+    /// Names that were placed in directories which are not durable yet, by their paths.
+    pub(super) placed: Mutex<HashMap<Vec<u8>, NameList>>,
     saved: Mutex<Option<Saved>>,
     /// Directories of the old seed, to go once they are empty.
     pub(super) gone: Mutex<Vec<Vec<u8>>>,
@@ -93,6 +106,8 @@ pub(crate) fn apply(upgrade: Upgrade<'_>, site: &Site<'_>, threads: usize) -> Re
         tree,
         aside,
         staged: Mutex::default(),
+        held: Held::default(),
+        placed: Mutex::default(),
         saved: Mutex::default(),
         gone: Mutex::default(),
         after: Mutex::default(),
@@ -108,24 +123,51 @@ pub(crate) fn apply(upgrade: Upgrade<'_>, site: &Site<'_>, threads: usize) -> Re
 }
 
 impl Visitor for Applying<'_> {
-    fn leaf(&self, at: At<'_>, leaf: &Leaf, found: Option<&Stat>, action: Action) -> Result<()> {
-        let path = join(at.path, &leaf.name);
-        match action {
-            Action::Nothing => Ok(()),
-            Action::Add => self.add(at, &leaf.name, &path),
-            Action::Replace | Action::ReplaceAndSave => {
-                self.replace(at, leaf, found, &path, action == Action::ReplaceAndSave)
-            }
-            Action::Remove => {
-                (self.site.go_on)()?;
-                if self.set_aside(at, &leaf.name, &path)? {
-                    self.done().removed += 1;
-                    self.look_again(&path, leaf.old.as_ref())?;
-                }
-                Ok(())
-            }
-            Action::Stay(why, offers) => self.stay(&path, why, offers),
+    fn leaves(&self, at: At<'_>, decided: &[Decided<'_>]) -> Result<()> {
+        let replaces = decided.iter().filter(|decided| decided.action == Action::Replace).count();
+        if replaces > ASKED && !lock(&self.staged).contains_key(at.path) {
+            // It has changed since its names were made: an NFS client asks for each, unless it reads them all.
+            let first = join(at.path, &decided[0].leaf.name);
+            let _ = self.staged_parent(&first)?.map(|staged| names(staged.as_fd()));
         }
+        let mut replacing = Vec::new();
+        for Decided { leaf, found, action } in decided {
+            let path = join(at.path, &leaf.name);
+            match action {
+                Action::Nothing => {}
+                Action::Add => self.add(at, &leaf.name, &path)?,
+                Action::Replace => replacing.extend(self.prepare(leaf, *found, path)?),
+                Action::ReplaceAndSave => self.replace_and_save(at, leaf, *found, path)?,
+                Action::Remove => {
+                    (self.site.go_on)()?;
+                    if self.set_aside(at, &leaf.name, &path)? {
+                        self.done().removed += 1;
+                        self.look_again(&path, leaf.old.as_ref())?;
+                    }
+                }
+                Action::Stay(why, offers) => {
+                    let offers = *offers && !self.is_placed(&path, *found)?;
+                    self.stay(&path, *why, offers)?;
+                }
+            }
+        }
+        self.place_all(at, replacing)
+    }
+
+    fn sweep(&self, at: At<'_>, candidates: &[&[u8]]) -> Result<bool> {
+        let earlier: Vec<_> = candidates
+            .iter()
+            .filter(|name| claim_of(name).is_some_and(|claim| claim < self.site.epoch))
+            .collect();
+        for name in &earlier {
+            match fs::unlinkat(at.directory, **name, AtFlags::empty()) {
+                Ok(()) | Err(Errno::NOENT) => {}
+                // Of a user's, and no file.
+                Err(Errno::ISDIR | Errno::PERM | Errno::ACCESS) => {}
+                Err(error) => return Err(error).context("remove", || self.full(&join(at.path, name))),
+            }
+        }
+        Ok(!earlier.is_empty())
     }
 
     fn tree(&self, at: At<'_>, name: &[u8], old: Option<&ListedEntry>, action: Action) -> Result<()> {
@@ -173,8 +215,14 @@ impl Visitor for Applying<'_> {
     }
 
     fn leave(&self, at: At<'_>) -> Result<()> {
-        lock(&self.staged).remove(at.path);
-        fs::fsync(at.directory).context("sync directory", || self.full(at.path))
+        let staged = lock(&self.staged).remove(at.path);
+        fs::fsync(at.directory).context("sync directory", || self.full(at.path))?;
+        let placed = lock(&self.placed).remove(at.path);
+        // Not before: both names of a file could be lost. One that stays goes with the stage.
+        for name in placed.into_iter().flatten() {
+            let _ = staged.as_ref().map(|staged| fs::unlinkat(staged, &*name, AtFlags::empty()));
+        }
+        Ok(())
     }
 }
 
@@ -197,76 +245,6 @@ impl Applying<'_> {
         Ok(())
     }
 
-    fn replace(&self, at: At<'_>, leaf: &Leaf, found: Option<&Stat>, path: &[u8], saves: bool) -> Result<()> {
-        let Some(from) = self.staged_parent(path)? else { return Ok(()) };
-        let Some(staged) = stat_entry(from.as_fd(), &leaf.name).context("stat staged", || self.full(path))?
-        else {
-            return Ok(());
-        };
-        (self.site.go_on)()?;
-        let full = || self.full(path);
-        let unchanged =
-            leaf.old.as_ref().and_then(|old| old.attrs) == leaf.new.as_ref().and_then(|new| new.attrs);
-        if let Some(there) = found.filter(|_| unchanged) {
-            self.carry_over(from.as_fd(), &leaf.name, &staged, there).context("change staged", full)?;
-        }
-        if let Some(there) = found
-            && (there.st_size, there.st_mtime) == (staged.st_size, staged.st_mtime)
-        {
-            // A server's ETag is made of size and time, and an opcode cache compares times alone.
-            let time = Time { seconds: staged.st_mtime + 1, nanoseconds: 0 };
-            let flags = AtFlags::SYMLINK_NOFOLLOW;
-            fs::utimensat(&from, &*leaf.name, &time.timestamps(), flags).context("set time of", full)?;
-        }
-        if saves && let Some(why) = self.upgrade.is_fixed(at, &leaf.name)? {
-            self.left_out(path, why);
-            return Ok(());
-        }
-        let mut made_room = false;
-        if saves && self.with_saved(|saved| saved.link(at.directory, &leaf.name, path))? {
-            self.done().saved.push(path.into());
-        } else if saves {
-            made_room = self.set_aside(at, &leaf.name, path)?;
-        }
-        match twice(|| fs::renameat(&from, &*leaf.name, at.directory, &*leaf.name)) {
-            Ok(()) => self.done().replaced += 1,
-            Err(Errno::NOENT) => {}
-            // The file is open on an SMB server, or another user's in a directory with the sticky bit.
-            Err(Errno::BUSY | Errno::TXTBSY | Errno::ACCESS | Errno::PERM | Errno::ISDIR) => {
-                if self.refused(at, &leaf.name, path)? == LeftOut::Closed {
-                    self.offer(path)?;
-                }
-            }
-            Err(error) => return Err(error).context("publish", full),
-        }
-        if made_room { self.look_again(path, None) } else { Ok(()) }
-    }
-
-    /// Where only the user has changed owner or mode, the user's stay.
-    fn carry_over(
-        &self,
-        from: BorrowedFd<'_>,
-        name: &[u8],
-        staged: &Stat,
-        there: &Stat,
-    ) -> rustix::io::Result<()> {
-        let (owner, mode) = ((there.st_uid, there.st_gid), there.st_mode & 0o7777);
-        if is_type(staged, FileType::Symlink) || is_type(there, FileType::Symlink) {
-            return Ok(());
-        }
-        if (staged.st_uid, staged.st_gid) != owner {
-            let (uid, gid) = (Some(Uid::from_raw(owner.0)), Some(Gid::from_raw(owner.1)));
-            match fs::chownat(from, name, uid, gid, AtFlags::SYMLINK_NOFOLLOW) {
-                Ok(()) | Err(Errno::PERM | Errno::INVAL) => {}
-                Err(error) => return Err(error),
-            }
-        }
-        match staged.st_mode & 0o7777 == mode {
-            true => Ok(()),
-            false => change_mode(from, name, mode),
-        }
-    }
-
     fn stay(&self, path: &[u8], why: Why, offers: bool) -> Result<()> {
         self.done().stayed += 1;
         if offers && self.offer(path)? {
@@ -276,7 +254,7 @@ impl Applying<'_> {
     }
 
     /// Moves what is staged at `path` to what is offered; whether anything was.
-    fn offer(&self, path: &[u8]) -> Result<bool> {
+    pub(super) fn offer(&self, path: &[u8]) -> Result<bool> {
         let Some(from) = self.staged_parent(path)? else { return Ok(false) };
         let full = || self.full(path);
         let offered = make_private(self.site.stage, OFFERED.as_bytes()).context("create directory", full)?.fd;
@@ -336,7 +314,7 @@ impl Applying<'_> {
     }
 
     /// The staged directory that `path` is in.
-    fn staged_parent(&self, path: &[u8]) -> Result<Option<Arc<OwnedFd>>> {
+    pub(super) fn staged_parent(&self, path: &[u8]) -> Result<Option<Arc<OwnedFd>>> {
         let (parent, _) = split(path);
         if let Some(known) = lock(&self.staged).get(parent) {
             return Ok(Some(Arc::clone(known)));

@@ -3,11 +3,9 @@
 use std::collections::BTreeMap;
 use std::sync::{Mutex, PoisonError};
 
-use rustix::fs::Stat;
-
 use super::differences::{Leaf, leaves};
 use super::matrix::{Action, Why};
-use super::walk::{At, LeftOut, Visitor};
+use super::walk::{At, Decided, LeftOut, Visitor};
 use super::{Rules, Upgrade};
 use crate::error::Result;
 use crate::seed::manifest::compare::Difference;
@@ -118,8 +116,8 @@ impl Checking<'_> {
     }
 }
 
-impl Visitor for Checking<'_> {
-    fn leaf(&self, at: At<'_>, leaf: &Leaf, _: Option<&Stat>, action: Action) -> Result<()> {
+impl Checking<'_> {
+    fn leaf(&self, at: At<'_>, leaf: &Leaf, action: Action) -> Result<()> {
         let bytes = match leaf.new.as_ref().map(|new| &new.listed) {
             Some(Listed::File { size, .. }) => *size,
             _ => 0,
@@ -141,6 +139,16 @@ impl Visitor for Checking<'_> {
         };
         self.add(path, step, bytes);
         Ok(())
+    }
+}
+
+impl Visitor for Checking<'_> {
+    fn sweep(&self, _: At<'_>, _: &[&[u8]]) -> Result<bool> {
+        Ok(false)
+    }
+
+    fn leaves(&self, at: At<'_>, decided: &[Decided<'_>]) -> Result<()> {
+        decided.iter().try_for_each(|Decided { leaf, action, .. }| self.leaf(at, leaf, *action))
     }
 
     fn tree(&self, at: At<'_>, name: &[u8], _: Option<&ListedEntry>, action: Action) -> Result<()> {

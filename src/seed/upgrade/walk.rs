@@ -15,6 +15,7 @@ use rustix::fs::{self, FileType, OFlags, Stat};
 use rustix::io::Errno;
 
 use super::Upgrade;
+use super::candidate::claim_of;
 use super::differences::{Entry, Leaf, Names, attrs, leaves, names};
 use super::matrix::{Action, Change, Found, Rule, Why, decide};
 use crate::error::{Context, Result};
@@ -27,8 +28,9 @@ use crate::system::parallel::work_off;
 use crate::volume::records::Unkept;
 use crate::volume::{entries_of, is_type, look_at, open_in_mount};
 
-/// So many leaves of a directory are visited one after the other.
-const LEAVES: usize = 4;
+/// So many leaves of a directory are visited one after the other. Not fewer: whoever changes a directory has it for itself,
+/// and threads that wait for one of it are missing in others.
+const LEAVES: usize = 32;
 
 /// A directory of the volume.
 #[derive(Clone, Copy)]
@@ -64,10 +66,22 @@ impl LeftOut {
     }
 }
 
+/// What follows for an entry that is no directory.
+pub(super) struct Decided<'a> {
+    /// The entry.
+    pub leaf: &'a Leaf,
+    /// What the volume has there.
+    pub found: Option<&'a Stat>,
+    /// What is to be done.
+    pub action: Action,
+}
+
 /// Hears what follows for each entry. Called by several threads at once.
 pub(super) trait Visitor: Sync {
-    /// For an entry that is no directory; `found` is what the volume has there.
-    fn leaf(&self, at: At<'_>, leaf: &Leaf, found: Option<&Stat>, action: Action) -> Result<()>;
+    /// Candidates (see `replace`) are in a directory, before anything is decided on what it has. Whether any was removed.
+    fn sweep(&self, at: At<'_>, candidates: &[&[u8]]) -> Result<bool>;
+    /// For some entries of a directory that are none.
+    fn leaves(&self, at: At<'_>, decided: &[Decided<'_>]) -> Result<()>;
     /// For a whole directory that only the new seed has. It replaces a leaf of the old one's, if anything.
     fn tree(&self, at: At<'_>, name: &[u8], old: Option<&ListedEntry>, action: Action) -> Result<()>;
     /// A leaf of the new seed's has to wait until the old one's directory is gone.
@@ -161,9 +175,12 @@ impl Upgrade<'_> {
         let leaf = changed.iter().find(|leaf| *leaf.name == *name && leaf.new.is_some());
         let Some(leaf) = leaf else { return Ok(()) };
         let visited = self.open(path).and_then(|directory| {
-            let found = self.found(path, &directory, &|found| found == name)?;
             let at = At { path, directory: directory.as_fd() };
-            let visited = self.leaf(at, leaf, found.get(name), visitor).and_then(|()| visitor.leave(at));
+            let found = self.swept(at, &|found| found == name, visitor)?;
+            let visited = self.decide(at, leaf, found.get(name)).and_then(|decided| {
+                visitor.leaves(at, &[decided])?;
+                visitor.leave(at)
+            });
             visited.map_err(Missing::Error)
         });
         match visited {
@@ -196,8 +213,8 @@ impl Upgrade<'_> {
             }
             let mut wanted: HashSet<&[u8]> = names.old.iter().chain(&names.new).copied().collect();
             wanted.extend(leaves.iter().map(|leaf| &*leaf.name));
-            let found = self.found(path, &directory, &|name| wanted.contains(name))?;
             let at = At { path, directory: directory.as_fd() };
+            let found = self.swept(at, &|name| wanted.contains(name), visitor)?;
             let visited = (|| {
                 self.visit_names(at, (&names, &leaves), &found, visitor, |path, of| {
                     more.push(part(path, of))
@@ -285,9 +302,11 @@ impl Upgrade<'_> {
     }
 
     fn visit_leaves(&self, open: &OpenDirectory, range: Range<usize>, visitor: &dyn Visitor) -> Result<()> {
+        let mut decided = Vec::with_capacity(range.len());
         for leaf in &open.leaves[range] {
-            self.leaf(open.at(), leaf, open.found.get(&leaf.name), visitor)?;
+            decided.push(self.decide(open.at(), leaf, open.found.get(&leaf.name))?);
         }
+        visitor.leaves(open.at(), &decided)?;
         match open.left.fetch_sub(1, Ordering::AcqRel) {
             1 => self.leave(open, visitor),
             _ => Ok(()),
@@ -341,31 +360,48 @@ impl Upgrade<'_> {
         }
     }
 
-    /// What a directory of the volume has of the names that are `wanted`.
+    /// What a directory of the volume has of the names that are `wanted`, once no earlier holder can change that any
+    /// more.
+    fn swept(
+        &self,
+        at: At<'_>,
+        wanted: &dyn Fn(&[u8]) -> bool,
+        visitor: &dyn Visitor,
+    ) -> std::result::Result<HashMap<Box<[u8]>, Stat>, Missing> {
+        let found = self.found(at, &|name| wanted(name) || claim_of(name).is_some())?;
+        let candidates: Vec<&[u8]> =
+            found.keys().map(|name| &**name).filter(|name| claim_of(name).is_some()).collect();
+        if candidates.is_empty() || !visitor.sweep(at, &candidates).map_err(Missing::Error)? {
+            return Ok(found);
+        }
+        // One of them may have got its place meanwhile.
+        self.found(at, wanted)
+    }
+
     fn found(
         &self,
-        path: &[u8],
-        directory: &OwnedFd,
+        at: At<'_>,
         wanted: &dyn Fn(&[u8]) -> bool,
     ) -> std::result::Result<HashMap<Box<[u8]>, Stat>, Missing> {
-        match entries_of(directory.as_fd(), wanted) {
+        let list = || entries_of(at.directory, wanted);
+        // All that it leads to is left out for good: not for what was refused in one moment.
+        match list().or_else(|_| list()) {
             // Since it was opened (getdents(2)).
             Err(Errno::NOENT) => Err(Missing::LeftOut(LeftOut::Removed)),
             found => {
-                let full = || full_path(self.volume.path(), path);
+                let full = || full_path(self.volume.path(), at.path);
                 found.context("read directory", full).map_err(Missing::Error)
             }
         }
     }
 
-    fn leaf(&self, at: At<'_>, leaf: &Leaf, found: Option<&Stat>, visitor: &dyn Visitor) -> Result<()> {
+    fn decide<'l>(&self, at: At<'_>, leaf: &'l Leaf, found: Option<&'l Stat>) -> Result<Decided<'l>> {
         let path = join(at.path, &leaf.name);
         let rule = self.rules.of(&path);
         let state = self.state(at, leaf, found, rule)?;
         // Where the old seed is not known, what is there may be its or the user's: it is kept elsewhere.
         let change = if self.old.is_none() && found.is_some() { Change::Changed } else { leaf.change };
-        let action = decide(change, state, rule);
-        visitor.leaf(at, leaf, found, action)
+        Ok(Decided { leaf, found, action: decide(change, state, rule) })
     }
 
     fn state(&self, at: At<'_>, leaf: &Leaf, found: Option<&Stat>, rule: Rule) -> Result<Found> {

@@ -109,7 +109,7 @@ fn no_more_directories_stay_open_than_may() {
         removal.empty(&folder).unwrap();
         moved_up += usize::from(&*folder.name != b"a");
         assert!(removal.staying_open.load(Ordering::Relaxed) <= LEVELS);
-        removal.settle(folder).unwrap();
+        removal.settle(folder, false).unwrap();
     }
     // One rename for each `LEVELS`, and none for a tree that is not deeper.
     assert_eq!(moved_up, 1000 / LEVELS);

@@ -1,0 +1,227 @@
+//! Replacing files: what is staged takes the place of what the volume has.
+//!
+//! Linux takes one lock for a whole file system while a rename goes from one directory to another (`lock_rename` in
+//! `fs/namei.c`): on a network, one round trip would follow the other. A link, and a rename within a directory, take
+//! none. So there a staged file first gets a second name beside its place, and is a candidate for it. A holder that was
+//! fenced can make one, too; but then it hears that its claim is not held, and who has fenced it removes the candidates
+//! that were there before, so that no rename finds one any more. Where the volume refuses any of that, the file is
+//! renamed out of the claim.
+
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::Arc;
+
+use rustix::fs::{self, AtFlags, FileType, Gid, Stat, Uid};
+use rustix::io::Errno;
+
+use super::apply::{Applying, lock};
+use super::aside::twice;
+use super::candidate::candidate_name;
+use super::differences::Leaf;
+use super::walk::{At, LeftOut, Visitor};
+use crate::error::{Context, Result};
+use crate::seed::manifest::compare::has_attrs;
+use crate::seed::manifest::line::Listed;
+use crate::seed::manifest::read::split;
+use crate::seed::source::entry::Time;
+use crate::volume::{change_mode, is_type, stat_entry};
+
+/// A staged file that is to take the place of what the volume has.
+pub(super) struct Replacing {
+    from: Arc<OwnedFd>,
+    name: Box<[u8]>,
+    path: Vec<u8>,
+}
+
+impl Applying<'_> {
+    /// Prepares what is staged for the place of `found`, which is the old seed's. Nothing where it is not staged.
+    pub(super) fn prepare(
+        &self,
+        leaf: &Leaf,
+        found: Option<&Stat>,
+        path: Vec<u8>,
+    ) -> Result<Option<Replacing>> {
+        let Some(from) = self.staged_parent(&path)? else { return Ok(None) };
+        let replacing = Replacing { from, name: leaf.name.clone(), path };
+        let is_prepared = !self.may_need_more(leaf, found) || self.adjust(&replacing, leaf, found)?;
+        Ok(is_prepared.then_some(replacing))
+    }
+
+    /// Whether more is needed than the rename, by what is listed: otherwise what is staged need not be looked at.
+    fn may_need_more(&self, leaf: &Leaf, found: Option<&Stat>) -> bool {
+        let (Some(found), Some(new)) = (found, &leaf.new) else { return true };
+        let unkept = self.upgrade.unkept();
+        let Listed::File { size, time: Some(time), .. } = new.listed else { return true };
+        let has_its_time = unkept.times || found.st_mtime == time.seconds;
+        let has_its_attrs = new.attrs.is_some_and(|attrs| has_attrs(attrs, found, unkept));
+        found.st_nlink > 1
+            || found.st_size as u64 == size && has_its_time
+            || self.keeps_attrs(leaf) && !(has_its_attrs && !unkept.modes && !unkept.owners)
+    }
+
+    /// Whether both seeds have it with the same owner and mode: then the volume's stay.
+    fn keeps_attrs(&self, leaf: &Leaf) -> bool {
+        leaf.old.as_ref().and_then(|old| old.attrs) == leaf.new.as_ref().and_then(|new| new.attrs)
+    }
+
+    /// Changes what is staged so that it can take the place of `found`. Whether it is staged, and has not got that place.
+    fn adjust(&self, replacing: &Replacing, leaf: &Leaf, found: Option<&Stat>) -> Result<bool> {
+        let Replacing { from, name, path } = replacing;
+        let full = || self.full(path);
+        let Some(staged) = stat_entry(from.as_fd(), name).context("stat staged", full)? else {
+            return Ok(false);
+        };
+        let Some(there) = found else { return Ok(true) };
+        if is_same(there, &staged) {
+            return Ok(false);
+        }
+        (self.site.go_on)()?;
+        if self.keeps_attrs(leaf) {
+            self.carry_over(from.as_fd(), name, &staged, there).context("change staged", full)?;
+        }
+        if (there.st_size, there.st_mtime) == (staged.st_size, staged.st_mtime) {
+            // A server's ETag is made of size and time, and an opcode cache compares times alone.
+            let time = Time { seconds: staged.st_mtime + 1, nanoseconds: 0 };
+            let flags = AtFlags::SYMLINK_NOFOLLOW;
+            fs::utimensat(from, &**name, &time.timestamps(), flags).context("set time of", full)?;
+        }
+        Ok(true)
+    }
+
+    /// Whether a run before this one was killed after it had placed what is staged: the user may have changed it since.
+    pub(super) fn is_placed(&self, path: &[u8], found: Option<&Stat>) -> Result<bool> {
+        let Some(there) = found.filter(|there| there.st_nlink > 1) else { return Ok(false) };
+        let Some(from) = self.staged_parent(path)? else { return Ok(false) };
+        let staged = stat_entry(from.as_fd(), split(path).1).context("stat staged", || self.full(path))?;
+        Ok(staged.is_some_and(|staged| is_same(there, &staged)))
+    }
+
+    /// Where only the user has changed owner or mode, the user's stay.
+    fn carry_over(
+        &self,
+        from: BorrowedFd<'_>,
+        name: &[u8],
+        staged: &Stat,
+        there: &Stat,
+    ) -> rustix::io::Result<()> {
+        let (owner, mode) = ((there.st_uid, there.st_gid), there.st_mode & 0o7777);
+        if is_type(staged, FileType::Symlink) || is_type(there, FileType::Symlink) {
+            return Ok(());
+        }
+        if (staged.st_uid, staged.st_gid) != owner {
+            let (uid, gid) = (Some(Uid::from_raw(owner.0)), Some(Gid::from_raw(owner.1)));
+            match fs::chownat(from, name, uid, gid, AtFlags::SYMLINK_NOFOLLOW) {
+                Ok(()) | Err(Errno::PERM | Errno::INVAL) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        match staged.st_mode & 0o7777 == mode {
+            true => Ok(()),
+            false => change_mode(from, name, mode),
+        }
+    }
+
+    /// Gives each its place.
+    pub(super) fn place_all(&self, at: At<'_>, replacing: Vec<Replacing>) -> Result<()> {
+        let left = match self.site.is_remote {
+            true => self.place_candidates(at, replacing)?,
+            false => replacing,
+        };
+        left.iter().try_for_each(|one| self.place(at, one))
+    }
+
+    /// Gives each a second name beside its place, and then that the place. Those for which that is refused are left.
+    fn place_candidates(&self, at: At<'_>, replacing: Vec<Replacing>) -> Result<Vec<Replacing>> {
+        (self.site.go_on)()?;
+        let is_linked = |one: &Replacing| self.link(at, one);
+        let (candidates, mut left): (Vec<_>, Vec<_>) = replacing.into_iter().partition(is_linked);
+        if candidates.is_empty() {
+            return Ok(left);
+        }
+        let may_go_on = (self.site.go_on)();
+        let is_held = may_go_on.is_ok() && self.held.ask(self.site.stage, self.site.epoch);
+        for one in candidates {
+            let candidate = self.candidate(&one);
+            if is_held && fs::renameat(at.directory, &*candidate, at.directory, &*one.name).is_ok() {
+                self.done().replaced += 1;
+                lock(&self.placed).entry(at.path.to_vec()).or_default().push(one.name);
+            } else {
+                unlink(at, &candidate);
+                left.push(one);
+            }
+        }
+        may_go_on.map(|()| left)
+    }
+
+    fn candidate(&self, one: &Replacing) -> Box<[u8]> {
+        candidate_name(self.site.epoch, &one.name)
+    }
+
+    /// Gives one a second name beside its place; whether the volume lets us.
+    fn link(&self, at: At<'_>, one: &Replacing) -> bool {
+        let candidate = self.candidate(one);
+        match fs::linkat(&one.from, &*one.name, at.directory, &*candidate, AtFlags::empty()) {
+            Ok(()) => return true,
+            // Hard links are refused, or this one (link(2), proc(5): protected_hardlinks).
+            Err(Errno::PERM | Errno::NOTSUP | Errno::NOSYS | Errno::MLINK | Errno::XDEV | Errno::ACCESS) => {}
+            // It may have been made, and only the answer lost.
+            Err(_) => unlink(at, &candidate),
+        }
+        false
+    }
+
+    /// Renames one out of the claim.
+    fn place(&self, at: At<'_>, Replacing { from, name, path }: &Replacing) -> Result<()> {
+        (self.site.go_on)()?;
+        match twice(|| fs::renameat(from, &**name, at.directory, &**name)) {
+            Ok(()) => self.done().replaced += 1,
+            Err(Errno::NOENT) => {}
+            // The file is open on an SMB server, or another user's in a directory with the sticky bit.
+            Err(Errno::BUSY | Errno::TXTBSY | Errno::ACCESS | Errno::PERM | Errno::ISDIR) => {
+                if self.refused(at, name, path)? == LeftOut::Closed {
+                    self.offer(path)?;
+                }
+            }
+            Err(error) => return Err(error).context("publish", || self.full(path)),
+        }
+        Ok(())
+    }
+
+    /// Replaces what the user has changed, which is kept.
+    pub(super) fn replace_and_save(
+        &self,
+        at: At<'_>,
+        leaf: &Leaf,
+        found: Option<&Stat>,
+        path: Vec<u8>,
+    ) -> Result<()> {
+        let Some(from) = self.staged_parent(&path)? else { return Ok(()) };
+        let replacing = Replacing { from, name: leaf.name.clone(), path };
+        if !self.adjust(&replacing, leaf, found)? {
+            return Ok(());
+        }
+        let path = &replacing.path;
+        if let Some(why) = self.upgrade.is_fixed(at, &leaf.name)? {
+            self.left_out(path, why);
+            return Ok(());
+        }
+        (self.site.go_on)()?;
+        let mut made_room = false;
+        if self.with_saved(|saved| saved.link(at.directory, &leaf.name, path))? {
+            self.done().saved.push(path.as_slice().into());
+        } else {
+            made_room = self.set_aside(at, &leaf.name, path)?;
+        }
+        self.place(at, &replacing)?;
+        if made_room { self.look_again(path, None) } else { Ok(()) }
+    }
+}
+
+fn is_same(one: &Stat, other: &Stat) -> bool {
+    (one.st_dev, one.st_ino) == (other.st_dev, other.st_ino)
+}
+
+/// Removes a candidate, as far as possible: one that stays is removed by the next upgrade that looks here.
+fn unlink(at: At<'_>, candidate: &[u8]) {
+    let unlink = || fs::unlinkat(at.directory, candidate, AtFlags::empty());
+    let _ = unlink().or_else(|error| if error == Errno::NOENT { Ok(()) } else { unlink() });
+}
