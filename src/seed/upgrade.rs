@@ -11,6 +11,7 @@ pub(crate) mod candidate;
 pub(crate) mod check;
 mod differences;
 mod held;
+mod look;
 pub(crate) mod matrix;
 mod replace;
 mod walk;

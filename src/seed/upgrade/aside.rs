@@ -8,8 +8,9 @@ use rustix::io::Errno;
 
 use super::apply::{Applying, lock};
 use super::differences::{ENTRIES, Entry, Leaf};
+use super::look::{At, LeftOut};
 use super::matrix::{Change, Found};
-use super::walk::{At, LeftOut, Visitor};
+use super::walk::Visitor;
 use crate::error::{Context, Result};
 use crate::seed::manifest::digest::DataDigest;
 use crate::seed::manifest::read::{ListedEntry, Lookup, split};

@@ -4,8 +4,9 @@ use std::collections::BTreeMap;
 use std::sync::{Mutex, PoisonError};
 
 use super::differences::{Leaf, leaves};
+use super::look::{At, Decided, LeftOut};
 use super::matrix::{Action, Why};
-use super::walk::{At, Decided, LeftOut, Visitor};
+use super::walk::Visitor;
 use super::{Rules, Upgrade};
 use crate::error::Result;
 use crate::seed::manifest::compare::Difference;
