@@ -142,7 +142,12 @@ impl<F: Files> ClaimStore<'_, F> {
             // What the earlier holder has moved there comes from directories that are removed after this.
             self.files.sync(volume).await?;
         }
-        for name in self.files.names(from).await? {
+        let names = match self.files.names(from).await {
+            // A stale holder believes that all of it is published, and removes what is left.
+            Err(Errno::NOENT | Errno::STALE) => Vec::new(),
+            names => names?,
+        };
+        for name in names {
             if self.is_divided(from, to, volume, &name).await? {
                 let volume = volume.cloned();
                 steps.push(MoveStep::Enter { from: from.clone(), to: to.clone(), volume, name });

@@ -97,6 +97,23 @@ fn second_names_that_a_kill_left_go_with_the_next_start() {
     site.is_new();
 }
 
+#[test]
+fn a_file_of_the_images_with_such_a_name_stays() {
+    let sandbox = Sandbox::new();
+    let Some(volume) = slow(&sandbox, Options::default()) else { return };
+    let name = "d/.volseed-1-AAAAAAAAAAAAAAAAAAAAAA";
+    let image = |text: &str| {
+        let tree = Tree::new().file("d/changed", text).file(name, "of the image");
+        tree.write_to(&sandbox.directory(text))
+    };
+    for (version, text) in [("1", "old"), ("2", "new, and longer")] {
+        let start = seed(image(text), volume.path()).option("--lock", "none").option("--upgrade", "1");
+        start.option("--seed-version", version).ends().exits(0);
+    }
+    assert_eq!(fs::read_to_string(volume.path().join(name)).unwrap(), "of the image");
+    assert_eq!(fs::read_to_string(volume.path().join("d/changed")).unwrap(), "new, and longer");
+}
+
 fn own_file(site: &Far, claim: u64) -> PathBuf {
     let path = site.volume.path().join(format!("d/.volseed-{claim}-AAAAAAAAAAAAAAAAAAAAAA"));
     fs::write(&path, "a user's").unwrap();

@@ -10,7 +10,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use rustix::fs::{self, AtFlags, FileType, Gid, Mode, OFlags, Uid};
+use rustix::fs::{self, AtFlags, FileType, Gid, Mode, OFlags, Stat, Uid};
 use rustix::io::Errno;
 
 use super::Upgrade;
@@ -70,9 +70,6 @@ pub(crate) struct Upgraded {
 /// So many names of a directory are asked for one by one; for more of them it is read, since READDIR tells of all.
 const ASKED: usize = 2;
 
-/// Names in one directory.
-type NameList = Vec<Box<[u8]>>;
-
 /// An upgrade that is being carried out.
 pub(super) struct Applying<'a> {
     pub(super) upgrade: Upgrade<'a>,
@@ -80,10 +77,8 @@ pub(super) struct Applying<'a> {
     tree: OwnedFd,
     pub(super) aside: OwnedFd,
     /// The directories of `tree` in which somebody is at work, by path.
-    staged: Mutex<HashMap<Vec<u8>, Arc<OwnedFd>>>,
+    staged_directories: Mutex<HashMap<Vec<u8>, Arc<OwnedFd>>>,
     pub(super) held: Held,
-    /// Names that were placed in directories which are not durable yet, by their paths.
-    pub(super) placed: Mutex<HashMap<Vec<u8>, NameList>>,
     saved: Mutex<Option<Saved>>,
     /// Directories of the old seed, to go once they are empty.
     pub(super) gone: Mutex<Vec<Vec<u8>>>,
@@ -106,9 +101,8 @@ pub(crate) fn apply(upgrade: Upgrade<'_>, site: &Site<'_>, threads: usize) -> Re
         site,
         tree,
         aside,
-        staged: Mutex::default(),
+        staged_directories: Mutex::default(),
         held: Held::default(),
-        placed: Mutex::default(),
         saved: Mutex::default(),
         gone: Mutex::default(),
         after: Mutex::default(),
@@ -126,7 +120,7 @@ pub(crate) fn apply(upgrade: Upgrade<'_>, site: &Site<'_>, threads: usize) -> Re
 impl Visitor for Applying<'_> {
     fn leaves(&self, at: At<'_>, decided: &[Decided<'_>]) -> Result<()> {
         let replaces = decided.iter().filter(|decided| decided.action == Action::Replace).count();
-        if replaces > ASKED && !lock(&self.staged).contains_key(at.path) {
+        if replaces > ASKED && !lock(&self.staged_directories).contains_key(at.path) {
             // It has changed since its names were made: an NFS client asks for each, unless it reads them all.
             let first = join(at.path, &decided[0].leaf.name);
             let _ = self.staged_parent(&first)?.map(|staged| names(staged.as_fd()));
@@ -152,23 +146,22 @@ impl Visitor for Applying<'_> {
                 }
             }
         }
-        self.place_all(at, replacing)
+        self.place_all(at, &replacing)
     }
 
-    fn sweep(&self, at: At<'_>, candidates: &[&[u8]]) -> Result<bool> {
-        let earlier: Vec<_> = candidates
-            .iter()
-            .filter(|name| claim_of(name).is_some_and(|claim| claim < self.site.epoch))
-            .collect();
-        for name in &earlier {
-            match fs::unlinkat(at.directory, **name, AtFlags::empty()) {
-                Ok(()) | Err(Errno::NOENT) => {}
-                // Of a user's, and no file.
-                Err(Errno::ISDIR | Errno::PERM | Errno::ACCESS) => {}
+    fn sweep(&self, at: At<'_>, candidates: &[Box<[u8]>]) -> Result<bool> {
+        let mut is_swept = false;
+        let is_earlier = |name: &[u8]| claim_of(name).is_some_and(|claim| claim < self.site.epoch);
+        for name in candidates.iter().filter(|name| is_earlier(name)) {
+            (self.site.go_on)()?;
+            match fs::unlinkat(at.directory, &**name, AtFlags::empty()) {
+                Ok(()) | Err(Errno::NOENT) => is_swept = true,
+                // A user's, and no file; or it is open on an SMB server.
+                Err(Errno::ISDIR | Errno::PERM | Errno::ACCESS | Errno::BUSY | Errno::TXTBSY) => {}
                 Err(error) => return Err(error).context("remove", || self.full(&join(at.path, name))),
             }
         }
-        Ok(!earlier.is_empty())
+        Ok(is_swept)
     }
 
     fn tree(&self, at: At<'_>, name: &[u8], old: Option<&ListedEntry>, action: Action) -> Result<()> {
@@ -216,14 +209,8 @@ impl Visitor for Applying<'_> {
     }
 
     fn leave(&self, at: At<'_>) -> Result<()> {
-        let staged = lock(&self.staged).remove(at.path);
-        fs::fsync(at.directory).context("sync directory", || self.full(at.path))?;
-        let placed = lock(&self.placed).remove(at.path);
-        // Not before: both names of a file could be lost. One that stays goes with the stage.
-        for name in placed.into_iter().flatten() {
-            let _ = staged.as_ref().map(|staged| fs::unlinkat(staged, &*name, AtFlags::empty()));
-        }
-        Ok(())
+        lock(&self.staged_directories).remove(at.path);
+        self.sync(at)
     }
 }
 
@@ -285,6 +272,10 @@ impl Applying<'_> {
         Ok(())
     }
 
+    pub(super) fn sync(&self, at: At<'_>) -> Result<()> {
+        fs::fsync(at.directory).context("sync directory", || self.full(at.path))
+    }
+
     /// What was offered leaves the claim, and what was done is told.
     fn end(self) -> Result<Upgraded> {
         let (state, path) = self.site.state;
@@ -317,14 +308,14 @@ impl Applying<'_> {
     /// The staged directory that `path` is in.
     pub(super) fn staged_parent(&self, path: &[u8]) -> Result<Option<Arc<OwnedFd>>> {
         let (parent, _) = split(path);
-        if let Some(known) = lock(&self.staged).get(parent) {
+        if let Some(known) = lock(&self.staged_directories).get(parent) {
             return Ok(Some(Arc::clone(known)));
         }
         let here: &[u8] = if parent.is_empty() { b"." } else { parent };
         match open_beneath(self.tree.as_fd(), here, OFlags::DIRECTORY | OFlags::RDONLY, Mode::empty()) {
             Ok(directory) => {
                 let directory = Arc::new(directory);
-                lock(&self.staged).insert(parent.to_vec(), Arc::clone(&directory));
+                lock(&self.staged_directories).insert(parent.to_vec(), Arc::clone(&directory));
                 Ok(Some(directory))
             }
             // The new seed has nothing there, or a leaf in the place of the directory.
@@ -334,8 +325,13 @@ impl Applying<'_> {
     }
 
     pub(super) fn is_staged(&self, path: &[u8]) -> Result<bool> {
-        let Some(parent) = self.staged_parent(path)? else { return Ok(false) };
-        Ok(stat_entry(parent.as_fd(), split(path).1).context("stat staged", || self.full(path))?.is_some())
+        Ok(self.staged(path)?.is_some())
+    }
+
+    /// What is staged at `path`.
+    pub(super) fn staged(&self, path: &[u8]) -> Result<Option<Stat>> {
+        let Some(parent) = self.staged_parent(path)? else { return Ok(None) };
+        stat_entry(parent.as_fd(), split(path).1).context("stat staged", || self.full(path))
     }
 
     /// A directory of the volume that may be gone, or something else by now.

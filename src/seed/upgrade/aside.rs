@@ -35,7 +35,7 @@ impl Applying<'_> {
 
     /// Moves what the volume has to the claim; whether anything was there.
     pub(super) fn set_aside(&self, at: At<'_>, name: &[u8], path: &[u8]) -> Result<bool> {
-        match twice(|| fs::renameat(at.directory, name, &self.aside, &*name_of(path))) {
+        match twice(&|| fs::renameat(at.directory, name, &self.aside, &*name_of(path))) {
             Ok(()) => Ok(true),
             Err(Errno::NOENT) => Ok(false),
             Err(Errno::BUSY | Errno::TXTBSY | Errno::ACCESS | Errno::PERM) => {
@@ -145,7 +145,7 @@ fn name_of(path: &[u8]) -> Box<[u8]> {
 }
 
 /// Tries once more what was refused: what is left out is left out for good, and a server may refuse for a moment.
-pub(super) fn twice(rename: impl Fn() -> rustix::io::Result<()>) -> rustix::io::Result<()> {
+pub(super) fn twice(rename: &dyn Fn() -> rustix::io::Result<()>) -> rustix::io::Result<()> {
     match rename() {
         Err(Errno::BUSY | Errno::TXTBSY | Errno::ACCESS | Errno::PERM) => rename(),
         renamed => renamed,

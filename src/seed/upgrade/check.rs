@@ -144,7 +144,7 @@ impl Checking<'_> {
 }
 
 impl Visitor for Checking<'_> {
-    fn sweep(&self, _: At<'_>, _: &[&[u8]]) -> Result<bool> {
+    fn sweep(&self, _: At<'_>, _: &[Box<[u8]>]) -> Result<bool> {
         Ok(false)
     }
 

@@ -2,6 +2,7 @@
 //!
 //! No link is followed, and no other mount entered.
 
+use std::cell::RefCell;
 use std::collections::HashMap;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
@@ -14,7 +15,7 @@ use super::differences::{Entry, Leaf};
 use super::matrix::{Action, Change, Found, Rule, Why, decide};
 use super::walk::Visitor;
 use crate::error::{Context, Result};
-use crate::seed::manifest::read::split;
+use crate::seed::manifest::read::{Lookup, split};
 use crate::seed::stage::common::{full_path, join};
 use crate::volume::records::Unkept;
 use crate::volume::{entries_of, is_type, look_at, open_in_mount};
@@ -110,14 +111,27 @@ impl Upgrade<'_> {
         wanted: &dyn Fn(&[u8]) -> bool,
         visitor: &dyn Visitor,
     ) -> std::result::Result<HashMap<Box<[u8]>, Stat>, Missing> {
-        let found = self.found(at, &|name| wanted(name) || claim_of(name).is_some())?;
-        let candidates: Vec<&[u8]> =
-            found.keys().map(|name| &**name).filter(|name| claim_of(name).is_some()).collect();
-        if candidates.is_empty() || !visitor.sweep(at, &candidates).map_err(Missing::Error)? {
-            return Ok(found);
+        loop {
+            // By their names alone: one that gets its place before it is looked at may be what was just looked at.
+            let candidates = RefCell::default();
+            let found = self.found(at, &|name| {
+                if claim_of(name).is_some() {
+                    Vec::push(&mut candidates.borrow_mut(), Box::from(name));
+                }
+                wanted(name)
+            })?;
+            let mut candidates: Vec<Box<[u8]>> = candidates.into_inner();
+            candidates.retain(|name| !self.is_listed(&join(at.path, name)));
+            if candidates.is_empty() || !visitor.sweep(at, &candidates).map_err(Missing::Error)? {
+                return Ok(found);
+            }
         }
-        // One of them may have got its place meanwhile.
-        self.found(at, wanted)
+    }
+
+    /// Whether a seed has it, or nobody knows: then it is no candidate.
+    fn is_listed(&self, path: &[u8]) -> bool {
+        let mut seeds = self.old.into_iter().chain([self.new]);
+        seeds.any(|seed| !matches!(Lookup::of(seed).entry(path), Ok(None)))
     }
 
     fn found(

@@ -13,37 +13,39 @@ use std::sync::Arc;
 use rustix::fs::{self, AtFlags, FileType, Gid, Stat, Uid};
 use rustix::io::Errno;
 
-use super::apply::{Applying, lock};
+use super::apply::Applying;
 use super::aside::twice;
 use super::candidate::candidate_name;
 use super::differences::Leaf;
 use super::look::{At, LeftOut};
+use super::matrix::Action;
 use super::walk::Visitor;
 use crate::error::{Context, Result};
 use crate::seed::manifest::compare::has_attrs;
 use crate::seed::manifest::line::Listed;
-use crate::seed::manifest::read::split;
 use crate::seed::source::entry::Time;
 use crate::volume::{change_mode, is_type, stat_entry};
 
 /// A staged file that is to take the place of what the volume has.
-pub(super) struct Replacing {
+pub(super) struct Replacing<'l> {
+    leaf: &'l Leaf,
+    /// That, as it was when its directory was listed.
+    found: Option<&'l Stat>,
     from: Arc<OwnedFd>,
-    name: Box<[u8]>,
     path: Vec<u8>,
 }
 
 impl Applying<'_> {
     /// Prepares what is staged for the place of `found`, which is the old seed's. Nothing where it is not staged.
-    pub(super) fn prepare(
+    pub(super) fn prepare<'l>(
         &self,
-        leaf: &Leaf,
-        found: Option<&Stat>,
+        leaf: &'l Leaf,
+        found: Option<&'l Stat>,
         path: Vec<u8>,
-    ) -> Result<Option<Replacing>> {
+    ) -> Result<Option<Replacing<'l>>> {
         let Some(from) = self.staged_parent(&path)? else { return Ok(None) };
-        let replacing = Replacing { from, name: leaf.name.clone(), path };
-        let is_prepared = !self.may_need_more(leaf, found) || self.adjust(&replacing, leaf, found)?;
+        let replacing = Replacing { leaf, found, from, path };
+        let is_prepared = !self.may_need_more(leaf, found) || self.adjust(&replacing)?;
         Ok(is_prepared.then_some(replacing))
     }
 
@@ -65,13 +67,10 @@ impl Applying<'_> {
     }
 
     /// Changes what is staged so that it can take the place of `found`. Whether it is staged, and has not got that place.
-    fn adjust(&self, replacing: &Replacing, leaf: &Leaf, found: Option<&Stat>) -> Result<bool> {
-        let Replacing { from, name, path } = replacing;
-        let full = || self.full(path);
-        let Some(staged) = stat_entry(from.as_fd(), name).context("stat staged", full)? else {
-            return Ok(false);
-        };
-        let Some(there) = found else { return Ok(true) };
+    fn adjust(&self, Replacing { leaf, found, from, path }: &Replacing<'_>) -> Result<bool> {
+        let (name, full) = (&*leaf.name, || self.full(path));
+        let Some(staged) = self.staged(path)? else { return Ok(false) };
+        let Some(there) = *found else { return Ok(true) };
         if is_same(there, &staged) {
             return Ok(false);
         }
@@ -83,7 +82,7 @@ impl Applying<'_> {
             // A server's ETag is made of size and time, and an opcode cache compares times alone.
             let time = Time { seconds: staged.st_mtime + 1, nanoseconds: 0 };
             let flags = AtFlags::SYMLINK_NOFOLLOW;
-            fs::utimensat(from, &**name, &time.timestamps(), flags).context("set time of", full)?;
+            fs::utimensat(from, name, &time.timestamps(), flags).context("set time of", full)?;
         }
         Ok(true)
     }
@@ -91,9 +90,7 @@ impl Applying<'_> {
     /// Whether a run before this one was killed after it had placed what is staged: the user may have changed it since.
     pub(super) fn is_placed(&self, path: &[u8], found: Option<&Stat>) -> Result<bool> {
         let Some(there) = found.filter(|there| there.st_nlink > 1) else { return Ok(false) };
-        let Some(from) = self.staged_parent(path)? else { return Ok(false) };
-        let staged = stat_entry(from.as_fd(), split(path).1).context("stat staged", || self.full(path))?;
-        Ok(staged.is_some_and(|staged| is_same(there, &staged)))
+        Ok(self.staged(path)?.is_some_and(|staged| is_same(there, &staged)))
     }
 
     /// Where only the user has changed owner or mode, the user's stay.
@@ -122,45 +119,59 @@ impl Applying<'_> {
     }
 
     /// Gives each its place.
-    pub(super) fn place_all(&self, at: At<'_>, replacing: Vec<Replacing>) -> Result<()> {
-        let left = match self.site.is_remote {
+    pub(super) fn place_all(&self, at: At<'_>, replacing: &[Replacing<'_>]) -> Result<()> {
+        let placed = match self.site.is_remote {
             true => self.place_candidates(at, replacing)?,
-            false => replacing,
+            false => vec![false; replacing.len()],
         };
-        left.iter().try_for_each(|one| self.place(at, one))
+        for (one, _) in replacing.iter().zip(placed).filter(|(_, is_placed)| !is_placed) {
+            if self.site.is_remote { self.look_and_place(at, one)? } else { self.place(at, one)? }
+        }
+        Ok(())
     }
 
-    /// Gives each a second name beside its place, and then that the place. Those for which that is refused are left.
-    fn place_candidates(&self, at: At<'_>, replacing: Vec<Replacing>) -> Result<Vec<Replacing>> {
-        (self.site.go_on)()?;
-        let is_linked = |one: &Replacing| self.link(at, one);
-        let (candidates, mut left): (Vec<_>, Vec<_>) = replacing.into_iter().partition(is_linked);
-        if candidates.is_empty() {
-            return Ok(left);
+    /// Gives each a second name beside its place, and then that the place; which have it. The others were refused that,
+    /// or have changed meanwhile.
+    fn place_candidates(&self, at: At<'_>, replacing: &[Replacing<'_>]) -> Result<Vec<bool>> {
+        let (mut may_go_on, mut done) = (Ok(()), vec![false; replacing.len()]);
+        for (one, is_linked) in replacing.iter().zip(&mut done) {
+            may_go_on = may_go_on.and_then(|()| (self.site.go_on)());
+            *is_linked = may_go_on.is_ok() && self.link(at, one);
         }
-        let may_go_on = (self.site.go_on)();
-        let is_held = may_go_on.is_ok() && self.held.ask(self.site.stage, self.site.epoch);
-        for one in candidates {
-            let candidate = self.candidate(&one);
-            if is_held && fs::renameat(at.directory, &*candidate, at.directory, &*one.name).is_ok() {
-                self.done().replaced += 1;
-                lock(&self.placed).entry(at.path.to_vec()).or_default().push(one.name);
-            } else {
+        let is_held = done.contains(&true) && self.held.ask(self.site.stage, self.site.epoch);
+        for (one, is_done) in replacing.iter().zip(&mut done).filter(|(_, is_linked)| **is_linked) {
+            may_go_on = may_go_on.and_then(|()| (self.site.go_on)());
+            let (candidate, name) = (self.candidate(one), &*one.leaf.name);
+            *is_done = is_held
+                && may_go_on.is_ok()
+                && one.is_unchanged(at)
+                && fs::renameat(at.directory, &*candidate, at.directory, name).is_ok();
+            if !*is_done {
                 unlink(at, &candidate);
-                left.push(one);
             }
         }
-        may_go_on.map(|()| left)
+        may_go_on?;
+        let placed = done.iter().filter(|is_done| **is_done).count();
+        if placed > 0 {
+            // Before the other name goes: both could be lost.
+            self.sync(at)?;
+            self.done().replaced += placed as u64;
+        }
+        for (one, _) in replacing.iter().zip(&done).filter(|(_, is_done)| **is_done) {
+            // One that stays goes with the stage.
+            let _ = fs::unlinkat(&one.from, &*one.leaf.name, AtFlags::empty());
+        }
+        Ok(done)
     }
 
-    fn candidate(&self, one: &Replacing) -> Box<[u8]> {
-        candidate_name(self.site.epoch, &one.name)
+    fn candidate(&self, one: &Replacing<'_>) -> Box<[u8]> {
+        candidate_name(self.site.epoch, &one.leaf.name)
     }
 
     /// Gives one a second name beside its place; whether the volume lets us.
-    fn link(&self, at: At<'_>, one: &Replacing) -> bool {
+    fn link(&self, at: At<'_>, one: &Replacing<'_>) -> bool {
         let candidate = self.candidate(one);
-        match fs::linkat(&one.from, &*one.name, at.directory, &*candidate, AtFlags::empty()) {
+        match fs::linkat(&one.from, &*one.leaf.name, at.directory, &*candidate, AtFlags::empty()) {
             Ok(()) => return true,
             // Hard links are refused, or this one (link(2), proc(5): protected_hardlinks).
             Err(Errno::PERM | Errno::NOTSUP | Errno::NOSYS | Errno::MLINK | Errno::XDEV | Errno::ACCESS) => {}
@@ -170,10 +181,21 @@ impl Applying<'_> {
         false
     }
 
+    /// Decides once more on what is there by now, and renames one out of the claim if it is still to be replaced.
+    fn look_and_place(&self, at: At<'_>, one: &Replacing<'_>) -> Result<()> {
+        let found = stat_entry(at.directory, &one.leaf.name).context("stat", || self.full(&one.path))?;
+        let decided = self.upgrade.decide(at, one.leaf, found.as_ref())?;
+        match decided.action {
+            Action::Replace => self.place(at, one),
+            _ => self.leaves(at, &[decided]),
+        }
+    }
+
     /// Renames one out of the claim.
-    fn place(&self, at: At<'_>, Replacing { from, name, path }: &Replacing) -> Result<()> {
+    fn place(&self, at: At<'_>, Replacing { leaf, from, path, .. }: &Replacing<'_>) -> Result<()> {
+        let name = &*leaf.name;
         (self.site.go_on)()?;
-        match twice(|| fs::renameat(from, &**name, at.directory, &**name)) {
+        match twice(&|| fs::renameat(from, name, at.directory, name)) {
             Ok(()) => self.done().replaced += 1,
             Err(Errno::NOENT) => {}
             // The file is open on an SMB server, or another user's in a directory with the sticky bit.
@@ -196,8 +218,8 @@ impl Applying<'_> {
         path: Vec<u8>,
     ) -> Result<()> {
         let Some(from) = self.staged_parent(&path)? else { return Ok(()) };
-        let replacing = Replacing { from, name: leaf.name.clone(), path };
-        if !self.adjust(&replacing, leaf, found)? {
+        let replacing = Replacing { leaf, found, from, path };
+        if !self.adjust(&replacing)? {
             return Ok(());
         }
         let path = &replacing.path;
@@ -214,6 +236,15 @@ impl Applying<'_> {
         }
         self.place(at, &replacing)?;
         if made_room { self.look_again(path, None) } else { Ok(()) }
+    }
+}
+
+impl Replacing<'_> {
+    /// Whether what was found is still there, as far as this client knows.
+    fn is_unchanged(&self, at: At<'_>) -> bool {
+        let of = |stat: &Stat| (stat.st_ino, stat.st_size, stat.st_mtime, stat.st_mtime_nsec);
+        let there = stat_entry(at.directory, &self.leaf.name).ok().flatten();
+        there.as_ref().map(of) == self.found.map(of)
     }
 }
 

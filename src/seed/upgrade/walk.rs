@@ -32,7 +32,7 @@ const LEAVES: usize = 32;
 /// Hears what follows for each entry. Called by several threads at once.
 pub(super) trait Visitor: Sync {
     /// Candidates (see `replace`) are in a directory, before anything is decided on what it has. Whether any was removed.
-    fn sweep(&self, at: At<'_>, candidates: &[&[u8]]) -> Result<bool>;
+    fn sweep(&self, at: At<'_>, candidates: &[Box<[u8]>]) -> Result<bool>;
     /// For some entries of a directory that are none.
     fn leaves(&self, at: At<'_>, decided: &[Decided<'_>]) -> Result<()>;
     /// For a whole directory that only the new seed has. It replaces a leaf of the old one's, if anything.
