@@ -233,8 +233,10 @@ impl<'a> Walk<'a> {
             self.refuse_volume(stat)?;
             let path = dir.child_path(&name);
             self.refuse_long(&path)?;
-            let meta = self.meta(stat);
-            let meta = self.only.map_or(Ok(meta.clone()), |only| only.carried(&path, meta))?;
+            let mut meta = self.meta(stat);
+            if let Some(only) = &self.only {
+                meta = only.carried(&path, meta)?;
+            }
             let dir = feed.directory(dir, &name, meta)?;
             return self.feed_listing(Listing { dir, rest: None }, feed);
         }

@@ -1,7 +1,7 @@
 //! Whether a holder's claim is still held, asked of the volume by many threads as seldom as possible.
 //!
-//! Who takes over moves all that is sealed to another directory, and removes the one that an earlier holder knows: while
-//! something can be made in it nobody has taken over.
+//! A replica that takes over moves all that is sealed to another directory, and removes the one that the earlier holder
+//! has open. While something can be made in that, no other replica is done with its takeover.
 
 use std::os::fd::BorrowedFd;
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};

@@ -20,6 +20,10 @@ use crate::seed::stage::common::{full_path, join};
 use crate::volume::records::Unkept;
 use crate::volume::{entries_of, is_type, look_at, open_in_mount};
 
+/// How often a directory is listed until no candidate is in it. Only a user who makes them, or a client that believes
+/// names which are gone, needs more than two.
+const SWEEPS: u32 = 100;
+
 /// A directory of the volume.
 #[derive(Clone, Copy)]
 pub(super) struct At<'a> {
@@ -111,6 +115,7 @@ impl Upgrade<'_> {
         wanted: &dyn Fn(&[u8]) -> bool,
         visitor: &dyn Visitor,
     ) -> std::result::Result<HashMap<Box<[u8]>, Stat>, Missing> {
+        let mut sweeps = 0;
         loop {
             // By their names alone: one that gets its place before it is looked at may be what was just looked at.
             let candidates = RefCell::default();
@@ -122,13 +127,17 @@ impl Upgrade<'_> {
             })?;
             let mut candidates: Vec<Box<[u8]>> = candidates.into_inner();
             candidates.retain(|name| !self.is_listed(&join(at.path, name)));
-            if candidates.is_empty() || !visitor.sweep(at, &candidates).map_err(Missing::Error)? {
+            sweeps += 1;
+            if candidates.is_empty()
+                || sweeps > SWEEPS
+                || !visitor.sweep(at, &candidates).map_err(Missing::Error)?
+            {
                 return Ok(found);
             }
         }
     }
 
-    /// Whether a seed has it, or nobody knows: then it is no candidate.
+    /// Whether a seed has it, or that cannot be read: then it is no candidate.
     fn is_listed(&self, path: &[u8]) -> bool {
         let mut seeds = self.old.into_iter().chain([self.new]);
         seeds.any(|seed| !matches!(Lookup::of(seed).entry(path), Ok(None)))

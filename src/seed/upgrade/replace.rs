@@ -2,9 +2,9 @@
 //!
 //! Linux takes one lock for a whole file system while a rename goes from one directory to another (`lock_rename` in
 //! `fs/namei.c`): on a network, one round trip would follow the other. A link, and a rename within a directory, take
-//! none. So there a staged file first gets a second name beside its place, and is a candidate for it. A holder that was
-//! fenced can make one, too; but then it hears that its claim is not held, and who has fenced it removes the candidates
-//! that were there before, so that no rename finds one any more. Where the volume refuses any of that, the file is
+//! none. So there a staged file first gets a second name beside its place, and is a candidate for it. A stale holder can
+//! make one, too; but then it hears that its claim is not held. The candidates that it made before are removed by the
+//! holder that fenced it, so that no rename finds one any more. Where the volume refuses any of that, the file is
 //! renamed out of the claim.
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};

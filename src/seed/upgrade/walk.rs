@@ -25,8 +25,8 @@ use crate::seed::stage::common::{full_path, join};
 use crate::system::parallel::work_off;
 use crate::volume::is_type;
 
-/// So many leaves of a directory are visited one after the other. Not fewer: whoever changes a directory has it for itself,
-/// and threads that wait for one of it are missing in others.
+/// So many leaves of a directory are visited one after the other. Not fewer: the kernel lets one thread
+/// at a time change a directory, and those that wait for it are missing in others.
 const LEAVES: usize = 32;
 
 /// Hears what follows for each entry. Called by several threads at once.
